@@ -1,0 +1,152 @@
+"""The one door that fixes the execution profile before anything heavy is imported.
+
+The bits that a training leaves depend on more than code, data and seed: thread counts,
+the kernels that TensorFlow, NumPy and OpenBLAS pick for the CPU that they find, and the
+hash seed. These are read from the environment once, when a library is first imported, so
+they are set here and nowhere else. Every process of repix (stages, command line, tests,
+exports) comes through :func:`enter` or :func:`apply` first.
+
+This module imports nothing but the standard library.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import asdict, dataclass
+
+from repix.errors import UserError
+
+_ENTERED = "REPIX_PROFILE"
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What determines the bits of a result, beside code, data, parameters and seed.
+
+    Attributes:
+        name: the entry's name in ``params.yaml`` (``run.profile``).
+        backend: Keras backend, ``tensorflow`` or ``jax``.
+        threads: CPU threads of one operation; 0 is every core that this process may use.
+            Another count sums in another order, hence gives other bits.
+        onednn: whether TensorFlow may rewrite operations to oneDNN. Fast, and its results
+            depend on the CPU.
+        isa: highest instruction set that oneDNN (which also serves Eigen's contraction
+            kernels) may use, or None for whatever the CPU has.
+        numpy_disable: CPU features hidden from NumPy's dispatcher.
+        openblas_core: kernel set that OpenBLAS must use, or None for its own choice.
+        portable: whether equal digests are promised on every x86-64 CPU with AVX2.
+    """
+
+    name: str
+    backend: str = "tensorflow"
+    threads: int = 0
+    onednn: bool = True
+    isa: str | None = None
+    numpy_disable: str | None = None
+    openblas_core: str | None = None
+    portable: bool = False
+
+    def resolved_threads(self) -> int:
+        """Return the thread count that this process will use."""
+        return self.threads or len(os.sched_getaffinity(0))
+
+    def record(self) -> dict:
+        """Return the profile as it goes into lineage: all of it, threads resolved."""
+        return asdict(self) | {"threads": self.resolved_threads()}
+
+    def environment(self) -> dict[str, str | None]:
+        """Return the environment variables that put it in force; None means unset."""
+        threads = str(self.resolved_threads())
+        return {
+            "KERAS_BACKEND": self.backend,
+            "PYTHONHASHSEED": "0",
+            "TF_ENABLE_ONEDNN_OPTS": "1" if self.onednn else "0",
+            "ONEDNN_MAX_CPU_ISA": self.isa,
+            "TF_DETERMINISTIC_OPS": "1",
+            "TF_NUM_INTRAOP_THREADS": threads,
+            "TF_NUM_INTEROP_THREADS": "1",
+            "OMP_NUM_THREADS": threads,
+            "OPENBLAS_NUM_THREADS": "1",
+            "OPENBLAS_CORETYPE": self.openblas_core,
+            "NPY_DISABLE_CPU_FEATURES": self.numpy_disable,
+            "TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2"),
+            # No network but the package registry: nothing here may phone home.
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "DO_NOT_TRACK": "1",
+            "DVC_NO_ANALYTICS": "1",
+        }
+
+
+PROFILES: dict[str, Profile] = {
+    profile.name: profile
+    for profile in (
+        # Two threads, so that the bits do not follow the reader's core count.
+        Profile(
+            "portable",
+            threads=2,
+            onednn=False,
+            isa="SSE41",
+            numpy_disable="X86_V4 AVX512_ICL AVX512_SPR",
+            openblas_core="Haswell",
+            portable=True,
+        ),
+        Profile("fast"),
+    )
+}
+
+
+def find(name: str) -> Profile:
+    """Return the profile called ``name``.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    if name not in PROFILES:
+        raise UserError(f"params.yaml: run.profile: {name!r} is not a profile; there are {', '.join(PROFILES)}")
+    return PROFILES[name]
+
+
+def apply(name: str) -> Profile:
+    """Put the profile in force for libraries that are not imported yet; return it.
+
+    Python's own hash seed is read before any code runs, so it takes :func:`enter` to set
+    that as well.
+    """
+    profile = find(name)
+    for key, value in profile.environment().items():
+        if value is None:
+            os.environ.pop(key, None)
+        else:
+            os.environ[key] = value
+    os.environ[_ENTERED] = name
+    return profile
+
+
+def enter(name: str) -> Profile:
+    """Put the profile in force for this whole process; return it.
+
+    Where the environment differs from what the profile asks for, the process starts itself
+    again, once, with the same arguments (about 20 ms, before any heavy import).
+
+    Raises:
+        UserError: there is no profile of that name.
+        RuntimeError: NumPy or TensorFlow was imported first, so that it is too late.
+    """
+    profile = find(name)
+    wanted = profile.environment()
+    if any(os.environ.get(key) != value for key, value in wanted.items()):
+        late = {"numpy", "tensorflow", "keras", "torch"} & sys.modules.keys()
+        if late:
+            raise RuntimeError(f"profile.enter must come before the import of {', '.join(sorted(late))}")
+        apply(name)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    os.environ[_ENTERED] = name
+    return profile
+
+
+def current() -> Profile:
+    """Return the profile in force (``fast`` where none was entered)."""
+    return find(os.environ.get(_ENTERED, "fast"))

@@ -1,0 +1,178 @@
+"""The records that outlive a run: each with a version, one writer and one reader."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from repix.errors import UserError
+from repix.files import read_json, write_json
+
+
+class Record(BaseModel):
+    """A versioned JSON record; ``SCHEMA`` is ``repix.<name>/<version>``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    SCHEMA: ClassVar[str]
+
+    def write(self, path: str | Path) -> None:
+        """Write the record with its schema line, atomically, keys sorted."""
+        write_json(path, {"schema": self.SCHEMA} | self.model_dump(mode="json"))
+
+    @classmethod
+    def read(cls, path: str | Path) -> Self:
+        """Read and check a record.
+
+        Raises:
+            UserError: no such file, not JSON, another schema, or fields that do not fit.
+        """
+        try:
+            tree = read_json(path)
+        except FileNotFoundError:
+            raise UserError(f"{path}: no such file; `dvc repro` makes it") from None
+        except (ValueError, OSError) as error:
+            raise UserError(f"{path}: cannot be read as JSON ({error}); restore it or run `dvc repro`") from None
+        found = tree.pop("schema", None) if isinstance(tree, dict) else None
+        if found != cls.SCHEMA:
+            raise UserError(f"{path}: schema is {found!r}, this version reads {cls.SCHEMA!r}; re-run its stage")
+        try:
+            return cls.model_validate(tree)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(map(str, first["loc"]))
+            raise UserError(f"{path}: {where}: {first['msg']}; re-run its stage") from None
+
+
+class Archive(Record):
+    """What ``download`` left: ``data/raw/<dataset>/archive.json``.
+
+    ``pinned`` says whether params.yaml named this sha256 beforehand or it was only recorded.
+    """
+
+    SCHEMA = "repix.archive/1"
+    dataset: str
+    file: str
+    bytes: int
+    sha256: str
+    pinned: bool
+
+
+class Side(BaseModel):
+    """What the numbers of one side (source or target) mean.
+
+    Attributes:
+        channels: number of channels.
+        dtype: ``uint8``, ``uint16`` or ``int16``.
+        low, high: per channel, the stored integers that stand for -1 and +1.
+        meaning: per channel, what it is: R G B, gray, L a b, or c0 c1 ...
+        colour: rgb, gray, lab_l, lab_ab or raw: how to turn it into a picture.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    channels: int
+    dtype: str
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    meaning: tuple[str, ...]
+    colour: str
+
+
+class Example(BaseModel):
+    """One stored image of one side: where it came from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    name: str
+    file: str
+    sha256: str
+    size: tuple[int, int]  # height, width in the file
+
+
+class Half(BaseModel):
+    """One array of a split: ``file`` is (n, height, width, channels), C order, .npy."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    file: str
+    n: int
+    size: tuple[int, int]
+    sha256: str
+    examples: tuple[Example, ...]
+
+
+class Split(BaseModel):
+    """The two arrays of a split; in a paired set row i of both belong together."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    source: Half
+    target: Half
+
+
+class Skipped(BaseModel):
+    """An image that ``on_error: skip`` left out, and why."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    file: str
+    reason: str
+
+
+class Manifest(Record):
+    """What ``preprocess`` left: ``data/prepared/<dataset>/manifest.json``."""
+
+    SCHEMA = "repix.manifest/1"
+    dataset: str
+    paired: bool
+    direction: str
+    resize: str
+    resample: str
+    load_size: tuple[int, int]
+    crop_size: tuple[int, int]
+    source: Side
+    target: Side
+    splits: dict[str, Split]
+    skipped: tuple[Skipped, ...] = ()
+
+
+class Metrics(Record):
+    """What ``evaluate`` left in git: ``metrics/<cell>.json``.
+
+    ``scores[translator][variant][metric]`` is a number, or null with the reason in
+    ``protocol[metric]["reason"]``; variants are ``last``, ``best`` and, where asked for,
+    ``last_paper`` and ``best_paper``.
+    """
+
+    SCHEMA = "repix.metrics/1"
+    cell: str
+    weights_digest: dict[str, str]
+    n: int
+    scores: dict[str, dict[str, dict[str, float | None] | None]]
+    protocol: dict[str, Any]
+
+
+class Trained(Record):
+    """What ``train`` left: ``runs/<cell>/trained.json``, all that it takes to load the networks.
+
+    Attributes:
+        recipe: the model's entry in params.yaml, complete with defaults.
+        translators: name -> generator network (``source_to_target`` -> ``generator``).
+        networks: network -> canonical digest of its last weights.
+        best: epoch that scored best on val, its score and digests; null without a val split.
+    """
+
+    SCHEMA = "repix.trained/1"
+    cell: str
+    dataset: str
+    model: str
+    seed: int
+    run_key: str
+    steps: int
+    epochs: int
+    profile: dict[str, Any]
+    recipe: dict[str, Any]
+    crop_size: tuple[int, int]
+    source: Side
+    target: Side
+    translators: dict[str, str]
+    networks: dict[str, str]
+    best: dict[str, Any] | None
+    manifest_digest: str
