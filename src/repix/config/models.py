@@ -1,0 +1,180 @@
+"""``models``: how one learns. Sizes and channel counts come from the data set, not from here."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from repix.config.reader import Settings
+
+Norm = Literal["batch", "instance", "none"]
+
+
+class Generator(Settings):
+    """The network that translates.
+
+    Attributes:
+        kind: ``unet`` (Isola et al. 2016, section 6.1.1) or ``resnet`` (Zhu et al. 2017,
+            appendix 7.2).
+        filters: filters of the first convolution; deeper ones have up to 8 times as many.
+        depth: U-Net: halvings from the image to the bottleneck; null takes as many as the
+            size allows, at most 8.
+        blocks: ResNet: residual blocks; null takes 9 from 256 px on and 6 below.
+        norm: normalisation after convolutions.
+        norm_epsilon: added to the variance under the root.
+        bias: whether convolutions before a norm have a bias (``auto``: only where the norm
+            is not an affine batch norm, as the reference code has it).
+        leaky_slope: slope of the encoder's LeakyReLU for negative values.
+        bottleneck_norm: U-Net: norm after the innermost convolution. At 1x1 and batch 1 a
+            batch norm outputs its beta alone there.
+        upsampling: U-Net: ``transposed`` convolution 4x4 stride 2, or ``resize``: nearest
+            upsampling and a convolution 4x4 stride 1.
+        decoder_filters: U-Net: filters of the decoder blocks from the outermost inwards,
+            where they are not those of the encoder.
+        relu: U-Net: ReLU ``after_concat`` of block and skip, or ``before_concat`` on the
+            block alone.
+        dropout: rate on the innermost ``dropout_blocks`` decoder blocks.
+        dropout_blocks: how many decoder blocks have dropout.
+        padding: ResNet: ``reflect`` or ``zero``.
+    """
+
+    kind: Literal["unet", "resnet"] = "unet"
+    filters: int = Field(default=64, ge=1)
+    depth: int | None = Field(default=None, ge=2, le=12)
+    blocks: int | None = Field(default=None, ge=1)
+    norm: Norm = "batch"
+    norm_epsilon: float = Field(default=1e-5, gt=0)
+    bias: Literal["auto", "yes"] = "auto"
+    leaky_slope: float = Field(default=0.2, ge=0)
+    bottleneck_norm: bool = False
+    upsampling: Literal["transposed", "resize"] = "transposed"
+    decoder_filters: tuple[int, ...] | None = None
+    relu: Literal["after_concat", "before_concat"] = "after_concat"
+    dropout: float = Field(default=0.5, ge=0, lt=1)
+    dropout_blocks: int = Field(default=3, ge=0)
+    padding: Literal["reflect", "zero"] = "reflect"
+
+
+class Discriminator(Settings):
+    """The network that tells real from fake.
+
+    Attributes:
+        kind: ``patch`` (n layers), ``pixel`` (1x1 convolutions) or ``minibatch`` (one score
+            for the whole image, beside minibatch discrimination, as in pix2pix_book).
+        filters: filters of the first convolution.
+        layers: patch: convolutions of stride 2: 1, 2, 3, 4, 5 see 16, 34, 70, 142, 286 px.
+        norm, norm_epsilon, bias, leaky_slope: as for the generator.
+        padding: ``one`` (one zero on each side, as PyTorch) or ``same``.
+        stride_one: patch: whether a convolution of stride 1 stands before the last one.
+        conditional: whether it sees the source beside the image that it judges.
+        kernels, kernel_dims: minibatch discrimination (Salimans et al. 2016, section 3.2).
+    """
+
+    kind: Literal["patch", "pixel", "minibatch"] = "patch"
+    filters: int = Field(default=64, ge=1)
+    layers: int = Field(default=3, ge=1, le=8)
+    norm: Norm = "batch"
+    norm_epsilon: float = Field(default=1e-5, gt=0)
+    bias: Literal["auto", "yes"] = "auto"
+    leaky_slope: float = Field(default=0.2, ge=0)
+    padding: Literal["one", "same"] = "one"
+    stride_one: bool = True
+    conditional: bool = True
+    kernels: int = Field(default=100, ge=1)
+    kernel_dims: int = Field(default=5, ge=1)
+
+
+class Loss(Settings):
+    """What each player minimises.
+
+    Attributes:
+        gan: ``vanilla`` (cross-entropy on logits), ``lsgan`` (Mao et al. 2017), ``wgangp``
+            (Gulrajani et al. 2017) or ``softmax`` (two classes).
+        gan_weight: weight of the adversarial term in the generator's loss.
+        l1: weight of the L1 term (paired systems).
+        cycle: weight of the cycle term (CycleGAN).
+        identity: weight of the identity term (CycleGAN).
+        discriminator: weight of the discriminator's loss; one half slows it (section 3.3).
+        gradient_penalty: weight of the penalty (wgangp).
+    """
+
+    gan: Literal["vanilla", "lsgan", "wgangp", "softmax"] = "vanilla"
+    gan_weight: float = Field(default=1.0, ge=0)
+    l1: float = Field(default=100.0, ge=0)
+    cycle: float = Field(default=10.0, ge=0)
+    identity: float = Field(default=5.0, ge=0)
+    discriminator: float = Field(default=0.5, gt=0)
+    gradient_penalty: float = Field(default=10.0, ge=0)
+
+
+class Optimizer(Settings):
+    """Adam (Kingma and Ba 2015), one for each player."""
+
+    learning_rate: float = Field(default=0.0002, gt=0)
+    beta_1: float = Field(default=0.5, ge=0, lt=1)
+    beta_2: float = Field(default=0.999, ge=0, lt=1)
+    epsilon: float = Field(default=1e-8, gt=0)
+
+
+class Recipe(Settings):
+    """One entry of ``models``: networks, losses, optimiser and schedule.
+
+    Attributes:
+        system: the game: a module of :mod:`repix.models` that defines ``build``.
+        batch_size: examples in a step.
+        epochs: passes over the training split.
+        decay_epochs: over this many last epochs the learning rate falls linearly to 0.
+        sampling: ``permutation`` (each example once in an epoch) or ``replacement``.
+        updates: how the discriminator steps in an iteration: ``together`` (one step on real
+            and fake), ``separate`` (one on real, then one on fake) or ``alternate`` (real
+            on even iterations, fake on odd ones).
+        pool: size of the pool of earlier fakes shown to discriminators (0: none).
+        initializer: ``normal`` (N(0, 0.02)) or ``glorot`` (uniform).
+        precision: ``float32`` or ``bfloat16`` (networks compute in it, weights stay float32).
+        validate_every: epochs between scorings of the val split, by which the best
+            weights are chosen.
+        picture_every: epochs between sample pictures.
+        checkpoint_every: epochs between checkpoints.
+    """
+
+    system: str
+    generator: Generator = Generator()
+    discriminator: Discriminator = Discriminator()
+    loss: Loss = Loss()
+    optimizer: Optimizer = Optimizer()
+    batch_size: int = Field(default=1, ge=1)
+    epochs: int = Field(default=200, ge=1)
+    decay_epochs: int = Field(default=0, ge=0)
+    sampling: Literal["permutation", "replacement"] = "permutation"
+    updates: Literal["together", "separate", "alternate"] = "together"
+    pool: int = Field(default=0, ge=0)
+    initializer: Literal["normal", "glorot"] = "normal"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    validate_every: int = Field(default=10, ge=1)
+    picture_every: int = Field(default=10, ge=1)
+    checkpoint_every: int = Field(default=5, ge=1)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Recipe:
+        # Quick trials lower `epochs` alone (`-S models.x.epochs=2`); they keep the constant
+        # rate of the schedule's first part instead of being refused.
+        if self.loss.gan == "softmax" and self.discriminator.kind != "minibatch":
+            raise ValueError("loss.gan: softmax needs discriminator.kind: minibatch (two outputs)")
+        if self.discriminator.kind == "minibatch" and self.loss.gan != "softmax":
+            raise ValueError("discriminator.kind: minibatch has two outputs: set loss.gan: softmax")
+        if self.loss.gan == "wgangp" and self.updates != "together":
+            raise ValueError("loss.gan: wgangp needs real and fake in one step: set updates: together")
+        return self
+
+    def learning_rate(self, epoch: int) -> float:
+        """Return the rate of an epoch (counted from 0): constant, then linear to 0.
+
+        The rule of the reference code: with c constant and d decaying epochs the rate is
+        multiplied by 1 - max(0, epoch + 1 - c) / (d + 1).
+        """
+        constant = max(0, self.epochs - self.decay_epochs)
+        decay = self.epochs - constant if self.decay_epochs < self.epochs else 0
+        if not decay:
+            return self.optimizer.learning_rate
+        return self.optimizer.learning_rate * (1.0 - max(0, epoch + 1 - constant) / (decay + 1))

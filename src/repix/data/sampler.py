@@ -1,0 +1,94 @@
+"""A batch is a function: ``batch(step)`` follows from the seed, and no iterator exists.
+
+Resuming is counting, and the order is the same on every backend.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+from repix import seeds
+
+
+class Sampler:
+    """Random access to the batches of a training.
+
+    Args:
+        source, target: (n, height, width, channels) integer arrays, memory-mapped or not.
+            In a paired set row i of both belong together.
+        seed: the cell's seed.
+        batch_size: examples in a batch.
+        crop_size: (height, width) cut out at random, the same window from both of a pair.
+        flip: whether to mirror left to right, half of the time, both of a pair alike.
+        paired: whether rows belong together; otherwise the two sides are drawn independently.
+        replacement: draw each example anew instead of going through a permutation.
+        draws: uniform numbers that come with each example, for the step's own use.
+
+    Raises:
+        ValueError: the crop is larger than the images.
+    """
+
+    def __init__(
+        self,
+        source: np.ndarray,
+        target: np.ndarray,
+        *,
+        seed: int,
+        batch_size: int,
+        crop_size: tuple[int, int],
+        flip: bool,
+        paired: bool = True,
+        replacement: bool = False,
+        draws: int = 0,
+    ):
+        for array in (source, target):
+            if array.shape[1] < crop_size[0] or array.shape[2] < crop_size[1]:
+                raise ValueError(f"cannot crop {crop_size} from images of {array.shape[1:3]}")
+        self.source, self.target = source, target
+        self.seed, self.batch_size, self.crop_size = seed, batch_size, crop_size
+        self.flip, self.paired, self.replacement, self.draws = flip, paired, replacement, draws
+        self.examples = max(len(source), len(target))
+        self.steps_per_epoch = max(1, self.examples // batch_size)
+        # One epoch's table is 32 bytes an example; the next epoch replaces it.
+        self._table = lru_cache(maxsize=4)(self._make_table)
+
+    def _make_table(self, epoch: int, side: str, n: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return (order of examples, per example the crop's top, left and the flip)."""
+        raw = seeds.integers((n, 4), "batch", self.seed, epoch, side)
+        order = (
+            (raw[:, 0] % np.uint64(n)).astype(np.int64) if self.replacement else np.argsort(raw[:, 0], kind="stable")
+        )
+        return order, raw[:, 1:]
+
+    def _rows(self, step: int, side: str, n: int) -> list[tuple[int, np.ndarray]]:
+        """Return (example, its draws) for each place of a batch."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        order, draws = self._table(epoch, side, n)
+        first = place * self.batch_size
+        # The smaller side of an unpaired set, or a set smaller than a batch, goes round.
+        return [(int(order[i % n]), draws[i % n]) for i in range(first, first + self.batch_size)]
+
+    def _cut(self, array: np.ndarray, rows: list[tuple[int, np.ndarray]]) -> np.ndarray:
+        height, width = self.crop_size
+        batch = np.empty((len(rows), height, width, array.shape[3]), array.dtype)
+        for place, (example, draw) in enumerate(rows):
+            top = int(draw[0] % np.uint64(array.shape[1] - height + 1))
+            left = int(draw[1] % np.uint64(array.shape[2] - width + 1))
+            window = array[example, top : top + height, left : left + width]
+            batch[place] = window[:, ::-1] if self.flip and draw[2] >> np.uint64(63) else window
+        return batch
+
+    def batch(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return (source, target, draws) of a step, counted from 0 over all epochs.
+
+        Shapes: (batch, height, width, channels) twice, and (batch, draws) float32 in [0, 1).
+        """
+        if self.paired:
+            rows = self._rows(step, "pair", len(self.source))
+            source, target = self._cut(self.source, rows), self._cut(self.target, rows)
+        else:
+            source = self._cut(self.source, self._rows(step, "source", len(self.source)))
+            target = self._cut(self.target, self._rows(step, "target", len(self.target)))
+        return source, target, seeds.uniforms((self.batch_size, self.draws), "draws", self.seed, step)

@@ -1,0 +1,179 @@
+"""Generators: pure functions from (settings, sizes, channels) to a Keras model."""
+
+from __future__ import annotations
+
+import keras
+from keras import layers
+
+from repix.config.models import Generator
+from repix.errors import UserError
+from repix.models.layers import Dropout, ReflectionPadding2D, normalization
+
+
+def _norm(x, settings: Generator, name: str):
+    layer = normalization(settings.norm, settings.norm_epsilon, f"{name}_norm")
+    return x if layer is None else layer(x)
+
+
+def _bias(settings: Generator) -> bool:
+    """Whether inner convolutions have a bias: an affine norm makes it redundant."""
+    return settings.bias == "yes" or settings.norm != "batch"
+
+
+def unet_depth(settings: Generator, size: tuple[int, int]) -> int:
+    """Return how often a U-Net halves images of ``size`` (height, width).
+
+    Raises:
+        UserError: the size cannot be halved as often as asked for; the nearest sizes that
+            can are named.
+    """
+    possible = 0
+    while possible < 8 and size[0] % 2 ** (possible + 1) == 0 and size[1] % 2 ** (possible + 1) == 0:
+        possible += 1
+    depth = possible if settings.depth is None else settings.depth
+    least = max(2, depth if settings.depth else 2)
+    if possible < least:
+        unit = 2**least
+        near = [f"{max(unit, round(side / unit) * unit)}" for side in size]
+        raise UserError(
+            f"a U-Net of depth {least} cannot halve {size[0]} x {size[1]} px: "
+            f"use sides divisible by {unit}, the nearest is crop_size: [{', '.join(near)}]"
+        )
+    return depth
+
+
+def unet(settings: Generator, size: tuple[int, int], source: int, target: int, name: str = "generator") -> keras.Model:
+    """Build the U-Net of pix2pix (Isola et al. 2016, section 6.1.1; phillipi/pix2pix models.lua).
+
+    Encoder blocks halve the image with 4x4 convolutions of stride 2, decoder blocks double
+    it; each decoder block is joined with the encoder's output of its size. The first and
+    the innermost convolution have no norm (the latter unless ``bottleneck_norm``).
+
+    Args:
+        settings: widths, norm, dropout and the other options.
+        size: (height, width) of the images.
+        source: channels in.
+        target: channels out.
+        name: name of the model.
+
+    Returns:
+        A model from (batch, height, width, source) to (batch, height, width, target), both
+        in [-1, 1].
+
+    Raises:
+        UserError: the size does not allow the depth.
+    """
+    depth = unet_depth(settings, size)
+    bias = _bias(settings)
+    filters = [settings.filters * min(2**level, 8) for level in range(depth)]
+    widths = list(settings.decoder_filters or filters[:-1])[: depth - 1]
+    widths += [widths[-1]] * (depth - 1 - len(widths))
+
+    x = image = keras.Input((*size, source), name="source")
+    skips = []
+    for level in range(depth):
+        innermost = level == depth - 1
+        if level:
+            x = layers.LeakyReLU(settings.leaky_slope, name=f"down{level + 1}_leaky")(x)
+        x = layers.Conv2D(
+            filters[level], 4, 2, "same", use_bias=bias, kernel_initializer="zeros", name=f"down{level + 1}"
+        )(x)
+        if level and (not innermost or settings.bottleneck_norm):
+            x = _norm(x, settings, f"down{level + 1}")
+        skips.append(x)
+
+    skips.pop()
+    x = layers.ReLU(name="bottleneck_relu")(x)
+    for level in reversed(range(depth - 1)):
+        block = f"up{level + 1}"
+        x = _upsample(x, settings, widths[level], bias, block)
+        x = _norm(x, settings, block)
+        if settings.dropout and depth - 2 - level < settings.dropout_blocks:
+            x = Dropout(settings.dropout, name=f"{block}_dropout")(x)
+        if settings.relu == "before_concat":
+            x = layers.ReLU(name=f"{block}_relu")(x)
+            skip = layers.LeakyReLU(settings.leaky_slope, name=f"{block}_skip")(skips[level])
+            x = layers.Concatenate(name=f"{block}_concat")([x, skip])
+        else:
+            x = layers.Concatenate(name=f"{block}_concat")([x, skips[level]])
+            x = layers.ReLU(name=f"{block}_relu")(x)
+    x = _upsample(x, settings, target, True, "up0")
+    x = layers.Activation("tanh", dtype="float32", name="target")(x)
+    return keras.Model(image, x, name=name)
+
+
+def _upsample(x, settings: Generator, filters: int, bias: bool, name: str):
+    """Double height and width, by a transposed convolution or by resizing first."""
+    options = {"use_bias": bias, "kernel_initializer": "zeros", "name": name}
+    if settings.upsampling == "transposed":
+        return layers.Conv2DTranspose(filters, 4, 2, "same", **options)(x)
+    x = layers.UpSampling2D(2, interpolation="nearest", name=f"{name}_resize")(x)
+    return layers.Conv2D(filters, 4, 1, "same", **options)(x)
+
+
+def resnet(
+    settings: Generator, size: tuple[int, int], source: int, target: int, name: str = "generator"
+) -> keras.Model:
+    """Build the ResNet generator of CycleGAN (Zhu et al. 2017, appendix 7.2).
+
+    c7s1-f, d2f, d4f, residual blocks, u2f, uf, c7s1-target, tanh. Padding as the reference
+    code (junyanz/pytorch-CycleGAN-and-pix2pix, networks.py): (1, 1) for the strided
+    convolutions, where Keras' own ``same`` pads (0, 1).
+
+    Args and returns: as :func:`unet`; ``settings.blocks`` null is 9 from 256 px on, else 6.
+
+    Raises:
+        UserError: height or width is not divisible by 4.
+    """
+    if size[0] % 4 or size[1] % 4:
+        near = [str(max(4, round(side / 4) * 4)) for side in size]
+        raise UserError(
+            f"a ResNet generator halves twice, so {size[0]} x {size[1]} px does not come back to its size: "
+            f"use sides divisible by 4, the nearest is crop_size: [{', '.join(near)}]"
+        )
+    blocks = settings.blocks or (9 if min(size) >= 256 else 6)
+    bias = _bias(settings)
+
+    def pad(x, pixels, name):
+        if settings.padding == "reflect":
+            return ReflectionPadding2D(pixels, name=f"{name}_pad")(x)
+        return layers.ZeroPadding2D(pixels, name=f"{name}_pad")(x)
+
+    def conv(x, filters, kernel, stride, name, bias=bias):
+        return layers.Conv2D(filters, kernel, stride, use_bias=bias, kernel_initializer="zeros", name=name)(x)
+
+    def norm_relu(x, name):
+        return layers.ReLU(name=f"{name}_relu")(_norm(x, settings, name))
+
+    image = keras.Input((*size, source), name="source")
+    x = norm_relu(conv(pad(image, 3, "first"), settings.filters, 7, 1, "first"), "first")
+    for level in (1, 2):
+        block = f"down{level}"
+        # Strided convolutions pad with zeros in the reference code, whatever the borders do.
+        x = layers.ZeroPadding2D(1, name=f"{block}_pad")(x)
+        x = norm_relu(conv(x, settings.filters * 2**level, 3, 2, block), block)
+    for number in range(1, blocks + 1):
+        block = f"block{number}"
+        y = norm_relu(conv(pad(x, 1, f"{block}a"), settings.filters * 4, 3, 1, f"{block}a"), f"{block}a")
+        if settings.dropout:
+            y = Dropout(settings.dropout, name=f"{block}_dropout")(y)
+        y = _norm(conv(pad(y, 1, f"{block}b"), settings.filters * 4, 3, 1, f"{block}b"), settings, f"{block}b")
+        x = layers.Add(name=f"{block}_add")([x, y])
+    for level in (2, 1):
+        block = f"up{level}"
+        x = layers.Conv2DTranspose(
+            settings.filters * 2 ** (level - 1), 3, 2, "valid", use_bias=bias, kernel_initializer="zeros", name=block
+        )(x)
+        # PyTorch's padding 1 with output_padding 1: the first row and column go.
+        x = layers.Cropping2D(((1, 0), (1, 0)), name=f"{block}_crop")(x)
+        x = norm_relu(x, block)
+    x = conv(pad(x, 3, "last"), target, 7, 1, "last", bias=True)
+    x = layers.Activation("tanh", dtype="float32", name="target")(x)
+    return keras.Model(image, x, name=name)
+
+
+def build_generator(
+    settings: Generator, size: tuple[int, int], source: int, target: int, name: str = "generator"
+) -> keras.Model:
+    """Build the generator that ``settings.kind`` names; see :func:`unet` and :func:`resnet`."""
+    return {"unet": unet, "resnet": resnet}[settings.kind](settings, size, source, target, name)

@@ -1,0 +1,157 @@
+"""Layers that Keras does not have, or not with the behaviour that the papers rely on."""
+
+from __future__ import annotations
+
+import keras
+from keras import ops
+
+
+def _normalize(x, axes, epsilon):
+    """Return (x - mean) and 1 / standard deviation as a division, over ``axes``.
+
+    Written with sqrt and division, which IEEE 754 fixes to the bit, and never with rsqrt,
+    which is a hardware approximation and differs between CPUs.
+    """
+    mean = ops.mean(x, axis=axes, keepdims=True)
+    centred = x - mean
+    variance = ops.mean(ops.square(centred), axis=axes, keepdims=True)
+    return centred, ops.sqrt(variance + epsilon)
+
+
+@keras.saving.register_keras_serializable("repix")
+class BatchNormalization(keras.layers.Layer):
+    """Batch normalisation that uses the statistics of what it is given, always.
+
+    In training the mean and (biased) variance are those of the batch; at inference those of
+    each image alone, which for a batch of one is the same function. This is the test-time
+    behaviour of the paper (Isola et al. 2016, section 3.3); no moving averages exist.
+
+    Args:
+        epsilon: added to the variance under the root.
+
+    Input and output: (batch, height, width, channels).
+    """
+
+    def __init__(self, epsilon: float = 1e-5, **kwargs):
+        super().__init__(**kwargs)
+        self.epsilon = epsilon
+
+    def build(self, shape):
+        self.gamma = self.add_weight(name="gamma", shape=(shape[-1],), initializer="ones")
+        self.beta = self.add_weight(name="beta", shape=(shape[-1],), initializer="zeros")
+
+    def call(self, x, training=False):
+        kind = x.dtype
+        # Statistics in float32: bfloat16 has too few digits for a sum over an image.
+        x = ops.cast(x, "float32")
+        centred, deviation = _normalize(x, (0, 1, 2) if training else (1, 2), self.epsilon)
+        return ops.cast(centred * (ops.cast(self.gamma, "float32") / deviation) + ops.cast(self.beta, "float32"), kind)
+
+    def get_config(self):
+        return super().get_config() | {"epsilon": self.epsilon}
+
+
+@keras.saving.register_keras_serializable("repix")
+class InstanceNormalization(keras.layers.Layer):
+    """Instance normalisation without affine parameters (Ulyanov et al. 2016).
+
+    Each channel of each image is brought to mean 0 and variance 1.
+
+    Args:
+        epsilon: added to the variance under the root.
+
+    Input and output: (batch, height, width, channels).
+    """
+
+    def __init__(self, epsilon: float = 1e-5, **kwargs):
+        super().__init__(**kwargs)
+        self.epsilon = epsilon
+
+    def build(self, shape):
+        pass
+
+    def call(self, x):
+        kind = x.dtype
+        centred, deviation = _normalize(ops.cast(x, "float32"), (1, 2), self.epsilon)
+        return ops.cast(centred / deviation, kind)
+
+    def get_config(self):
+        return super().get_config() | {"epsilon": self.epsilon}
+
+
+@keras.saving.register_keras_serializable("repix")
+class ReflectionPadding2D(keras.layers.Layer):
+    """Pad height and width by mirroring, the border itself not repeated.
+
+    Args:
+        padding: pixels on each of the four sides; less than height and width.
+
+    Input (batch, height, width, channels); output (batch, height + 2p, width + 2p, channels).
+    """
+
+    def __init__(self, padding: int = 1, **kwargs):
+        super().__init__(**kwargs)
+        self.padding = padding
+
+    def build(self, shape):
+        if min(shape[1], shape[2]) <= self.padding:
+            raise ValueError(f"cannot mirror {self.padding} px of an image of {shape[1]} x {shape[2]}")
+
+    def call(self, x):
+        p = self.padding
+        return ops.pad(x, ((0, 0), (p, p), (p, p), (0, 0)), mode="reflect")
+
+    def compute_output_shape(self, shape):
+        p = self.padding
+        return (shape[0], shape[1] + 2 * p, shape[2] + 2 * p, shape[3])
+
+    def get_config(self):
+        return super().get_config() | {"padding": self.padding}
+
+
+@keras.saving.register_keras_serializable("repix")
+class Dropout(keras.layers.Layer):
+    """Dropout whose masks can be made a pure function of (seed, step).
+
+    ``keras.layers.Dropout`` does the work; the difference is :meth:`reseed`, by which a
+    training step or an evaluation says where the stream of masks stands. So no random state
+    exists that a checkpoint would have to carry.
+
+    Args:
+        rate: share of the values set to 0; the others are scaled by 1 / (1 - rate).
+    """
+
+    def __init__(self, rate: float = 0.5, **kwargs):
+        super().__init__(**kwargs)
+        self.rate = rate
+        self.seed_generator = keras.random.SeedGenerator(0)
+
+    def build(self, shape):
+        pass
+
+    def reseed(self, key: int, counter) -> None:
+        """Place the stream at ``counter`` (a number or a scalar tensor) of the stream ``key``."""
+        state = ops.stack([ops.cast(key, "uint32"), ops.cast(counter, "uint32")])
+        self.seed_generator.state.assign(state)
+
+    def call(self, x, training=False):
+        if not training or self.rate == 0:
+            return x
+        return keras.random.dropout(x, self.rate, seed=self.seed_generator)
+
+    def get_config(self):
+        return super().get_config() | {"rate": self.rate}
+
+
+def dropouts(network: keras.Model) -> list[Dropout]:
+    """Return the dropout layers of a network, in the order in which they were built."""
+    return [layer for layer in network.layers if isinstance(layer, Dropout)]
+
+
+def normalization(kind: str, epsilon: float, name: str) -> keras.layers.Layer | None:
+    """Return the layer for ``batch`` or ``instance``, and None for ``none``."""
+    if kind == "batch":
+        return BatchNormalization(epsilon, name=name)
+    if kind == "instance":
+        return InstanceNormalization(epsilon, name=name)
+    return None

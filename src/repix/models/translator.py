@@ -1,0 +1,59 @@
+"""A trained generator as a function of stored integers: what is scored, shown and exported."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
+import keras
+import numpy as np
+
+from repix import seeds
+from repix.models.layers import dropouts
+from repix.models.scaling import from_unit, to_unit
+
+
+class Side(Protocol):
+    """What a translator has to know of a side: see :class:`repix.schemas.Side`."""
+
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    dtype: str
+
+
+class Translator:
+    """Integer images in, integer images out, one at a time.
+
+    One image at a time, because then no result depends on a batch size. Dropout is off and
+    norms use the statistics of the image itself; ``paper`` keeps dropout on (Isola et al.
+    2016, section 3.3), its mask a function of the image's index, so that an evaluation can
+    be repeated.
+
+    Args:
+        network: a generator, (batch, height, width, channels) in [-1, 1] both ways.
+        source, target: value ranges of both sides.
+        compile_function: the backend's compiler of tensor functions.
+        paper: whether dropout stays on.
+    """
+
+    def __init__(self, network: keras.Model, source: Side, target: Side, compile_function, *, paper: bool = False):
+        self.network, self.target, self.paper = network, target, paper
+        streams = dropouts(network) if paper else []
+
+        def function(image, index):
+            for layer in streams:
+                layer.reseed(seeds.key("paper", layer.name) % 2**32, index * 64)
+            unit = network(to_unit(image, source.low, source.high), training=paper)
+            return from_unit(unit, target.low, target.high, target.dtype)
+
+        self._function = compile_function(function)
+
+    def __call__(self, images: Iterable[np.ndarray]) -> Iterable[np.ndarray]:
+        """Yield the translation of each (height, width, channels) image, in order."""
+        for index, image in enumerate(images):
+            result = self._function(keras.ops.convert_to_tensor(image[None]), keras.ops.convert_to_tensor(index))
+            yield np.asarray(keras.ops.convert_to_numpy(result))[0]
+
+    def translate(self, images: np.ndarray) -> np.ndarray:
+        """Return the translations of (n, height, width, channels) images as one array."""
+        return np.stack(list(self(images)))

@@ -1,0 +1,202 @@
+"""The loop, from top to bottom: batches in, losses out, checkpoints on the way.
+
+It knows no system, no backend and no tracker: see :class:`repix.models.system.System`,
+:mod:`repix.training.backend` and :class:`repix.training.observer.Observer`.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from repix.config.models import Recipe
+from repix.data.sampler import Sampler
+from repix.errors import UserError
+from repix.training.checkpoint import Checkpoint, Checkpoints
+from repix.training.observer import Observer
+
+FETCH_EVERY = 25  # steps between two looks at the losses: a look waits for the device
+
+
+class Diverged(UserError):
+    """A loss or a weight is no longer a finite number."""
+
+
+class Interrupted(UserError):
+    """The user or the system asked to stop; a checkpoint was written."""
+
+    exit_code = 130
+
+
+@dataclass
+class History:
+    """What a training has seen so far: it travels in checkpoints.
+
+    Attributes:
+        epochs: one row per epoch: ``epoch``, ``step``, ``learning_rate`` and mean losses.
+        best: epoch, step and score of the best validation so far, or None.
+        sums: losses summed over the current epoch, float64.
+    """
+
+    epochs: list[dict[str, float]] = field(default_factory=list)
+    best: dict[str, float] | None = None
+    sums: dict[str, float] = field(default_factory=dict)
+
+
+@contextmanager
+def _stop_requests():
+    """Yield a function that tells whether SIGTERM or SIGINT has come since.
+
+    The step under way is finished and a checkpoint written. A second Ctrl-C kills as usual.
+    """
+    asked: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: None
+        return
+
+    def ask(number, frame):
+        asked.append(number)
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield lambda: asked[0] if asked else None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def train(
+    step: Callable,
+    sampler: Sampler,
+    recipe: Recipe,
+    *,
+    checkpoints: Checkpoints,
+    observer: Observer,
+    validate: Callable[[], dict[str, float]] | None = None,
+    picture: Callable[[int], None] | None = None,
+    best_of: Callable[[], dict[str, np.ndarray]] | None = None,
+    plan: dict | None = None,
+) -> tuple[History, dict[str, np.ndarray]]:
+    """Train from the newest checkpoint of this run, or from the first weights, to the end.
+
+    Args:
+        step: the backend's step: ``step(number, source, target, draws, rate) -> losses``,
+            with ``losses`` (names), ``state()`` and ``restore(state)``.
+        sampler: batches as a function of the step's number.
+        recipe: epochs, schedule, and how often to validate, show and save.
+        checkpoints: where states of this run key are kept.
+        observer: told what happens.
+        validate: scores the translators on the val split; its ``score`` (higher is better)
+            decides which weights are kept as best. None where there is no val split.
+        picture: shows translations at a step.
+        best_of: the arrays to keep when a validation is the best so far.
+        plan: what the observer is told at the start, beside steps and epochs.
+
+    Returns:
+        The history, and the arrays kept at the best validation (empty without one).
+
+    Raises:
+        Diverged: a loss or weight became NaN or infinite; the last checkpoint is sound.
+        Interrupted: SIGTERM or Ctrl-C; a checkpoint was written, the next run goes on.
+    """
+    per_epoch = sampler.steps_per_epoch
+    total = recipe.epochs * per_epoch
+    history, best, first = History(), {}, 0
+
+    resumed = checkpoints.latest()
+    if resumed is not None:
+        best = {name[5:]: array for name, array in resumed.arrays.items() if name.startswith("best/")}
+        step.restore({name: array for name, array in resumed.arrays.items() if not name.startswith("best/")})
+        history, first = History(**resumed.extra), resumed.step
+
+    def save(number: int) -> None:
+        arrays = step.state()
+        # A finite loss can still leave a weight that is not: never let it replace a sound state.
+        broken = [name for name, array in arrays.items() if not np.isfinite(array).all()]
+        if broken:
+            raise Diverged(_advice(f"{broken[0]} is not finite", number - 1, per_epoch, checkpoints))
+        arrays |= {f"best/{name}": array for name, array in best.items()}
+        checkpoints.save(Checkpoint(number, arrays, vars(history)))
+
+    pending: list[tuple[int, object]] = []
+
+    def fetch() -> None:
+        """Bring the pending losses to the host, look for NaN, and add them up in order."""
+        for number, values in pending:
+            values = np.asarray(values, np.float32)
+            if not np.isfinite(values).all():
+                name = step.losses[int(np.argmin(np.isfinite(values)))]
+                raise Diverged(
+                    _advice(f"loss {name} is {values[step.losses.index(name)]}", number, per_epoch, checkpoints)
+                )
+            for name, value in zip(step.losses, values, strict=True):
+                history.sums[name] = history.sums.get(name, 0.0) + float(value)
+        pending.clear()
+
+    observer.started(
+        (plan or {})
+        | {
+            "steps": total,
+            "epochs": recipe.epochs,
+            "steps_per_epoch": per_epoch,
+            "first_step": first,
+            "history": list(history.epochs),
+        }
+    )
+    try:
+        with _stop_requests() as stop:
+            for number in range(first, total):
+                epoch, place = divmod(number, per_epoch)
+                rate = recipe.learning_rate(epoch)
+                pending.append((number, step(number, *sampler.batch(number), rate)))
+                observer.step_done(number)
+
+                last_of_epoch = place == per_epoch - 1
+                if len(pending) >= FETCH_EVERY or last_of_epoch:
+                    fetch()
+                if last_of_epoch:
+                    means = {name: value / per_epoch for name, value in sorted(history.sums.items())}
+                    history.sums.clear()
+                    row = {"epoch": epoch + 1, "step": number + 1, "learning_rate": rate, **means}
+                    history.epochs.append(row)
+                    end = epoch + 1 == recipe.epochs
+                    if validate is not None and ((epoch + 1) % recipe.validate_every == 0 or end):
+                        scores = validate()
+                        row |= {f"val_{name}": value for name, value in scores.items()}
+                        observer.validated(epoch + 1, number + 1, scores)
+                        if history.best is None or scores["score"] > history.best["score"]:
+                            history.best = {"epoch": epoch + 1, "step": number + 1, **scores}
+                            best = best_of() if best_of else {}
+                    observer.epoch_ended(epoch + 1, number + 1, row)
+                    if picture is not None and ((epoch + 1) % recipe.picture_every == 0 or end):
+                        picture(number + 1)
+                    if (epoch + 1) % recipe.checkpoint_every == 0 or end:
+                        save(number + 1)
+                if stop():
+                    fetch()
+                    save(number + 1)
+                    raise Interrupted(
+                        f"stopped by {signal.Signals(stop()).name} after step {number + 1} of {total}; "
+                        f"the state is saved, run the same command to go on"
+                    )
+        observer.finished(total)
+    except BaseException as error:
+        observer.failed(error)
+        raise
+    return history, best
+
+
+def _advice(what: str, number: int, per_epoch: int, checkpoints: Checkpoints) -> str:
+    kept = sorted(checkpoints.folder.glob("step-*.npz"))
+    sound = f"the last sound state is {kept[-1].name}" if kept else "no checkpoint was due yet"
+    return (
+        f"{what} at step {number + 1} (epoch {number // per_epoch + 1}); {sound}. "
+        f"Lower optimizer.learning_rate or set precision: float32"
+    )
