@@ -1,0 +1,488 @@
+"""A URL becomes an archive on disk, whole and checked, or nothing does.
+
+Three kinds of source: ``http(s)://`` (mirrors in order, resumed where they were cut),
+``file:`` (a copy from this machine) and ``synthetic:`` (made here, needs no network).
+What is under way lives in a work folder that is no out of any stage, so that a killed
+download is resumed by the next one and a failed one leaves no file that looks finished.
+
+HTTP: range requests as in RFC 9110, sections 13 and 14.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from tqdm import tqdm
+
+from repix import __version__
+from repix.data.archives import HEAD_BYTES, refusal, sniff
+from repix.errors import UserError
+from repix.files import CHUNK_BYTES, atomic_folder, canonical_json, digest_text, read_json, write_json
+from repix.schemas import Archive
+
+if TYPE_CHECKING:
+    import requests
+
+SCHEMES = ("https", "http", "file", "synthetic")
+
+# What is lost of a chunk when the connection is cut has to be asked for again.
+_NETWORK_CHUNK_BYTES = 1 << 16
+_PASSING_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
+_LONGEST_WAIT = 60.0
+
+
+class _MirrorError(Exception):
+    """This source cannot give the archive; the text says why. The next one may."""
+
+
+class _DigestError(_MirrorError):
+    """The archive came whole and is not the one that was asked for."""
+
+
+class _CutError(Exception):
+    """The transfer stopped; trying again may help.
+
+    Attributes:
+        wait: seconds that the server asks to be left alone, or 0.
+    """
+
+    def __init__(self, reason: str, wait: float = 0.0):
+        super().__init__(reason)
+        self.wait = wait
+
+
+def fetch(
+    urls: Sequence[str],
+    sha256: str | None,
+    folder: str | Path,
+    *,
+    dataset: str,
+    max_bytes: int,
+    work: str | Path,
+    attempts: int = 5,
+    timeout: tuple[float, float] = (10.0, 60.0),
+    sleep: Callable[[float], None] = time.sleep,
+) -> Archive:
+    """Bring the archive of a data set into ``folder``, with its record ``archive.json``.
+
+    The file is named after the first URL, whichever mirror answered. A connection that is
+    cut is resumed from the byte where it stopped, in this call or the next; an archive that
+    was fetched over the network and whose digest is pinned is kept in ``work`` and used
+    again without asking anybody.
+
+    Args:
+        urls: mirrors of one archive, tried in order: ``https://``, ``http://``,
+            ``file:///absolute`` or ``file:relative`` (to the current folder), or
+            ``synthetic:<generator>?option=value&...``.
+        sha256: the archive's digest, 64 hexadecimal digits, or None where it is not known;
+            the digest of what came is then recorded, and printed so that it can be pinned.
+        folder: the stage's out; replaced when all is well, else left alone.
+        dataset: name of the entry in params.yaml, for the record and the messages.
+        max_bytes: most bytes that the archive may have (``limits.download_bytes``).
+        work: where partial downloads and pinned archives are kept.
+        attempts: connections to one mirror in a row that bring nothing new before it is
+            given up.
+        timeout: seconds to wait for a connection, and for the next bytes.
+        sleep: how to wait between attempts: 1, 2, 4 ... seconds, or what the server asks for.
+
+    Returns:
+        The record that was written.
+
+    Raises:
+        UserError: a URL of another scheme, or no mirror gave an archive with this digest
+            within the limit; the line says what each of them answered.
+    """
+    urls, folder, work = tuple(urls), Path(folder), Path(work)
+    entry = f"datasets.{dataset}"
+    for url in urls:
+        _check(url, entry)
+    name = _file_name(urls[0])
+    job = _Job(dataset, sha256, max_bytes, work, sha256 or digest_text(canonical_json(urls)), attempts, timeout, sleep)
+    answers = []
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        with _only_one(work / f"{job.key}.lock", dataset):
+            if sha256 and job.kept.is_file():
+                try:
+                    return _deliver(job.kept, name, folder, job)
+                except _DigestError:  # damaged since it was kept
+                    job.kept.unlink()
+                except _MirrorError as reason:
+                    raise UserError(f"{entry}: {job.kept}: {reason}") from None
+            for url in urls:
+                try:
+                    return _from(url, name, folder, job)
+                except _MirrorError as reason:
+                    answers.append(f"{_shown(url)}: {reason}")
+    except OSError as error:
+        where = error.filename or folder
+        raise UserError(f"{entry}: {where}: {error.strerror or error}; make room or mend the path") from None
+    raise UserError(
+        f"{entry}: no archive came: {'; '.join(answers)}. Mend the entry in params.yaml, or bring the file by hand "
+        "and put file:///path/to/it under urls"
+    )
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What stays the same for all mirrors of one fetch."""
+
+    dataset: str
+    sha256: str | None
+    max_bytes: int
+    work: Path
+    key: str
+    attempts: int
+    timeout: tuple[float, float]
+    sleep: Callable[[float], None]
+
+    @property
+    def kept(self) -> Path:
+        """Where a finished archive with a pinned digest is kept."""
+        return self.work / self.key
+
+    @property
+    def part(self) -> Path:
+        """What has come so far."""
+        return self.work / f"{self.key}.part"
+
+    @property
+    def state(self) -> Path:
+        """Which server and version of the file the part is of."""
+        return self.work / f"{self.key}.part.json"
+
+    def too_large(self, size: int | str) -> _MirrorError:
+        return _MirrorError(
+            f"is {size} bytes, more than the {self.max_bytes} of limits.download_bytes; raise it if you want this file"
+        )
+
+    def received(self) -> int:
+        """Return how many bytes have come so far."""
+        return self.part.stat().st_size if self.part.exists() else 0
+
+    def forget(self) -> None:
+        """Throw away what has come so far."""
+        self.part.unlink(missing_ok=True)
+        self.state.unlink(missing_ok=True)
+
+
+def _check(url: str, entry: str) -> None:
+    """Raise where a URL can never be right, before anything is asked of anybody."""
+    scheme = url.partition(":")[0].lower()
+    if scheme not in SCHEMES or ":" not in url:
+        raise UserError(
+            f"{entry}.urls: {url!r}: repix knows https://, http://, file: and synthetic:; "
+            "write file:path for a file on this machine"
+        )
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018  (raises where it is no number)
+    except ValueError as error:
+        raise UserError(f"{entry}.urls: {url!r} is no URL ({error}); mend it in params.yaml") from None
+    if scheme in ("http", "https") and not parts.hostname:
+        raise UserError(f"{entry}.urls: {url!r} names no host; write {scheme}://host/path")
+    if scheme == "file" and parts.netloc not in ("", "localhost"):
+        raise UserError(
+            f"{entry}.urls: {url!r} names the host {parts.netloc!r}; write file:///absolute/path or file:relative/path"
+        )
+    if scheme == "synthetic":
+        generator, options = _synthetic(url)
+        if not re.fullmatch(r"[A-Za-z0-9_]+", generator) or options is None:
+            raise UserError(f"{entry}.urls: {url!r}: write synthetic:generator?option=value&option=value")
+
+
+def _file_name(url: str) -> str:
+    """Return a plain file name for a URL: its last part, letters, digits, dot, dash, underscore."""
+    scheme = url.partition(":")[0].lower()
+    if scheme == "synthetic":
+        return f"{_synthetic(url)[0]}.tar.gz"
+    path = str(_file_path(url)) if scheme == "file" else unquote(urlsplit(url).path)
+    name = re.sub(r"[^A-Za-z0-9._-]+", "_", path.rstrip("/").rpartition("/")[2]).lstrip(".")[-120:]
+    return name if name and name != "archive.json" else "archive"
+
+
+def _shown(url: str) -> str:
+    """Return a URL as it may stand in a log: without user, password and query."""
+    if not url.lower().startswith("http"):
+        return url
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def _from(url: str, name: str, folder: Path, job: _Job) -> Archive:
+    scheme = url.partition(":")[0].lower()
+    if scheme == "file":
+        path = _file_path(url)
+        if not path.is_file():
+            raise _MirrorError("is a folder, not a file" if path.is_dir() else "no such file")
+        return _deliver(path, name, folder, job)
+    if scheme == "synthetic":
+        with tempfile.TemporaryDirectory(prefix="synthetic-", dir=job.work) as made:
+            from repix.data import synthetic
+
+            generator, options = _synthetic(url)
+            path = Path(made) / name
+            synthetic.write_archive(path, generator, options)
+            return _deliver(path, name, folder, job)
+    pieced = _download(url, job)
+    try:
+        try:
+            archive = _deliver(job.part, name, folder, job)
+        except _DigestError:
+            if not pieced:
+                raise
+            # Not the server's file perhaps, but pieces of two versions of it: once more, in one piece.
+            _say(f"{job.dataset}: the resumed file does not fit its digest; once more from the start")
+            job.forget()
+            _download(url, job)
+            archive = _deliver(job.part, name, folder, job)
+    except _MirrorError:
+        job.forget()
+        raise
+    if job.sha256:
+        job.part.replace(job.kept)
+    job.forget()
+    return archive
+
+
+def _deliver(source: Path, name: str, folder: Path, job: _Job) -> Archive:
+    """Copy a file into a fresh ``folder`` with its record, checking it on the way."""
+    digest, size = hashlib.sha256(), 0
+    with open(source, "rb") as stream, atomic_folder(folder) as temporary:
+        if reason := refusal(sniff(stream.read(HEAD_BYTES))):
+            raise _MirrorError(reason)
+        stream.seek(0)
+        with open(temporary / name, "wb") as copy:
+            while chunk := stream.read(CHUNK_BYTES):
+                size += len(chunk)
+                if size > job.max_bytes:
+                    raise job.too_large(source.stat().st_size)
+                digest.update(chunk)
+                copy.write(chunk)
+        found = digest.hexdigest()
+        if job.sha256 and found != job.sha256:
+            raise _DigestError(
+                f"its sha256 is {found} and params.yaml says {job.sha256}; if this is the file that you want, "
+                f"put its digest under datasets.{job.dataset}.sha256"
+            )
+        archive = Archive(dataset=job.dataset, file=name, bytes=size, sha256=found, pinned=job.sha256 is not None)
+        archive.write(temporary / "archive.json")
+    if not archive.pinned:
+        _say(f"{job.dataset}: the archive is not pinned; to pin it, paste under datasets.{job.dataset} in params.yaml:")
+        _say(f"    sha256: {found}")
+    return archive
+
+
+def _file_path(url: str) -> Path:
+    rest = url.partition(":")[2]
+    return Path(unquote("/" + rest[2:].partition("/")[2] if rest.startswith("//") else rest))
+
+
+def _synthetic(url: str) -> tuple[str, dict[str, str] | None]:
+    """Return generator and options of a ``synthetic:`` URL; None where the options are no options."""
+    generator, _, query = url.partition(":")[2].partition("?")
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
+    except ValueError:
+        return generator, None
+    options = dict(pairs)
+    return generator, options if len(options) == len(pairs) else None
+
+
+@contextmanager
+def _only_one(path: Path, dataset: str) -> Iterator[None]:
+    """Let one process at a time work on a download; the lock goes when the process goes."""
+    with open(path, "w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _say(f"{dataset}: another process is fetching it; waiting")
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+def _say(text: str) -> None:
+    tqdm.write(text, file=sys.stderr)
+
+
+# --- http
+
+
+def _download(url: str, job: _Job) -> bool:
+    """Bring the whole of ``url`` into ``job.part``.
+
+    Returns:
+        Whether it may be pieces of two versions: it was resumed, or its length was not known.
+    """
+    fruitless, furthest = 0, job.received()
+    with tqdm(desc=job.dataset, unit="B", unit_scale=True, unit_divisor=1024, disable=None) as bar:
+        while True:
+            try:
+                return _transfer(url, job, bar)
+            except _CutError as cut:
+                # Only bytes that were never there before count, or a server that cuts every
+                # connection at the same place and knows no ranges would keep us for ever.
+                fruitless = 0 if job.received() > furthest else fruitless + 1
+                furthest = max(furthest, job.received())
+                if fruitless >= job.attempts:
+                    raise _MirrorError(f"{cut} ({fruitless} attempts brought nothing new)") from None
+                wait = min(max(2.0 ** max(fruitless - 1, 0), cut.wait), _LONGEST_WAIT)
+                _say(f"{job.dataset}: {cut}; trying again in {wait:g} s")
+                job.sleep(wait)
+
+
+def _transfer(url: str, job: _Job, bar: tqdm) -> bool:
+    """Make one connection and take what it gives; see :func:`_download` for the answer."""
+    start, validator, total = _resume_point(url, job)
+    if start and start == total and job.sha256:
+        return True  # killed between the last byte and the check
+    headers = {"User-Agent": f"repix/{__version__}", "Accept-Encoding": "identity"}
+    if start:
+        headers["Range"] = f"bytes={start}-"
+        if validator:
+            headers["If-Range"] = validator
+    with _connect(url, headers, job.timeout) as response:
+        resumed = start > 0 and response.status_code == 206
+        if resumed:
+            found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
+            of = int(found[2]) if found and found[2] != "*" else total
+            changed = validator and (_validator(response.headers) or validator) != validator
+            if not found or int(found[1]) != start or total not in (None, of) or changed:
+                job.forget()
+                raise _CutError("the file changed on the server")
+            total = of
+        elif response.status_code == 416:
+            job.forget()
+            raise _CutError("the file changed on the server")
+        elif response.status_code == 200:
+            length = response.headers.get("Content-Length", "")
+            start, total = 0, int(length) if length.isdecimal() else None
+        else:
+            answer = f"HTTP {response.status_code} {response.reason or ''}".strip()
+            if response.status_code not in _PASSING_STATUS:
+                raise _MirrorError(answer)
+            wait = response.headers.get("Retry-After", "")
+            raise _CutError(answer, float(wait) if wait.isdecimal() else 0.0)
+        if total is not None and total > job.max_bytes:
+            job.forget()
+            raise job.too_large(total)
+        bar.total, bar.n = total, start
+        size = _receive(response, job, start, bar, None if resumed else _state(url, response.headers, total))
+    if total is not None and size != total:
+        if size > total:
+            job.forget()
+        raise _CutError(f"the connection was cut at {size} of {total} bytes")
+    return resumed or total is None
+
+
+def _receive(response: requests.Response, job: _Job, size: int, bar: tqdm, state: dict[str, Any] | None) -> int:
+    """Write the body to the part, from the start where ``state`` is given; return the size reached."""
+    with open(job.part, "wb" if state else "ab") as part:
+        if state:
+            # After the part was emptied: a state never speaks of bytes of another file.
+            write_json(job.state, state)
+        for chunk in _body(response, job.timeout):
+            reason = refusal(sniff(chunk[:HEAD_BYTES])) if size == 0 and len(chunk) >= HEAD_BYTES else None
+            size += len(chunk)
+            if reason or size > job.max_bytes:
+                job.forget()
+                raise _MirrorError(reason) if reason else job.too_large(f"at least {size}")
+            part.write(chunk)
+            part.flush()  # what has come is kept, whatever ends this process
+            bar.update(len(chunk))
+    return size
+
+
+def _resume_point(url: str, job: _Job) -> tuple[int, str | None, int | None]:
+    """Return where to go on: bytes that are there, the server's validator, the file's length.
+
+    Without a validator of this very URL only a pinned digest can tell, afterwards, that the
+    pieces belong together; where there is neither, the download starts anew.
+    """
+    try:
+        state = read_json(job.state)
+        same, validator, total = state["url"] == digest_text(url), state["validator"], state["total"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0, None, None
+    if job.sha256 or (same and validator):
+        return job.received(), validator if same else None, total
+    return 0, None, None
+
+
+def _state(url: str, headers: Any, total: int | None) -> dict[str, Any]:
+    # The digest and not the URL, which may hold a password.
+    return {"url": digest_text(url), "validator": _validator(headers), "total": total}
+
+
+def _validator(headers: Any) -> str | None:
+    """Return what If-Range may carry: a strong ETag, else the date (RFC 9110, section 13.1.5)."""
+    etag = headers.get("ETag")
+    return etag if etag and not etag.startswith("W/") else headers.get("Last-Modified")
+
+
+def _connect(url: str, headers: dict[str, str], timeout: tuple[float, float]) -> requests.Response:
+    import requests
+
+    try:
+        return requests.get(url, headers=headers, timeout=timeout, stream=True)
+    except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
+        raise _failure(error, timeout) from None
+    except requests.RequestException as error:
+        raise _MirrorError(_one_line(error)) from None
+
+
+def _body(response: requests.Response, timeout: tuple[float, float]) -> Iterator[bytes]:
+    """Yield the bytes of the file as they lie on the server, whatever Content-Encoding it claims."""
+    import urllib3
+
+    try:
+        yield from response.raw.stream(_NETWORK_CHUNK_BYTES, decode_content=False)
+    except urllib3.exceptions.IncompleteRead:
+        return  # the caller knows how many bytes are missing
+    except (urllib3.exceptions.HTTPError, OSError) as error:
+        raise _failure(error, timeout) from None
+
+
+def _failure(error: BaseException, timeout: tuple[float, float]) -> Exception:
+    """Return what to raise for a connection that failed, in words."""
+    import ssl
+
+    import requests
+    import urllib3
+
+    causes, seen = [error], []
+    while causes:
+        cause = causes.pop()
+        if cause in seen:
+            continue
+        seen.append(cause)
+        inner = [*cause.args, getattr(cause, "reason", None), cause.__cause__, cause.__context__]
+        causes += [one for one in inner if isinstance(one, BaseException)]
+    for cause in seen:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return _MirrorError(f"its https certificate is not accepted ({cause.verify_message})")
+        if isinstance(cause, urllib3.exceptions.NameResolutionError):
+            return _CutError("the host name is not known (is there a network?)")
+        if isinstance(cause, requests.ConnectTimeout | urllib3.exceptions.ConnectTimeoutError):
+            return _CutError(f"no answer within {timeout[0]:g} s")
+        if isinstance(cause, requests.ReadTimeout | urllib3.exceptions.ReadTimeoutError | TimeoutError):
+            return _CutError(f"nothing came for {timeout[1]:g} s")
+    for cause in seen:
+        if isinstance(cause, OSError) and cause.strerror:
+            return _CutError(cause.strerror)
+    return _CutError(_one_line(error))
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
