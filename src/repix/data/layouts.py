@@ -1,0 +1,274 @@
+"""Which files, and which half of a file, make up each split's source and target.
+
+Every layout is looked for below the tree's top folders (archives wrap their content in one),
+nothing but names is read (and, for HDF5, the shapes), and the order is that of the names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from repix.config.datasets import Dataset
+from repix.data import hdf5
+from repix.data.images import SUFFIXES
+from repix.errors import UserError
+
+SPLITS = ("train", "val", "test")
+MAX_DEPTH = 4  # of the folder that holds the splits, below the tree
+EXPECTED = {
+    "aligned": "folders train and test (and val) of images, A left and B right in one file",
+    "unaligned": "folders trainA, trainB, testA and testB (and valA, valB) of images",
+    "folders": "train/A, train/B, test/A and test/B (and val/A, val/B) of images, or A/train, B/train, ...",
+    "hdf5": "training/images, training/facades, testing/images and testing/facades (and validation/...) of .h5 files",
+    "single": "folders train and test (and val) of images",
+}
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image of one side.
+
+    Attributes:
+        name: file name without suffix (HDF5: with the row), unique within its side and split.
+        path: the file that holds it.
+        half: ``left`` or ``right`` of a side-by-side file, None for all of it.
+        row: index within an HDF5 file, else None.
+    """
+
+    name: str
+    path: Path
+    half: Literal["left", "right"] | None = None
+    row: int | None = None
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The images of a split; in a paired set ``source[i]`` and ``target[i]`` belong together."""
+
+    source: tuple[Item, ...]
+    target: tuple[Item, ...]
+
+
+def natural_key(name: str) -> tuple:
+    """Return a sort key by which ``2`` comes before ``10``; ties are broken by the text itself."""
+    parts = re.split(r"([0-9]+)", name)  # every second part is digits
+    return tuple((0, int(part), "") if i % 2 else (1, 0, part) for i, part in enumerate(parts)), name
+
+
+# A layout's folders: split -> the folder of side A, the folder of side B (one and the same, where a file holds both).
+Sides = dict[str, tuple[Path, Path]]
+
+
+def _same_folder(root: Path) -> Sides:
+    return {
+        split: (root / split, root / split)
+        for split in SPLITS
+        if (root / split).is_dir() and not (root / split / "A").is_dir()
+    }
+
+
+def _lettered(root: Path) -> Sides:
+    return _both({split: (root / f"{split}A", root / f"{split}B") for split in SPLITS})
+
+
+def _split_then_side(root: Path) -> Sides:
+    return _both({split: (root / split / "A", root / split / "B") for split in SPLITS})
+
+
+def _side_then_split(root: Path) -> Sides:
+    return _both({split: (root / "A" / split, root / "B" / split) for split in SPLITS})
+
+
+def _book(root: Path) -> Sides:
+    folders = {split: root / hdf5.FOLDERS[split] for split in SPLITS}
+    return _both({split: (f / hdf5.SIDES["A"], f / hdf5.SIDES["B"]) for split, f in folders.items()})
+
+
+LAYOUTS: dict[str, tuple[Callable[[Path], Sides], ...]] = {
+    "aligned": (_same_folder,),
+    "unaligned": (_lettered,),
+    "folders": (_split_then_side, _side_then_split),
+    "hdf5": (_book,),
+    "single": (_same_folder,),
+}
+
+
+def _both(sides: Sides) -> Sides:
+    return {split: folders for split, folders in sides.items() if all(folder.is_dir() for folder in folders)}
+
+
+def _visible(folder: Path) -> list[Path]:
+    """Return a folder's entries by name, without hidden ones and the leavings of macOS."""
+    entries = (entry for entry in folder.iterdir() if entry.name[0] != "." and entry.name != "__MACOSX")
+    return sorted(entries, key=lambda entry: natural_key(entry.name))
+
+
+def _match(tree: Path, layout: str) -> list[tuple[Path, Sides]]:
+    """Return the shallowest places in ``tree`` where ``layout`` finds its train, with their folders."""
+    level = [tree]
+    for _ in range(MAX_DEPTH + 1):
+        fits = [
+            (folder, sides) for folder in level for reader in LAYOUTS[layout] if "train" in (sides := reader(folder))
+        ]
+        if fits:
+            return fits
+        level = [entry for folder in level for entry in _visible(folder) if entry.is_dir()]
+    return []
+
+
+def _describe(tree: Path) -> str:
+    """Return what lies in the first levels of a tree, for an error: folders with their file counts."""
+    lines, level = [], [tree]
+    for _ in range(3):
+        children = [entry for folder in level for entry in _visible(folder)]
+        for folder in level:
+            files = sum(1 for entry in _visible(folder) if entry.is_file())
+            if files:
+                lines.append(f"{folder.relative_to(tree).as_posix()}/ ({files} files)")
+        level = [entry for entry in children if entry.is_dir()]
+    lines += [f"{folder.relative_to(tree).as_posix()}/" for folder in level]
+    more = f" and {len(lines) - 12} more folders" if len(lines) > 12 else ""
+    return (", ".join(lines[:12]) + more) or "nothing"
+
+
+def _files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """Return a folder's files of these suffixes by natural order of their names.
+
+    Raises:
+        UserError: images lie in a folder further below, where they would be silently left out;
+            or two files have one name and differ in suffix only.
+    """
+    entries = _visible(folder)
+    for entry in entries:
+        if entry.is_dir() and any(below.suffix.lower() in suffixes for below in _visible(entry)):
+            raise UserError(f"{entry}: images in a folder within a split are not read; move them up into {folder.name}")
+    files = [entry for entry in entries if entry.suffix.lower() in suffixes and entry.is_file()]
+    by_stem: dict[str, list[str]] = {}
+    for file in files:
+        by_stem.setdefault(file.stem, []).append(file.name)
+    twice = [" and ".join(names) for names in by_stem.values() if len(names) > 1]
+    if twice:
+        raise UserError(f"{folder}: one name for two images: {', '.join(twice)}; rename one of each")
+    return files
+
+
+def _images(folder: Path, half: Literal["left", "right"] | None = None) -> list[Item]:
+    return [Item(file.stem, file, half) for file in _files(folder, SUFFIXES)]
+
+
+def _pair_by_name(side_a: list[Item], side_b: list[Item], folders: tuple[Path, Path]) -> tuple[list[Item], list[Item]]:
+    """Return both sides in one order.
+
+    Raises:
+        UserError: names without a partner, all of them.
+    """
+    names_a, names_b = {item.name: item for item in side_a}, {item.name: item for item in side_b}
+    lonely = [f"{item.path.parent.name}/{item.path.name}" for item in side_a if item.name not in names_b]
+    lonely += [f"{item.path.parent.name}/{item.path.name}" for item in side_b if item.name not in names_a]
+    if lonely:
+        where = f"{folders[0]} and {folders[1]}"
+        raise UserError(f"{where}: {len(lonely)} without a partner of the same name: {', '.join(lonely)}")
+    return side_a, [names_b[item.name] for item in side_a]
+
+
+def _rows(folder: Path) -> tuple[list[Path], list[list[Item]]]:
+    """Return a folder's HDF5 files and, for each, its images."""
+    files = _files(folder, (".h5", ".hdf5"))
+    return files, [
+        [Item(f"{file.stem}_{row:05d}", file, row=row) for row in range(hdf5.shape(file)[0])] for file in files
+    ]
+
+
+def _book_pairs(folders: tuple[Path, Path]) -> tuple[list[Item], list[Item]]:
+    """Return photos and labels; files pair by name, and a single file on each side by being single."""
+    (files_a, rows_a), (files_b, rows_b) = map(_rows, folders)
+    if not len(files_a) == len(files_b) == 1 and [f.stem for f in files_a] != [f.stem for f in files_b]:
+        lonely = sorted({f.name for f in files_a} ^ {f.name for f in files_b}, key=natural_key)
+        raise UserError(f"{folders[0]} and {folders[1]}: files without a partner of the same name: {', '.join(lonely)}")
+    for file_a, file_b, a, b in zip(files_a, files_b, rows_a, rows_b, strict=True):
+        if len(a) != len(b):
+            raise UserError(f"{file_a} has {len(a)} images and {file_b} has {len(b)}; every photo needs its label")
+    return [item for rows in rows_a for item in rows], [item for rows in rows_b for item in rows]
+
+
+def _sides(layout: str, folders: tuple[Path, Path]) -> tuple[list[Item], list[Item]]:
+    """Return the items of sides A and B of one split."""
+    if layout == "aligned":
+        return _images(folders[0], "left"), _images(folders[0], "right")
+    if layout == "hdf5":
+        return _book_pairs(folders)
+    if layout == "folders":
+        return _pair_by_name(_images(folders[0]), _images(folders[1]), folders)
+    return _images(folders[0]), _images(folders[1])
+
+
+def _falls_in(item: Item, fraction: float) -> bool:
+    """Return whether the hash of a file's name (HDF5: of file and row) lies within a fraction of all hashes."""
+    key = item.path.name if item.row is None else f"{item.path.name}[{item.row}]"
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") < fraction * 2**64
+
+
+def _hold_out(a: list[Item], b: list[Item], fraction: float, paired: bool) -> dict[str, tuple[list[Item], list[Item]]]:
+    """Return train and val out of train, or train alone where a side of either would be empty."""
+    in_a = [_falls_in(item, fraction) for item in a]
+    in_b = in_a if paired else [_falls_in(item, fraction) for item in b]  # a pair goes by the name of its A
+    if any(len(set(side)) < 2 for side in (in_a, in_b)):
+        return {"train": (a, b)}
+
+    def pick(items: list[Item], chosen: list[bool], wanted: bool) -> list[Item]:
+        return [item for item, held in zip(items, chosen, strict=True) if held is wanted]
+
+    return {
+        split: (pick(a, in_a, wanted), pick(b, in_b, wanted)) for split, wanted in (("train", False), ("val", True))
+    }
+
+
+def find(tree: str | Path, dataset: Dataset) -> dict[str, Listing]:
+    """Return split -> its images, for the splits train, val (where there is one) and test.
+
+    Archives that have train and val but no test (maps, edges2shoes, edges2handbags) keep
+    their val back for testing, as the papers do: it becomes ``test``. Where no val remains,
+    ``val_fraction`` of train becomes it, chosen by sha256 of the file name, so that adding or
+    removing an image moves no other.
+
+    Raises:
+        UserError: the layout does not fit the tree (the error says what is there and which
+            layout fits), train or test is empty, or images lack their partners.
+    """
+    tree = Path(tree)
+    if not tree.is_dir():
+        raise UserError(f"{tree}: no such folder; unpack the archive first")
+    layout = dataset.layout
+    if layout == "single" and dataset.direction == "BtoA":
+        raise UserError("layout: single goes from L to a and b; leave direction at AtoB")
+    fits = _match(tree, layout)
+    if len(fits) != 1:
+        if fits:
+            problem = f"fits at several places: {', '.join(place.relative_to(tree).as_posix() for place, _ in fits)}"
+        else:
+            problem = f"expects {EXPECTED[layout]}; there is {_describe(tree)}"
+        others = [name for name in LAYOUTS if name != layout and len(_match(tree, name)) == 1]
+        mend = f"layout: {' or '.join(others)} would fit" if others else "no other layout fits either"
+        raise UserError(f"{tree}: layout: {layout} {problem}; {mend}")
+    folders = fits[0][1]
+    found = {split: _sides(layout, sides) for split, sides in folders.items()}
+    found = {split: sides for split, sides in found.items() if split != "val" or any(sides)}
+    if "test" not in found and "val" in found:
+        found["test"] = found.pop("val")
+    if "val" not in found and dataset.val_fraction > 0:
+        found |= _hold_out(*found["train"], dataset.val_fraction, dataset.paired)
+    for split in ("train", "test"):
+        if split not in found or not all(found[split]):
+            missing = "has no images" if split in found else "is missing"
+            raise UserError(f"{tree}: the {split} split {missing}; layout: {layout} expects {EXPECTED[layout]}")
+    forward = dataset.direction == "AtoB"
+    return {
+        split: Listing(*map(tuple, found[split] if forward else reversed(found[split])))
+        for split in SPLITS
+        if split in found
+    }
