@@ -1,0 +1,273 @@
+"""What a result followed from, as a record that is the same on every machine.
+
+A run key names a result by its declared inputs alone: parameters, data, code, packages
+and execution profile. Two stages with one run key leave the same bytes, wherever and
+whenever they run; host, time and processor are observations, and belong to tracking.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field
+
+from repix.files import canonical_json, digest_file, digest_text
+from repix.schemas import Record
+
+# Distributions whose version can move bits -> the module that they are imported by.
+BITS = {
+    "h5py": "h5py",
+    "jax": "jax",
+    "jaxlib": "jaxlib",
+    "keras": "keras",
+    "ml-dtypes": "ml_dtypes",
+    "numpy": "numpy",
+    "pillow": "PIL",
+    "pytorch-fid": "pytorch_fid",
+    "scikit-image": "skimage",
+    "scipy": "scipy",
+    "tensorflow": "tensorflow",
+    "torch": "torch",
+    "torchvision": "torchvision",
+}
+
+
+class Lineage(Record):
+    """What a stage's outs followed from: ``lineage.json`` beside them.
+
+    Attributes:
+        stage: name of the stage, such as ``train``.
+        cell: the matrix item it ran for: a cell, or a data set's name.
+        params: every parameter that the stage read, with defaults filled in.
+        inputs: input -> sha256 (canonical digest for weights and arrays).
+        code: file of the import closure -> sha256.
+        environment: Python and the packages that can move bits -> version.
+        profile: the declared execution profile.
+        run_key: digest of all of the above, and of nothing else.
+        outputs: out -> sha256; empty until the stage has written them.
+    """
+
+    SCHEMA = "repix.lineage/1"
+    stage: str
+    cell: str
+    params: dict[str, Any]
+    inputs: dict[str, str]
+    code: dict[str, str]
+    environment: dict[str, str]
+    profile: dict[str, Any]
+    run_key: str
+    outputs: dict[str, str] = Field(default_factory=dict)
+
+    def with_outputs(self, outputs: Mapping[str, str]) -> Self:
+        """Return the record completed by the digests of what the stage wrote."""
+        return self.model_copy(update={"outputs": dict(outputs)})
+
+
+def declare(
+    *,
+    stage: str,
+    cell: str,
+    params: Mapping[str, Any],
+    inputs: Mapping[str, str],
+    script: Path,
+    package: Path,
+    profile: Mapping[str, Any],
+) -> Lineage:
+    """Return the lineage of a stage that is about to run: all but its outputs.
+
+    Args:
+        stage, cell: see :class:`Lineage`.
+        params: plain JSON data, such as ``settings.model_dump(mode="json")``.
+        inputs: input -> digest.
+        script: the stage's script.
+        package: the folder ``<repository>/src/repix``.
+        profile: :meth:`repix.profile.Profile.record`.
+    """
+    root = package.resolve().parents[1]
+    files = import_closure(script, package)
+    known = {
+        "stage": stage,
+        "cell": cell,
+        "params": dict(params),
+        "inputs": dict(inputs),
+        "code": code_digest(files, root),
+        "environment": environment(bit_packages(files, root)),
+        "profile": dict(profile),
+    }
+    return Lineage(**known, run_key=run_key(**known))
+
+
+def run_key(
+    *,
+    stage: str,
+    cell: str,
+    params: Mapping[str, Any],
+    inputs: Mapping[str, str],
+    code: Mapping[str, str],
+    environment: Mapping[str, str],
+    profile: Mapping[str, Any],
+) -> str:
+    """Return the sha256 of the declared inputs as canonical JSON; arguments as in :class:`Lineage`."""
+    declared = {
+        "stage": stage,
+        "cell": cell,
+        "params": params,
+        "inputs": inputs,
+        "code": code,
+        "environment": environment,
+        "profile": profile,
+    }
+    return digest_text(canonical_json(declared))
+
+
+def _is_type_checking(test: ast.expr) -> bool:
+    """Whether an ``if`` asks for TYPE_CHECKING, whose body never runs."""
+    return getattr(test, "id", getattr(test, "attr", None)) == "TYPE_CHECKING"
+
+
+def _nodes(node: ast.AST) -> Iterable[ast.AST]:
+    """Yield every node that can run, in functions and classes too."""
+    yield node
+    if isinstance(node, ast.If) and _is_type_checking(node.test):
+        children: Iterable[ast.AST] = node.orelse
+    else:
+        children = ast.iter_child_nodes(node)
+    for child in children:
+        yield from _nodes(child)
+
+
+def imported_names(path: Path, module: str | None = None) -> list[str]:
+    """Return the dotted names that a file imports, anywhere in it, sorted.
+
+    ``from a import b`` gives ``a`` and ``a.b``, since ``b`` may be a module. Imports under
+    ``if TYPE_CHECKING`` are left out. ``importlib.import_module`` counts as well.
+
+    Args:
+        path: a Python file.
+        module: its own dotted name, which relative imports start from; None leaves those out.
+
+    Raises:
+        ValueError: ``import_module`` is given something other than a literal name, so that
+            what the file imports cannot be read from it.
+    """
+    names: set[str] = set()
+    for node in _nodes(ast.parse(path.read_bytes(), filename=str(path))):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level and module is None:
+                continue
+            if node.level:
+                package = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
+                kept = package[: len(package) - (node.level - 1)]
+                base = ".".join([*kept, *([node.module] if node.module else [])])
+            names.add(base)
+            names.update(f"{base}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Call) and node.args:
+            called = getattr(node.func, "id", getattr(node.func, "attr", None))
+            if called in ("import_module", "__import__"):
+                if not (isinstance(node.args[0], ast.Constant) and isinstance(node.args[0].value, str)):
+                    raise ValueError(f"{path}:{node.lineno}: import by a literal name, so that lineage can see it")
+                names.add(node.args[0].value)
+    return sorted(names)
+
+
+def import_closure(script: Path, package: Path) -> list[Path]:
+    """Return every file of ours that a stage script may import, found without running it.
+
+    Followed are imports of the package and of the script's neighbours, at module level and
+    inside functions, with the ``__init__.py`` of every package on the way.
+
+    Args:
+        script: the stage's script, inside the repository.
+        package: the package's folder, ``<repository>/src/<name>``.
+
+    Returns:
+        Paths relative to the repository, sorted; the script is among them.
+
+    Raises:
+        ValueError: an import cannot be read (see :func:`imported_names`), or the script
+            lies outside the repository.
+    """
+    package, script = package.resolve(), script.resolve()
+    source, root = package.parent, package.parents[1]
+
+    def files_of(name: str) -> Iterable[tuple[Path, str]]:
+        """Yield the files that importing a dotted name runs, with their own dotted names."""
+        parts = name.split(".")
+        base = source if parts[0] == package.name else script.parent
+        for end in range(1, len(parts) + 1):
+            place, dotted = base.joinpath(*parts[:end]), ".".join(parts[:end])
+            if (place / "__init__.py").is_file():
+                yield place / "__init__.py", dotted
+            elif place.with_suffix(".py").is_file():
+                yield place.with_suffix(".py"), dotted
+
+    found = {script: ""}
+    waiting = [script]
+    while waiting:
+        path = waiting.pop()
+        for name in imported_names(path, found[path] or None):
+            for file, dotted in files_of(name):
+                if file not in found:
+                    found[file] = dotted
+                    waiting.append(file)
+    return sorted(path.relative_to(root) for path in found)
+
+
+def code_digest(paths: Iterable[Path], root: Path) -> dict[str, str]:
+    """Return path -> sha256 for files given relative to ``root``, with ``/`` in the names."""
+    return {Path(path).as_posix(): digest_file(root / path) for path in sorted(paths)}
+
+
+def bit_packages(paths: Iterable[Path], root: Path) -> tuple[str, ...]:
+    """Return the distributions of :data:`BITS` that files use: imported, or required by those.
+
+    A stage that never imports torch has a run key that does not ask for torch's version.
+
+    Args:
+        paths: Python files relative to ``root``, such as :func:`import_closure` gives.
+        root: the repository.
+    """
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    modules = {name.split(".")[0] for path in paths for name in imported_names(root / path)}
+    used = {package for package, module in BITS.items() if module in modules}
+    if "keras" in used:
+        used.add("tensorflow")  # the backend, which Keras requires only at run time
+    waiting = list(used)
+    while waiting:
+        try:
+            required = metadata.requires(waiting.pop()) or []
+        except metadata.PackageNotFoundError:
+            continue
+        for requirement in map(Requirement, required):
+            name = canonicalize_name(requirement.name)
+            wanted = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+            if wanted and name in BITS and name not in used:
+                used.add(name)
+                waiting.append(name)
+    return tuple(sorted(used))
+
+
+def environment(packages: Iterable[str] = tuple(BITS)) -> dict[str, str]:
+    """Return the Python version (major.minor) and the versions of installed packages.
+
+    Read from package metadata: nothing is imported. A package that is absent is left out.
+    Build labels are dropped: an index calls its CPU build of one release ``2.13.0+cpu``,
+    another index ``2.13.0``.
+    """
+    found = {"python": f"{sys.version_info.major}.{sys.version_info.minor}"}
+    for package in sorted(packages):
+        try:
+            found[package] = metadata.version(package).split("+")[0]
+        except metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,165 @@
+"""The observers that need no service: a progress bar, and the loss table for ``dvc plots``."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from repix.errors import UserError
+from repix.files import write_text
+from repix.training.observer import Observer
+
+
+class ProgressBar(Observer):
+    """Steps done, time left and the last losses on stderr; without a terminal, one line per epoch.
+
+    Args:
+        stream: a text stream in place of stderr.
+    """
+
+    def __init__(self, stream=None):
+        self._stream = stream
+        self._bar = None
+        self._plan: dict[str, Any] = {}
+
+    def started(self, plan: dict[str, Any]) -> None:
+        from tqdm import tqdm
+
+        stream = self._stream or sys.stderr
+        self._plan = plan
+        self._bar = tqdm(
+            total=plan["steps"],
+            initial=plan["first_step"],
+            desc=plan["cell"],
+            unit="step",
+            file=stream,
+            disable=not stream.isatty(),
+            dynamic_ncols=True,
+        )
+
+    def step_done(self, step: int) -> None:
+        if not self._bar.disable:  # a disabled bar keeps no count
+            self._bar.update(step - self._bar.n)
+
+    def epoch_ended(self, epoch: int, step: int, losses: dict[str, float]) -> None:
+        said = {name: f"{value:.4g}" for name, value in sorted(losses.items())}
+        if self._bar.disable:
+            plan = self._plan
+            listed = ", ".join(f"{name} {value}" for name, value in said.items())
+            place = f"epoch {epoch}/{plan['epochs']}, step {step}/{plan['steps']}"
+            print(f"{plan['cell']}: {place}: {listed}", file=self._stream or sys.stderr)
+        else:
+            self._bar.set_postfix(said)
+
+    def finished(self, step: int) -> None:
+        self._bar.close()
+
+    def failed(self, error: BaseException) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+class Row(NamedTuple):
+    """One line of a loss table: ``values`` after ``epoch`` epochs and ``step`` steps."""
+
+    epoch: int
+    step: int
+    values: dict[str, float]
+
+
+def read_table(path: str | Path) -> list[Row]:
+    """Return the rows of a table that :class:`LossTable` wrote; empty cells are left out.
+
+    Raises:
+        UserError: the file is missing or is not such a table.
+    """
+    try:
+        with open(path, encoding="utf-8", newline="") as stream:
+            return [
+                Row(int(line.pop("epoch")), int(line.pop("step")), {k: float(v) for k, v in line.items() if v})
+                for line in csv.DictReader(stream)
+            ]
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; `dvc repro` makes it") from None
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: not a table of epoch, step and losses ({error}); re-run train") from None
+
+
+def table_text(rows: Iterable[Row]) -> str:
+    """Return rows as CSV: epoch, step, then the names sorted.
+
+    Values are rounded to float32, the precision that they are computed in, and written as
+    the shortest decimal of that number as a double: the same text wherever the bits are
+    the same.
+    """
+    import numpy as np
+
+    rows = list(rows)
+    names = sorted({name for row in rows for name in row.values})
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["epoch", "step", *names])
+    for row in rows:
+        cells = [repr(float(np.float32(row.values[name]))) if name in row.values else "" for name in names]
+        table.writerow([row.epoch, row.step, *cells])
+    return text.getvalue()
+
+
+class LossTable(Observer):
+    """Losses per epoch as CSV for ``dvc plots``, and val scores in a second file.
+
+    The files are rewritten as a whole, atomically, at every event. After a resume they hold
+    what an uninterrupted training would have written: seed the table with the rows of the
+    checkpoint, by :meth:`restore`; rows beyond the step that training goes on from are
+    dropped. Where the table is an out, the stage ends with :meth:`write`, which raises if
+    it cannot write; the writes on the way do not, so that no row is lost to a full disk.
+
+    Args:
+        path: the file of the losses.
+        scores_path: the file of the val scores; None: none is written.
+    """
+
+    def __init__(self, path: str | Path, scores_path: str | Path | None = None):
+        self._path, self._scores_path = Path(path), scores_path and Path(scores_path)
+        self.losses: list[Row] = []
+        self.scores: list[Row] = []
+
+    def state(self) -> dict[str, list]:
+        """Return the rows as plain JSON data, for a checkpoint."""
+        return {
+            "losses": [[row.epoch, row.step, dict(row.values)] for row in self.losses],
+            "scores": [[row.epoch, row.step, dict(row.values)] for row in self.scores],
+        }
+
+    def restore(self, state: Mapping[str, list]) -> None:
+        """Take up the rows that :meth:`state` gave, before ``started``."""
+        self.losses = [Row(*row) for row in state["losses"]]
+        self.scores = [Row(*row) for row in state["scores"]]
+
+    def started(self, plan: dict[str, Any]) -> None:
+        self.losses = [row for row in self.losses if row.step <= plan["first_step"]]
+        self.scores = [row for row in self.scores if row.step <= plan["first_step"]]
+        self._refresh()
+
+    def epoch_ended(self, epoch: int, step: int, losses: dict[str, float]) -> None:
+        self.losses.append(Row(epoch, step, {name: float(value) for name, value in losses.items()}))
+        self._refresh()
+
+    def validated(self, epoch: int, step: int, scores: dict[str, float]) -> None:
+        self.scores.append(Row(epoch, step, {name: float(value) for name, value in scores.items()}))
+        self._refresh()
+
+    def _refresh(self) -> None:
+        with contextlib.suppress(OSError):
+            self.write()
+
+    def write(self) -> None:
+        """Write the file of the losses and, where there is one, that of the val scores."""
+        write_text(self._path, table_text(self.losses))
+        if self._scores_path:
+            write_text(self._scores_path, table_text(self.scores))

@@ -1,0 +1,127 @@
+"""TensorBoard event files, written without TensorFlow or torch.
+
+The format is that of ``tensorboard.compat.proto.event_pb2``: a file of framed ``Event``
+messages. ``tensorboard --logdir .repix/tensorboard`` shows them.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import socket
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from repix.training.observer import Observer
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class EventFile:
+    """One event file in ``folder``; every event is flushed, since a viewer reads along."""
+
+    def __init__(self, folder: str | Path):
+        from tensorboard.compat.proto import event_pb2
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        # Viewers recognise event files by "tfevents" and read them in the order of the names.
+        name = f"events.out.tfevents.{time.time_ns():020d}.{socket.gethostname()}.{os.getpid()}"
+        self._event = event_pb2.Event
+        self._records = RecordWriter(open(folder / name, "wb"))  # noqa: SIM115 (closed by close)
+        self.write(file_version="brain.Event:2")
+
+    def write(self, step: int = 0, **what: Any) -> None:
+        """Append one event; ``what`` are fields of the ``Event`` message."""
+        self._records.write(self._event(wall_time=time.time(), step=step, **what).SerializeToString())
+        self._records.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._records.close()
+
+
+def _forget(folder: Path) -> None:
+    """Remove the event files that lie in ``folder`` itself."""
+    for old in folder.glob("events.out.tfevents.*"):
+        old.unlink()
+
+
+class TensorBoard(Observer):
+    """Losses, val scores, pictures and the recipe of one cell, as event files.
+
+    A fresh start replaces the cell's earlier event files; a resumed training adds a file
+    whose first event makes the viewer forget what lies beyond the checkpoint.
+
+    Args:
+        folder: where the event files go, ``.repix/tensorboard/<cell>``.
+    """
+
+    def __init__(self, folder: str | Path):
+        self._folder = Path(folder)
+        self._file: EventFile | None = None
+
+    def started(self, plan: dict[str, Any]) -> None:
+        from tensorboard.compat.proto import event_pb2, summary_pb2, tensor_pb2, types_pb2
+
+        if plan["first_step"] == 0:
+            _forget(self._folder)
+        self._file = EventFile(self._folder)
+        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        self._file.write(plan["first_step"] + 1, session_log=start)
+        recipe = json.dumps({key: plan[key] for key in ("recipe", "parameters")}, indent=2, sort_keys=True)
+        text = tensor_pb2.TensorProto(dtype=types_pb2.DT_STRING)
+        text.string_val.append(("    " + recipe.replace("\n", "\n    ")).encode())  # indented: Markdown for code
+        kind = summary_pb2.SummaryMetadata(plugin_data=summary_pb2.SummaryMetadata.PluginData(plugin_name="text"))
+        value = summary_pb2.Summary.Value(tag="recipe", tensor=text, metadata=kind)
+        self._file.write(plan["first_step"], summary=summary_pb2.Summary(value=[value]))
+
+    def _scalars(self, group: str, step: int, values: dict[str, float]) -> None:
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        listed = [Summary.Value(tag=f"{group}/{name}", simple_value=value) for name, value in sorted(values.items())]
+        self._file.write(step, summary=Summary(value=listed))
+
+    def epoch_ended(self, epoch: int, step: int, losses: dict[str, float]) -> None:
+        self._scalars("loss", step, losses)
+
+    def validated(self, epoch: int, step: int, scores: dict[str, float]) -> None:
+        self._scalars("val", step, scores)
+
+    def pictures(self, step: int, name: str, image: np.ndarray) -> None:
+        from PIL import Image
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        png = io.BytesIO()
+        Image.fromarray(image).save(png, "PNG")
+        height, width, _ = image.shape
+        shown = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=png.getvalue())
+        self._file.write(step, summary=Summary(value=[Summary.Value(tag=name, image=shown)]))
+
+    def graph(self, name: str, network) -> None:
+        """Write a network's TensorFlow graph; TensorBoard lists it under ``<cell>/<name>``.
+
+        Args:
+            name: the network, such as ``generator``.
+            network: a built Keras model; it is traced with training=False at batch size 1,
+                which reads none of its weights and moves none of its state.
+        """
+        import tensorflow as tf
+
+        inputs = [tf.TensorSpec((1, *each.shape[1:]), each.dtype, name=each.name) for each in network.inputs]
+        traced = tf.function(lambda *given: network(list(given) if len(given) > 1 else given[0], training=False))
+        _forget(self._folder / name)
+        file = EventFile(self._folder / name)
+        file.write(graph_def=traced.get_concrete_function(*inputs).graph.as_graph_def().SerializeToString())
+        file.close()
+
+    def finished(self, step: int) -> None:
+        self._file.close()
+
+    def failed(self, error: BaseException) -> None:
+        if self._file is not None:
+            self._file.close()
