@@ -147,6 +147,17 @@ def enter(name: str) -> Profile:
     return profile
 
 
+def leave() -> None:
+    """Say that this process runs under no profile: its results do not depend on one."""
+    os.environ.pop(_ENTERED, None)
+
+
+def entered() -> Profile | None:
+    """Return the profile in force, or None where this process entered none."""
+    name = os.environ.get(_ENTERED)
+    return find(name) if name else None
+
+
 def current() -> Profile:
     """Return the profile in force (``fast`` where none was entered)."""
-    return find(os.environ.get(_ENTERED, "fast"))
+    return entered() or find("fast")

@@ -175,4 +175,30 @@ class Trained(Record):
     translators: dict[str, str]
     networks: dict[str, str]
     best: dict[str, Any] | None
-    manifest_digest: str
+    data_digest: str
+
+
+class Exported(Record):
+    """What ``export`` left: ``exports/<cell>/export.json``, all that it takes to use the files.
+
+    Attributes:
+        variant: which weights were exported.
+        weights: network -> canonical digest of its weights.
+        bytes: translator -> format -> size.
+        digests: translator -> format -> sha256 of the file, or of the tree.
+        tolerance: bound on the difference to the trained network, on the [-1, 1] scale.
+        parity: ``pass``: every format was loaded back and stayed within the tolerance.
+    """
+
+    SCHEMA = "repix.export/1"
+    cell: str
+    variant: str
+    run_key: str
+    crop_size: tuple[int, int]
+    source: Side
+    target: Side
+    weights: dict[str, str]
+    bytes: dict[str, dict[str, int]]
+    digests: dict[str, dict[str, str]]
+    tolerance: float
+    parity: str

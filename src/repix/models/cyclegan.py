@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from keras import ops
 
 from repix.config.models import Recipe
@@ -89,11 +91,9 @@ def build(recipe: Recipe, size: tuple[int, int], source: int, target: int) -> Sy
         if recipe.loss.gan == "wgangp":
             mix = ops.reshape(batch.draws[:, 4], (-1, 1, 1, 1))
             for name, D, own, other in (("x", D_X, batch.source, shown_x), ("y", D_Y, batch.target, shown_y)):
-                penalty = losses.gradient_penalty(
-                    system.gradient, lambda image, D=D: D(image, training=True), own, other, mix
-                )
-                parts[f"d_penalty_{name}"] = penalty
-                loss = loss + recipe.loss.gradient_penalty * penalty
+                judged = partial(D, training=True)
+                parts[f"d_penalty_{name}"] = losses.gradient_penalty(system.gradient, judged, own, other, mix)
+                loss = loss + recipe.loss.gradient_penalty * parts[f"d_penalty_{name}"]
         return loss, parts
 
     def both(batch: Batch, played: dict) -> Loss:

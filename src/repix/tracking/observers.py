@@ -163,3 +163,12 @@ class LossTable(Observer):
         write_text(self._path, table_text(self.losses))
         if self._scores_path:
             write_text(self._scores_path, table_text(self.scores))
+
+
+def write_losses(path: str | Path, epochs: Iterable[Mapping[str, float]]) -> None:
+    """Write a training's history, one row per epoch, for ``dvc plots``: see :func:`table_text`."""
+    rows = [
+        Row(int(row["epoch"]), int(row["step"]), {k: v for k, v in row.items() if k not in ("epoch", "step")})
+        for row in epochs
+    ]
+    write_text(path, table_text(rows))

@@ -23,11 +23,11 @@ from repix.training.observer import Observer
 FETCH_EVERY = 25  # steps between two looks at the losses: a look waits for the device
 
 
-class Diverged(UserError):
+class DivergedError(UserError):
     """A loss or a weight is no longer a finite number."""
 
 
-class Interrupted(UserError):
+class StoppedError(UserError, KeyboardInterrupt):
     """The user or the system asked to stop; a checkpoint was written."""
 
     exit_code = 130
@@ -103,8 +103,8 @@ def train(
         The history, and the arrays kept at the best validation (empty without one).
 
     Raises:
-        Diverged: a loss or weight became NaN or infinite; the last checkpoint is sound.
-        Interrupted: SIGTERM or Ctrl-C; a checkpoint was written, the next run goes on.
+        DivergedError: a loss or weight became NaN or infinite; the last checkpoint is sound.
+        StoppedError: SIGTERM or Ctrl-C; a checkpoint was written, the next run goes on.
     """
     per_epoch = sampler.steps_per_epoch
     total = recipe.epochs * per_epoch
@@ -121,7 +121,7 @@ def train(
         # A finite loss can still leave a weight that is not: never let it replace a sound state.
         broken = [name for name, array in arrays.items() if not np.isfinite(array).all()]
         if broken:
-            raise Diverged(_advice(f"{broken[0]} is not finite", number - 1, per_epoch, checkpoints))
+            raise DivergedError(_advice(f"{broken[0]} is not finite", number - 1, per_epoch, checkpoints))
         arrays |= {f"best/{name}": array for name, array in best.items()}
         checkpoints.save(Checkpoint(number, arrays, vars(history)))
 
@@ -133,7 +133,7 @@ def train(
             values = np.asarray(values, np.float32)
             if not np.isfinite(values).all():
                 name = step.losses[int(np.argmin(np.isfinite(values)))]
-                raise Diverged(
+                raise DivergedError(
                     _advice(f"loss {name} is {values[step.losses.index(name)]}", number, per_epoch, checkpoints)
                 )
             for name, value in zip(step.losses, values, strict=True):
@@ -156,7 +156,7 @@ def train(
                 epoch, place = divmod(number, per_epoch)
                 rate = recipe.learning_rate(epoch)
                 pending.append((number, step(number, *sampler.batch(number), rate)))
-                observer.step_done(number)
+                observer.step_done(number + 1)
 
                 last_of_epoch = place == per_epoch - 1
                 if len(pending) >= FETCH_EVERY or last_of_epoch:
@@ -182,7 +182,7 @@ def train(
                 if stop():
                     fetch()
                     save(number + 1)
-                    raise Interrupted(
+                    raise StoppedError(
                         f"stopped by {signal.Signals(stop()).name} after step {number + 1} of {total}; "
                         f"the state is saved, run the same command to go on"
                     )

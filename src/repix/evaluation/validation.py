@@ -1,0 +1,78 @@
+"""What training looks at while it runs: scores of the val split, and sample pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from repix.data.store import Prepared
+from repix.evaluation import l1, pictures, ssim, swd
+from repix.models.translator import Translator
+from repix.training.observer import Observer
+
+SHOWN = 4  # images in a sample picture
+
+
+class Validation:
+    """Scores translators on the val split and shows them at work.
+
+    Args:
+        prepared: the data set; its val split is scored, and shown (test where there is none).
+        translators: name -> function of stored integers.
+        observer: is shown the pictures.
+
+    Attributes:
+        possible: whether there is a val split to score.
+    """
+
+    def __init__(self, prepared: Prepared, translators: Mapping[str, Translator], observer: Observer):
+        self.manifest = prepared.manifest
+        self.translators, self.observer = translators, observer
+        self.possible = "val" in self.manifest.splits
+        self._split = prepared.split("val" if self.possible else "train")
+
+    def _sides(self, translator: str):
+        forward = translator == "source_to_target"
+        arrays, sides = (self._split.source, self._split.target), (self.manifest.source, self.manifest.target)
+        return (*arrays, *sides) if forward else (*arrays[::-1], *sides[::-1])
+
+    def _crop(self, images: np.ndarray) -> np.ndarray:
+        """Return the centre of the size that the networks see (the train split is larger)."""
+        height, width = self.manifest.crop_size
+        top, left = (images.shape[1] - height) // 2, (images.shape[2] - width) // 2
+        return images[:, top : top + height, left : left + width]
+
+    def score(self) -> dict[str, float]:
+        """Return scores of the val split; ``score`` decides which weights are best.
+
+        For pairs it is the mean SSIM of ``source_to_target`` (where images are too small for
+        it, minus L1); without pairs minus the sliced Wasserstein distance, mean over the
+        translators. Higher is better.
+        """
+        values: dict[str, list[float]] = {}
+        for name, translator in self.translators.items():
+            sources, targets, _, side = self._sides(name)
+            outputs = translator.translate(sources)
+            if self.manifest.paired:
+                values.setdefault("l1", []).append(float(l1.l1(outputs, targets, side.low, side.high).mean()))
+                similar = ssim.ssim(outputs, targets, side.low, side.high)
+                if similar is not None:
+                    values.setdefault("ssim", []).append(float(similar.mean()))
+            else:
+                distance = swd.swd(outputs, np.asarray(targets))
+                values.setdefault("swd", []).append(distance["mean"] if distance else 0.0)
+        means = {name: sum(given) / len(given) for name, given in values.items()}
+        score = means.get("ssim", -means["l1"] if "l1" in means else -means.get("swd", 0.0))
+        return {**means, "score": score}
+
+    def picture(self, step: int) -> None:
+        """Show the first images of the split as source | output | target."""
+        for name, translator in self.translators.items():
+            sources, targets, source, target = self._sides(name)
+            sources = self._crop(sources[:SHOWN])
+            outputs = translator.translate(sources)
+            beside = self._crop(targets[:SHOWN]) if self.manifest.paired else None
+            self.observer.pictures(
+                step, f"samples/{name}", pictures.grid(pictures.triples(sources, outputs, beside, source, target))
+            )

@@ -1,0 +1,45 @@
+"""The ``.keras`` file: architecture and weights, loaded by ``keras.saving.load_model``."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from repix.files import atomic_path
+
+FILE = "model.keras"
+# Zip cannot say "no time"; this is the first moment that it can say.
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+
+
+def write(network: keras.Model, folder: Path) -> Path:
+    """Write a network, byte for byte the same for the same weights; return the file.
+
+    Keras stamps the archive and its metadata with the time of saving; both are fixed here.
+    """
+    path = folder / FILE
+    with atomic_path(path) as temporary:
+        network.save(temporary)
+        with zipfile.ZipFile(temporary) as archive:
+            members = {name: archive.read(name) for name in sorted(archive.namelist())}
+        metadata = json.loads(members["metadata.json"]) | {"date_saved": "1980-01-01@00:00:00"}
+        members["metadata.json"] = json.dumps(metadata, sort_keys=True).encode()
+        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+            for name, data in members.items():
+                archive.writestr(zipfile.ZipInfo(name, _EPOCH), data)
+    return path
+
+
+def load(path: Path):
+    """Return the file's function on [-1, 1]: (batch, height, width, channels) both ways.
+
+    Importing :mod:`repix.models.layers` is what teaches Keras the layers of repix.
+    """
+    import repix.models.layers  # noqa: F401
+
+    network = keras.saving.load_model(path, compile=False)
+    return lambda unit: np.asarray(keras.ops.convert_to_numpy(network(unit, training=False)))

@@ -1,0 +1,57 @@
+"""TensorFlow's SavedModel: for TensorFlow Serving, C++, Java, and conversion."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from repix.models.scaling import from_unit, to_unit
+from repix.schemas import Side
+
+FOLDER = "saved_model"
+
+
+def write(network: keras.Model, folder: Path, source: Side, target: Side, size: tuple[int, int]) -> Path:
+    """Write a network with two signatures; return the folder.
+
+    ``serving_default``: ``image``, stored integers (batch, height, width, channels) ->
+    ``translation``, stored integers. ``unit``: float32 in [-1, 1] both ways.
+
+    The weights lie in it once: the module holds the network's own variables and no second
+    copy. Its fingerprint, a random number, is left out; TensorFlow loads it without.
+    """
+    path = folder / FOLDER
+    shutil.rmtree(path, ignore_errors=True)
+
+    class Exported(tf.Module):
+        """The variables and the two functions, and nothing that training needed."""
+
+        def __init__(self):
+            super().__init__()
+            self.weights = [variable.value for variable in network.weights]
+
+        @tf.function(
+            input_signature=[tf.TensorSpec((None, *size, source.channels), tf.as_dtype(source.dtype), "image")]
+        )
+        def stored(self, image):
+            unit = network(to_unit(image, source.low, source.high), training=False)
+            return {"translation": from_unit(unit, target.low, target.high, target.dtype)}
+
+        @tf.function(input_signature=[tf.TensorSpec((None, *size, source.channels), tf.float32, "image")])
+        def unit(self, image):
+            return {"translation": network(image, training=False)}
+
+    module = Exported()
+    tf.saved_model.save(module, str(path), signatures={"serving_default": module.stored, "unit": module.unit})
+    (path / "fingerprint.pb").unlink(missing_ok=True)
+    return path
+
+
+def load(path: Path):
+    """Return the ``unit`` signature as a function of (batch, height, width, channels)."""
+    loaded = tf.saved_model.load(str(path))
+    return lambda unit: np.asarray(loaded.signatures["unit"](image=tf.constant(unit))["translation"])

@@ -1,0 +1,88 @@
+"""From a recipe and a prepared data set to the things that the loop plays with."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+from repix.config.models import Recipe
+from repix.config.run import Cell
+from repix.data.sampler import Sampler
+from repix.data.store import Prepared
+from repix.models.initialize import initialize, weights
+from repix.models.system import System, build
+from repix.models.translator import Translator
+from repix.training.backend import step_module
+
+
+@dataclass(frozen=True)
+class Game:
+    """A system on its data, at its first weights.
+
+    Attributes:
+        system: networks and players.
+        step: the backend's step.
+        sampler: batches of the train split.
+        translators: name -> function of stored integers, following the weights.
+    """
+
+    system: System
+    step: object
+    sampler: Sampler
+    translators: dict[str, Translator]
+
+    def parameters(self) -> dict[str, int]:
+        """Return the trainable parameters of each network."""
+        return {
+            name: sum(math.prod(variable.shape) for variable in network.trainable_variables)
+            for name, network in self.system.networks.items()
+        }
+
+    def translator_weights(self) -> dict[str, np.ndarray]:
+        """Return a copy of the weights of the networks that translate, by name."""
+        return {
+            name: np.array(keras.ops.convert_to_numpy(variable))
+            for network in sorted(set(self.system.translators.values()))
+            for name, variable in weights(network, self.system.networks[network]).items()
+        }
+
+
+def prepare(cell: Cell, recipe: Recipe, prepared: Prepared, *, flip: bool) -> Game:
+    """Build the networks for a data set, set their first weights, and open the train split.
+
+    Args:
+        cell: names the seed.
+        recipe: the model's entry.
+        prepared: the data set's arrays.
+        flip: whether training mirrors images.
+
+    Raises:
+        UserError: the system needs pairs, or its networks another size.
+    """
+    manifest = prepared.manifest
+    backend = step_module()
+    system = build(recipe, manifest.crop_size, manifest.source.channels, manifest.target.channels, manifest.paired)
+    initialize(system.networks, recipe.initializer, cell.seed)
+    source, target = manifest.source, manifest.target
+    step = backend.Step(system, recipe.optimizer, (source.low, source.high), (target.low, target.high), cell.seed)
+    train = prepared.split("train")
+    sampler = Sampler(
+        train.source,
+        train.target,
+        seed=cell.seed,
+        batch_size=recipe.batch_size,
+        crop_size=manifest.crop_size,
+        flip=flip,
+        paired=manifest.paired,
+        replacement=recipe.sampling == "replacement",
+        draws=system.draws,
+    )
+    sides = {"source_to_target": (source, target), "target_to_source": (target, source)}
+    translators = {
+        name: Translator(system.networks[network], *sides[name], backend.compile_function)
+        for name, network in system.translators.items()
+    }
+    return Game(system, step, sampler, translators)

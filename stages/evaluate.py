@@ -1,0 +1,50 @@
+"""evaluate: a trained cell on the test split.
+
+runs/<cell>/ and data/prepared/<dataset>/ -> metrics/<cell>.json (in git) and
+translations/<cell>/ with every translation, per-image scores and the picture
+source | output | target.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+
+from repix import stage
+from repix.config import evaluation, reader
+from repix.config.run import Cell
+
+
+def main(cell: Cell) -> None:
+    """Evaluate ``cell``."""
+    settings = reader.read("evaluate", evaluation.Evaluate)
+    prepared, trained = stage.PREPARED / cell.dataset, stage.RUNS / cell.name
+    out, metrics = stage.TRANSLATIONS / cell.name, stage.METRICS / f"{cell.name}.json"
+    record = stage.Record("evaluate", cell.name, {"evaluate": settings}, [prepared, trained, stage.FEATURES])
+
+    from repix.data.store import Prepared
+    from repix.evaluation.evaluate import evaluate
+    from repix.evaluation.features import load_network
+    from repix.schemas import Archive
+    from repix.tracking import mlflow_run
+    from repix.training.trained import TrainedModel
+
+    network = None
+    if settings.fid or settings.kid:
+        weights = Archive.read(stage.FEATURES / "archive.json")
+        network = load_network(settings.dims, stage.FEATURES / weights.file, weights.sha256)
+    model = TrainedModel(trained)
+    scored = evaluate(model, Prepared.open(prepared), settings, out, features=network, cache=stage.WORK / "features")
+    scored.write(metrics)
+
+    run = mlflow_run.open_run(cell.name, run_key=model.record.run_key)
+    mlflow_run.log_metrics_record(run, scored)
+    from repix.data.images import decode
+
+    pictures = {f"test/{name}": decode(out / f"{name}.png").pixels for name in model.record.translators}
+    mlflow_run.log_pictures(run, pictures, step=model.record.steps)
+    record.write(out, metrics)
+
+
+if __name__ == "__main__":
+    stage.run(main, __doc__, "dataset", "model", "seed")

@@ -1,0 +1,45 @@
+"""features: the weights of the network that FID and KID look through, if they are asked for.
+
+-> data/features/ with the file and archive.json; without evaluate.fid and evaluate.kid a
+note that says so. The weights are an input like any other: fetched by sha256, tracked by
+DVC, so that no result depends on whether a network was there.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+
+from repix import stage
+from repix.config import datasets, evaluation, reader
+from repix.data import sources
+from repix.files import atomic_folder, write_json
+
+
+def main() -> None:
+    """Fetch the feature weights."""
+    evaluate = reader.read("evaluate", evaluation.Evaluate)
+    params = {"evaluate": evaluate.model_dump(mode="json", include={"fid", "kid", "features"})}
+    wanted = evaluate.fid or evaluate.kid
+    if wanted:
+        weights = reader.read(f"features.{evaluate.features}", evaluation.FeatureWeights)
+        params[f"features.{evaluate.features}"] = weights
+    record = stage.Record("features", "", params, [])
+    if wanted:
+        limit = reader.read("limits", datasets.Limits).download_bytes
+        sources.fetch(
+            weights.urls,
+            weights.sha256,
+            stage.FEATURES,
+            dataset=evaluate.features,
+            max_bytes=limit,
+            work=stage.WORK / "downloads",
+        )
+    else:
+        with atomic_folder(stage.FEATURES) as folder:
+            write_json(folder / "absent.json", {"reason": "neither evaluate.fid nor evaluate.kid is on"})
+    record.write(stage.FEATURES)
+
+
+if __name__ == "__main__":
+    stage.run(main, __doc__, profiled=False)

@@ -1,0 +1,44 @@
+"""preprocess: images as arrays, once, so that training only crops and flips.
+
+data/images/<dataset>/ -> data/prepared/<dataset>/ with <split>-source.npy,
+<split>-target.npy and manifest.json.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+
+from repix import stage
+from repix.config import datasets, reader
+from repix.data import store
+
+READS = (
+    "layout",
+    "direction",
+    "colour",
+    "channels",
+    "bit_depth",
+    "resize",
+    "resample",
+    "load_size",
+    "crop_size",
+    "val_fraction",
+    "on_error",
+)
+
+
+def main(dataset: str) -> None:
+    """Prepare the images of ``dataset``."""
+    entry = reader.read(f"datasets.{dataset}", datasets.Dataset)
+    tree, out = stage.IMAGES / dataset, stage.PREPARED / dataset
+    params = {f"datasets.{dataset}": entry.model_dump(mode="json", include=set(READS))}
+    record = stage.Record("preprocess", dataset, params, [tree])
+    manifest = store.prepare(tree, entry, out, name=dataset)
+    counts = ", ".join(f"{name} {split.source.n}" for name, split in sorted(manifest.splits.items()))
+    print(f"{dataset}: {counts}; skipped {len(manifest.skipped)}")
+    record.write(out)
+
+
+if __name__ == "__main__":
+    stage.run(main, __doc__, "dataset")

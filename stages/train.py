@@ -1,0 +1,76 @@
+"""train: one cell, from its first weights or from where a stopped run left off.
+
+data/prepared/<dataset>/ -> runs/<cell>/ (all networks, last and best) and the loss table
+plots/<cell>/losses.csv. Checkpoints are kept in .repix/checkpoints, keyed by everything
+that determines the training: run the same command again after a stop and it goes on.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+
+from repix import stage
+from repix.config import datasets, models, reader
+from repix.config.run import Cell
+
+
+def main(cell: Cell) -> None:
+    """Train ``cell``."""
+    recipe = reader.read(f"models.{cell.model}", models.Recipe)
+    entry = reader.read(f"datasets.{cell.dataset}", datasets.Dataset)
+    params = {
+        f"models.{cell.model}": recipe,
+        f"datasets.{cell.dataset}": {"crop_size": datasets.height_width(entry.crop_size), "flip": entry.flip},
+    }
+    folder, out, losses = stage.PREPARED / cell.dataset, stage.RUNS / cell.name, stage.PLOTS / cell.name / "losses.csv"
+    record = stage.Record("train", cell.name, params, [folder])
+
+    # Heavy imports come after the mistakes that need none.
+    from repix.data.store import Prepared
+    from repix.evaluation.validation import Validation
+    from repix.tracking import mlflow_run
+    from repix.tracking.observers import ProgressBar, write_losses
+    from repix.tracking.tensorboard import TensorBoard
+    from repix.training import trained
+    from repix.training.checkpoint import Checkpoints
+    from repix.training.loop import train
+    from repix.training.observer import Observers
+    from repix.training.prepare import prepare
+
+    prepared = Prepared.open(folder)
+    game = prepare(cell, recipe, prepared, flip=entry.flip)
+    data_digest = record.declared.inputs[folder.as_posix()]
+    run = mlflow_run.open_run(
+        cell.name,
+        run_key=record.run_key,
+        params=params,
+        tags=mlflow_run.dvc_tags(Path(), [folder.as_posix()]) | {"repix.profile": record.declared.profile["name"]},
+        dataset=mlflow_run.dataset_entry(prepared.manifest, data_digest, folder.as_posix()),
+        training=True,
+    )
+    board = TensorBoard(stage.WORK / "tensorboard" / cell.name)
+    observer = Observers([ProgressBar(), board, mlflow_run.MLflowObserver(run)])
+    validation = Validation(prepared, game.translators, observer)
+
+    history, best = train(
+        game.step,
+        game.sampler,
+        recipe,
+        checkpoints=Checkpoints(stage.WORK / "checkpoints", record.run_key),
+        observer=observer,
+        validate=validation.score if validation.possible else None,
+        picture=validation.picture,
+        best_of=game.translator_weights,
+        plan={"cell": cell.name, "parameters": game.parameters(), "recipe": recipe.model_dump(mode="json")},
+    )
+    description = trained.describe(
+        cell, recipe, game, prepared.manifest, history, best, record.run_key, data_digest, record.declared.profile
+    )
+    trained.write(out, description, game.step.state(), best)
+    write_losses(losses, history.epochs)
+    record.write(out, losses)
+
+
+if __name__ == "__main__":
+    stage.run(main, __doc__, "dataset", "model", "seed")

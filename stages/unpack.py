@@ -1,0 +1,35 @@
+"""unpack: the archive's files, and nothing that an archive should not do.
+
+data/raw/<dataset>/ -> data/images/<dataset>/. Escaping paths, links, bombs and truncated
+archives are refused with nothing left behind.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+
+from repix import stage
+from repix.config import datasets, reader
+from repix.data import archives
+from repix.schemas import Archive
+
+
+def main(dataset: str) -> None:
+    """Unpack the archive of ``dataset``."""
+    limits = reader.read("limits", datasets.Limits)
+    params = {f"limits.{key}": getattr(limits, key) for key in ("unpack_bytes", "unpack_files", "unpack_ratio")}
+    raw, out = stage.RAW / dataset, stage.IMAGES / dataset
+    record = stage.Record("unpack", dataset, params, [raw])
+    archives.unpack(
+        raw / Archive.read(raw / "archive.json").file,
+        out,
+        max_bytes=limits.unpack_bytes,
+        max_files=limits.unpack_files,
+        max_ratio=limits.unpack_ratio,
+    )
+    record.write(out)
+
+
+if __name__ == "__main__":
+    stage.run(main, __doc__, "dataset", profiled=False)
