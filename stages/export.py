@@ -29,7 +29,7 @@ def main(cell: Cell) -> None:
     from repix.training.trained import TrainedModel
 
     model = TrainedModel(trained)
-    exported, errors = export(model, Prepared.open(prepared), settings, out)
+    errors = export(model, Prepared.open(prepared), settings, out)
     for name, error in sorted(errors.items()):
         print(f"{cell.name}: {name}: largest error {error:.2g} on [-1, 1]")
 

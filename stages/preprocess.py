@@ -11,7 +11,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 from repix import stage
 from repix.config import datasets, reader
-from repix.data import store
 
 READS = (
     "layout",
@@ -34,6 +33,10 @@ def main(dataset: str) -> None:
     tree, out = stage.IMAGES / dataset, stage.PREPARED / dataset
     params = {f"datasets.{dataset}": entry.model_dump(mode="json", include=set(READS))}
     record = stage.Record("preprocess", dataset, params, [tree])
+
+    # NumPy must not be imported before the profile is in force.
+    from repix.data import store
+
     manifest = store.prepare(tree, entry, out, name=dataset)
     counts = ", ".join(f"{name} {split.source.n}" for name, split in sorted(manifest.splits.items()))
     print(f"{dataset}: {counts}; skipped {len(manifest.skipped)}")

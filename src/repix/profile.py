@@ -70,6 +70,8 @@ class Profile:
             "OPENBLAS_NUM_THREADS": "1",
             "OPENBLAS_CORETYPE": self.openblas_core,
             "NPY_DISABLE_CPU_FEATURES": self.numpy_disable,
+            # The portable profile is a CPU's, also where there is a GPU.
+            "CUDA_VISIBLE_DEVICES": "-1" if self.portable else os.environ.get("CUDA_VISIBLE_DEVICES"),
             "TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2"),
             # No network but the package registry: nothing here may phone home.
             "MLFLOW_DISABLE_TELEMETRY": "true",

@@ -126,6 +126,7 @@ def _write(folder, translator, names, sources, outputs, targets, source, target,
     # Pictures of the worst, the best and those between would flatter nobody: the first ones.
     rows = pictures.triples(sources[:SHOWN], outputs[:SHOWN], beside, source, target)
     images.write(folder / f"{translator}.png", pictures.grid(rows, columns=2))
+    (folder / translator).mkdir()
     for name, output, light in zip(names, outputs, sources, strict=True):
         shown = to_picture(output, target, light) if target.colour == "lab_ab" else output
         images.write(folder / translator / f"{Path(name).stem}.png", shown)

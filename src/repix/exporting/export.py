@@ -16,7 +16,7 @@ from repix.schemas import Exported
 from repix.training.trained import TrainedModel
 
 
-def export(model: TrainedModel, prepared: Prepared, settings: Export, out: Path) -> tuple[Exported, dict[str, float]]:
+def export(model: TrainedModel, prepared: Prepared, settings: Export, out: Path) -> dict[str, float]:
     """Write every translator of a trained cell in every format, checked.
 
     Args:
@@ -26,8 +26,8 @@ def export(model: TrainedModel, prepared: Prepared, settings: Export, out: Path)
         out: ``exports/<cell>/``, with one folder per translator and ``export.json``.
 
     Returns:
-        The record, and the measured largest errors by ``<translator>/<format>``, which
-        differ between machines in their last digits and so stay out of the record.
+        The measured largest error of each ``<translator>/<format>``. They differ between
+        machines in their last digits, so they stay out of the record.
 
     Raises:
         UserError: a format does not follow the network within the tolerance.
@@ -82,4 +82,4 @@ def export(model: TrainedModel, prepared: Prepared, settings: Export, out: Path)
             parity="pass",
         )
         record.write(folder / "export.json")
-    return record, errors
+    return errors

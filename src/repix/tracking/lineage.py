@@ -145,7 +145,8 @@ def imported_names(path: Path, module: str | None = None) -> list[str]:
     """Return the dotted names that a file imports, anywhere in it, sorted.
 
     ``from a import b`` gives ``a`` and ``a.b``, since ``b`` may be a module. Imports under
-    ``if TYPE_CHECKING`` are left out. ``importlib.import_module`` counts as well.
+    ``if TYPE_CHECKING`` are left out. ``importlib.import_module`` counts as well; given an
+    f-string it stands for every module whose name begins with the fixed part, as ``prefix*``.
 
     Args:
         path: a Python file.
@@ -172,10 +173,17 @@ def imported_names(path: Path, module: str | None = None) -> list[str]:
         elif isinstance(node, ast.Call) and node.args:
             called = getattr(node.func, "id", getattr(node.func, "attr", None))
             if called in ("import_module", "__import__"):
-                if not (isinstance(node.args[0], ast.Constant) and isinstance(node.args[0].value, str)):
-                    raise ValueError(f"{path}:{node.lineno}: import by a literal name, so that lineage can see it")
-                names.add(node.args[0].value)
+                names.add(_dynamic_name(node.args[0], path))
     return sorted(names)
+
+
+def _dynamic_name(argument: ast.expr, path: Path) -> str:
+    """Return what ``import_module`` is given: a name, or ``prefix*`` for f"prefix{...}"."""
+    if isinstance(argument, ast.Constant) and isinstance(argument.value, str):
+        return argument.value
+    if isinstance(argument, ast.JoinedStr) and isinstance(argument.values[0], ast.Constant):
+        return f"{argument.values[0].value}*"
+    raise ValueError(f"{path}:{argument.lineno}: import by a literal name or f-string, so that lineage can see it")
 
 
 def import_closure(script: Path, package: Path) -> list[Path]:
@@ -200,6 +208,11 @@ def import_closure(script: Path, package: Path) -> list[Path]:
 
     def files_of(name: str) -> Iterable[tuple[Path, str]]:
         """Yield the files that importing a dotted name runs, with their own dotted names."""
+        if name.endswith("*"):
+            folder, _, prefix = name[:-1].rpartition(".")
+            for file in sorted(source.joinpath(*folder.split(".")).glob(f"{prefix}*.py")):
+                yield from files_of(f"{folder}.{file.stem}")
+            return
         parts = name.split(".")
         base = source if parts[0] == package.name else script.parent
         for end in range(1, len(parts) + 1):

@@ -9,7 +9,7 @@ import keras
 
 from repix.errors import UserError
 
-STEPS = {"tensorflow": "repix.training.step_tensorflow"}
+BACKENDS = ("tensorflow",)
 
 
 def step_module() -> ModuleType:
@@ -19,6 +19,6 @@ def step_module() -> ModuleType:
         UserError: there is no step file for this backend.
     """
     backend = keras.backend.backend()
-    if backend not in STEPS:
-        raise UserError(f"no training step for the Keras backend {backend!r}; there are {', '.join(STEPS)}")
-    return importlib.import_module(STEPS[backend])
+    if backend not in BACKENDS:
+        raise UserError(f"no training step for the Keras backend {backend!r}; there are {', '.join(BACKENDS)}")
+    return importlib.import_module(f"repix.training.step_{backend}")

@@ -174,7 +174,7 @@ def train(
                         if history.best is None or scores["score"] > history.best["score"]:
                             history.best = {"epoch": epoch + 1, "step": number + 1, **scores}
                             best = best_of() if best_of else {}
-                    observer.epoch_ended(epoch + 1, number + 1, row)
+                    observer.epoch_ended(epoch + 1, number + 1, {"learning_rate": rate, **means})
                     if picture is not None and ((epoch + 1) % recipe.picture_every == 0 or end):
                         picture(number + 1)
                     if (epoch + 1) % recipe.checkpoint_every == 0 or end:

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import keras
 import numpy as np
+
+from repix import models, profile, seeds  # models first: it imports the backend without its chatter
+
+# isort: split
+import keras
 import tensorflow as tf
 
-from repix import profile, seeds
 from repix.config.models import Optimizer
 from repix.models.initialize import weights
 from repix.models.layers import dropouts
 from repix.models.scaling import to_unit
 from repix.models.system import Batch, System
+from repix.quiet import native_chatter
 
 # Dropout streams advance by one for each draw; an iteration never makes this many.
 DRAWS_PER_STEP = 64
@@ -33,6 +37,8 @@ def configure() -> None:
         if tf.config.threading.get_intra_op_parallelism_threads() != threads:
             raise RuntimeError(f"TensorFlow was used before its threads were set: {error}") from error
     tf.config.experimental.enable_op_determinism()
+    with native_chatter():
+        tf.config.list_logical_devices()
 
 
 configure()
