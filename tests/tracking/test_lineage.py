@@ -57,7 +57,7 @@ def test_the_closure_is_what_python_really_imports():
     script = ROOT / "src" / "repix" / "tracking" / "mlflow_run.py"
     code = (
         "import sys, repix.tracking.mlflow_run\n"
-        "print('\\n'.join(m.__file__ for name, m in sys.modules.items() if name[:5] == 'repix'))"
+        "print('\\n'.join(m.__file__ for name, m in sys.modules.items() if name[:5] == 'repix' and m.__file__))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT / "src")
     loaded = {Path(name).resolve().relative_to(ROOT) for name in done.stdout.splitlines()}

@@ -5,9 +5,10 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import threading
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -203,11 +204,18 @@ def test_a_failure_is_the_runs_status(here, error, status):
     assert again.client.get_run(run.run_id).info.status == "RUNNING"
 
 
-def test_processes_that_start_at_once_share_one_run(here):
-    together = threading.Barrier(4)
+def test_processes_that_start_at_once_share_one_run(here, monkeypatch):
+    from mlflow import MlflowClient
+
+    create = MlflowClient.create_run
+
+    def slow(*args, **kwargs):
+        time.sleep(0.2)  # between not finding the run and creating it
+        return create(*args, **kwargs)
+
+    monkeypatch.setattr(MlflowClient, "create_run", slow)
 
     def start(_):
-        together.wait(timeout=30)
         return open_run("sample-tiny-0", run_key="race").run_id
 
     with ThreadPoolExecutor(4) as pool:  # a lock of a file is between open files, so threads will do
@@ -249,11 +257,6 @@ def broken_store(kind, tmp_path, monkeypatch):
         database.mkdir()
     elif kind == "no such folder":
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/none/mlflow.db")
-    elif kind == "not writable":
-        sqlite3.connect(database).execute("CREATE TABLE t (x)")
-        database.chmod(0o444)
-        if os.access(database, os.W_OK):
-            pytest.skip("this user may write read-only files")
     elif kind == "not installed":
         monkeypatch.setitem(sys.modules, "mlflow", None)
     elif kind == "nonsense":
@@ -270,7 +273,6 @@ def broken_store(kind, tmp_path, monkeypatch):
         "not a database",
         "a folder",
         "no such folder",
-        "not writable",
         "not installed",
         "nonsense",
     ],
@@ -286,6 +288,25 @@ def test_broken_tracking_costs_seconds_and_one_line(kind, tmp_path, monkeypatch,
     assert said.count("\n") == 1 and said.startswith("tracking is off for sample-tiny-0, results are not affected")
     if kept:
         kept.close()
+
+
+def test_a_database_that_may_only_be_read_is_seen_at_once():
+    with tempfile.TemporaryDirectory() as folder:
+        database = Path(folder, "mlflow.db")
+        sqlite3.connect(database).execute("CREATE TABLE t (x)")
+        mlflow_run._check_sqlite(f"sqlite:///{database}")
+        before = database.read_bytes()
+        os.chmod(folder, 0o755)
+        database.chmod(0o444)
+        user = os.geteuid()
+        if user == 0:
+            os.seteuid(65534)  # root may write anything
+        try:
+            with pytest.raises(sqlite3.OperationalError, match="readonly"):
+                mlflow_run._check_sqlite(f"sqlite:///{database}")
+        finally:
+            os.seteuid(user)
+        assert database.read_bytes() == before
 
 
 def test_a_server_that_dies_midway_is_dropped_after_one_line(here, capfd):

@@ -393,6 +393,8 @@ def _check_sqlite(uri: str) -> None:
     path = uri.removeprefix("sqlite:///").split("?")[0]
     with contextlib.closing(sqlite3.connect(path, timeout=LOCK_SECONDS)) as database:
         database.execute("BEGIN IMMEDIATE")
+        # On a read-only database even that succeeds: only a write tells.
+        database.execute("PRAGMA user_version = 0")
         database.rollback()
 
 
