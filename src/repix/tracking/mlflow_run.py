@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from repix import profile
 from repix.files import canonical_json, digest_text
 from repix.schemas import Manifest, Metrics
 from repix.tracking.observers import Row
@@ -134,17 +135,13 @@ def observed_tags() -> dict[str, str]:
         "repix.cpu": processor,
         "repix.cpus": str(os.cpu_count()),
         "repix.os": platform.platform(),
+        "repix.profile": profile.current().name,
     }
     with contextlib.suppress(OSError, KeyError):
         tags["mlflow.user"] = getpass.getuser()
     if os.environ.get("DVC_EXP_NAME"):
         tags["repix.experiment"] = os.environ["DVC_EXP_NAME"]
     return tags
-
-
-def _said(error: BaseException) -> str:
-    """Return an exception as one short line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 def _quiet(method: Callable) -> Callable:
@@ -157,11 +154,7 @@ def _quiet(method: Callable) -> Callable:
         try:
             return method(self, *args, **kwargs)
         except Exception as error:
-            self.client = None
-            print(
-                f"tracking is off for {self.cell}, results are not affected (`repix sync` catches up): {_said(error)}",
-                file=sys.stderr,
-            )
+            self.off(error)
             return None
 
     return guarded
@@ -181,6 +174,15 @@ class Run:
 
     def __bool__(self) -> bool:
         return self.client is not None
+
+    def off(self, error: BaseException) -> None:
+        """Go silent for good, and say once why."""
+        self.client = None
+        said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        print(
+            f"tracking is off for {self.cell}, results are not affected (`repix sync` catches up): {said}",
+            file=sys.stderr,
+        )
 
     def _data(self):
         return self.client.get_run(self.run_id).data
@@ -388,11 +390,11 @@ def _alone(root: Path) -> Iterator[None]:
 
 def _check_sqlite(uri: str) -> None:
     """Raise at once where a local database cannot be written: MLflow would try for minutes."""
-    path = uri.removeprefix("sqlite:///")
+    path = uri.removeprefix("sqlite:///").split("?")[0]
     with contextlib.closing(sqlite3.connect(path, timeout=LOCK_SECONDS)) as database:
         database.execute("BEGIN IMMEDIATE")
-        # A write: a database on a read-only disk lets a transaction begin.
-        database.execute(f"PRAGMA user_version = {database.execute('PRAGMA user_version').fetchone()[0]}")
+        # On a read-only database even that succeeds: only a write tells.
+        database.execute("PRAGMA user_version = 0")
         database.rollback()
 
 
@@ -442,6 +444,7 @@ def open_run(
     params: Mapping[str, Any] | None = None,
     tags: Mapping[str, str] | None = None,
     dataset: Mapping[str, Any] | None = None,
+    dvc_paths: Iterable[str] = (),
     training: bool = False,
     root: Path | None = None,
 ) -> Run:
@@ -452,50 +455,51 @@ def open_run(
         run_key: the key in the cell's :class:`repix.schemas.Trained` record.
         experiment: MLflow experiment.
         params: nested recipe; only keys that the run does not have are logged.
-        tags: added to those that are set here; without ``training``, only new ones.
+        tags: more tags; without ``training``, only those that the run does not have.
         dataset: see :func:`dataset_entry`.
+        dvc_paths: dependencies whose hash in dvc.lock becomes a tag, see :func:`dvc_tags`.
         training: whether this process trains the cell. Then the run is RUNNING (also one
-            that a kill left so), and git commit, machine and DVC experiment are tagged.
-            Otherwise (evaluate, export, sync) the training is over: a run that is created,
-            or was left RUNNING, is FINISHED.
+            that a kill left so), and commit, machine, profile and DVC experiment are
+            tagged. Otherwise (evaluate, export, sync) the training is over: a run that is
+            created, or was left RUNNING, is FINISHED.
         root: the repository; None finds it.
 
     Returns:
         The run; a silent one where ``REPIX_TRACKING=off`` or tracking does not work.
     """
     run = Run(cell)
-    if os.environ.get("REPIX_TRACKING", "").lower() in ("off", "0", "false", "no"):
-        return run
-    run.client = "not yet"  # so that the guard below lets it through
-    _open(run, run_key, experiment, training, root or repository_root())
-    if training:
-        run.tags(git_tags(Path.cwd()) | observed_tags())
-    run.tags(tags or {}, replace=training)
-    run.params(params or {})
-    if dataset:
-        run.dataset(dataset)
+    if os.environ.get("REPIX_TRACKING", "").lower() not in ("off", "0", "false", "no"):
+        _open(run, run_key, experiment, params or {}, tags or {}, dataset, list(dvc_paths), training, root)
     return run
 
 
-@_quiet
-def _open(run: Run, run_key: str, experiment: str, training: bool, root: Path) -> None:
-    """Connect ``run`` to its MLflow run."""
-    with _alone(root):
-        run.client, run.uri = connect(root)
-        place = experiment_id(run.client, run.uri, root, experiment)
-        found = run.client.search_runs(
-            [place], filter_string=f"tags.`{RUN_KEY}` = '{run_key}'", order_by=["attributes.start_time ASC"]
-        )
-        if found:
-            run.run_id = found[0].info.run_id
-        else:
-            tags = {RUN_KEY: run_key, "repix.cell": run.cell}
-            run.run_id = run.client.create_run(place, run_name=run.cell, tags=tags).info.run_id
-    before = found[0].info.status if found else "RUNNING"
-    if training and before != "RUNNING":
-        run.status("RUNNING")
-    elif not training and before == "RUNNING":
-        run.status("FINISHED")
+def _open(run, run_key, experiment, params, tags, dataset, dvc_paths, training, root) -> None:
+    """Connect ``run`` to its MLflow run and log what is known of it; arguments as above."""
+    try:
+        root = root or repository_root()
+        with _alone(root):
+            client, run.uri = connect(root)
+            place = experiment_id(client, run.uri, root, experiment)
+            found = client.search_runs(
+                [place], filter_string=f"tags.`{RUN_KEY}` = '{run_key}'", order_by=["attributes.start_time ASC"]
+            )
+            if found:
+                run.run_id = found[0].info.run_id
+            else:
+                new = {RUN_KEY: run_key, "repix.cell": run.cell}
+                run.run_id = client.create_run(place, run_name=run.cell, tags=new).info.run_id
+        run.client = client
+        here = Path.cwd()  # under `dvc exp run --temp` not the root: the code that runs is here
+        observed = (git_tags(here) | observed_tags()) if training else {}
+        run.tags(observed | dvc_tags(here, dvc_paths) | dict(tags), replace=training)
+        run.params(params)
+        if dataset:
+            run.dataset(dataset)
+        before = found[0].info.status if found else "RUNNING"
+        if training != (before == "RUNNING"):
+            run.status("RUNNING" if training else "FINISHED")
+    except Exception as error:
+        run.off(error)
 
 
 class MLflowObserver(Observer):

@@ -1,0 +1,99 @@
+"""Event files are read back by TensorBoard's own reader."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from repix.tracking.tensorboard import TensorBoard
+
+PLAN = {
+    "cell": "sample-tiny-0",
+    "steps": 8,
+    "epochs": 2,
+    "steps_per_epoch": 4,
+    "first_step": 0,
+    "parameters": {"generator": 12},
+    "recipe": {"lr": 2e-4},
+}
+
+
+def read(folder):
+    from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
+
+    return EventAccumulator(str(folder)).Reload()
+
+
+def losses(folder):
+    from tensorboard.util.tensor_util import make_ndarray
+
+    return {event.step: make_ndarray(event.tensor_proto).item() for event in read(folder).Tensors("loss/G")}
+
+
+def test_losses_scores_pictures_and_recipe_are_there(tmp_path):
+    board = TensorBoard(tmp_path)
+    board.started(PLAN)
+    board.epoch_ended(1, 4, {"G": 0.5})
+    board.epoch_ended(2, 8, {"G": 0.25})
+    board.validated(2, 8, {"l1": 0.125})
+    board.pictures(8, "samples", np.full((6, 18, 3), 200, np.uint8))
+    board.finished(8)
+
+    found = read(tmp_path)
+    assert set(found.Tags()["tensors"]) == {"loss/G", "val/l1", "samples", "recipe"}
+    assert losses(tmp_path) == {4: 0.5, 8: 0.25}
+    text = found.Tensors("recipe")[0].tensor_proto.string_val[0].decode()
+    assert '"lr": 0.0002' in text and '"generator": 12' in text
+    width, height, png = found.Tensors("samples")[0].tensor_proto.string_val[:3]
+    assert (width, height, png[:4]) == (b"18", b"6", b"\x89PNG")
+
+
+def test_a_resume_overwrites_what_lay_beyond_the_checkpoint(tmp_path):
+    killed = TensorBoard(tmp_path)
+    killed.started(PLAN)
+    killed.epoch_ended(1, 4, {"G": 0.5})
+    killed.epoch_ended(2, 8, {"G": 99.0})
+    resumed = TensorBoard(tmp_path)
+    resumed.started(PLAN | {"first_step": 4})
+    resumed.epoch_ended(2, 8, {"G": 0.25})
+    assert losses(tmp_path) == {4: 0.5, 8: 0.25}
+
+
+def test_a_fresh_start_forgets_the_cells_earlier_curves(tmp_path):
+    for value in (0.5, 0.25):
+        board = TensorBoard(tmp_path)
+        board.started(PLAN)
+        board.epoch_ended(1, 4, {"G": value})
+        board.finished(4)
+    assert losses(tmp_path) == {4: 0.25}
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_neither_tensorflow_nor_torch_is_imported(tmp_path):
+    code = (
+        "import sys; from repix.tracking.tensorboard import TensorBoard\n"
+        f"board = TensorBoard({str(tmp_path)!r}); board.started({PLAN!r}); board.epoch_ended(1, 4, {{'G': 0.5}})\n"
+        "print(sorted({'tensorflow', 'torch', 'mlflow'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+    assert losses(tmp_path) == {4: 0.5}
+
+
+def test_the_graph_of_a_network_is_written_and_its_state_untouched(tmp_path):
+    keras = pytest.importorskip("keras")
+    source = keras.Input((8, 8, 3), name="source")
+    condition = keras.Input((8, 8, 3), name="condition")
+    joined = keras.layers.Concatenate()([source, condition])
+    hidden = keras.layers.Dropout(0.5, seed=3)(keras.layers.Conv2D(4, 4, name="judging")(joined))
+    network = keras.Model([source, condition], keras.layers.BatchNormalization()(hidden))
+    before = [np.array(variable) for variable in network.variables]
+
+    TensorBoard(tmp_path).graph("discriminator", network)
+    TensorBoard(tmp_path).graph("discriminator", network)  # a resumed training: still one graph
+    assert len(list((tmp_path / "discriminator").iterdir())) == 1
+    graph = read(tmp_path / "discriminator").Graph()
+    assert any("judging" in node.name for node in graph.node)
+    for was, variable in zip(before, network.variables, strict=True):
+        np.testing.assert_array_equal(was, np.array(variable))
