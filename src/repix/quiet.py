@@ -34,3 +34,9 @@ def native_chatter() -> Iterator[None]:
         finally:
             os.dup2(kept, 2)
             os.close(kept)
+
+
+def import_keras() -> None:
+    """Import Keras and its backend without their chatter; the profile must be in force."""
+    with native_chatter():
+        import keras  # noqa: F401

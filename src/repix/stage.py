@@ -13,6 +13,7 @@ from repix.config import reader
 from repix.config.run import Cell, Run
 from repix.errors import UserError
 from repix.files import digest_tree
+from repix.quiet import import_keras
 from repix.tracking import lineage
 
 WORK = Path(".repix")  # ignored by git and DVC: checkpoints, partial downloads, caches
@@ -58,6 +59,7 @@ def _enter_and_call(main: Callable[..., None], given: Mapping[str, Any], profile
     else:
         profile.leave()
     if "model" in given:
+        import_keras()
         main(Cell(**given))
     else:
         main(*given.values())

@@ -47,6 +47,7 @@ def write(network: keras.Model, folder: Path, source: Side, target: Side, size: 
 
     module = Exported()
     tf.saved_model.save(module, str(path), signatures={"serving_default": module.stored, "unit": module.unit})
+    (path / "assets").rmdir()  # empty, and an empty folder is nothing that DVC can keep
     (path / "fingerprint.pb").unlink(missing_ok=True)
     return path
 

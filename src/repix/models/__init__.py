@@ -2,8 +2,3 @@
 
 Plain Keras 3 and NumPy only: no DVC, no MLflow, no backend by name.
 """
-
-from repix.quiet import native_chatter
-
-with native_chatter():
-    import keras  # noqa: F401  (the backend comes with it)

@@ -8,14 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
-
-from repix import models, profile, seeds  # models first: it imports the backend without its chatter
-
-# isort: split
 import keras
+import numpy as np
 import tensorflow as tf
 
+from repix import profile, seeds
 from repix.config.models import Optimizer
 from repix.models.initialize import weights
 from repix.models.layers import dropouts
