@@ -19,7 +19,9 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 def write(network: keras.Model, folder: Path) -> Path:
     """Write a network, byte for byte the same for the same weights; return the file.
 
-    Keras stamps the archive and its metadata with the time of saving; both are fixed here.
+    Keras stamps the archive and its metadata with the time of saving, and marks shared
+    objects by their address in memory; times are fixed here and addresses become numbers in
+    the order of their appearance.
     """
     path = folder / FILE
     with atomic_path(path) as temporary:
@@ -28,10 +30,24 @@ def write(network: keras.Model, folder: Path) -> Path:
             members = {name: archive.read(name) for name in sorted(archive.namelist())}
         metadata = json.loads(members["metadata.json"]) | {"date_saved": "1980-01-01@00:00:00"}
         members["metadata.json"] = json.dumps(metadata, sort_keys=True).encode()
+        config = json.loads(members["config.json"])
+        _number_shared_objects(config, {})
+        members["config.json"] = json.dumps(config).encode()
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
             for name, data in members.items():
                 archive.writestr(zipfile.ZipInfo(name, _EPOCH), data)
     return path
+
+
+def _number_shared_objects(node, numbers: dict[int, int]) -> None:
+    """Replace memory addresses in a configuration by 0, 1, 2 ... as they appear, in place."""
+    if isinstance(node, dict):
+        if "shared_object_id" in node:
+            node["shared_object_id"] = numbers.setdefault(node["shared_object_id"], len(numbers))
+        node = list(node.values())
+    if isinstance(node, list):
+        for child in node:
+            _number_shared_objects(child, numbers)
 
 
 def load(path: Path):
