@@ -16,10 +16,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from tests.conftest import real_data
 
 from repix.data import archives
 from repix.errors import UserError
-from tests.conftest import real_data
 
 FILES = {"set/train/a.jpg": b"\xff\xd8 photo", "set/train/b.jpg": bytes(range(256)) * 9, "set/test/c.jpg": b""}
 LIMITS = {"max_bytes": 10_000_000, "max_files": 100, "max_ratio": 200.0}
@@ -279,7 +279,8 @@ def test_a_tar_cut_between_two_files_is_refused(tmp_path):
 def test_a_damaged_header_in_the_middle_is_not_taken_for_the_end(tmp_path):
     data = bytearray(tar_bytes([("a", b"1"), ("b", b"2")]))
     data[1024] ^= 1
-    assert tarfile.open(fileobj=io.BytesIO(bytes(data))).getnames() == ["a"]  # why the reader is our own
+    with tarfile.open(fileobj=io.BytesIO(bytes(data))) as tar:
+        assert tar.getnames() == ["a"]  # why the reader is our own
     assert "checksum" in refused(tmp_path, bytes(data))
 
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 SCHEMES = ("https", "http", "file", "synthetic")
 
-# What is lost of a chunk when the connection is cut has to be asked for again.
+# A process that is killed loses what it has of a chunk.
 _NETWORK_CHUNK_BYTES = 1 << 16
 _PASSING_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 _LONGEST_WAIT = 60.0
@@ -457,7 +457,6 @@ def _failure(error: BaseException, timeout: tuple[float, float]) -> Exception:
     import http.client
     import ssl
 
-    import requests
     import urllib3
 
     causes, seen = [error], []
@@ -473,9 +472,10 @@ def _failure(error: BaseException, timeout: tuple[float, float]) -> Exception:
             return _MirrorError(f"its https certificate is not accepted ({cause.verify_message})")
         if isinstance(cause, urllib3.exceptions.NameResolutionError):
             return _CutError("the host name is not known (is there a network?)")
-        if isinstance(cause, requests.ConnectTimeout | urllib3.exceptions.ConnectTimeoutError):
+        # NewConnectionError (refused, unreachable) derives from this one, and is no timeout.
+        if type(cause) is urllib3.exceptions.ConnectTimeoutError:
             return _CutError(f"no answer within {timeout[0]:g} s")
-        if isinstance(cause, requests.ReadTimeout | urllib3.exceptions.ReadTimeoutError | TimeoutError):
+        if isinstance(cause, urllib3.exceptions.ReadTimeoutError):
             return _CutError(f"nothing came for {timeout[1]:g} s")
         if isinstance(cause, http.client.IncompleteRead):
             return _CutError("the connection was cut")
