@@ -270,8 +270,8 @@ def _zip_members(raw: BinaryIO) -> Iterator[_Member]:
     with opened:
         # File order, so that overlaps show as neighbours and the disk is read forwards.
         entries = sorted(opened.infolist(), key=lambda entry: entry.header_offset)
-        ends = [entry.header_offset for entry in entries[1:]] + [opened.start_dir]
-        for entry, end in zip(entries, ends, strict=True):
+        starts = [entry.header_offset for entry in entries] + [opened.start_dir]
+        for entry, end in zip(entries, starts[1:], strict=True):
             # 30 bytes of local header and the name are the least that stands before the data.
             if entry.header_offset + 30 + len(entry.orig_filename) + entry.compress_size > end:
                 raise _CorruptError(f"{entry.filename!a} overlaps what follows it")

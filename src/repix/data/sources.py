@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 SCHEMES = ("https", "http", "file", "synthetic")
 
-# What is lost of a chunk when the connection is cut has to be asked for again.
+# A process that is killed loses what it has of a chunk.
 _NETWORK_CHUNK_BYTES = 1 << 16
 _PASSING_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 _LONGEST_WAIT = 60.0
@@ -336,9 +336,9 @@ def _download(url: str, job: _Job) -> bool:
                 fruitless = 0 if job.received() > furthest else fruitless + 1
                 furthest = max(furthest, job.received())
                 if fruitless >= job.attempts:
-                    raise _MirrorError(f"{cut} ({fruitless} attempts brought nothing new)") from None
+                    raise _MirrorError(f"{cut}; {furthest} bytes came, {fruitless} attempts added nothing") from None
                 wait = min(max(2.0 ** max(fruitless - 1, 0), cut.wait), _LONGEST_WAIT)
-                _say(f"{job.dataset}: {cut}; trying again in {wait:g} s")
+                _say(f"{job.dataset}: {cut}; {job.received()} bytes are here, trying again in {wait:g} s")
                 job.sleep(wait)
 
 
@@ -382,7 +382,7 @@ def _transfer(url: str, job: _Job, bar: tqdm) -> bool:
     if total is not None and size != total:
         if size > total:
             job.forget()
-        raise _CutError(f"the connection was cut at {size} of {total} bytes")
+        raise _CutError("the connection was cut")
     return resumed or total is None
 
 
@@ -448,17 +448,15 @@ def _body(response: requests.Response, timeout: tuple[float, float]) -> Iterator
 
     try:
         yield from response.raw.stream(_NETWORK_CHUNK_BYTES, decode_content=False)
-    except urllib3.exceptions.IncompleteRead:
-        return  # the caller knows how many bytes are missing
     except (urllib3.exceptions.HTTPError, OSError) as error:
         raise _failure(error, timeout) from None
 
 
 def _failure(error: BaseException, timeout: tuple[float, float]) -> Exception:
     """Return what to raise for a connection that failed, in words."""
+    import http.client
     import ssl
 
-    import requests
     import urllib3
 
     causes, seen = [error], []
@@ -474,10 +472,13 @@ def _failure(error: BaseException, timeout: tuple[float, float]) -> Exception:
             return _MirrorError(f"its https certificate is not accepted ({cause.verify_message})")
         if isinstance(cause, urllib3.exceptions.NameResolutionError):
             return _CutError("the host name is not known (is there a network?)")
-        if isinstance(cause, requests.ConnectTimeout | urllib3.exceptions.ConnectTimeoutError):
+        # NewConnectionError (refused, unreachable) derives from this one, and is no timeout.
+        if type(cause) is urllib3.exceptions.ConnectTimeoutError:
             return _CutError(f"no answer within {timeout[0]:g} s")
-        if isinstance(cause, requests.ReadTimeout | urllib3.exceptions.ReadTimeoutError | TimeoutError):
+        if isinstance(cause, urllib3.exceptions.ReadTimeoutError):
             return _CutError(f"nothing came for {timeout[1]:g} s")
+        if isinstance(cause, http.client.IncompleteRead):
+            return _CutError("the connection was cut")
     for cause in seen:
         if isinstance(cause, OSError) and cause.strerror:
             return _CutError(cause.strerror)

@@ -1,0 +1,462 @@
+"""What strangers pack must come out whole or not at all; what we pack must be the same bytes everywhere."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import lzma
+import os
+import random
+import stat
+import struct
+import tarfile
+import tracemalloc
+import zipfile
+from pathlib import Path
+
+import pytest
+from tests.conftest import real_data
+
+from repix.data import archives
+from repix.errors import UserError
+
+FILES = {"set/train/a.jpg": b"\xff\xd8 photo", "set/train/b.jpg": bytes(range(256)) * 9, "set/test/c.jpg": b""}
+LIMITS = {"max_bytes": 10_000_000, "max_files": 100, "max_ratio": 200.0}
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def tar_bytes(members, mode="w", **options) -> bytes:
+    """Pack (name, bytes) or TarInfo with the standard library."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode=mode, **options) as tar:
+        for member in members:
+            if isinstance(member, tarfile.TarInfo):
+                tar.addfile(member)
+            else:
+                info = tarfile.TarInfo(member[0])
+                info.size = len(member[1])
+                info.mode = 0o4777
+                tar.addfile(info, io.BytesIO(member[1]))
+    return buffer.getvalue()
+
+
+def zip_bytes(members, compression=zipfile.ZIP_DEFLATED) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", compression) as packed:
+        for name, data in members:
+            packed.writestr(name, data)
+    return buffer.getvalue()
+
+
+PACKERS = {
+    "tar": lambda members: tar_bytes(members),
+    "tar.gz": lambda members: tar_bytes(members, "w:gz"),
+    "tar.xz": lambda members: tar_bytes(members, "w:xz"),
+    "zip": zip_bytes,
+}
+
+
+def unpack(tmp_path: Path, data: bytes, **limits) -> dict[str, bytes]:
+    archive = tmp_path / "given"
+    archive.write_bytes(data)
+    count = archives.unpack(archive, tmp_path / "out", **(LIMITS | limits))
+    found = tree(tmp_path / "out")
+    assert count == len(found)
+    return found
+
+
+def refused(tmp_path: Path, data: bytes, **limits) -> str:
+    """Return the message of a refusal, having checked that it left nothing and kept what was there."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "before").write_text("kept")
+    with pytest.raises(UserError) as caught:
+        unpack(tmp_path, data, **limits)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["given", "out"]
+    assert tree(tmp_path / "out") == {"before": b"kept"}
+    message = str(caught.value)
+    assert "\n" not in message and "given" in message
+    return message
+
+
+@pytest.mark.parametrize("kind", PACKERS)
+def test_every_format_comes_out_whole_by_content_not_by_name(tmp_path, kind):
+    assert unpack(tmp_path, PACKERS[kind](FILES.items())) == FILES
+
+
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_long_names_and_large_numbers_of_every_tar_dialect(tmp_path, form):
+    folder = "/".join(["deep" * 10] * 3)
+    names = {f"{folder}/{'x' * 90}.png": b"long", "./dotted//name.png": b"dot"}
+    if form != tarfile.USTAR_FORMAT:
+        names["é" * 110 + ".png"] = b"accents"
+    found = unpack(tmp_path, tar_bytes(names.items(), format=form))
+    assert found == {name.replace("./", "").replace("//", "/"): data for name, data in names.items()}
+
+
+def test_pax_size_and_base_256_size_are_read(tmp_path):
+    info = tarfile.TarInfo("a.bin")
+    info.size = 5
+    header = bytearray(info.tobuf(tarfile.USTAR_FORMAT))
+    header[124:136] = b"\x80" + (5).to_bytes(11)
+    assert unpack(tmp_path, rechecked(header) + b"hello".ljust(512, b"\0") + bytes(1024)) == {"a.bin": b"hello"}
+    record = b"10 size=5\n"
+    pax = tarfile.TarInfo("pax")
+    pax.type, pax.size = b"x", len(record)
+    header[124:136] = b"%011o\0" % 0
+    data = pax.tobuf(tarfile.USTAR_FORMAT) + record.ljust(512, b"\0") + rechecked(header)
+    assert unpack(tmp_path, data + b"hello".ljust(512, b"\0") + bytes(1024)) == {"a.bin": b"hello"}
+
+
+def rechecked(header: bytearray) -> bytes:
+    """Return a tar header with its checksum made right."""
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header)
+
+
+def test_folders_of_old_tars_and_empty_folders(tmp_path):
+    info = tarfile.TarInfo("old/")
+    info.type = tarfile.AREGTYPE
+    info.name = "old/"
+    header = bytearray(info.tobuf(tarfile.USTAR_FORMAT))
+    header[156:157] = b"\0"
+    header[:5] = b"old/\0"
+    empty = tarfile.TarInfo("empty")
+    empty.type = tarfile.DIRTYPE
+    assert unpack(tmp_path, rechecked(header) + tar_bytes([empty, ("old/a", b"1")])) == {"old/a": b"1"}
+    assert (tmp_path / "out" / "empty").is_dir()
+
+
+def test_modes_and_times_are_not_carried_over(tmp_path):
+    before = os.umask(0o077)
+    try:
+        unpack(tmp_path, PACKERS["tar.gz"](FILES.items()))
+    finally:
+        os.umask(before)
+    path = tmp_path / "out" / "set/train/a.jpg"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+    assert path.stat().st_mtime > 1e9
+
+
+@pytest.mark.parametrize("kind", PACKERS)
+def test_macos_litter_is_left_out(tmp_path, kind):
+    litter = {"__MACOSX/set/._a.jpg": b"x", "set/.DS_Store": b"x", "set/train/._b.jpg": b"x", ".DS_Store": b"x"}
+    assert unpack(tmp_path, PACKERS[kind]((FILES | litter).items())) == FILES
+
+
+def test_names_are_stored_composed(tmp_path):
+    assert unpack(tmp_path, zip_bytes([("cafe\u0301.png", b"x")])) == {"caf\u00e9.png": b"x"}
+
+
+@pytest.mark.parametrize("kind", PACKERS)
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("../outside", "leads out"),
+        ("set/../../outside", "leads out"),
+        ("set/..", "leads out"),
+        ("/etc/outside", "absolute"),
+        ("C:/outside", "drive letter"),
+        ("c:outside", "drive letter"),
+        ("..\\outside", "backslash"),
+        ("a\x07b", "control character"),
+        ("y" * 256, "too long"),
+        ("d/" * 600 + "x", "too long"),
+    ],
+)
+def test_names_that_must_not_be_written(tmp_path, kind, name, why):
+    message = refused(tmp_path, PACKERS[kind]([("good", b"1"), (name, b"x")]))
+    assert why in message
+    assert not list(tmp_path.parent.glob("outside"))
+
+
+def test_a_nul_in_a_zip_name_does_not_hide_its_tail(tmp_path):
+    data = zip_bytes([("good.jpgX../../evil", b"x")]).replace(b"good.jpgX", b"good.jpg\0")
+    assert "control character" in refused(tmp_path, data)
+
+
+@pytest.mark.parametrize(
+    ("flag", "kind"),
+    [
+        (tarfile.SYMTYPE, "symbolic link"),
+        (tarfile.LNKTYPE, "hard link"),
+        (tarfile.CHRTYPE, "device"),
+        (tarfile.BLKTYPE, "device"),
+        (tarfile.FIFOTYPE, "pipe"),
+        (tarfile.GNUTYPE_SPARSE, "sparse file"),
+        (b"V", "unknown type 'V'"),
+    ],
+)
+def test_tar_entries_that_are_no_plain_files(tmp_path, flag, kind):
+    info = tarfile.TarInfo("set/odd")
+    info.type, info.linkname = flag, "/etc/passwd"
+    message = refused(tmp_path, tar_bytes([("good", b"1"), info]))
+    assert f"'set/odd' is a {kind}" in message or f"'set/odd' is a entry of {kind}" in message
+
+
+def test_a_pax_sparse_file_is_refused(tmp_path):
+    info = tarfile.TarInfo("holes")
+    info.pax_headers = {"GNU.sparse.major": "1"}
+    assert "sparse file" in refused(tmp_path, tar_bytes([info], format=tarfile.PAX_FORMAT))
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind"), [(stat.S_IFLNK, "symbolic link"), (stat.S_IFIFO, "device or pipe"), (stat.S_IFCHR, "device")]
+)
+def test_zip_entries_that_are_no_plain_files(tmp_path, mode, kind):
+    info = zipfile.ZipInfo("set/odd")
+    info.create_system, info.external_attr = 3, (mode | 0o777) << 16
+    assert f"'set/odd' is a {kind}" in refused(tmp_path, zip_bytes([("good", b"1"), (info, b"/etc/passwd")]))
+
+
+def test_an_encrypted_zip_is_refused(tmp_path):
+    data = bytearray(zip_bytes([("secret", b"x")]))
+    data[6] |= 1
+    data[data.index(b"PK\x01\x02") + 8] |= 1
+    assert "password-protected" in refused(tmp_path, bytes(data))
+
+
+@pytest.mark.parametrize("kind", PACKERS)
+@pytest.mark.parametrize(
+    ("names", "why"),
+    [
+        (["set/A.jpg", "set/a.jpg"], "ignores case"),
+        (["Train/a.jpg", "train/b.jpg"], "ignores case"),
+        (["\u00c9.jpg", "e\u0301.jpg"], "ignores case"),
+        (["a.jpg", "./a.jpg"], "twice"),
+        (["caf\u00e9.jpg", "cafe\u0301.jpg"], "twice"),
+        (["a", "a/b"], "both a file and a folder"),
+        (["a/b", "a"], "both a file and a folder"),
+    ],
+)
+def test_names_that_collide(tmp_path, kind, names, why):
+    assert why in refused(tmp_path, PACKERS[kind]([(name, b"x") for name in names]))
+
+
+@pytest.mark.parametrize("kind", ["tar.gz", "tar.xz", "zip"])
+def test_a_bomb_is_stopped_by_its_ratio(tmp_path, kind):
+    message = refused(tmp_path, PACKERS[kind]([("zeros", bytes(9_000_000))]), max_ratio=50.0)
+    assert "50 times" in message and "limits.unpack_ratio" in message
+
+
+@pytest.mark.parametrize("kind", PACKERS)
+def test_too_many_bytes_of_all_files_together(tmp_path, kind):
+    data = PACKERS[kind]([(f"f{i}", b"x" * 600) for i in range(10)])
+    assert "more than 5999 bytes" in refused(tmp_path, data, max_bytes=5999)
+
+
+@pytest.mark.parametrize("kind", PACKERS)
+def test_too_many_files(tmp_path, kind):
+    data = PACKERS[kind]([(f"f{i}", b"x") for i in range(11)])
+    assert "more than 10 files" in refused(tmp_path, data, max_files=10)
+    assert len(unpack(tmp_path, data, max_files=11)) == 11
+
+
+def test_too_many_folders_that_nobody_listed(tmp_path):
+    assert "more than 100 files" in refused(tmp_path, tar_bytes([("/".join("a" * 200) + "/x", b"")]))
+
+
+@pytest.mark.parametrize("kind", PACKERS)
+def test_what_is_cut_short_is_refused_wherever_it_is_cut(tmp_path, kind):
+    data = PACKERS[kind](FILES.items())
+    if kind == "tar":
+        data = data[: data.index(b"set/test/c.jpg") + 512 + 512]  # without the padding of the last record
+    for size in range(len(data) - 1, 0, -max(len(data) // 25, 1)):
+        with pytest.raises(UserError, match=r"corrupt or cut short|is not an archive"):
+            unpack(tmp_path, data[:size])
+        assert not (tmp_path / "out").exists()
+
+
+def test_a_tar_cut_between_two_files_is_refused(tmp_path):
+    data = tar_bytes([("a", b"1"), ("b", b"2")])
+    assert "ends in the middle" in refused(tmp_path, data[:1024])
+
+
+def test_a_damaged_header_in_the_middle_is_not_taken_for_the_end(tmp_path):
+    data = bytearray(tar_bytes([("a", b"1"), ("b", b"2")]))
+    data[1024] ^= 1
+    with tarfile.open(fileobj=io.BytesIO(bytes(data))) as tar:
+        assert tar.getnames() == ["a"]  # why the reader is our own
+    assert "checksum" in refused(tmp_path, bytes(data))
+
+
+def test_two_tars_glued_together_are_refused(tmp_path):
+    assert "after the end" in refused(tmp_path, tar_bytes([("a", b"1")]) + tar_bytes([("b", b"2")]))
+
+
+@pytest.mark.parametrize("kind", ["tar.gz", "tar.xz", "zip"])
+def test_changed_content_is_noticed_by_the_checksum(tmp_path, kind):
+    random_bytes = random.Random(0).randbytes(5000)
+    data = bytearray(PACKERS[kind]([("noise", random_bytes)]))
+    data[len(data) // 2] ^= 0x10
+    assert "corrupt or cut short" in refused(tmp_path, bytes(data))
+
+
+@pytest.mark.parametrize("place", [-1, -8])  # length and checksum, which stand after the last file
+def test_the_trailer_of_gzip_is_read(tmp_path, place):
+    data = bytearray(PACKERS["tar.gz"](FILES.items()))
+    data[place] ^= 1
+    assert "corrupt or cut short" in refused(tmp_path, bytes(data))
+
+
+@pytest.mark.parametrize("claim", [1, 3000])
+def test_a_zip_that_lies_about_sizes_is_refused(tmp_path, claim):
+    data = bytearray(zip_bytes([("a", b"abc" * 500)]))
+    struct.pack_into("<I", data, data.index(b"PK\x01\x02") + 24, claim)
+    assert "corrupt or cut short" in refused(tmp_path, bytes(data))
+
+
+def test_a_zip_whose_members_overlap_is_refused(tmp_path):
+    data = bytearray(zip_bytes([("aa", b"x" * 100), ("ab", b"x" * 100)], zipfile.ZIP_STORED))
+    second = data.rindex(b"PK\x01\x02")
+    struct.pack_into("<I", data, second + 42, 0)  # both point to the first one's bytes
+    data[second + 46 : second + 48] = b"aa"
+    assert "overlaps" in refused(tmp_path, bytes(data))
+
+
+def test_a_zip_with_an_unknown_compression_is_refused(tmp_path):
+    data = bytearray(zip_bytes([("a", b"abc")]))
+    struct.pack_into("<H", data, 8, 99)
+    struct.pack_into("<H", data, data.index(b"PK\x01\x02") + 10, 99)
+    assert "corrupt or cut short" in refused(tmp_path, bytes(data))
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (b"\n <!DOCTYPE html><html>404</html>", "is a web page"),
+        (b"", "is an empty file"),
+        (b"just text " * 100, "is not an archive"),
+        (b"BZh91AY&SY", "is a bzip2 archive"),
+        (b"Rar!\x1a\x07\x01\x00", "is a rar archive"),
+        (b"7z\xbc\xaf\x27\x1c", "is a 7z archive"),
+        (gzip.compress(b"not a tar" * 100), "corrupt or cut short"),
+        (lzma.compress(b"not a tar" * 100), "corrupt or cut short"),
+        (gzip.compress(b""), "corrupt or cut short"),
+        (bytes(1024), "holds no files"),
+        (zip_bytes([]), "holds no files"),
+        (zip_bytes([("folder/", b"")]), "holds no files"),
+        (tar_bytes([(".DS_Store", b"x")]), "holds no files"),
+        (tar_bytes([("", b"x")]), "a file without a name"),
+        (tar_bytes([("caf\udce9", b"x")], format=tarfile.GNU_FORMAT, errors="surrogateescape"), "is not UTF-8"),
+    ],
+)
+def test_what_is_no_archive_of_ours(tmp_path, data, why):
+    assert why in refused(tmp_path, data)
+
+
+def test_a_missing_archive(tmp_path):
+    with pytest.raises(UserError, match="no such archive"):
+        archives.unpack(tmp_path / "none.zip", tmp_path / "out", **LIMITS)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", PACKERS)
+def test_damage_anywhere_gives_one_line_or_the_same_files(tmp_path, kind):
+    """Random damage: never a traceback of ours, never a file outside, never a half tree."""
+    original = PACKERS[kind](FILES.items())
+    generator = random.Random(kind)
+    for _ in range(150):
+        data = bytearray(original)
+        for _ in range(generator.randint(1, 4)):
+            data[generator.randrange(len(data))] = generator.randrange(256)
+        (tmp_path / "given").write_bytes(data)
+        try:
+            archives.unpack(tmp_path / "given", tmp_path / "out", **LIMITS)
+        except UserError as error:
+            assert "\n" not in str(error)
+        assert {path.name for path in tmp_path.iterdir()} <= {"given", "out"}
+
+
+@pytest.mark.parametrize("kind", PACKERS)
+def test_memory_does_not_grow_with_the_files(tmp_path, kind):
+    options = {"mode": "w:xz", "preset": 0} if kind == "tar.xz" else None  # preset 6 has a window of 8 MiB
+    members = [("big", random.Random(0).randbytes(1 << 20) * 16)]
+    (tmp_path / "given").write_bytes(tar_bytes(members, **options) if options else PACKERS[kind](members))
+    tracemalloc.start()
+    try:
+        archives.unpack(tmp_path / "given", tmp_path / "out", max_bytes=1 << 30, max_files=1, max_ratio=1e9)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (tmp_path / "out" / "big").stat().st_size == 16 << 20
+    assert peak < 5 << 20
+
+
+def test_a_giant_header_is_not_read_into_memory(tmp_path):
+    info = tarfile.TarInfo("long")
+    info.type, info.size = b"L", 1 << 32
+    assert "a header of" in refused(tmp_path, info.tobuf(tarfile.USTAR_FORMAT) + bytes(1024))
+
+
+# --- packing
+
+
+def test_packed_bytes_are_pinned(tmp_path):
+    """The bytes of an archive are part of the sample data set's identity."""
+    archives.pack_tar_gz(tmp_path / "a.tar.gz", FILES.items())
+    assert hashlib.sha256((tmp_path / "a.tar.gz").read_bytes()).hexdigest() == PACKED_SHA256
+    assert [path.name for path in tmp_path.iterdir()] == ["a.tar.gz"]
+
+
+PACKED_SHA256 = "dba35ddf2ac5ee92e968188e14479768add7cf758fc5caa7806adb59a3684775"
+
+
+def test_what_we_pack_is_read_by_the_standard_library_and_by_us(tmp_path):
+    members = FILES | {"/".join(["f" * 50] * 3) + "/" + "n" * 100: b"long name", "exact": bytes(512), "é.png": b"1"}
+    members["large"] = random.Random(1).randbytes(200_000)
+    path = tmp_path / "a.tar.gz"
+    archives.pack_tar_gz(path, members.items())
+    with tarfile.open(path, "r:gz") as tar:
+        assert {info.name: tar.extractfile(info).read() for info in tar} == members
+        info = tar.getmembers()[0]
+        assert (info.mtime, info.uid, info.gid, info.mode, info.uname, info.gname) == (0, 0, 0, 0o644, "", "")
+    assert archives.unpack(path, tmp_path / "out", **LIMITS | {"max_ratio": 1.1}) == len(members)
+    assert tree(tmp_path / "out") == members
+
+
+@pytest.mark.parametrize("size", [0, 1, 65535 - 1536, 65535 - 1535, 2 * 65535 - 1536, 131072])
+def test_stored_blocks_at_their_borders(tmp_path, size):
+    archives.pack_tar_gz(tmp_path / "a.tar.gz", [("x", bytes(size))])
+    plain = gzip.decompress((tmp_path / "a.tar.gz").read_bytes())
+    blocks = -(-len(plain) // 65535)
+    assert len(plain) == 512 + -(-size // 512) * 512 + 1024
+    assert (tmp_path / "a.tar.gz").stat().st_size == 10 + 5 * blocks + len(plain) + 8
+
+
+@pytest.mark.parametrize("name", ["x" * 101, "f" * 156 + "/x", "/absolute", "", "folder/" * 40 + "x"])
+def test_names_that_cannot_be_packed(tmp_path, name):
+    with pytest.raises(ValueError):
+        archives.pack_tar_gz(tmp_path / "a.tar.gz", [(name, b"")])
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_name_is_packed_once(tmp_path):
+    with pytest.raises(ValueError, match="twice"):
+        archives.pack_tar_gz(tmp_path / "a.tar.gz", [("a", b"1"), ("a", b"2")])
+    assert not list(tmp_path.iterdir())
+
+
+def test_packing_streams(tmp_path):
+    block = random.Random(0).randbytes(1 << 20)
+    tracemalloc.start()
+    try:
+        archives.pack_tar_gz(tmp_path / "a.tar.gz", ((f"{i}", block) for i in range(24)))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 4 << 20
+
+
+# --- the real thing
+
+
+@pytest.mark.parametrize(("name", "count"), [("facades.tar.gz", 506), ("facades.zip", 1012), ("bsds500.zip", 120)])
+def test_real_archives(tmp_path, name, count):
+    limits = {"max_bytes": 10**9, "max_files": 2000, "max_ratio": 5.0}
+    assert archives.unpack(real_data(f"data/{name}"), tmp_path / "out", **limits) == count
+    assert all(path.read_bytes()[:2] == b"\xff\xd8" for path in (tmp_path / "out").rglob("*.jpg"))

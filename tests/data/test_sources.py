@@ -1,0 +1,704 @@
+"""Downloads against a real server on loopback that cuts, lies and changes its mind."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import re
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+import types
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from tests.conftest import ROOT, real_data
+
+from repix.data import archives, sources
+from repix.errors import UserError
+from repix.schemas import Archive
+
+LIMIT = 1 << 30
+HTML = b"<!DOCTYPE html><html><body>Moved.</body></html>" + b" " * 2000
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> bytes:
+    """Return an archive of about 400 kB, which is seven chunks of the downloader."""
+    path = tmp_path_factory.mktemp("archive") / "set.tar.gz"
+    archives.pack_tar_gz(path, [("set/train/a.bin", random.Random(0).randbytes(400_000))])
+    return path.read_bytes()
+
+
+@dataclass
+class Server:
+    """What it serves, how it misbehaves (one entry of each list per request), what it was asked."""
+
+    body: bytes
+    statuses: list[int] = field(default_factory=list)  # instead of an answer
+    cuts: list[int] = field(default_factory=list)  # bytes of the body after which the connection breaks
+    bodies: list[bytes] = field(default_factory=list)  # the file becomes this before the request
+    headers: dict[str, str] = field(default_factory=dict)
+    ranges: bool = True
+    if_range: bool = True
+    validator: str | None = "ETag"
+    length: int | str | None = "true"
+    pause: float = 0.0
+    asked: list[dict[str, str]] = field(default_factory=list)
+    sent: list[int] = field(default_factory=list)
+    url: str = ""
+
+    def ranges_asked(self) -> list[str | None]:
+        return [headers.get("Range") for headers in self.asked]
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_):
+        pass
+
+    def do_GET(self):
+        server: Server = self.server.knobs
+        self.close_connection = True
+        server.asked.append(dict(self.headers))
+        server.sent.append(0)
+        mine = len(server.sent) - 1
+        if server.bodies:
+            server.body = server.bodies.pop(0)
+        status = server.statuses.pop(0) if server.statuses else 200
+        if status != 200:
+            self.send_response(status)
+            for name, value in server.headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        tag = {"ETag": f'"{sha256(server.body)[:8]}"', "Last-Modified": "Mon, 01 Jan 2024 00:00:00 GMT"}
+        start, total = 0, len(server.body)
+        if server.ranges and (wanted := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))):
+            condition = self.headers.get("If-Range")
+            if not server.if_range or condition is None or condition == tag.get(server.validator):
+                start = int(wanted[1])
+        if start and start >= total:
+            self.send_response(416)
+            self.send_header("Content-Range", f"bytes */{total}")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        self.send_response(206 if start else 200)
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{total - 1}/{total}")
+        if server.validator:
+            self.send_header(server.validator, tag[server.validator])
+        if server.length is not None:
+            self.send_header("Content-Length", str(total - start if server.length == "true" else server.length))
+        for name, value in server.headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        end = min(total, start + server.cuts.pop(0)) if server.cuts else total
+        for place in range(start, end, 8192):
+            block = server.body[place : min(place + 8192, end)]
+            try:
+                self.wfile.write(block)
+                self.wfile.flush()
+            except OSError:
+                return
+            server.sent[mine] += len(block)
+            time.sleep(server.pause)
+
+
+@pytest.fixture
+def serve(data):
+    """Return a function that starts a server with the given knobs; all are stopped afterwards."""
+    running = []
+
+    def start(body: bytes = data, path: str = "/set.tar.gz", context: ssl.SSLContext | None = None, **knobs) -> Server:
+        http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        http.daemon_threads = True
+        if context:
+            http.socket = context.wrap_socket(http.socket, server_side=True)
+        http.knobs = Server(body, **knobs)
+        http.knobs.url = f"http{'s' if context else ''}://127.0.0.1:{http.server_port}{path}"
+        threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        running.append(http)
+        return http.knobs
+
+    yield start
+    for http in running:
+        http.shutdown()
+        http.server_close()
+
+
+class Place:
+    """An out, a work folder, and the waits that a fetch asked for."""
+
+    def __init__(self, root: Path):
+        self.out, self.work, self.waits = root / "out" / "raw" / "toy", root / "work", []
+
+    def fetch(self, *urls: str, sha256: str | None = None, max_bytes: int = LIMIT, **options) -> Archive:
+        options = {"sleep": self.waits.append, "timeout": (2.0, 2.0)} | options
+        return sources.fetch(urls, sha256, self.out, dataset="toy", max_bytes=max_bytes, work=self.work, **options)
+
+    def refused(self, *urls: str, keeps_part: bool = False, **options) -> str:
+        """Return the message, having checked that nothing was left in the out and nothing beside it."""
+        with pytest.raises(UserError) as caught:
+            self.fetch(*urls, **options)
+        assert not self.out.exists()
+        if self.out.parent.exists():
+            assert not list(self.out.parent.iterdir())
+        left = [path.name for path in self.work.iterdir()] if self.work.exists() else []
+        if not keeps_part:
+            assert all(name.endswith(".lock") for name in left), left
+        message = str(caught.value)
+        assert "\n" not in message and "datasets.toy" in message
+        return message
+
+    def check(self, record: Archive, data: bytes, name: str = "set.tar.gz", pinned: bool = False) -> None:
+        """Check that the out holds exactly the archive and its record, and the work folder no rest."""
+        assert sorted(path.name for path in self.out.iterdir()) == sorted(["archive.json", name])
+        assert [path.name for path in self.out.parent.iterdir()] == [self.out.name]
+        assert (self.out / name).read_bytes() == data
+        assert Archive.read(self.out / "archive.json") == record
+        assert record == Archive(dataset="toy", file=name, bytes=len(data), sha256=sha256(data), pinned=pinned)
+        assert not [path.name for path in self.work.iterdir() if ".part" in path.name]
+
+
+@pytest.fixture
+def place(tmp_path) -> Place:
+    return Place(tmp_path)
+
+
+# --- http that works
+
+
+def test_a_plain_download_without_a_digest_says_how_to_pin_it(place, serve, data, capsys):
+    server = serve()
+    place.check(place.fetch(server.url), data)
+    assert server.ranges_asked() == [None]
+    assert server.asked[0]["Accept-Encoding"] == "identity"
+    said = capsys.readouterr().err
+    assert f"    sha256: {sha256(data)}\n" in said and "datasets.toy" in said
+
+
+def test_a_pinned_download_says_nothing_and_is_used_again_without_network(place, serve, data, capsys):
+    server = serve()
+    place.check(place.fetch(server.url, sha256=sha256(data)), data, pinned=True)
+    place.check(place.fetch(server.url, sha256=sha256(data)), data, pinned=True)
+    assert len(server.asked) == 1
+    assert capsys.readouterr().err == ""
+
+
+def test_a_kept_archive_that_was_damaged_is_fetched_again(place, serve, data):
+    server = serve()
+    place.fetch(server.url, sha256=sha256(data))
+    kept = place.work / sha256(data)
+    kept.write_bytes(kept.read_bytes()[:-1] + b"?")
+    place.check(place.fetch(server.url, sha256=sha256(data)), data, pinned=True)
+    assert len(server.asked) == 2
+    assert kept.read_bytes() == data
+
+
+def test_an_unpinned_archive_is_asked_for_each_time(place, serve, data):
+    server = serve()
+    place.fetch(server.url)
+    server.body = data[:-1] + b"?"
+    place.check(place.fetch(server.url), data[:-1] + b"?")
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/a/b/set.tar.gz?token=1", "set.tar.gz"),
+        ("/some%20set%2F..%2Fx.zip", "x.zip"),
+        ("/..%5c..%5cevil.zip", "_.._evil.zip"),
+        ("/.hidden", "hidden"),
+        ("/download/", "download"),
+        ("/", "archive"),
+        ("/archive.json", "archive"),
+        ("/" + "n" * 300 + ".zip", ("n" * 300 + ".zip")[-120:]),
+    ],
+)
+def test_the_file_is_named_after_the_url(place, serve, data, path, name):
+    place.check(place.fetch(serve(path=path).url), data, name=name)
+
+
+def test_the_out_does_not_depend_on_the_mirror_that_answered(place, serve, data):
+    bad, good = serve(statuses=[404], path="/first.tar.gz"), serve(path="/other.tgz")
+    place.check(place.fetch(bad.url, good.url, sha256=sha256(data)), data, name="first.tar.gz", pinned=True)
+    assert len(bad.asked) == len(good.asked) == 1
+
+
+def test_a_body_that_claims_an_encoding_is_stored_as_it_lies_on_the_server(place, serve, data):
+    server = serve(headers={"Content-Encoding": "gzip"})
+    place.check(place.fetch(server.url, sha256=sha256(data)), data, pinned=True)
+
+
+def test_a_previous_out_is_replaced(place, serve, data):
+    place.out.mkdir(parents=True)
+    (place.out / "old.zip").write_bytes(b"old")
+    place.check(place.fetch(serve().url), data)
+
+
+# --- cut, resumed, restarted
+
+
+@pytest.mark.parametrize("validator", ["ETag", "Last-Modified"])
+def test_cut_connections_are_resumed_where_they_stopped(place, serve, data, validator, capsys):
+    server = serve(cuts=[150_000, 100_000, 70_000], validator=validator)
+    place.check(place.fetch(server.url), data)
+    starts = [int(wanted[6:-1]) for wanted in server.ranges_asked()[1:]]
+    assert starts == sorted(set(starts)) and len(starts) == 3
+    assert sum(server.sent) < len(data) + 4 * sources._NETWORK_CHUNK_BYTES
+    assert all("If-Range" in headers for headers in server.asked[1:])
+    assert place.waits == [1.0, 1.0, 1.0]
+    assert "the connection was cut" in capsys.readouterr().err
+
+
+def test_more_cuts_than_attempts_are_no_failure_while_bytes_come(place, serve, data):
+    server = serve(cuts=[66_000] * 6)
+    place.check(place.fetch(server.url, attempts=2), data)
+    assert len(server.asked) == 7
+
+
+def test_a_server_without_ranges_starts_again(place, serve, data):
+    server = serve(cuts=[150_000], ranges=False)
+    place.check(place.fetch(server.url, sha256=sha256(data)), data, pinned=True)
+    assert server.sent == [150_000, len(data)]
+
+
+def test_a_server_without_ranges_that_always_cuts_is_given_up(place, serve, data):
+    server = serve(cuts=[150_000] * 20, ranges=False)
+    message = place.refused(server.url, attempts=3, keeps_part=True)
+    assert "the connection was cut" in message and "150000 bytes came, 3 attempts added nothing" in message
+    assert len(server.asked) == 4
+    assert place.waits == [1.0, 1.0, 2.0]
+
+
+def test_a_file_that_changed_between_attempts_is_not_mixed(place, serve, data):
+    new = data[:-600] + bytes(600)
+    server = serve(bodies=[data, new], cuts=[150_000])
+    place.check(place.fetch(server.url), new)
+    assert server.ranges_asked()[1] is not None and server.sent[1] == len(new)
+
+
+@pytest.mark.parametrize("new_size", [0, 1000, 300_000])
+def test_a_server_that_ignores_if_range_does_not_mix_versions(place, serve, data, new_size):
+    """The changed ETag (same length) or the changed length gives it away; a shorter file answers 416."""
+    new = data[: len(data) - new_size - 600] + bytes(600)
+    server = serve(bodies=[data, new, new], cuts=[150_000], if_range=False)
+    place.check(place.fetch(server.url), new)
+    assert len(server.asked) == 3 and server.ranges_asked()[2] is None
+
+
+def test_a_part_longer_than_the_new_file_starts_again(place, serve, data):
+    new = data[:100_000]
+    server = serve(bodies=[data, new, new], cuts=[150_000], if_range=False)
+    place.check(place.fetch(server.url), new)
+    assert server.ranges_asked()[1] is not None and len(server.asked) == 3
+
+
+def test_without_validator_and_digest_nothing_is_resumed(place, serve, data):
+    server = serve(cuts=[150_000], validator=None)
+    place.check(place.fetch(server.url), data)
+    assert server.ranges_asked() == [None, None]
+
+
+def test_without_validator_the_digest_finds_mixed_versions_and_starts_again(place, serve, data):
+    old = bytes(data[:20]) + b"?" * 1000 + data[1020:]
+    server = serve(bodies=[old, data, data], cuts=[150_000], validator=None)
+    place.check(place.fetch(server.url, sha256=sha256(data)), data, pinned=True)
+    assert server.ranges_asked() == [None, "bytes=150000-", None]
+
+
+def test_a_pinned_download_goes_on_at_the_next_mirror(place, serve, data):
+    first, second = serve(cuts=[150_000], statuses=[200, 404]), serve()
+    place.check(place.fetch(first.url, second.url, sha256=sha256(data)), data, pinned=True)
+    assert second.ranges_asked() == ["bytes=150000-"] and "If-Range" not in second.asked[0]
+
+
+def test_an_unpinned_download_starts_again_at_the_next_mirror(place, serve, data):
+    first, second = serve(cuts=[150_000], statuses=[200, 404]), serve()
+    place.check(place.fetch(first.url, second.url), data)
+    assert second.ranges_asked() == [None]
+
+
+def test_a_failed_download_is_resumed_by_the_next_call(place, serve, data):
+    server = serve(cuts=[150_000, 0, 0])
+    message = place.refused(server.url, attempts=2, keeps_part=True)
+    assert "150000 bytes came" in message
+    place.check(place.fetch(server.url), data)
+    assert server.sent[-1] == len(data) - 150000
+
+
+def test_a_pinned_part_that_was_complete_is_checked_without_network(place, serve, data):
+    server = serve(cuts=[len(data) - 10, 0])
+    place.refused(server.url, sha256=sha256(data), attempts=1, keeps_part=True)
+    part = place.work / f"{sha256(data)}.part"
+    part.write_bytes(data)
+    asked = len(server.asked)
+    place.check(place.fetch(server.url, sha256=sha256(data)), data, pinned=True)
+    assert len(server.asked) == asked
+
+
+def test_without_a_length_a_cut_is_found_by_the_digest(place, serve, data):
+    server = serve(cuts=[150_000], length=None, validator=None)
+    place.check(place.fetch(server.url, sha256=sha256(data)), data, pinned=True)
+    assert len(server.asked) == 2
+
+
+def test_a_length_that_promises_too_much_is_a_cut(place, serve, data):
+    server = serve(length=len(data) + 5, ranges=False)
+    message = place.refused(server.url, attempts=2, keeps_part=True)
+    assert "the connection was cut" in message
+
+
+def test_a_length_that_promises_too_little_is_found_by_the_digest(place, serve, data):
+    server = serve(length=len(data) - 700)
+    message = place.refused(server.url, sha256=sha256(data))
+    assert sha256(data[:-700]) in message and sha256(data) in message
+
+
+def test_a_killed_download_is_resumed_and_only_the_rest_is_asked_for(place, serve, data):
+    server = serve(pause=0.02)
+    code = (
+        "import sys; from repix.data import sources; url, out, work = sys.argv[1:];"
+        "sources.fetch([url], None, out, dataset='toy', max_bytes=1 << 30, work=work)"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    process = subprocess.Popen([sys.executable, "-c", code, server.url, place.out, place.work], env=environment)
+    deadline = time.monotonic() + 30
+    while not any(path.stat().st_size >= 100_000 for path in place.work.glob("*.part")):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not place.out.exists() and not place.out.parent.exists()
+    (part,) = place.work.glob("*.part")
+    there = part.stat().st_size
+    assert 100_000 <= there < len(data)
+    server.pause = 0
+    place.check(place.fetch(server.url), data)
+    assert server.ranges_asked() == [None, f"bytes={there}-"]
+    assert server.sent[1] == len(data) - there
+
+
+def test_two_at_once_download_once(place, serve, data, capfd):
+    server = serve(pause=0.01)
+    results = []
+
+    def other():
+        second = Place(place.work.parent)
+        second.out = place.out.parent.parent / "second" / "toy"
+        results.append((second, second.fetch(server.url, sha256=sha256(data))))
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    place.fetch(server.url, sha256=sha256(data))
+    thread.join()
+    results[0][0].check(results[0][1], data, pinned=True)
+    assert len(server.asked) == 1
+    assert "another process is fetching it" in capfd.readouterr().err
+
+
+# --- http that fails
+
+
+def test_a_busy_server_is_asked_again_after_growing_waits(place, serve, data):
+    server = serve(statuses=[503, 500, 429, 502])
+    place.check(place.fetch(server.url), data)
+    assert place.waits == [1.0, 2.0, 4.0, 8.0]
+
+
+def test_a_server_that_names_a_wait_gets_it_up_to_a_minute(place, serve, data):
+    server = serve(statuses=[503], headers={"Retry-After": "7"})
+    place.check(place.fetch(server.url), data)
+    assert place.waits == [7.0]
+    server = serve(statuses=[503], headers={"Retry-After": "86400"})
+    place.fetch(server.url)
+    assert place.waits == [7.0, 60.0]
+
+
+def test_a_server_that_stays_busy_is_given_up(place, serve):
+    server = serve(statuses=[503] * 9)
+    assert "HTTP 503 Service Unavailable; 0 bytes came, 5 attempts" in place.refused(server.url)
+    assert len(server.asked) == 5 and place.waits == [1.0, 2.0, 4.0, 8.0]
+
+
+@pytest.mark.parametrize(("status", "text"), [(404, "Not Found"), (403, "Forbidden"), (410, "Gone"), (401, "")])
+def test_a_refusal_is_final(place, serve, status, text):
+    server = serve(statuses=[status])
+    assert f"HTTP {status} {text}" in place.refused(server.url)
+    assert len(server.asked) == 1 and place.waits == []
+
+
+def test_the_line_lists_what_each_mirror_said_and_the_mend(place, serve):
+    gone, page, missing = serve(statuses=[404]), serve(HTML), "file:not/there.zip"
+    message = place.refused(gone.url, page.url, missing)
+    assert f"{gone.url}: HTTP 404 Not Found; {page.url}: is a web page, not an archive" in message
+    assert "file:not/there.zip: no such file" in message
+    assert "params.yaml" in message and "file:///" in message
+
+
+@pytest.mark.parametrize("body", [HTML, b"<html>short</html>", b"\xef\xbb\xbf\n<!doctype HTML>" + b" " * 100_000])
+@pytest.mark.parametrize("pinned", [None, "0" * 64])
+def test_a_web_page_is_named_as_such(place, serve, body, pinned):
+    server = serve(body)
+    assert "is a web page, not an archive" in place.refused(server.url, sha256=pinned)
+    assert len(server.asked) == 1
+
+
+def test_a_large_file_that_is_no_archive_is_not_downloaded_to_its_end(place, serve):
+    server = serve(b"no archive " * 400_000, pause=0.002)
+    assert "is not an archive" in place.refused(server.url)
+    time.sleep(0.1)
+    assert server.sent[0] < len(server.body)
+
+
+def test_a_wrong_digest_names_both_and_the_mend(place, serve, data):
+    server = serve()
+    message = place.refused(server.url, sha256="1" * 64)
+    assert sha256(data) in message and "1" * 64 in message and "datasets.toy.sha256" in message
+    assert len(server.asked) == 1
+
+
+def test_a_mirror_with_the_wrong_file_is_passed_over(place, serve, data):
+    wrong, right = serve(data[:-1] + b"?"), serve()
+    place.check(place.fetch(wrong.url, right.url, sha256=sha256(data)), data, pinned=True)
+
+
+def test_too_large_by_its_length_is_not_even_begun(place, serve, data):
+    server = serve(pause=0.01)
+    message = place.refused(server.url, max_bytes=len(data) - 1)
+    assert f"is {len(data)} bytes" in message and "limits.download_bytes" in message
+    assert server.sent[0] < len(data)
+
+
+def test_too_large_without_a_length_is_stopped_on_the_way(place, serve):
+    server = serve(b"\x1f\x8b" + bytes(3_000_000), length=None, pause=0.002)
+    message = place.refused(server.url, max_bytes=100_000)
+    assert "more than the 100000 of limits.download_bytes" in message
+    time.sleep(0.1)
+    assert server.sent[0] < 3_000_000
+
+
+def test_a_limit_of_exactly_its_size_is_enough(place, serve, data):
+    place.check(place.fetch(serve().url, max_bytes=len(data)), data)
+
+
+def test_a_kept_archive_above_a_lowered_limit_is_refused_and_kept(place, serve, data):
+    server = serve()
+    place.fetch(server.url, sha256=sha256(data))
+    with pytest.raises(UserError, match=r"limits\.download_bytes"):
+        place.fetch(server.url, sha256=sha256(data), max_bytes=100)
+    assert (place.work / sha256(data)).read_bytes() == data
+
+
+def test_an_unknown_host(place, monkeypatch):
+    def unknown(*_args, **_options):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    message = place.refused("http://nowhere.invalid/set.zip", attempts=2)
+    assert "http://nowhere.invalid/set.zip: the host name is not known (is there a network?)" in message
+
+
+def test_a_closed_port(place):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    assert "Connection refused" in place.refused(f"http://127.0.0.1:{port}/set.zip", attempts=2)
+
+
+def test_a_silent_server(place):
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/set.zip"
+        assert "nothing came for 0.2 s" in place.refused(url, attempts=2, timeout=(1.0, 0.2))
+    assert place.waits == [1.0]
+
+
+def test_a_certificate_that_nobody_signed(place, serve, tmp_path):
+    server = serve(context=self_signed(tmp_path))
+    message = place.refused(server.url)
+    assert "its https certificate is not accepted (self-signed certificate" in message
+    assert place.waits == []
+
+
+def self_signed(folder: Path) -> ssl.SSLContext:
+    """Return a server context with a certificate made on the spot."""
+    import datetime
+
+    x509 = pytest.importorskip("cryptography.x509")
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.oid.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.datetime.now(datetime.UTC)
+    made = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    made = made.serial_number(1).not_valid_before(now).not_valid_after(now + datetime.timedelta(days=1))
+    pem = made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    pem += key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    (folder / "server.pem").write_bytes(pem)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "server.pem")
+    return context
+
+
+def test_passwords_and_tokens_are_not_repeated(place, serve):
+    server = serve(statuses=[404])
+    message = place.refused(server.url.replace("//", "//me:secret@") + "?token=hidden")
+    assert "secret" not in message and "hidden" not in message and server.url in message
+
+
+def test_a_work_folder_that_cannot_be_made(place, serve, tmp_path):
+    place.work = tmp_path / "file" / "work"
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match=r"datasets\.toy: .*file.*make room or mend"):
+        place.fetch(serve().url)
+
+
+# --- file:
+
+
+def test_an_absolute_file_is_copied_not_linked(place, tmp_path, data):
+    source = tmp_path / "my set%.tar.gz"
+    source.write_bytes(data)
+    url = f"file://{tmp_path}/my%20set%25.tar.gz"
+    place.check(place.fetch(url, sha256=sha256(data)), data, name="my_set_.tar.gz", pinned=True)
+    copy = place.out / "my_set_.tar.gz"
+    assert source.read_bytes() == data and not copy.is_symlink() and copy.stat().st_nlink == 1
+    assert copy.stat().st_ino != source.stat().st_ino
+    assert not (place.work / sha256(data)).exists()
+
+
+@pytest.mark.parametrize("url", ["file:sub/set.tar.gz", "file:./sub/set.tar.gz", "FILE:sub/set.tar.gz"])
+def test_a_relative_file_is_relative_to_the_current_folder(place, tmp_path, data, monkeypatch, url):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "set.tar.gz").write_bytes(data)
+    monkeypatch.chdir(tmp_path)
+    place.check(place.fetch(url), data)
+
+
+def test_file_localhost(place, tmp_path, data):
+    (tmp_path / "set.tar.gz").write_bytes(data)
+    place.check(place.fetch(f"file://localhost{tmp_path}/set.tar.gz"), data)
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "why"),
+    [
+        (None, {}, "no such file"),
+        ("folder", {}, "is a folder, not a file"),
+        (HTML, {}, "is a web page"),
+        (b"", {}, "is an empty file"),
+        (b"text" * 200, {}, "is not an archive"),
+        (b"BZh9" * 200, {}, "is a bzip2 archive"),
+        (b"\x1f\x8b" + bytes(500), {"max_bytes": 100}, "is 502 bytes, more than the 100"),
+        (b"\x1f\x8b" + bytes(500), {"sha256": "2" * 64}, "2" * 64),
+    ],
+)
+def test_files_that_are_refused(place, tmp_path, content, options, why):
+    path = tmp_path / "given"
+    if content == "folder":
+        path.mkdir()
+    elif content is not None:
+        path.write_bytes(content)
+    assert why in place.refused(f"file://{path}", **options)
+    if isinstance(content, bytes):
+        assert path.read_bytes() == content  # theirs, whatever we think of it
+
+
+# --- synthetic:
+
+
+@pytest.fixture
+def generator(monkeypatch, data):
+    """Put a generator in the place of ``repix.data.synthetic``; return the calls that it got."""
+    calls = []
+
+    def write_archive(path: Path, generator: str, options: dict[str, str]) -> None:
+        calls.append((generator, options))
+        if generator == "unknown":
+            raise UserError("no generator 'unknown'; there is shapes")
+        Path(path).write_bytes(data)
+
+    fake = types.ModuleType("repix.data.synthetic")
+    fake.write_archive = write_archive
+    monkeypatch.setitem(sys.modules, "repix.data.synthetic", fake)
+    monkeypatch.setattr("repix.data.synthetic", fake, raising=False)
+    return calls
+
+
+def test_a_synthetic_set_is_made_here(place, generator, data):
+    record = place.fetch("synthetic:shapes?train=24&size=64&note=a%20b&empty=", sha256=sha256(data))
+    place.check(record, data, name="shapes.tar.gz", pinned=True)
+    assert generator == [("shapes", {"train": "24", "size": "64", "note": "a b", "empty": ""})]
+    place.fetch("synthetic:shapes")
+    assert generator[1] == ("shapes", {})
+
+
+def test_a_synthetic_set_with_another_digest_is_refused(place, generator, data):
+    assert sha256(data) in place.refused("synthetic:shapes", sha256="3" * 64)
+
+
+def test_an_unknown_generator_is_the_generators_to_refuse(place, generator):
+    with pytest.raises(UserError, match="there is shapes"):
+        place.fetch("synthetic:unknown")
+    assert not place.out.exists() and [path.suffix for path in place.work.iterdir()] == [".lock"]
+
+
+# --- URLs that can never be right
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("ftp://host/set.zip", "repix knows https://, http://, file: and synthetic:"),
+        ("data/set.zip", "write file:path"),
+        ("/data/set.zip", "write file:path"),
+        ("", "write file:path"),
+        ("C:\\set.zip", "write file:path"),
+        ("http:///set.zip", "names no host"),
+        ("https:set.zip", "names no host"),
+        ("http://[half/set.zip", "is no URL"),
+        ("http://host:port/set.zip", "is no URL"),
+        ("file://data/set.zip", "file:///absolute/path or file:relative/path"),
+        ("synthetic:", "synthetic:generator?option=value"),
+        ("synthetic:../shapes", "synthetic:generator?option=value"),
+        ("synthetic:shapes?size", "synthetic:generator?option=value"),
+        ("synthetic:shapes?size=1&size=2", "synthetic:generator?option=value"),
+    ],
+)
+def test_a_bad_url_is_refused_before_the_good_ones_are_asked(place, serve, url, why):
+    server = serve()
+    message = place.refused(server.url, url)
+    assert why in message and "datasets.toy.urls" in message
+    assert server.asked == [] and not place.work.exists()
+
+
+# --- the real thing
+
+
+def test_the_real_facades_over_a_line_that_is_cut_twice(place, serve):
+    body = real_data("data/facades.tar.gz").read_bytes()
+    server = serve(body, path="/facades.tar.gz", cuts=[9_000_000, 8_000_000])
+    record = place.fetch(server.url, sha256=sha256(body))
+    place.check(record, body, name="facades.tar.gz", pinned=True)
+    assert len(server.asked) == 3 and None not in server.ranges_asked()[1:]
+    assert sum(server.sent) < len(body) + 3 * sources._NETWORK_CHUNK_BYTES
