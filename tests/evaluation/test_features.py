@@ -204,7 +204,7 @@ def test_pictures_of_a_side():
 
 
 def test_torchvision_loads_beside_any_torch():
-    module._import_pytorch_fid()
+    module.import_pytorch_fid()
     import torch
     import torchvision
 

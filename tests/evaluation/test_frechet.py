@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from repix.evaluation.features import _import_pytorch_fid
+from repix.evaluation.features import import_pytorch_fid
 from repix.evaluation.frechet import Statistics, frechet_distance
 
 
@@ -15,7 +15,7 @@ def features(seed, n, dims, mean=0.0):
 
 
 def theirs(a, b):
-    _import_pytorch_fid()
+    import_pytorch_fid()
     from pytorch_fid.fid_score import calculate_frechet_distance
 
     return calculate_frechet_distance(a.mean(0), np.cov(a, rowvar=False), b.mean(0), np.cov(b, rowvar=False))
