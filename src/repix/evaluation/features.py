@@ -42,7 +42,7 @@ _TAIL = ("Mixed_7", "fc.")  # what only the 2048-d features need
 _declared: list[Any] = []  # torch drops a library's operators when the object goes
 
 
-def _import_pytorch_fid() -> Any:
+def import_pytorch_fid() -> Any:
     """Import and return ``pytorch_fid.inception``: the only door to torchvision in repix.
 
     pytorch-fid imports torchvision. Its wheels on PyPI are CUDA builds, whose C++ extension
@@ -107,7 +107,7 @@ def metric_name(metric: str, dims: int, weights: str) -> str:
 
 def _inception() -> Any:
     """Return the whole network, ``fid_inception_v3`` of pytorch-fid before its download."""
-    reference = _import_pytorch_fid()
+    reference = import_pytorch_fid()
     import torchvision
 
     network = torchvision.models.Inception3(num_classes=1008, aux_logits=False, init_weights=False)
@@ -123,7 +123,7 @@ def _inception() -> Any:
 
 def _wrap(network: Any, dims: Sequence[int], weights: str) -> FeatureNetwork:
     """Put the network into pytorch-fid's wrapper, which resizes, scales and names the blocks."""
-    reference = _import_pytorch_fid()
+    reference = import_pytorch_fid()
     dims = tuple(sorted(dims))
     builder, reference.fid_inception_v3 = reference.fid_inception_v3, lambda: network
     try:

@@ -55,7 +55,7 @@ def _label_codes(images: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.nd
     steps = 4 if channels <= 6 else 2
     if channels > 16:
         raise ValueError(f"{channels} channels are too many for label maps")
-    span = np.where(high > low, high - low, 1.0)
+    span = np.where(high > low, high - low, np.inf)  # a channel that never varies tells no label apart
     codes = np.zeros(images.shape[:-1], np.int32)
     for c in range(channels):
         digit = np.rint((images[..., c] - low[c]) * ((steps - 1) / span[c]))

@@ -1,0 +1,134 @@
+"""Sliced Wasserstein: against a slow plain version, and what it must and must not notice."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from repix.evaluation import draws
+from repix.evaluation import swd as module
+from repix.evaluation.swd import laplacian_pyramid, level_count, sliced_wasserstein, swd, unit_directions
+
+RNG = np.random.default_rng
+
+
+def plain_pyramid(image, levels):
+    """Laplacian pyramid of one channel (h, w), with loops."""
+    taps = [1, 4, 6, 4, 1]
+
+    def blur(x):
+        padded = np.pad(x, 2, mode="reflect")
+        out = np.zeros_like(x)
+        for i in range(x.shape[0]):
+            for j in range(x.shape[1]):
+                out[i, j] = sum(taps[a] * taps[b] / 256 * padded[i + a, j + b] for a in range(5) for b in range(5))
+        return out
+
+    result = [image.astype(float)]
+    for _ in range(levels - 1):
+        coarse = blur(result[-1])[::2, ::2]
+        up = np.zeros_like(result[-1])
+        up[::2, ::2] = coarse
+        result[-1] = result[-1] - 4 * blur(up)
+        result.append(coarse)
+    return result
+
+
+def plain_swd(a, b):
+    """The metric patch by patch, direction by direction."""
+    n, height, width, channels = a.shape
+    levels = level_count(height, width)
+    scores = []
+    for level in range(levels):
+        clouds = []
+        for images in (a, b):
+            pyramids = [[plain_pyramid(image[..., c], levels)[level] for c in range(channels)] for image in images]
+            h, w = pyramids[0][0].shape
+            rows = draws.integers(2018, 1000 + 2 * level, n * 128, h - 6)
+            columns = draws.integers(2018, 1001 + 2 * level, n * 128, w - 6)
+            patches = []
+            for i in range(n):
+                for k in range(i * 128, (i + 1) * 128):
+                    y, x = rows[k], columns[k]
+                    patches.append(np.stack([p[y : y + 7, x : x + 7] for p in pyramids[i]], axis=-1))
+            patches = np.array(patches)
+            for c in range(channels):
+                values = patches[..., c]
+                patches[..., c] = (values - values.mean()) / values.std()
+            clouds.append(patches.reshape(len(patches), -1))
+        distance = [
+            np.abs(np.sort(clouds[0] @ d) - np.sort(clouds[1] @ d)).mean()
+            for d in unit_directions(level, clouds[0].shape[1])
+        ]
+        scores.append(1000 * np.mean(distance))
+    return np.mean(scores), scores
+
+
+def noise(seed, n, height, width, channels=3):
+    return RNG(seed).integers(0, 256, (n, height, width, channels)).astype(np.uint8)
+
+
+def test_equals_the_plain_version_on_an_odd_size_of_two_channels():
+    a, b = noise(0, 2, 33, 35, 2), noise(1, 2, 33, 35, 2) // 2 + np.arange(35, dtype=np.uint8)[:, None]
+    mean, scores = plain_swd(a, b)
+    found = swd(a, b)
+    assert list(found) == ["mean", "33", "17"]
+    np.testing.assert_allclose([found["mean"], found["33"], found["17"]], [mean, *scores], rtol=1e-9)
+
+
+def test_levels_go_down_to_16():
+    assert list(swd(noise(0, 2, 64, 64), noise(1, 2, 64, 64))) == ["mean", "64", "32", "16"]
+    assert [level_count(64, 256), level_count(16, 16), level_count(15, 64)] == [3, 1, 0]
+    assert swd(noise(0, 2, 15, 64), noise(1, 2, 15, 64)) is None
+
+
+def test_pyramid_adds_up_to_the_image():
+    image = noise(3, 1, 40, 33).astype(float)
+    fine, coarse = laplacian_pyramid(image, 2)
+    up = np.zeros_like(image)
+    up[:, ::2, ::2] = coarse
+    np.testing.assert_allclose(fine + 4 * module._blur(up), image)
+    flat, rest = laplacian_pyramid(np.full((1, 33, 40, 1), 7.0), 2)
+    np.testing.assert_allclose(flat[:, 2:-2, 2:-2], 0.0, atol=1e-12)
+    np.testing.assert_allclose(rest, 7.0)
+
+
+def test_one_dimensional_distance_is_exact():
+    a, b = np.array([[0.0], [1.0], [5.0]]), np.array([[6.0], [2.0], [1.0]])
+    assert sliced_wasserstein(a, b, np.array([[1.0]])) == 1.0  # 0-1, 1-2, 5-6
+    assert sliced_wasserstein(a, b, np.array([[-1.0]])) == 1.0
+
+
+def test_equal_sets_score_zero_and_blur_scores_more_the_stronger_it_is():
+    from scipy.ndimage import gaussian_filter
+
+    a = noise(4, 6, 32, 32)
+    blurred = [swd(np.rint(gaussian_filter(a.astype(float), (0, s, s, 0))), a)["mean"] for s in (0.4, 0.8, 1.6)]
+    assert swd(a, a)["mean"] == 0.0
+    assert 0 < blurred[0] < blurred[1] < blurred[2]
+
+
+def test_a_constant_set_has_a_finite_distance():
+    assert 0 < swd(np.zeros((2, 16, 16, 1), np.uint8), noise(5, 2, 16, 16, 1))["mean"] < np.inf
+
+
+def test_same_numbers_again_and_in_blocks_of_any_size(monkeypatch):
+    a, b = noise(6, 5, 16, 16), noise(7, 5, 16, 16)
+    first = swd(a, b)
+    monkeypatch.setattr(module, "_IMAGES_AT_ONCE", 2)
+    assert swd(a, b) == first
+
+
+def test_the_larger_set_is_thinned_to_the_smaller():
+    a, b = noise(8, 3, 16, 16), noise(9, 7, 16, 16)
+    kept = draws.subset(2018, 0, 7, 3)
+    assert swd(a, b) == swd(a, b[kept]) and len(set(kept.tolist())) == 3
+    with pytest.raises(ValueError, match="one shape"):
+        swd(a, noise(9, 3, 16, 17))
+
+
+def test_directions_are_unit_and_spread_over_the_sphere():
+    directions = unit_directions(1, 12)
+    np.testing.assert_allclose(np.linalg.norm(directions, axis=1), 1.0)
+    np.testing.assert_allclose(directions.T @ directions / len(directions), np.eye(12) / 12, atol=0.02)
+    assert not np.array_equal(directions, unit_directions(2, 12))
