@@ -283,10 +283,8 @@ def _batches(jobs: Iterable[_Job]) -> Iterator[list[_Job]]:
         yield batch
 
 
-def _refuse(name: str, bad: dict[str, str]) -> UserError:
-    lines = "".join(f"\n  {file}: {reason}" for file, reason in bad.items())
-    mend = f"mend or remove them, or set datasets.{name}.on_error: skip"
-    return UserError(f"{name}: {len(bad)} image(s) cannot be used; {mend}:{lines}")
+def _listed(bad: dict[str, str]) -> str:
+    return "".join(f"\n  {file}: {reason}" for file, reason in bad.items())
 
 
 def prepare(tree: str | Path, dataset: Dataset, out: str | Path, *, name: str, workers: int | None = None) -> Manifest:
@@ -342,12 +340,13 @@ def prepare(tree: str | Path, dataset: Dataset, out: str | Path, *, name: str, w
                                 done.job.plan.examples[which][row] = example
                         progress.update()
             if bad and dataset.on_error == "strict":
-                raise _refuse(name, bad)
+                mend = f"mend or remove them, or set datasets.{name}.on_error: skip"
+                raise UserError(f"{name}: {len(bad)} image(s) cannot be used; {mend}:{_listed(bad)}")
             for plan in plans:
                 for rows, examples in zip(plan.rows, plan.examples, strict=True):
                     kept = [row for row, example in enumerate(examples) if example]
                     if not kept:
-                        raise UserError(f"{_refuse(name, bad)}\nand nothing is left of the {plan.split} split")
+                        raise UserError(f"{name}: all images of {plan.split} cannot be used; mend them:{_listed(bad)}")
                     if len(kept) < len(examples):
                         rows.keep(kept)
         finally:
