@@ -83,7 +83,10 @@ def canonical_json(value: Any) -> str:
 
 def write_json(path: str | Path, value: Any) -> None:
     """Write ``value`` for people and diffs: sorted keys, two spaces, newline at the end."""
-    write_text(path, json.dumps(value, sort_keys=True, indent=2, allow_nan=False) + "\n")
+    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as stream:
+        # Piece by piece: the pieces of a large manifest take many times the memory of its text.
+        json.dump(value, stream, sort_keys=True, indent=2, allow_nan=False)
+        stream.write("\n")
 
 
 def read_json(path: str | Path) -> Any:

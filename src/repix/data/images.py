@@ -198,7 +198,9 @@ def decode(path: str | Path) -> Decoded:
 
 
 def size(path: str | Path) -> tuple[int, int]:
-    """Return (height, width) of an upright image, read off the file's header.
+    """Return (height, width) of an upright image, read off the file's header where it tells.
+
+    (A PNG may keep its EXIF orientation behind the pixels, so Pillow reads all of it.)
 
     Raises:
         BadImageError: as for :func:`decode`, as far as the header shows it.

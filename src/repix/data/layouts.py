@@ -7,11 +7,13 @@ nothing but names is read (and, for HDF5, the shapes), and the order is that of 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+from pathlib import Path, PurePath
+from typing import Literal, NamedTuple
 
 from repix.config.datasets import Dataset
 from repix.data import hdf5
@@ -29,21 +31,31 @@ EXPECTED = {
 }
 
 
-@dataclass(frozen=True)
-class Item:
-    """One image of one side.
+class Item(NamedTuple):
+    """One image of one side: a place and no pixels, kept small since a set has many.
 
     Attributes:
-        name: file name without suffix (HDF5: with the row), unique within its side and split.
-        path: the file that holds it.
+        folder: where the file lies.
+        file: its name.
         half: ``left`` or ``right`` of a side-by-side file, None for all of it.
         row: index within an HDF5 file, else None.
     """
 
-    name: str
-    path: Path
+    folder: Path
+    file: str
     half: Literal["left", "right"] | None = None
     row: int | None = None
+
+    @property
+    def path(self) -> Path:
+        """The file that holds the image."""
+        return self.folder / self.file
+
+    @property
+    def name(self) -> str:
+        """The file's name without suffix (HDF5: with the row), unique within its side and split."""
+        stem = PurePath(self.file).stem
+        return stem if self.row is None else f"{stem}_{self.row:05d}"
 
 
 @dataclass(frozen=True)
@@ -102,10 +114,14 @@ def _both(sides: Sides) -> Sides:
     return {split: folders for split, folders in sides.items() if all(folder.is_dir() for folder in folders)}
 
 
-def _visible(folder: Path) -> list[Path]:
-    """Return a folder's entries by name, without hidden ones and the leavings of macOS."""
-    entries = (entry for entry in folder.iterdir() if entry.name[0] != "." and entry.name != "__MACOSX")
-    return sorted(entries, key=lambda entry: natural_key(entry.name))
+def _visible(folder: Path) -> list[os.DirEntry]:
+    """Return a folder's entries, without hidden ones and the leavings of macOS."""
+    with os.scandir(folder) as entries:
+        return [entry for entry in entries if entry.name[0] != "." and entry.name != "__MACOSX"]
+
+
+def _folders(folder: Path) -> list[Path]:
+    return [folder / name for name in sorted(e.name for e in _visible(folder) if e.is_dir())]
 
 
 def _match(tree: Path, layout: str) -> list[tuple[Path, Sides]]:
@@ -117,48 +133,44 @@ def _match(tree: Path, layout: str) -> list[tuple[Path, Sides]]:
         ]
         if fits:
             return fits
-        level = [entry for folder in level for entry in _visible(folder) if entry.is_dir()]
+        level = [child for folder in level for child in _folders(folder)]
     return []
 
 
 def _describe(tree: Path) -> str:
     """Return what lies in the first levels of a tree, for an error: folders with their file counts."""
     lines, level = [], [tree]
-    for _ in range(3):
-        children = [entry for folder in level for entry in _visible(folder)]
+    for _ in range(4):
         for folder in level:
-            files = sum(1 for entry in _visible(folder) if entry.is_file())
+            files = sum(entry.is_file() for entry in _visible(folder))
             if files:
                 lines.append(f"{folder.relative_to(tree).as_posix()}/ ({files} files)")
-        level = [entry for entry in children if entry.is_dir()]
-    lines += [f"{folder.relative_to(tree).as_posix()}/" for folder in level]
+        level = [child for folder in level for child in _folders(folder)]
     more = f" and {len(lines) - 12} more folders" if len(lines) > 12 else ""
-    return (", ".join(lines[:12]) + more) or "nothing"
+    return (", ".join(lines[:12]) + more) or "no file"
 
 
-def _files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
-    """Return a folder's files of these suffixes by natural order of their names.
+def _files(folder: Path, suffixes: tuple[str, ...]) -> list[str]:
+    """Return the names of a folder's files of these suffixes, in natural order.
 
     Raises:
         UserError: images lie in a folder further below, where they would be silently left out;
             or two files have one name and differ in suffix only.
     """
-    entries = _visible(folder)
-    for entry in entries:
-        if entry.is_dir() and any(below.suffix.lower() in suffixes for below in _visible(entry)):
-            raise UserError(f"{entry}: images in a folder within a split are not read; move them up into {folder.name}")
-    files = [entry for entry in entries if entry.suffix.lower() in suffixes and entry.is_file()]
-    by_stem: dict[str, list[str]] = {}
-    for file in files:
-        by_stem.setdefault(file.stem, []).append(file.name)
-    twice = [" and ".join(names) for names in by_stem.values() if len(names) > 1]
+    for below in _folders(folder):
+        if any(PurePath(entry.name).suffix.lower() in suffixes for entry in _visible(below)):
+            raise UserError(f"{below}: images in a folder within a split are not read; move them up into {folder.name}")
+    names = (entry.name for entry in _visible(folder) if entry.is_file())
+    files = sorted((name for name in names if PurePath(name).suffix.lower() in suffixes), key=natural_key)
+    stems = Counter(PurePath(name).stem for name in files)
+    twice = [name for name in files if stems[PurePath(name).stem] > 1]
     if twice:
-        raise UserError(f"{folder}: one name for two images: {', '.join(twice)}; rename one of each")
+        raise UserError(f"{folder}: several images of one name: {', '.join(twice)}; rename them")
     return files
 
 
 def _images(folder: Path, half: Literal["left", "right"] | None = None) -> list[Item]:
-    return [Item(file.stem, file, half) for file in _files(folder, SUFFIXES)]
+    return [Item(folder, file, half) for file in _files(folder, SUFFIXES)]
 
 
 def _pair_by_name(side_a: list[Item], side_b: list[Item], folders: tuple[Path, Path]) -> tuple[list[Item], list[Item]]:
@@ -168,38 +180,38 @@ def _pair_by_name(side_a: list[Item], side_b: list[Item], folders: tuple[Path, P
         UserError: names without a partner, all of them.
     """
     names_a, names_b = {item.name: item for item in side_a}, {item.name: item for item in side_b}
-    lonely = [f"{item.path.parent.name}/{item.path.name}" for item in side_a if item.name not in names_b]
-    lonely += [f"{item.path.parent.name}/{item.path.name}" for item in side_b if item.name not in names_a]
+    lonely = [f"A has {item.file}" for item in side_a if item.name not in names_b]
+    lonely += [f"B has {item.file}" for item in side_b if item.name not in names_a]
     if lonely:
-        where = f"{folders[0]} and {folders[1]}"
-        raise UserError(f"{where}: {len(lonely)} without a partner of the same name: {', '.join(lonely)}")
+        where = f"A = {folders[0]}, B = {folders[1]}"
+        raise UserError(f"{where}: {len(lonely)} images without a partner of the same name: {', '.join(lonely)}")
     return side_a, [names_b[item.name] for item in side_a]
-
-
-def _rows(folder: Path) -> tuple[list[Path], list[list[Item]]]:
-    """Return a folder's HDF5 files and, for each, its images."""
-    files = _files(folder, (".h5", ".hdf5"))
-    return files, [
-        [Item(f"{file.stem}_{row:05d}", file, row=row) for row in range(hdf5.shape(file)[0])] for file in files
-    ]
 
 
 def _book_pairs(folders: tuple[Path, Path]) -> tuple[list[Item], list[Item]]:
     """Return photos and labels; files pair by name, and a single file on each side by being single."""
-    (files_a, rows_a), (files_b, rows_b) = map(_rows, folders)
-    if not len(files_a) == len(files_b) == 1 and [f.stem for f in files_a] != [f.stem for f in files_b]:
-        lonely = sorted({f.name for f in files_a} ^ {f.name for f in files_b}, key=natural_key)
-        raise UserError(f"{folders[0]} and {folders[1]}: files without a partner of the same name: {', '.join(lonely)}")
-    for file_a, file_b, a, b in zip(files_a, files_b, rows_a, rows_b, strict=True):
-        if len(a) != len(b):
-            raise UserError(f"{file_a} has {len(a)} images and {file_b} has {len(b)}; every photo needs its label")
-    return [item for rows in rows_a for item in rows], [item for rows in rows_b for item in rows]
+    files_a, files_b = (_files(folder, (".h5", ".hdf5")) for folder in folders)
+    if not len(files_a) == len(files_b) == 1:
+        lonely = sorted(set(files_a) ^ set(files_b), key=natural_key)
+        if lonely:
+            where = f"{folders[0]} and {folders[1]}"
+            raise UserError(f"{where}: files without a partner of the same name: {', '.join(lonely)}")
+    side_a, side_b = [], []
+    for file_a, file_b in zip(files_a, files_b, strict=True):
+        rows_a, rows_b = hdf5.shape(folders[0] / file_a)[0], hdf5.shape(folders[1] / file_b)[0]
+        if rows_a != rows_b:
+            counts = f"{folders[0] / file_a} has {rows_a} images and {folders[1] / file_b} has {rows_b}"
+            raise UserError(f"{counts}; every photo needs its label")
+        side_a += [Item(folders[0], file_a, row=row) for row in range(rows_a)]
+        side_b += [Item(folders[1], file_b, row=row) for row in range(rows_b)]
+    return side_a, side_b
 
 
 def _sides(layout: str, folders: tuple[Path, Path]) -> tuple[list[Item], list[Item]]:
     """Return the items of sides A and B of one split."""
     if layout == "aligned":
-        return _images(folders[0], "left"), _images(folders[0], "right")
+        left = _images(folders[0], "left")
+        return left, [item._replace(half="right") for item in left]
     if layout == "hdf5":
         return _book_pairs(folders)
     if layout == "folders":
@@ -209,7 +221,7 @@ def _sides(layout: str, folders: tuple[Path, Path]) -> tuple[list[Item], list[It
 
 def _falls_in(item: Item, fraction: float) -> bool:
     """Return whether the hash of a file's name (HDF5: of file and row) lies within a fraction of all hashes."""
-    key = item.path.name if item.row is None else f"{item.path.name}[{item.row}]"
+    key = item.file if item.row is None else f"{item.file}[{item.row}]"
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") < fraction * 2**64
 
 

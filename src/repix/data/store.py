@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -30,6 +30,7 @@ from repix.schemas import Example, Half, Manifest, Side, Skipped, Split
 
 Size = tuple[int, int]
 MANIFEST = "manifest.json"
+LAB_PARTS = {"lab_l": slice(0, 1), "lab_ab": slice(1, 3)}
 MOST_WORKERS = 8  # each holds a decoded image or two
 IN_FLIGHT = 256  # images handed to the pool at once
 
@@ -177,13 +178,13 @@ class _Rows:
 
 @dataclass
 class _Plan:
-    """One split on its way: its images, its arrays and the examples that came out of them."""
+    """One split on its way: its images, its arrays and, by row, what came out of it (None: nothing)."""
 
     split: str
     listing: Listing
     size: Size
     rows: list[_Rows] = field(default_factory=list)
-    examples: tuple[dict[int, Example], dict[int, Example]] = field(default_factory=lambda: ({}, {}))
+    examples: tuple[list[Example | None], ...] = ()
 
     def sides(self) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
         return self.listing.source, self.listing.target
@@ -221,65 +222,59 @@ class _Worker:
         self.digest = lru_cache(maxsize=64)(digest_file)  # an HDF5 file holds many images
 
     def __call__(self, job: _Job) -> _Done:
-        decoded: dict[Any, Decoded | BadImageError] = {}  # a file that holds both sides is decoded once
+        # Both sides of a pair may come from one file: it is decoded once, and has one example.
+        files: dict[Item, tuple[Decoded, Example]] = {}
+        whole: dict[Item, np.ndarray] = {}  # L, a and b of one photo serve both sides
         arrays, examples, bad = [], [], {}
         for which, _, item in job.items:
-            key = (item.path, item.row)
-            if key not in decoded:
-                decoded[key] = self._decode(item)
+            file = item._replace(half=None)
             try:
-                picture = decoded[key]
-                if isinstance(picture, BadImageError):
-                    raise picture
-                array, size = self._prepare(picture, item, which, job.plan)
+                if file not in files:
+                    files[file] = self._open(item)
+                decoded, example = files[file]
+                if item not in whole:
+                    whole[item] = self._image(_half_of(decoded, item), item, which, job.plan)
+                arrays.append(whole[item][..., LAB_PARTS.get(self.sides[which].colour, slice(None))])
+                examples.append(example)
             except BadImageError as error:
-                bad.setdefault(self._label(item), error.reason)
-                continue
-            arrays.append(array)
-            file = item.path.relative_to(self.tree).as_posix()
-            examples.append(Example(name=item.name, file=file, sha256=self.digest(item.path), size=size))
+                path = item.path.relative_to(self.tree).as_posix()
+                bad.setdefault(path if item.row is None else f"{path}[{item.row}]", error.reason)
         if not bad:
             for (which, row, _), array in zip(job.items, arrays, strict=True):
                 job.plan.rows[which].write(row, array)
         return _Done(job, examples, bad)
 
-    def _label(self, item: Item) -> str:
-        file = item.path.relative_to(self.tree).as_posix()
-        return file if item.row is None else f"{file}[{item.row}]"
+    def _open(self, item: Item) -> tuple[Decoded, Example]:
+        """Decode the file of an item."""
+        path = item.path
+        if item.row is None:
+            decoded = images.decode(path)
+        else:
+            try:
+                decoded = images.from_array(hdf5.read_row(path, item.row), path)
+            except OSError as error:  # a damaged chunk within the file
+                raise BadImageError(path, f"cannot be decoded: {error}") from None
+        size = _half_of(decoded, item).pixels.shape[:2]
+        file = path.relative_to(self.tree).as_posix()
+        return decoded, Example(name=item.name, file=file, sha256=self.digest(path), size=size)
 
-    @staticmethod
-    def _decode(item: Item) -> Decoded | BadImageError:
-        try:
-            if item.row is not None:
-                return images.from_array(hdf5.read_row(item.path, item.row), item.path)
-            return images.decode(item.path)
-        except BadImageError as error:
-            return error
-        except OSError as error:  # a damaged chunk within an HDF5 file
-            return BadImageError(item.path, f"cannot be decoded: {error}")
-
-    def _prepare(self, picture: Decoded, item: Item, which: int, plan: _Plan) -> tuple[np.ndarray, Size]:
-        """Return one side's stored image, and the (height, width) that it had."""
-        dataset, side = self.dataset, self.sides[which]
-        picture = _half_of(picture, item)
-        size = picture.pixels.shape[:2]
-        channels = 3 if dataset.colour == "lab" else side.channels
+    def _image(self, decoded: Decoded, item: Item, which: int, plan: _Plan) -> np.ndarray:
+        """Return an image in its stored colour and size; of Lab all three channels."""
+        dataset = self.dataset
+        lab = dataset.colour == "lab"
+        channels = 3 if lab else self.sides[which].channels
         array = images.convert(
-            picture, item.path, colour=dataset.colour, channels=channels, bit_depth=dataset.bit_depth
+            decoded, item.path, colour=dataset.colour, channels=channels, bit_depth=dataset.bit_depth
         )
         try:
-            steps = geometry(dataset, plan.split, size)
+            steps = geometry(dataset, plan.split, array.shape[:2])
         except ValueError as error:
             raise BadImageError(item.path, str(error)) from None
         if steps.stored != plan.size:
             most = f"most of {plan.split} are {_times(plan.size)}"
             raise BadImageError(item.path, f"{_times(steps.stored)} under resize: {dataset.resize}; {most}")
         array = images.crop_centre(images.resize(array, steps.resized, dataset.resample), steps.stored)
-        if side.colour == "lab_l":
-            array = colour.rgb_to_lab(array)[..., :1]
-        elif side.colour == "lab_ab":
-            array = colour.rgb_to_lab(array)[..., 1:]
-        return array, size
+        return colour.rgb_to_lab(array) if lab else array
 
 
 def _batches(jobs: Iterable[_Job]) -> Iterator[list[_Job]]:
@@ -288,10 +283,8 @@ def _batches(jobs: Iterable[_Job]) -> Iterator[list[_Job]]:
         yield batch
 
 
-def _refuse(name: str, bad: dict[str, str]) -> UserError:
-    lines = "".join(f"\n  {file}: {reason}" for file, reason in bad.items())
-    mend = f"mend or remove them, or set datasets.{name}.on_error: skip"
-    return UserError(f"{name}: {len(bad)} image(s) cannot be used; {mend}:{lines}")
+def _listed(bad: dict[str, str]) -> str:
+    return "".join(f"\n  {file}: {reason}" for file, reason in bad.items())
 
 
 def prepare(tree: str | Path, dataset: Dataset, out: str | Path, *, name: str, workers: int | None = None) -> Manifest:
@@ -329,6 +322,7 @@ def prepare(tree: str | Path, dataset: Dataset, out: str | Path, *, name: str, w
     with atomic_folder(out) as folder, ThreadPoolExecutor(workers) as pool:
         _check_space(folder, plans, sides)
         for plan in plans:
+            plan.examples = tuple([None] * len(items) for items in plan.sides())
             for which, (role, items) in enumerate(zip(("source", "target"), plan.sides(), strict=True)):
                 path = folder / f"{plan.split}-{role}.npy"
                 plan.rows.append(_Rows(path, len(items), plan.size, sides[which]))
@@ -346,13 +340,15 @@ def prepare(tree: str | Path, dataset: Dataset, out: str | Path, *, name: str, w
                                 done.job.plan.examples[which][row] = example
                         progress.update()
             if bad and dataset.on_error == "strict":
-                raise _refuse(name, bad)
+                mend = f"mend or remove them, or set datasets.{name}.on_error: skip"
+                raise UserError(f"{name}: {len(bad)} image(s) cannot be used; {mend}:{_listed(bad)}")
             for plan in plans:
                 for rows, examples in zip(plan.rows, plan.examples, strict=True):
-                    if not examples:
-                        raise UserError(f"{_refuse(name, bad)}\nand nothing is left of the {plan.split} split")
-                    if len(examples) < rows.shape[0]:
-                        rows.keep(sorted(examples))
+                    kept = [row for row, example in enumerate(examples) if example]
+                    if not kept:
+                        raise UserError(f"{name}: all images of {plan.split} cannot be used; mend them:{_listed(bad)}")
+                    if len(kept) < len(examples):
+                        rows.keep(kept)
         finally:
             for plan in plans:
                 for rows in plan.rows:
@@ -393,7 +389,7 @@ def _split_record(plan: _Plan, digests: Iterator[str]) -> Split:
             n=rows.shape[0],
             size=plan.size,
             sha256=next(digests),
-            examples=tuple(examples[row] for row in sorted(examples)),
+            examples=tuple(example for example in examples if example),
         )
         for rows, examples in zip(plan.rows, plan.examples, strict=True)
     ]

@@ -1,0 +1,213 @@
+"""Which file makes which row, in every layout; and what one is told when a tree is not as declared."""
+
+import hashlib
+
+import h5py
+import numpy as np
+import pytest
+
+from repix.config.datasets import Dataset
+from repix.data import layouts
+from repix.errors import UserError
+
+
+def dataset(layout, **more):
+    if layout == "single":
+        more = {"colour": "lab", "channels": (1, 2)} | more
+    return Dataset(urls=["file:x"], layout=layout, load_size=8, crop_size=8, **more)
+
+
+def touch(root, *files):
+    for file in files:
+        path = root / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+
+
+def book(root, folder, n, name="data"):
+    for side in ("images", "facades"):
+        path = root / folder / side / f"{name}.h5"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with h5py.File(path, "w") as file:
+            file["data"] = np.zeros((n, 4, 4, 1), np.uint8)
+
+
+def names(items):
+    return [item.name for item in items]
+
+
+def places(tree, items):
+    return [item.path.relative_to(tree).as_posix() for item in items]
+
+
+def test_natural_order():
+    numbered = [f"{i}.jpg" for i in range(1, 25)]
+    assert sorted(sorted(numbered), key=layouts.natural_key) == numbered
+    assert sorted(["a10", "a2", "²"], key=layouts.natural_key)[:2] == ["a2", "a10"]
+
+
+@pytest.mark.parametrize("direction, halves", [("AtoB", ("left", "right")), ("BtoA", ("right", "left"))])
+def test_aligned(tmp_path, direction, halves):
+    touch(tmp_path, *(f"facades/train/{i}.jpg" for i in (1, 2, 10)), "facades/val/5.PNG", "facades/test/7.jpg")
+    found = layouts.find(tmp_path, dataset("aligned", direction=direction))
+    assert list(found) == ["train", "val", "test"]
+    assert names(found["train"].source) == names(found["train"].target) == ["1", "2", "10"]
+    assert {item.half for item in found["train"].source} == {halves[0]}
+    assert {item.half for item in found["train"].target} == {halves[1]}
+    assert places(tmp_path, found["val"].source) == ["facades/val/5.PNG"]
+
+
+@pytest.mark.parametrize("direction", ["AtoB", "BtoA"])
+def test_unaligned(tmp_path, direction):
+    touch(tmp_path, "x/trainA/1.jpg", "x/trainA/2.jpg", "x/trainB/9.jpg", "x/testA/3.jpg", "x/testB/4.jpg")
+    train = layouts.find(tmp_path, dataset("unaligned", direction=direction))["train"]
+    sides = [places(tmp_path, train.source), places(tmp_path, train.target)]
+    assert sides[:: 1 if direction == "AtoB" else -1] == [["x/trainA/1.jpg", "x/trainA/2.jpg"], ["x/trainB/9.jpg"]]
+    assert all(item.half is None for item in train.source)
+
+
+@pytest.mark.parametrize("pattern", ["{split}/{side}", "{side}/{split}"])
+def test_folders_pair_by_stem(tmp_path, pattern):
+    for split in ("train", "test"):
+        touch(tmp_path, *(f"{pattern.format(split=split, side='A')}/{i}.jpg" for i in (1, 2)))
+        touch(tmp_path, *(f"{pattern.format(split=split, side='B')}/{i}.png" for i in (2, 1)))
+    train = layouts.find(tmp_path, dataset("folders"))["train"]
+    assert places(tmp_path, train.source) == [f"{pattern.format(split='train', side='A')}/{i}.jpg" for i in (1, 2)]
+    assert places(tmp_path, train.target) == [f"{pattern.format(split='train', side='B')}/{i}.png" for i in (1, 2)]
+
+
+def test_folders_list_every_lonely_name(tmp_path):
+    touch(tmp_path, "train/A/1.jpg", "train/A/2.jpg", "train/A/3.jpg", "train/B/1.jpg", "train/B/4.jpg")
+    touch(tmp_path, "test/A/1.jpg", "test/B/1.jpg")
+    with pytest.raises(UserError, match=r"3 images without a partner.*: A has 2.jpg, A has 3.jpg, B has 4.jpg"):
+        layouts.find(tmp_path, dataset("folders"))
+
+
+def test_hdf5(tmp_path):
+    book(tmp_path / "facades_bw", "training", 3)
+    book(tmp_path / "facades_bw", "validation", 1)
+    book(tmp_path / "facades_bw", "testing", 2)
+    found = layouts.find(tmp_path, dataset("hdf5", direction="BtoA"))
+    assert {split: len(listing.source) for split, listing in found.items()} == {"train": 3, "val": 1, "test": 2}
+    source, target = found["train"].source[2], found["train"].target[2]
+    assert source.path.relative_to(tmp_path).as_posix() == "facades_bw/training/facades/data.h5"
+    assert target.path.relative_to(tmp_path).as_posix() == "facades_bw/training/images/data.h5"
+    assert (source.row, source.name) == (2, "data_00002")
+
+
+def test_hdf5_files_that_do_not_pair(tmp_path):
+    book(tmp_path, "training", 2, name="a")
+    book(tmp_path, "testing", 1)
+    (tmp_path / "training/facades/a.h5").rename(tmp_path / "training/facades/b.h5")
+    assert len(layouts.find(tmp_path, dataset("hdf5"))["train"].source) == 2  # one on each side is a pair
+    book(tmp_path, "training", 2, name="c")
+    with pytest.raises(UserError, match=r"without a partner of the same name: a.h5, b.h5"):
+        layouts.find(tmp_path, dataset("hdf5"))
+
+
+def test_hdf5_with_more_photos_than_labels(tmp_path):
+    book(tmp_path, "training", 2)
+    book(tmp_path, "testing", 1)
+    with h5py.File(tmp_path / "training/images/data.h5", "w") as file:
+        file["data"] = np.zeros((3, 4, 4, 1), np.uint8)
+    with pytest.raises(UserError, match=r"images/data.h5 has 3 images and .*facades/data.h5 has 2"):
+        layouts.find(tmp_path, dataset("hdf5"))
+
+
+def test_single(tmp_path):
+    touch(tmp_path, "train/1.jpg", "test/2.jpg")
+    train = layouts.find(tmp_path, dataset("single"))["train"]
+    assert train.source == train.target
+    with pytest.raises(UserError, match="leave direction at AtoB"):
+        layouts.find(tmp_path, dataset("single", direction="BtoA"))
+
+
+def test_hidden_files_and_notes_are_not_images(tmp_path):
+    touch(tmp_path, "train/1.jpg", "train/._1.jpg", "train/.DS_Store", "train/Thumbs.db", "train/README.txt")
+    touch(tmp_path, "test/1.jpg", "__MACOSX/train/1.jpg", "__MACOSX/test/1.jpg")
+    assert names(layouts.find(tmp_path, dataset("aligned"))["train"].source) == ["1"]
+
+
+def test_val_is_held_out_by_the_hash_of_the_file_name(tmp_path):
+    files = [f"{i}.jpg" for i in range(1, 41)]
+    touch(tmp_path, *(f"train/{file}" for file in files), "test/1.jpg")
+    found = layouts.find(tmp_path, dataset("aligned", val_fraction=0.25))
+    expected = [file for file in files if int(hashlib.sha256(file.encode()).hexdigest()[:16], 16) < 0.25 * 2**64]
+    assert 3 <= len(expected) <= 20
+    assert [item.file for item in found["val"].source] == expected
+    assert [item.file for item in found["train"].source] == [file for file in files if file not in expected]
+    assert names(found["val"].source) == names(found["val"].target)
+
+    (tmp_path / "train" / expected[0]).unlink()  # one image less moves no other
+    fewer = layouts.find(tmp_path, dataset("aligned", val_fraction=0.25))
+    assert [item.file for item in fewer["val"].source] == expected[1:]
+    touch(tmp_path, "val/1.jpg")  # and a val split of its own wins
+    own = layouts.find(tmp_path, dataset("aligned", val_fraction=0.25))
+    assert names(own["val"].source) == ["1"] and len(own["train"].source) == 39
+
+
+def test_held_out_pairs_stay_pairs_in_both_directions(tmp_path):
+    stems = [str(i) for i in range(40)]
+    for split, of in (("train", stems), ("test", ["1"])):
+        touch(tmp_path, *(f"{split}/A/{s}.jpg" for s in of), *(f"{split}/B/{s}.png" for s in of))
+    forth = layouts.find(tmp_path, dataset("folders", val_fraction=0.3))
+    back = layouts.find(tmp_path, dataset("folders", val_fraction=0.3, direction="BtoA"))
+    for split in ("train", "val"):
+        assert names(forth[split].source) == names(forth[split].target) == names(back[split].source)
+
+
+def test_a_single_train_image_is_not_held_out(tmp_path):
+    touch(tmp_path, "train/1.jpg", "test/1.jpg")
+    found = layouts.find(tmp_path, dataset("aligned", val_fraction=0.99))
+    assert list(found) == ["train", "test"] and len(found["train"].source) == 1
+
+
+def test_val_without_test_is_the_test(tmp_path):
+    """maps, edges2shoes and edges2handbags have train and val only."""
+    touch(tmp_path, "maps/train/1.jpg", "maps/val/2.jpg")
+    found = layouts.find(tmp_path, dataset("aligned"))
+    assert list(found) == ["train", "test"] and names(found["test"].source) == ["2"]
+
+
+@pytest.mark.parametrize(
+    "files, message",
+    [
+        (["train/1.jpg"], "the test split is missing"),
+        (["train/1.jpg", "test/readme.txt"], "the test split has no images"),
+        (["train/readme.txt", "test/1.jpg"], "the train split has no images"),
+        (["train/1.jpg", "train/1.png", "test/1.jpg"], "several images of one name: 1.jpg, 1.png; rename"),
+        (["train/1.jpg", "train/more/2.jpg", "test/1.jpg"], "more: images in a folder within a split are not read"),
+        (["a/train/1.jpg", "a/test/1.jpg", "b/train/1.jpg", "b/test/1.jpg"], "fits at several places: a, b"),
+        (["pictures/1.jpg"], r"expects folders train and test.*there is pictures/ \(1 files\); no other layout fits"),
+        (["x/trainA/1.jpg", "x/trainB/1.jpg", "x/testA/1.jpg", "x/testB/1.jpg"], "layout: unaligned would fit"),
+        (["A/train/1.jpg", "B/train/1.jpg", "A/test/1.jpg", "B/test/1.jpg"], "layout: folders would fit"),
+    ],
+)
+def test_what_is_wrong_with_an_aligned_tree(tmp_path, files, message):
+    touch(tmp_path, *files)
+    with pytest.raises(UserError, match=message) as caught:
+        layouts.find(tmp_path, dataset("aligned"))
+    assert "\n" not in str(caught.value)
+
+
+def test_every_layout_names_what_it_expects_and_who_would_fit(tmp_path):
+    touch(tmp_path, "facades/train/1.jpg", "facades/test/1.jpg")
+    for layout in ("unaligned", "folders", "hdf5"):
+        with pytest.raises(UserError) as caught:
+            layouts.find(tmp_path, dataset(layout))
+        for part in (layouts.EXPECTED[layout], "facades/train/ (1 files)", "layout: aligned or single would fit"):
+            assert part in str(caught.value)
+
+
+def test_empty_and_missing_trees(tmp_path):
+    with pytest.raises(UserError, match="there is no file"):
+        layouts.find(tmp_path, dataset("aligned"))
+    with pytest.raises(UserError, match="no such folder; unpack"):
+        layouts.find(tmp_path / "none", dataset("aligned"))
+
+
+def test_one_side_of_train_alone_is_an_error(tmp_path):
+    touch(tmp_path, "trainA/1.jpg", "testA/1.jpg", "testB/1.jpg")
+    (tmp_path / "trainB").mkdir()
+    with pytest.raises(UserError, match="the train split has no images"):
+        layouts.find(tmp_path, dataset("unaligned"))
