@@ -1,0 +1,1 @@
+"""Bytes to arrays: sources, archives, layouts, images, the store, the sampler, and drawn samples."""

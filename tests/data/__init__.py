@@ -1,0 +1,1 @@
+"""Tests of repix.data, one module each."""
