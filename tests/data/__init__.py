@@ -1,1 +1,1 @@
-"""Tests of repix.data, one module each."""
+"""Tests of repix.data, one module for one module."""

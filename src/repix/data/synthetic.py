@@ -44,7 +44,7 @@ PALETTE: dict[str, tuple[int, int, int]] = {
     "pillar": (255, 0, 0),
     "shop": (174, 0, 0),
 }
-"""Colour of each label, as in the JPEG files of the CMP façades (median of their flat parts)."""
+"""Colour of each label, as in the JPEG files of the CMP façades (the most frequent of its shades)."""
 
 DEFAULTS = {"size": 64, "train": 400, "val": 40, "test": 100, "seed": 0}
 ALLOWED = {
