@@ -1,0 +1,51 @@
+# Everything starts here: `make repro` sets up and runs the pipeline, `make test` the tests.
+# Re-running is cheap: set-up happens again only when its files change.
+
+PYTHON ?= python3
+BIN := .venv/bin
+# Stages are started by DVC as `python stages/...`: they must find this environment's python.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+# Nothing phones home.
+export MLFLOW_DISABLE_TELEMETRY := true
+export DO_NOT_TRACK := 1
+export DVC_NO_ANALYTICS := 1
+export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+# The recipe's name is the stamp: a half-finished installation has none and starts again.
+.venv/.ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("repix needs Python 3.11 to 3.13, this is %d.%d: make repro PYTHON=python3.11" % sys.version_info[:2] if not (3, 11) <= sys.version_info[:2] < (3, 14) else 0)'
+	test -x "$(BIN)/python" || $(PYTHON) -m venv .venv
+	"$(BIN)/python" -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	"$(BIN)/python" -m pip check
+	@touch $@
+
+.PHONY: setup
+setup: .venv/.ready ## create .venv and install the exact environment
+
+.PHONY: repro
+repro: .venv/.ready ## run the pipeline on the embedded sample, print the results
+	@"$(BIN)/python" -m dvc repro
+	@"$(BIN)/repix" results
+	@echo
+	@echo "pictures      translations/<cell>/source_to_target.png: source | output | target"
+	@echo "exported      exports/<cell>/source_to_target/"
+	@echo "MLflow        make ui"
+	@echo "next          dvc exp run -S models.pix2pix_small.epochs=4 (with . .venv/bin/activate); see README.md"
+
+.PHONY: test
+test: .venv/.ready ## run the tests
+	@"$(BIN)/python" -m pytest
+
+.PHONY: ui
+ui: .venv/.ready ## MLflow's pages on http://127.0.0.1:5000
+	@"$(BIN)/mlflow" ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}" --host 127.0.0.1 --port 5000
+
+.PHONY: lint
+lint: .venv/.ready ## check style
+	@"$(BIN)/ruff" check . && "$(BIN)/ruff" format --check .

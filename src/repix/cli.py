@@ -1,0 +1,52 @@
+"""``repix``: what one does with results, beside the pipeline that makes them."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+
+from repix import __version__
+from repix.errors import UserError
+
+# name -> one line for `repix --help`; the module is repix.commands.<name>.
+COMMANDS = {
+    "results": "print the metrics of all cells as a table",
+}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run a subcommand and exit with its code; a user's mistake is one line and exit code 1 (or its own)."""
+    argv = sys.argv[1:] if argv is None else argv
+    parser = argparse.ArgumentParser(
+        prog="repix", description="Image-to-image translation that can be reproduced, traced and compared."
+    )
+    parser.add_argument("--version", action="version", version=f"repix {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    asked = next((word for word in argv if not word.startswith("-")), None)
+    for name, line in COMMANDS.items():
+        # Only the module that is asked for is imported: help and errors stay instant.
+        module = importlib.import_module(f"repix.commands.{name}") if name == asked else None
+        sub = commands.add_parser(
+            name,
+            help=line,
+            description=module.__doc__ if module else None,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        if module:
+            module.add_arguments(sub)
+    arguments = parser.parse_args(argv)
+    module = importlib.import_module(f"repix.commands.{arguments.command}")
+    try:
+        sys.exit(module.main(arguments))
+    except UserError as error:
+        print(f"repix {arguments.command}: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of `repix ... | head` has gone
+        sys.exit(141)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""Print the metrics of all cells as a table: metric, value, number of test images.
+
+Examples:
+  repix results
+  repix results sample-pix2pix_small-0 --json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from repix.errors import UserError
+from repix.schemas import Metrics
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("cells", nargs="*", metavar="CELL", help="cells to show; default: all in metrics/")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def records(cells: list[str], folder: Path = Path("metrics")) -> list[Metrics]:
+    """Return the metrics records of cells, all of them by default.
+
+    Raises:
+        UserError: there is none, or not one of that name.
+    """
+    paths = [folder / f"{cell}.json" for cell in cells] or sorted(
+        path for path in folder.glob("*-*-*.json") if path.is_file()
+    )
+    if not paths:
+        raise UserError(f"no metrics in {folder}/; run `make repro` or `dvc repro` first")
+    return [Metrics.read(path) for path in paths]
+
+
+def table(found: list[Metrics]) -> str:
+    """Return the scores as aligned text, one line per cell, translator, weights and metric."""
+    lines = [("cell", "translator", "weights", "metric", "value", "n")]
+    for metrics in found:
+        for translator, variants in sorted(metrics.scores.items()):
+            for variant, scores in sorted(variants.items()):
+                for metric, value in (scores or {}).items():
+                    if value is not None:
+                        lines.append((metrics.cell, translator, variant, metric, f"{value:.4f}", str(metrics.n)))
+    widths = [max(len(line[column]) for line in lines) for column in range(6)]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if column >= 4 else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Run the subcommand."""
+    found = records(arguments.cells)
+    if arguments.json:
+        print(json.dumps({m.cell: {"n": m.n, "scores": m.scores} for m in found}, indent=2, sort_keys=True))
+    else:
+        print(table(found))
+    return 0
