@@ -211,3 +211,11 @@ def test_one_side_of_train_alone_is_an_error(tmp_path):
     (tmp_path / "trainB").mkdir()
     with pytest.raises(UserError, match="the train split has no images"):
         layouts.find(tmp_path, dataset("unaligned"))
+
+
+def test_folders_pair_by_stem_even_where_the_suffix_changes_the_order(tmp_path):
+    for split in ("train", "test"):
+        touch(tmp_path, *(f"{split}/A/{stem}.jpg" for stem in ("a", "a.b")))
+        touch(tmp_path, *(f"{split}/B/{stem}.JPG" for stem in ("a", "a.b")))
+    train = layouts.find(tmp_path, dataset("folders"))["train"]
+    assert names(train.source) == names(train.target) == ["a.b", "a"]

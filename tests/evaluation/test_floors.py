@@ -79,7 +79,9 @@ def test_nearest_neighbour_takes_the_target_of_the_closest_labels(monkeypatch):
     assert (nearest_neighbour(source, target, test) == expected).all()
 
 
-def test_nearest_neighbour_of_equals_is_the_first():
+@pytest.mark.parametrize("at_once", [1 << 24, 16])
+def test_nearest_neighbour_of_equals_is_the_first(monkeypatch, at_once):
+    monkeypatch.setattr(floors, "_COMPARISONS_AT_ONCE", at_once)
     source = np.zeros((3, 4, 4, 1), np.uint8)
     target = np.arange(3, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 4, 1), np.uint8)
     assert (nearest_neighbour(source, target, source[:1]) == 0).all()

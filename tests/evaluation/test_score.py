@@ -113,6 +113,13 @@ def test_one_image_has_no_distribution_on_features():
     assert protocol["l1"]["description"]["ci95"] is None
 
 
+def test_three_images_have_scores_but_no_halves_to_compare():
+    scores, protocol, _ = score_paired_and_distribution(
+        noise(0, 3), noise(1, 3), RGB, evaluate=ON_FEATURES, features=network()
+    )
+    assert scores["fid"] > 0 and "description" not in protocol["fid"]
+
+
 def test_what_cannot_be_scored_is_refused():
     images = noise(0)
     with pytest.raises(ValueError, match="targets or a reference"):

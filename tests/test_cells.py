@@ -1,0 +1,31 @@
+"""The tiny cell that other tests build on is a real one, for both systems."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.cells import train_cell
+
+
+@pytest.mark.parametrize(("system", "paired"), [("pix2pix", True), ("cyclegan", False)])
+def test_tiny_cell_trains_evaluates_and_exports(tmp_path, system, paired):
+    from repix.config.evaluation import Evaluate
+    from repix.config.export import Export
+    from repix.data.store import Prepared
+    from repix.evaluation.evaluate import evaluate
+    from repix.exporting.export import export
+    from repix.training.trained import TrainedModel
+
+    cell = train_cell(tmp_path, system=system, paired=paired)
+    model = TrainedModel(cell.trained)
+    assert model.record.steps == 6
+    assert model.variants == ["last", "best"]
+    metrics = evaluate(model, Prepared.open(cell.prepared), Evaluate(), tmp_path / "translations")
+    for translator in model.record.translators:
+        scores = metrics.scores[translator]["last"]
+        assert (scores["l1"] is not None) == paired
+        assert (tmp_path / "translations" / f"{translator}.png").is_file()
+    if not paired:
+        assert "unpaired" in metrics.protocol["l1"]["reason"]
+    errors = export(model, Prepared.open(cell.prepared), Export(), tmp_path / "exports")
+    assert len(errors) == 2 * len(model.record.translators)
