@@ -374,7 +374,7 @@ def test_damage_anywhere_gives_one_line_or_the_same_files(tmp_path, kind):
 
 @pytest.mark.parametrize("kind", PACKERS)
 def test_memory_does_not_grow_with_the_files(tmp_path, kind):
-    options = {"mode": "w:xz", "preset": 0} if kind == "tar.xz" else None  # preset 6 has a window of 8 MiB
+    options = {"mode": "w:xz", "preset": 2} if kind == "tar.xz" else None  # preset 6 has a window of 8 MiB
     members = [("big", random.Random(0).randbytes(1 << 20) * 8)]
     (tmp_path / "given").write_bytes(tar_bytes(members, **options) if options else PACKERS[kind](members))
     tracemalloc.start()
@@ -384,7 +384,7 @@ def test_memory_does_not_grow_with_the_files(tmp_path, kind):
     finally:
         tracemalloc.stop()
     assert (tmp_path / "out" / "big").stat().st_size == 8 << 20
-    assert peak < 5 << 20
+    assert peak < 7 << 20
 
 
 def test_a_giant_header_is_not_read_into_memory(tmp_path):

@@ -302,10 +302,11 @@ def test_a_server_that_gives_less_than_was_asked_for_is_asked_again(place, serve
     assert server.sent == [150_000, 100_000, 100_000, len(data) - 350_000]
 
 
-def test_a_server_that_answers_another_range_is_not_believed(place, serve, data):
+def test_a_server_that_answers_another_range_is_not_believed(place, serve, data, capsys):
     server = serve(cuts=[150_000], shift=-512)
     place.check(place.fetch(server.url), data)
     assert len(server.asked) == 3 and server.ranges_asked()[2] is None
+    assert "the file changed on the server" in capsys.readouterr().err
 
 
 def test_a_weak_etag_is_no_ground_to_resume_on(place, serve, data):
