@@ -54,6 +54,8 @@ class Server:
     if_range: bool = True
     validator: str | None = "ETag"
     length: int | str | None = "true"
+    most: int = 1 << 40  # bytes of one 206 answer
+    shift: int = 0  # what a 206 answer is off from the place that was asked for
     pause: float = 0.0
     asked: list[dict[str, str]] = field(default_factory=list)
     sent: list[int] = field(default_factory=list)
@@ -90,7 +92,7 @@ class Handler(BaseHTTPRequestHandler):
         if server.ranges and (wanted := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))):
             condition = self.headers.get("If-Range")
             if not server.if_range or condition is None or condition == tag.get(server.validator):
-                start = int(wanted[1])
+                start = int(wanted[1]) + server.shift
         if start and start >= total:
             self.send_response(416)
             self.send_header("Content-Range", f"bytes */{total}")
@@ -100,6 +102,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(206 if start else 200)
         if start:
             self.send_header("Content-Range", f"bytes {start}-{total - 1}/{total}")
+            total = min(total, start + server.most)
         if server.validator:
             self.send_header(server.validator, tag[server.validator])
         if server.length is not None:
@@ -245,6 +248,13 @@ def test_a_body_that_claims_an_encoding_is_stored_as_it_lies_on_the_server(place
     place.check(place.fetch(server.url, sha256=sha256(data)), data, pinned=True)
 
 
+def test_a_redirect_is_followed(place, serve, data):
+    target = serve(path="/elsewhere?id=7")
+    server = serve(statuses=[302], headers={"Location": target.url})
+    place.check(place.fetch(server.url), data)
+    assert len(target.asked) == 1
+
+
 def test_a_previous_out_is_replaced(place, serve, data):
     place.out.mkdir(parents=True)
     (place.out / "old.zip").write_bytes(b"old")
@@ -284,6 +294,31 @@ def test_a_server_without_ranges_that_always_cuts_is_given_up(place, serve, data
     assert "the connection was cut" in message and "150000 bytes came, 3 attempts added nothing" in message
     assert len(server.asked) == 4
     assert place.waits == [1.0, 1.0, 2.0]
+
+
+def test_a_server_that_gives_less_than_was_asked_for_is_asked_again(place, serve, data):
+    server = serve(cuts=[150_000], most=100_000)
+    place.check(place.fetch(server.url), data)
+    assert server.sent == [150_000, 100_000, 100_000, len(data) - 350_000]
+
+
+def test_a_server_that_answers_another_range_is_not_believed(place, serve, data, capsys):
+    server = serve(cuts=[150_000], shift=-512)
+    place.check(place.fetch(server.url), data)
+    assert len(server.asked) == 3 and server.ranges_asked()[2] is None
+    assert "the file changed on the server" in capsys.readouterr().err
+
+
+def test_a_weak_etag_is_no_ground_to_resume_on(place, serve, data):
+    server = serve(cuts=[150_000], validator="Last-Modified", headers={"ETag": 'W/"1"'})
+    place.check(place.fetch(server.url), data)
+    assert server.asked[1]["If-Range"] == "Mon, 01 Jan 2024 00:00:00 GMT"
+
+
+def test_a_changed_length_is_noticed_before_the_digest_is(place, serve, data, capsys):
+    server = serve(bodies=[data + b"longer", data, data], cuts=[150_000], validator=None)
+    place.check(place.fetch(server.url, sha256=sha256(data)), data, pinned=True)
+    assert len(server.asked) == 3 and "the file changed on the server" in capsys.readouterr().err
 
 
 def test_a_file_that_changed_between_attempts_is_not_mixed(place, serve, data):
@@ -350,6 +385,15 @@ def test_a_pinned_part_that_was_complete_is_checked_without_network(place, serve
     asked = len(server.asked)
     place.check(place.fetch(server.url, sha256=sha256(data)), data, pinned=True)
     assert len(server.asked) == asked
+
+
+def test_an_unpinned_part_that_was_complete_is_the_servers_to_confirm(place, serve, data):
+    server = serve(cuts=[150_000, 0])
+    place.refused(server.url, attempts=1, keeps_part=True)
+    (part,) = place.work.glob("*.part")
+    part.write_bytes(data)
+    place.check(place.fetch(server.url), data)
+    assert server.ranges_asked()[2:] == [f"bytes={len(data)}-"] and server.sent[2] == 0
 
 
 def test_without_a_length_a_cut_is_found_by_the_digest(place, serve, data):

@@ -343,7 +343,7 @@ def _tar_members(stream: BinaryIO, meter: _Meter) -> Iterator[_Member]:
         values = everywhere | here
         here = {}
         name = values.get("path") or _tar_name(header)
-        kind = _TAR_KINDS.get(flag, f"entry of unknown type {flag.decode('latin-1')!a}")
+        kind = _TAR_KINDS.get(flag, f"member of unknown type {flag.decode('latin-1')!a}")
         if any(key.startswith("GNU.sparse.") for key in values):
             kind = "sparse file"
         if kind == "file" and flag == b"\0" and name.endswith(b"/"):

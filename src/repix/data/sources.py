@@ -209,7 +209,7 @@ def _file_name(url: str) -> str:
         return f"{_synthetic(url)[0]}.tar.gz"
     path = str(_file_path(url)) if scheme == "file" else unquote(urlsplit(url).path)
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", path.rstrip("/").rpartition("/")[2]).lstrip(".")[-120:]
-    return name if name and name != "archive.json" else "archive"
+    return name if name and name.lower() != "archive.json" else "archive"
 
 
 def _shown(url: str) -> str:
@@ -259,7 +259,8 @@ def _from(url: str, name: str, folder: Path, job: _Job) -> Archive:
 def _deliver(source: Path, name: str, folder: Path, job: _Job) -> Archive:
     """Copy a file into a fresh ``folder`` with its record, checking it on the way."""
     digest, size = hashlib.sha256(), 0
-    with open(source, "rb") as stream, atomic_folder(folder) as temporary:
+    bar = tqdm(total=source.stat().st_size, desc=f"{job.dataset}: check", unit="B", unit_scale=True, disable=None)
+    with bar, open(source, "rb") as stream, atomic_folder(folder) as temporary:
         if reason := refusal(sniff(stream.read(HEAD_BYTES))):
             raise _MirrorError(reason)
         stream.seek(0)
@@ -270,6 +271,7 @@ def _deliver(source: Path, name: str, folder: Path, job: _Job) -> Archive:
                     raise job.too_large(source.stat().st_size)
                 digest.update(chunk)
                 copy.write(chunk)
+                bar.update(len(chunk))
         found = digest.hexdigest()
         if job.sha256 and found != job.sha256:
             raise _DigestError(
@@ -363,6 +365,8 @@ def _transfer(url: str, job: _Job, bar: tqdm) -> bool:
                 raise _CutError("the file changed on the server")
             total = of
         elif response.status_code == 416:
+            if validator and start == total and response.headers.get("Content-Range") == f"bytes */{total}":
+                return True  # killed between the last byte and the check, and the file is still that one
             job.forget()
             raise _CutError("the file changed on the server")
         elif response.status_code == 200:
@@ -399,7 +403,6 @@ def _receive(response: requests.Response, job: _Job, size: int, bar: tqdm, state
                 job.forget()
                 raise _MirrorError(reason) if reason else job.too_large(f"at least {size}")
             part.write(chunk)
-            part.flush()  # what has come is kept, whatever ends this process
             bar.update(len(chunk))
     return size
 
