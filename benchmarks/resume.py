@@ -229,8 +229,16 @@ def main() -> None:
         after = result(root)
         checked = checks(asked.system, root, expected) if asked.checks else []
     equal = all(row["sound"] for row in [*killed, *checked])
-    record = {"system": asked.system, "seed": asked.seed, "steps": STEPS, "kills": asked.kills, "sigterm": asked.sigterm}
-    print(json.dumps(record | {"uninterrupted": expected, "resumed": after, "rows": [*killed, *checked], "equal": equal}))
+    record = {
+        "system": asked.system,
+        "seed": asked.seed,
+        "steps": STEPS,
+        "kills": asked.kills,
+        "sigterm": asked.sigterm,
+    }
+    print(
+        json.dumps(record | {"uninterrupted": expected, "resumed": after, "rows": [*killed, *checked], "equal": equal})
+    )
     sys.exit(0 if equal else 1)
 
 

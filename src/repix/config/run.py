@@ -66,6 +66,14 @@ class Run(Settings):
             raise ValueError(f"seeds are whole numbers from 0 to {SEEDS - 1}")
         return seeds
 
+    @field_validator("datasets", "models", "seeds")
+    @classmethod
+    def _each_once(cls, values: tuple) -> tuple:
+        for value in values:
+            if values.count(value) > 1:
+                raise ValueError(f"{value!r} is given twice")
+        return values
+
     def cells(self) -> list[Cell]:
         """Return the cells of the grid, data set by data set."""
         return [Cell(d, m, s) for d in self.datasets for m in self.models for s in self.seeds]
