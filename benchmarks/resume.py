@@ -27,7 +27,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "src"), str(ROOT)]
 
-from repix import profile, stage
+from repix import profile, stage  # noqa: E402
 
 EPOCHS, PAIRS = 12, 10
 STEPS = EPOCHS * PAIRS
@@ -40,6 +40,8 @@ def work(system: str, root: Path, checkpoints: Path, save_seconds: float) -> Non
     from repix.quiet import import_keras
 
     import_keras()
+    from tests import cells
+
     from repix.config.run import Cell
     from repix.data.store import Prepared
     from repix.evaluation.validation import Validation
@@ -48,7 +50,6 @@ def work(system: str, root: Path, checkpoints: Path, save_seconds: float) -> Non
     from repix.training.checkpoint import Checkpoints
     from repix.training.observer import Observer
     from repix.training.prepare import prepare
-    from tests import cells
 
     class Teller(Observer):
         def step_done(self, step: int) -> None:

@@ -58,7 +58,7 @@ def test_any_order_and_any_process_give_the_same_batch():
 
 
 def test_the_numbers_are_pinned():
-    source, target, draws = sampler().batch(5)
+    source, _, draws = sampler().batch(5)
     assert [place(window) for window in source] == PINNED
     assert draws.dtype == np.float32 and draws.shape == (2, 3)
     np.testing.assert_array_equal(draws[0], np.float32(PINNED_DRAWS))
@@ -124,7 +124,7 @@ def test_the_smaller_side_goes_round_with_new_order_and_crops():
 def test_a_set_smaller_than_a_batch_goes_round():
     batches = sampler(3, batch_size=8)
     assert batches.steps_per_epoch == 1
-    source, target, draws = batches.batch(4)
+    source, _, draws = batches.batch(4)
     assert source.shape == (8, CROP, CROP, 3) and draws.shape == (8, 3)
     assert [sorted(place(w)[0] for w in source[i : i + 3]) for i in (0, 3)] == [[0, 1, 2], [0, 1, 2]]
 
@@ -148,7 +148,7 @@ def test_other_seeds_and_steps_are_other_batches():
     one, other = sampler(seed=1), sampler(seed=2)
     assert any((one.batch(step)[0] != other.batch(step)[0]).any() for step in range(3))
     assert (one.batch(0)[2] != one.batch(1)[2]).any() and (one.batch(0)[2] != other.batch(0)[2]).any()
-    assert 0 <= one.batch(0)[2].min() and one.batch(0)[2].max() < 1
+    assert one.batch(0)[2].min() >= 0 and one.batch(0)[2].max() < 1
 
 
 def test_a_crop_larger_than_the_images_is_refused():

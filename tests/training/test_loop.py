@@ -129,7 +129,7 @@ def test_a_broken_loss_stops_with_what_where_when(tmp_path, value):
     assert f"loss g_l1 is {value} at step 6 (epoch 2)" in said and "step-000000004.npz" in said and "\n" not in said
     assert caught.value.exit_code == 1 and witness.heard[-1] == ("failed", "DivergedError")
     assert kept(tmp_path) == [4]
-    (history, _), mended, witness = play(tmp_path)
+    _, mended, witness = play(tmp_path)
     assert witness.heard[0] == ("started", 4) and mended.weight == 12
 
 
