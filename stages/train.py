@@ -53,11 +53,12 @@ def main(cell: Cell) -> None:
     observer = Observers([ProgressBar(), board, mlflow_run.MLflowObserver(run)])
     validation = Validation(prepared, game.translators, observer)
 
+    checkpoints = Checkpoints(stage.WORK / "checkpoints", record.run_key)
     history, best = train(
         game.step,
         game.sampler,
         recipe,
-        checkpoints=Checkpoints(stage.WORK / "checkpoints", record.run_key),
+        checkpoints=checkpoints,
         observer=observer,
         validate=validation.score if validation.possible else None,
         picture=validation.picture,
@@ -70,6 +71,8 @@ def main(cell: Cell) -> None:
     trained.write(out, description, game.step.state(), best)
     write_losses(losses, history.epochs)
     record.write(out, losses)
+    # Not kept: `dvc repro --force` shall train again and not find a finished state.
+    checkpoints.clear()
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +24,35 @@ def _sync_directory(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _is_gone(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:  # it is there, and somebody else's
+        return False
+    return process == os.getpid()  # a number given anew: the caller has nothing under way yet
+
+
+def clear_leftovers(folder: str | Path, name: str | None = None) -> None:
+    """Remove the temporary files and folders that killed processes left in ``folder``.
+
+    To be called before anything is written there: a finished write leaves none, and those
+    of other running processes are not touched.
+
+    Args:
+        folder: where :func:`atomic_path` or :func:`atomic_folder` writes.
+        name: only those of this file (without its suffix) or folder.
+    """
+    for path in Path(folder).glob(".*.tmp*"):
+        match = re.fullmatch(r"\.(.+)\.(\d+)\.tmp(\.[^.]+)?", path.name)
+        if match and name in (None, match[1]) and _is_gone(int(match[2])):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -51,12 +80,14 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     """Yield a temporary folder beside ``path``; on success it takes the place of ``path``.
 
     Use it for a stage's out: a stage that fails or is killed leaves no folder that looks
-    finished. A previous folder at ``path`` is replaced.
+    finished, and what a killed one left is removed by the next. A previous folder at
+    ``path`` is replaced.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
-    temporary.chmod(0o755)  # mkdtemp's 0o700 would otherwise end up on the out
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    clear_leftovers(path.parent, path.name)
+    temporary.mkdir()
     try:
         yield temporary
         if path.exists():

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from repix.errors import UserError
 
 _ENTERED = "REPIX_PROFILE"
+_AGAIN = "REPIX_STARTED_AGAIN"
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,10 @@ class Profile:
 
     def resolved_threads(self) -> int:
         """Return the thread count that this process will use."""
-        return self.threads or len(os.sched_getaffinity(0))
+        if self.threads:
+            return self.threads
+        # Not everywhere can a process ask which cores are its own (macOS).
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
     def record(self) -> dict:
         """Return the profile as it goes into lineage: all of it, threads resolved."""
@@ -64,6 +68,10 @@ class Profile:
             "TF_ENABLE_ONEDNN_OPTS": "1" if self.onednn else "0",
             "ONEDNN_MAX_CPU_ISA": self.isa,
             "TF_DETERMINISTIC_OPS": "1",
+            # A user's own switches would move bits that the record says nothing of.
+            "TF_XLA_FLAGS": None,
+            "XLA_FLAGS": None,
+            "NPY_ENABLE_CPU_FEATURES": None,
             "TF_NUM_INTRAOP_THREADS": threads,
             "TF_NUM_INTEROP_THREADS": "1",
             "OMP_NUM_THREADS": threads,
@@ -135,15 +143,21 @@ def enter(name: str) -> Profile:
 
     Raises:
         UserError: there is no profile of that name.
-        RuntimeError: NumPy or TensorFlow was imported first, so that it is too late.
+        RuntimeError: NumPy or TensorFlow was imported first, so that it is too late; or the
+            environment still differs in the process that was started again.
     """
     profile = find(name)
     wanted = profile.environment()
-    if any(os.environ.get(key) != value for key, value in wanted.items()):
+    odd = sorted(key for key, value in wanted.items() if os.environ.get(key) != value)
+    again = os.environ.pop(_AGAIN, None)
+    if odd:
+        if again == str(os.getpid()):  # exec keeps the process number
+            raise RuntimeError(f"something sets {', '.join(odd)} whenever Python starts: remove it")
         late = {"numpy", "tensorflow", "keras", "torch"} & sys.modules.keys()
         if late:
             raise RuntimeError(f"profile.enter must come before the import of {', '.join(sorted(late))}")
         apply(name)
+        os.environ[_AGAIN] = str(os.getpid())
         sys.stdout.flush()
         sys.stderr.flush()
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,7 @@ from repix import profile
 from repix.config import reader
 from repix.config.run import Cell, Run
 from repix.errors import UserError
-from repix.files import digest_tree
+from repix.files import clear_leftovers, digest_tree
 from repix.quiet import import_keras
 from repix.tracking import lineage
 
@@ -39,21 +42,52 @@ def run(main: Callable[..., None], doc: str, *names: str, profiled: bool = True)
     """
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in names:
-        parser.add_argument(name, type=int if name == "seed" else str)
+        parser.add_argument(name)
     given = vars(parser.parse_args())
     guard(lambda: _enter_and_call(main, given, profiled))
 
 
+# What a full, limited or read-only disk says: no defect of ours, and nothing that a traceback would explain.
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+
+
+class _TerminatedError(KeyboardInterrupt):
+    """SIGTERM came: like Ctrl-C it unwinds, so that half-written files are removed."""
+
+
+def _terminate(number, frame):
+    raise _TerminatedError
+
+
 def guard(function: Callable[[], Any]) -> None:
-    """Call ``function``; a user's mistake becomes one line on standard error and an exit code."""
+    """Call ``function``; what a user can mend becomes one line on standard error and an exit code.
+
+    Exit codes: that of the :class:`UserError` (1 unless it says otherwise), 1 for a full
+    disk, 130 for Ctrl-C and 143 for SIGTERM. Anything else keeps its traceback.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, _terminate) if main else None
     try:
         function()
     except UserError as error:
-        print(f"repix: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("repix: interrupted; run the same command to go on", file=sys.stderr)
-        sys.exit(130)
+        _end(str(error), error.exit_code)
+    except KeyboardInterrupt as error:
+        terminated = isinstance(error, _TerminatedError)
+        what = "stopped by SIGTERM" if terminated else "interrupted"
+        _end(f"{what}; run the same command to go on", 128 + (signal.SIGTERM if terminated else signal.SIGINT))
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        _end(f"{where}{error.strerror}; make room and run the same command, what was finished is kept", 1)
+    finally:
+        if main:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
+
+
+def _end(message: str, code: int) -> None:
+    print(f"repix: {message}", file=sys.stderr)
+    sys.exit(code)
 
 
 def _enter_and_call(main: Callable[..., None], given: Mapping[str, Any], profiled: bool) -> None:
@@ -67,8 +101,12 @@ def _enter_and_call(main: Callable[..., None], given: Mapping[str, Any], profile
     else:
         profile.leave()
     if "model" in given:
+        cell = Cell.parse(**given)
+        # A wrong name is said at once, not after seconds of imports.
+        for key in (f"datasets.{cell.dataset}", f"models.{cell.model}"):
+            reader.section(key)
         import_keras()
-        main(Cell(**given))
+        main(cell)
     else:
         main(*given.values())
 
@@ -81,11 +119,19 @@ class Record:
         item: the cell's or data set's name; empty for a stage without a matrix.
         params: the typed settings that the stage read, by their keys in params.yaml.
         inputs: the files and folders that the stage reads.
+
+    Raises:
+        UserError: an input is not there.
     """
 
     def __init__(self, stage: str, item: str, params: Mapping[str, Any], inputs: list[Path]):
         root = Path(__file__).resolve().parents[2]
         current = profile.entered()
+        for path in inputs:
+            if not path.exists():
+                raise UserError(f"{path.as_posix()}: not there; `dvc repro` makes it, or `dvc pull` fetches it")
+        for folder in (LINEAGE / stage, PLOTS / item, METRICS):
+            clear_leftovers(folder)
         self.path = LINEAGE / stage / f"{item or stage}.json"
         self.declared = lineage.declare(
             stage=stage,

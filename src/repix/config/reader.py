@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from repix.errors import UserError
 
@@ -17,7 +17,17 @@ FILE = "params.yaml"
 class Settings(BaseModel):
     """Base of every typed group of parameters: frozen, unknown keys refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+    # Not strict: YAML reads 2e-4 as text. Infinity and NaN have no place in a digest of parameters.
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        # Lax reading takes true for 1.
+        asked = cls.model_fields[info.field_name].annotation
+        if asked is not bool and any(isinstance(one, bool) for one in (value if isinstance(value, list) else [value])):
+            raise ValueError("true and false have no meaning here")
+        return value
 
 
 S = TypeVar("S", bound=Settings)
@@ -28,11 +38,14 @@ class _UniqueKeys(yaml.CSafeLoader if hasattr(yaml, "CSafeLoader") else yaml.Saf
 
     def construct_mapping(self, node, deep=False):
         seen = set()
-        for key_node, _ in node.value:
+        for key_node, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            # Only plain keys can be compared; YAML itself refuses the others, and `<<` is no key.
+            if not isinstance(key_node, yaml.ScalarNode) or key_node.tag.endswith(":merge"):
+                continue
             key = self.construct_object(key_node, deep=True)
             if key in seen:
-                line = key_node.start_mark.line + 1
-                raise UserError(f"{FILE}:{line}: the key {key!r} is given twice; delete one of the two")
+                problem = f"the key {key!r} is given twice; delete one of the two"
+                raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep=deep)
 
@@ -47,19 +60,24 @@ def load(path: str | Path = FILE) -> dict[str, Any]:
     """Return the whole parameter file as plain dicts and lists.
 
     Raises:
-        UserError: the file is missing, is not YAML, or gives a key twice.
+        UserError: the file is missing, unreadable, is not YAML, or gives a key twice.
     """
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; run from the root of the repository") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     try:
         tree = yaml.load(text, Loader=_UniqueKeys)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date of no calendar is a ValueError
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
-        raise UserError(f"{path}{line}: not valid YAML: {getattr(error, 'problem', error)}") from None
+        problem = " ".join(str(getattr(error, "problem", None) or error).split())
+        raise UserError(f"{path}{line}: not valid YAML: {problem}") from None
     if not isinstance(tree, dict):
         raise UserError(f"{path}: expected a mapping with the keys run, datasets, models, ...")
     return tree
@@ -84,19 +102,33 @@ def section(key: str, path: str | Path = FILE) -> Any:
     return value
 
 
-def _explain(error: dict, model: type[BaseModel], key: str) -> str:
-    """Turn one pydantic error into ``key.path: what was given, what is allowed``."""
-    place = [part for part in error["loc"] if not (isinstance(part, str) and part.startswith("function-"))]
+def _place(error: dict, model: type[BaseModel]) -> tuple[list[str | int], type[BaseModel]]:
+    """Return the keys that lead to an error, and the settings that the last of them belongs to.
+
+    pydantic adds parts that are no keys: which type of a union, which validator.
+    """
+    place: list[str | int] = []
+    owner: type[BaseModel] | None = model
+    innermost = model
+    for part in error["loc"]:
+        if owner is not None:
+            place.append(part)
+            innermost = owner
+            annotation = getattr(owner.model_fields.get(str(part)), "annotation", None)
+            owner = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+        elif isinstance(part, int):
+            place.append(part)
+    return place, innermost
+
+
+def _explain(errors: list[dict], model: type[BaseModel], key: str) -> str:
+    """Turn the pydantic errors of one place into ``key.path: what was given, what is allowed``."""
+    error = errors[0]
+    place, owner = _place(error, model)
     path = ".".join([key, *map(str, place)])
-    given = error.get("input")
+    given = repr(error.get("input"))
+    given = given if len(given) <= 80 else f"{given[:76]} ..."
     if error["type"] == "extra_forbidden":
-        owner = model
-        for part in place[:-1]:
-            field = owner.model_fields.get(str(part))
-            annotation = getattr(field, "annotation", None)
-            if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-                break
-            owner = annotation
         names = list(owner.model_fields)
         return f"{path}: unknown key{nearest(place[-1], names)}; known keys: {', '.join(names)}"
     if error["type"] == "missing":
@@ -104,9 +136,15 @@ def _explain(error: dict, model: type[BaseModel], key: str) -> str:
     if error["type"] == "literal_error":
         allowed = error["ctx"]["expected"]
         names = [name.strip(" '") for name in allowed.replace(" or ", ",").split(",")]
-        return f"{path}: {given!r} is not one of {allowed}{nearest(given, names)}"
-    message = error["msg"].removeprefix("Value error, ")
-    return f"{path}: {given!r}: {message[0].lower()}{message[1:]}"
+        return f"{path}: {given} is not one of {allowed}{nearest(error['input'], names)}"
+    messages = dict.fromkeys(_PLAIN.get(one["type"], one["msg"].removeprefix("Value error, ")) for one in errors)
+    message = ", or ".join(f"{text[0].lower()}{text[1:]}" for text in messages)
+    message = message.replace("tuple should", "list should").replace(" after validation", "")
+    # What two keys have to do with each other is told of the whole group, which need not be repeated.
+    return f"{path}: {message}" if isinstance(error.get("input"), dict) else f"{path}: {given}: {message}"
+
+
+_PLAIN = {"tuple_type": "input should be a list", "model_type": "input should be a mapping of its keys"}
 
 
 def parse(value: Any, model: type[S], key: str, path: str | Path = FILE) -> S:
@@ -120,9 +158,11 @@ def parse(value: Any, model: type[S], key: str, path: str | Path = FILE) -> S:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        problems = error.errors(include_url=False)
+        problems: dict[tuple, list[dict]] = {}
+        for problem in error.errors(include_url=False):
+            problems.setdefault(tuple(_place(problem, model)[0]), []).append(problem)
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise UserError(f"{path}: {_explain(problems[0], model, key)}{more}") from None
+        raise UserError(f"{path}: {_explain(next(iter(problems.values())), model, key)}{more}") from None
 
 
 def read(key: str, model: type[S], path: str | Path = FILE) -> S:

@@ -9,7 +9,9 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from repix.config.reader import Settings
+from repix.errors import UserError
 
+SEEDS = 2**31
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*\Z")
 
 
@@ -20,6 +22,20 @@ class Cell:
     dataset: str
     model: str
     seed: int
+
+    @classmethod
+    def parse(cls, dataset: str, model: str, seed: str) -> Cell:
+        """Return the cell that three command-line arguments name.
+
+        Raises:
+            UserError: a name with other characters than it may have, or a seed that is none.
+        """
+        for name in (dataset, model):
+            if not NAME.match(name):
+                raise UserError(f"{name!r} is not a name: names are letters, digits and underscores")
+        if not re.fullmatch(r"[0-9]{1,10}", seed) or int(seed) >= SEEDS:
+            raise UserError(f"{seed!r} is not a seed: seeds are whole numbers from 0 to {SEEDS - 1}")
+        return cls(dataset, model, int(seed))
 
     @property
     def name(self) -> str:
@@ -54,9 +70,17 @@ class Run(Settings):
     @field_validator("seeds")
     @classmethod
     def _counting_seeds(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
-        if any(not 0 <= seed < 2**31 for seed in seeds):
-            raise ValueError("seeds are whole numbers from 0 to 2147483647")
+        if any(not 0 <= seed < SEEDS for seed in seeds):
+            raise ValueError(f"seeds are whole numbers from 0 to {SEEDS - 1}")
         return seeds
+
+    @field_validator("datasets", "models", "seeds")
+    @classmethod
+    def _each_once(cls, values: tuple) -> tuple:
+        for value in values:
+            if values.count(value) > 1:
+                raise ValueError(f"{value!r} is given twice")
+        return values
 
     def cells(self) -> list[Cell]:
         """Return the cells of the grid, data set by data set."""

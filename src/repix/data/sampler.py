@@ -10,6 +10,7 @@ from functools import lru_cache
 import numpy as np
 
 from repix import seeds
+from repix.errors import UserError
 
 
 class Sampler:
@@ -27,7 +28,7 @@ class Sampler:
         draws: uniform numbers that come with each example, for the step's own use.
 
     Raises:
-        ValueError: the crop is larger than the images.
+        UserError: the crop is larger than the images.
     """
 
     def __init__(
@@ -45,18 +46,21 @@ class Sampler:
     ):
         for array in (source, target):
             if array.shape[1] < crop_size[0] or array.shape[2] < crop_size[1]:
-                raise ValueError(f"cannot crop {crop_size} from images of {array.shape[1:3]}")
+                raise UserError(
+                    f"cannot crop {crop_size[0]}x{crop_size[1]} from images of {array.shape[1]}x{array.shape[2]}; "
+                    f"lower the data set's crop_size"
+                )
         self.source, self.target = source, target
         self.seed, self.batch_size, self.crop_size = seed, batch_size, crop_size
         self.flip, self.paired, self.replacement, self.draws = flip, paired, replacement, draws
         self.examples = max(len(source), len(target))
         self.steps_per_epoch = max(1, self.examples // batch_size)
-        # One epoch's table is 32 bytes an example; the next epoch replaces it.
+        # One epoch's table is 40 bytes an example; the next epoch replaces it.
         self._table = lru_cache(maxsize=4)(self._make_table)
 
-    def _make_table(self, epoch: int, side: str, n: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return (order of examples, per example the crop's top, left and the flip)."""
-        raw = seeds.integers((n, 4), "batch", self.seed, epoch, side)
+    def _make_table(self, epoch: int, turn: int, side: str, n: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return (order of examples, per place the crop's top, left and the flip)."""
+        raw = seeds.integers((n, 4), "batch", self.seed, epoch, side, *([turn] if turn else []))
         order = (
             (raw[:, 0] % np.uint64(n)).astype(np.int64) if self.replacement else np.argsort(raw[:, 0], kind="stable")
         )
@@ -65,10 +69,13 @@ class Sampler:
     def _rows(self, step: int, side: str, n: int) -> list[tuple[int, np.ndarray]]:
         """Return (example, its draws) for each place of a batch."""
         epoch, place = divmod(step, self.steps_per_epoch)
-        order, draws = self._table(epoch, side, n)
-        first = place * self.batch_size
-        # The smaller side of an unpaired set, or a set smaller than a batch, goes round.
-        return [(int(order[i % n]), draws[i % n]) for i in range(first, first + self.batch_size)]
+        rows = []
+        for i in range(place * self.batch_size, (place + 1) * self.batch_size):
+            # The smaller side of an unpaired set, or a set smaller than a batch, goes round:
+            # each turn has an order, crops and flips of its own.
+            order, draws = self._table(epoch, i // n, side, n)
+            rows.append((int(order[i % n]), draws[i % n]))
+        return rows
 
     def _cut(self, array: np.ndarray, rows: list[tuple[int, np.ndarray]]) -> np.ndarray:
         height, width = self.crop_size
@@ -77,7 +84,12 @@ class Sampler:
             top = int(draw[0] % np.uint64(array.shape[1] - height + 1))
             left = int(draw[1] % np.uint64(array.shape[2] - width + 1))
             window = array[example, top : top + height, left : left + width]
-            batch[place] = window[:, ::-1] if self.flip and draw[2] >> np.uint64(63) else window
+            if self.flip and draw[2] >> np.uint64(63):
+                # Channel by channel takes a third of the time: NumPy has no fast copy of mirrored pixels.
+                for channel in range(array.shape[3]):
+                    batch[place, ..., channel] = window[:, ::-1, channel]
+            else:
+                batch[place] = window
         return batch
 
     def batch(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -18,6 +18,9 @@ def step_module() -> ModuleType:
     Raises:
         UserError: there is no step file for this backend.
     """
+    # A user's keras.json may say otherwise; our networks would then be others, or not build.
+    keras.config.set_floatx("float32")
+    keras.config.set_image_data_format("channels_last")
     backend = keras.backend.backend()
     if backend not in BACKENDS:
         raise UserError(f"no training step for the Keras backend {backend!r}; there are {', '.join(BACKENDS)}")

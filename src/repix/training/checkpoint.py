@@ -1,25 +1,28 @@
 """Checkpoints: complete, atomic, checked on load, and never somebody else's.
 
 A checkpoint is one ``.npz`` in a folder that carries the run key of what produced it. It
-holds all arrays that move and a JSON header with the step, the rows of the loss table so
-far and the canonical digest of the arrays. The last two are kept.
+holds all arrays that move, a JSON header with the step and the rows of the loss table so
+far, and the canonical digest of all of these. The last two are kept. It needs no version
+number: the run key covers the code that reads and writes it.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import sys
-import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from repix.files import atomic_path, digest_arrays
+from repix.errors import UserError
+from repix.files import atomic_path, clear_leftovers, digest_arrays
 
 KEEP = 2
-_HEADER = "__header__"
+_HEADER, _DIGEST = "__header__", "__digest__"
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
     """Read what :func:`save_arrays` wrote.
 
     Raises:
-        OSError, ValueError, zipfile.BadZipFile: it is missing or damaged.
+        OSError: it is missing. A damaged one raises whatever NumPy or zipfile stumbles over.
     """
     with np.load(path, allow_pickle=False) as archive:
         return {name: archive[name] for name in archive.files}
@@ -66,38 +69,66 @@ class Checkpoints:
         """Write a checkpoint, then drop all but the last two.
 
         Raises:
-            OSError: the disk is full or not writable; earlier checkpoints are untouched.
+            UserError: the disk is full or not writable; earlier checkpoints are untouched.
         """
-        header = {
-            "run_key": self.run_key,
-            "step": checkpoint.step,
-            "digest": digest_arrays(checkpoint.arrays),
-            "extra": checkpoint.extra,
-        }
-        text = np.frombuffer(json.dumps(header, allow_nan=False).encode(), np.uint8)
+        header = {"run_key": self.run_key, "step": checkpoint.step, "extra": checkpoint.extra}
+        arrays = checkpoint.arrays | {_HEADER: _bytes(json.dumps(header, allow_nan=False))}
         path = self.folder / f"step-{checkpoint.step:09d}.npz"
-        save_arrays(path, checkpoint.arrays | {_HEADER: text})
-        for old in sorted(self.folder.glob("step-*.npz"))[:-KEEP]:
-            old.unlink()
+        try:
+            save_arrays(path, arrays | {_DIGEST: _bytes(digest_arrays(arrays))})
+        except OSError as error:
+            raise UserError(
+                f"{path}: cannot be saved ({error.strerror or error}); earlier checkpoints are kept: "
+                f"make room and run the same command to go on"
+            ) from None
+        found = sorted(self.folder.glob("step-*.npz"))
+        # Those of later steps were refused when this run began: they must not push out sound ones.
+        keep = [other for other in found if other.name <= path.name][-KEEP:]
+        for other in found:
+            if other not in keep:
+                other.unlink()
         return path
+
+    def clear(self) -> None:
+        """Remove all checkpoints of this run key: what they led to is written."""
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _load(self, path: Path) -> Checkpoint:
         arrays = load_arrays(path)
+        digest = arrays.pop(_DIGEST).tobytes().decode()
+        if digest != digest_arrays(arrays):
+            raise ValueError("its digest does not fit its contents")
         header = json.loads(arrays.pop(_HEADER).tobytes())
         if header["run_key"] != self.run_key:
             raise ValueError(f"it belongs to run {header['run_key'][:12]}")
-        if header["digest"] != digest_arrays(arrays):
-            raise ValueError("its digest does not fit its contents")
         return Checkpoint(header["step"], arrays, header["extra"])
 
-    def latest(self) -> Checkpoint | None:
-        """Return the newest sound checkpoint, or None.
+    def resume(self, take_up: Callable[[Checkpoint], None] = lambda checkpoint: None) -> Checkpoint | None:
+        """Return the newest sound checkpoint, or None; what a killed write left is removed.
 
-        A damaged or foreign one is named on standard error and the previous one is used.
+        One that is damaged, foreign or refused by ``take_up`` is named on standard error
+        and the one before is used.
+
+        Args:
+            take_up: puts a checkpoint in force, or raises before it has changed anything.
         """
+        clear_leftovers(self.folder)
+        refused = 0
         for path in sorted(self.folder.glob("step-*.npz"), reverse=True):
             try:
-                return self._load(path)
-            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-                print(f"repix: checkpoint {path.name} refused: {error}; trying the one before", file=sys.stderr)
+                checkpoint = self._load(path)
+                take_up(checkpoint)
+            except Exception as error:  # a damaged file can make its readers raise anything
+                said = " ".join(str(error).split()) or type(error).__name__
+                print(f"repix: checkpoint {path} refused: {said}; trying the one before", file=sys.stderr)
+                refused += 1
+                continue
+            print(f"repix: going on after step {checkpoint.step}, from {path.name}", file=sys.stderr)
+            return checkpoint
+        if refused:
+            print("repix: no sound checkpoint is left; training starts from its first step", file=sys.stderr)
         return None
+
+
+def _bytes(text: str) -> np.ndarray:
+    return np.frombuffer(text.encode(), np.uint8)

@@ -6,8 +6,10 @@ It knows no system, no backend and no tracker: see :class:`repix.models.system.S
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
+import time
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +23,7 @@ from repix.training.checkpoint import Checkpoint, Checkpoints
 from repix.training.observer import Observer
 
 FETCH_EVERY = 25  # steps between two looks at the losses: a look waits for the device
+SAVE_SECONDS = 600.0  # longest time between checkpoints: an epoch of a large set takes hours
 
 
 class DivergedError(UserError):
@@ -28,9 +31,11 @@ class DivergedError(UserError):
 
 
 class StoppedError(UserError, KeyboardInterrupt):
-    """The user or the system asked to stop; a checkpoint was written."""
+    """A signal asked to stop; a checkpoint was written. Exit code 130 for SIGINT, 143 for SIGTERM."""
 
-    exit_code = 130
+    def __init__(self, message: str, number: int):
+        super().__init__(message)
+        self.exit_code = 128 + number
 
 
 @dataclass
@@ -41,11 +46,13 @@ class History:
         epochs: one row per epoch: ``epoch``, ``step``, ``learning_rate`` and mean losses.
         best: epoch, step and score of the best validation so far, or None.
         sums: losses summed over the current epoch, float64.
+        counts: how many values each of these sums holds.
     """
 
     epochs: list[dict[str, float]] = field(default_factory=list)
     best: dict[str, float] | None = None
     sums: dict[str, float] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
 
 
 @contextmanager
@@ -69,7 +76,7 @@ def _stop_requests():
         yield lambda: asked[0] if asked else None
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def train(
@@ -88,7 +95,8 @@ def train(
 
     Args:
         step: the backend's step: ``step(number, source, target, draws, rate) -> losses``,
-            with ``losses`` (names), ``state()`` and ``restore(state)``.
+            with ``losses`` (names of what the last call returned), ``state()`` and
+            ``restore(state)``.
         sampler: batches as a function of the step's number.
         recipe: epochs, schedule, and how often to validate, show and save.
         checkpoints: where states of this run key are kept.
@@ -103,20 +111,26 @@ def train(
         The history, and the arrays kept at the best validation (empty without one).
 
     Raises:
-        DivergedError: a loss or weight became NaN or infinite; the last checkpoint is sound.
+        DivergedError: a loss, score or weight became NaN or infinite; the last checkpoint is sound.
         StoppedError: SIGTERM or Ctrl-C; a checkpoint was written, the next run goes on.
+        UserError: a checkpoint cannot be written; the earlier ones are kept.
     """
     per_epoch = sampler.steps_per_epoch
     total = recipe.epochs * per_epoch
     history, best, first = History(), {}, 0
 
-    resumed = checkpoints.latest()
-    if resumed is not None:
-        best = {name[5:]: array for name, array in resumed.arrays.items() if name.startswith("best/")}
+    def take_up(resumed: Checkpoint) -> None:
+        nonlocal history, best, first
+        seen = History(**resumed.extra)
         step.restore({name: array for name, array in resumed.arrays.items() if not name.startswith("best/")})
-        history, first = History(**resumed.extra), resumed.step
+        best = {name[5:]: array for name, array in resumed.arrays.items() if name.startswith("best/")}
+        history, first = seen, resumed.step
+
+    checkpoints.resume(take_up)
+    saved = time.monotonic()
 
     def save(number: int) -> None:
+        nonlocal saved
         arrays = step.state()
         # A finite loss can still leave a weight that is not: never let it replace a sound state.
         broken = [name for name, array in arrays.items() if not np.isfinite(array).all()]
@@ -124,20 +138,18 @@ def train(
             raise DivergedError(_advice(f"{broken[0]} is not finite", number - 1, per_epoch, checkpoints))
         arrays |= {f"best/{name}": array for name, array in best.items()}
         checkpoints.save(Checkpoint(number, arrays, vars(history)))
+        saved = time.monotonic()
 
-    pending: list[tuple[int, object]] = []
+    pending: list[tuple[int, list[str], object]] = []
 
     def fetch() -> None:
         """Bring the pending losses to the host, look for NaN, and add them up in order."""
-        for number, values in pending:
-            values = np.asarray(values, np.float32)
-            if not np.isfinite(values).all():
-                name = step.losses[int(np.argmin(np.isfinite(values)))]
-                raise DivergedError(
-                    _advice(f"loss {name} is {values[step.losses.index(name)]}", number, per_epoch, checkpoints)
-                )
-            for name, value in zip(step.losses, values, strict=True):
-                history.sums[name] = history.sums.get(name, 0.0) + float(value)
+        for number, names, values in pending:
+            for name, value in zip(names, np.asarray(values, np.float32).tolist(), strict=True):
+                if not math.isfinite(value):
+                    raise DivergedError(_advice(f"loss {name} is {value}", number, per_epoch, checkpoints))
+                history.sums[name] = history.sums.get(name, 0.0) + value
+                history.counts[name] = history.counts.get(name, 0) + 1
         pending.clear()
 
     observer.started(
@@ -155,20 +167,26 @@ def train(
             for number in range(first, total):
                 epoch, place = divmod(number, per_epoch)
                 rate = recipe.learning_rate(epoch)
-                pending.append((number, step(number, *sampler.batch(number), rate)))
+                values = step(number, *sampler.batch(number), rate)
+                pending.append((number, step.losses, values))
                 observer.step_done(number + 1)
 
                 last_of_epoch = place == per_epoch - 1
+                end = number + 1 == total
                 if len(pending) >= FETCH_EVERY or last_of_epoch:
                     fetch()
                 if last_of_epoch:
-                    means = {name: value / per_epoch for name, value in sorted(history.sums.items())}
+                    means = {name: value / history.counts[name] for name, value in sorted(history.sums.items())}
                     history.sums.clear()
+                    history.counts.clear()
                     row = {"epoch": epoch + 1, "step": number + 1, "learning_rate": rate, **means}
                     history.epochs.append(row)
-                    end = epoch + 1 == recipe.epochs
                     if validate is not None and ((epoch + 1) % recipe.validate_every == 0 or end):
                         scores = validate()
+                        for name, value in scores.items():
+                            if not math.isfinite(value):
+                                what = f"validation score {name} is {value}"
+                                raise DivergedError(_advice(what, number, per_epoch, checkpoints))
                         row |= {f"val_{name}": value for name, value in scores.items()}
                         observer.validated(epoch + 1, number + 1, scores)
                         if history.best is None or scores["score"] > history.best["score"]:
@@ -177,14 +195,16 @@ def train(
                     observer.epoch_ended(epoch + 1, number + 1, {"learning_rate": rate, **means})
                     if picture is not None and ((epoch + 1) % recipe.picture_every == 0 or end):
                         picture(number + 1)
-                    if (epoch + 1) % recipe.checkpoint_every == 0 or end:
-                        save(number + 1)
-                if stop():
+                asked = stop()
+                due = last_of_epoch and ((epoch + 1) % recipe.checkpoint_every == 0 or end)
+                if due or asked or time.monotonic() - saved >= SAVE_SECONDS:
                     fetch()
                     save(number + 1)
+                if asked:
                     raise StoppedError(
-                        f"stopped by {signal.Signals(stop()).name} after step {number + 1} of {total}; "
-                        f"the state is saved, run the same command to go on"
+                        f"stopped by {signal.Signals(asked).name} after step {number + 1} of {total}; "
+                        f"the state is saved, run the same command to go on",
+                        asked,
                     )
         observer.finished(total)
     except BaseException as error:

@@ -61,7 +61,7 @@ class Step:
         seed: the cell's seed, from which dropout masks follow.
 
     Attributes:
-        losses: names of the returned losses; known after the first call.
+        losses: names of what the last call returned; phases of a game may differ in them.
     """
 
     def __init__(
@@ -92,6 +92,7 @@ class Step:
                 for slot in ("m", "v"):
                     slots[f"adam/{player}/{slot}/{name}"] = tf.Variable(tf.zeros(variable.shape))
             self._slots[player] = slots
+        self._phase_losses: list[list[str]] = [[] for _ in system.moves]
         self._functions = [self._compile(phase) for phase in range(len(system.moves))]
 
     @staticmethod
@@ -154,8 +155,8 @@ class Step:
             results |= parts
             for move in after:
                 self._move(move, batch, played, rate, results)
-            self.losses = sorted(results)
-            return tf.stack([tf.cast(results[name], tf.float32) for name in self.losses])
+            self._phase_losses[phase] = names = sorted(results)  # known once the function is traced
+            return tf.stack([tf.cast(results[name], tf.float32) for name in names])
 
         return compile_function(function)
 
@@ -180,14 +181,16 @@ class Step:
         Returns:
             A tensor with the losses, in the order of :attr:`losses`.
         """
-        function = self._functions[step % len(self._functions)]
-        return function(
+        phase = step % len(self._functions)
+        values = self._functions[phase](
             tf.constant(source),
             tf.constant(target),
             tf.constant(draws, tf.float32),
             tf.constant(step, tf.int64),
             tf.constant(rate, tf.float32),
         )
+        self.losses = self._phase_losses[phase]
+        return values
 
     def _named(self) -> dict:
         named: dict = {}
@@ -207,13 +210,16 @@ class Step:
         """Set everything that moves to what :meth:`state` returned.
 
         Raises:
-            ValueError: names or shapes are not those of this system.
+            ValueError: names, dtypes or shapes are not those of this system; nothing was set.
         """
         named = self._named()
         if named.keys() != state.keys():
             odd = sorted(named.keys() ^ state.keys())
             raise ValueError(f"the state is another system's: {len(odd)} names differ, first {odd[0]}")
         for name, value in named.items():
-            if tuple(value.shape) != state[name].shape:
-                raise ValueError(f"the state is another system's: {name} is {state[name].shape}, not {value.shape}")
+            found = f"{state[name].dtype} {state[name].shape}"
+            wanted = f"{keras.backend.standardize_dtype(value.dtype)} {tuple(value.shape)}"
+            if found != wanted:
+                raise ValueError(f"the state is another system's: {name} is {found}, not {wanted}")
+        for name, value in named.items():
             value.assign(state[name])

@@ -126,7 +126,11 @@ class TrainedModel:
         expected = self.record.networks if variant == "last" else self.record.best["networks"]
         for network in sorted(set(self.record.translators.values())):
             path = self.folder / variant / f"{network}.npz"
-            arrays = load_arrays(path)
+            try:
+                arrays = load_arrays(path)
+            except Exception as error:  # a damaged file can make its readers raise anything
+                said = " ".join(str(error).split()) or type(error).__name__
+                raise UserError(f"{path}: cannot be read ({said}); run `dvc checkout` or `dvc repro`") from None
             if digest_arrays(arrays) != expected[network]:
                 raise UserError(f"{path}: not the weights of trained.json; run `dvc checkout` or `dvc repro`")
             for name, variable in weights(network, self.system.networks[network]).items():

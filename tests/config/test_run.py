@@ -1,0 +1,63 @@
+"""The grid, its cells, and the names that cells may have."""
+
+from __future__ import annotations
+
+import pytest
+
+from repix.config.reader import parse
+from repix.config.run import Cell, Run
+from repix.errors import UserError
+
+GRID = {"datasets": ["a", "b"], "models": ["m"], "seeds": [0, 7]}
+
+
+def test_the_grid_in_order():
+    names = [cell.name for cell in parse(GRID, Run, "run").cells()]
+    assert names == ["a-m-0", "a-m-7", "b-m-0", "b-m-7"]
+    assert parse(GRID, Run, "run").profile == "portable"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"datasets": []}, "run.datasets: []: list should have at least 1 item, not 0"),
+        ({"datasets": "sample"}, "run.datasets: 'sample': input should be a list"),
+        ({"datasets": ["a-b"]}, "'a-b': names are letters, digits and underscores"),
+        ({"models": ["../m"]}, "'../m': names are letters, digits and underscores"),
+        ({"models": ["m\n"]}, "names are letters, digits and underscores"),
+        ({"datasets": ["a", "a"]}, "'a' is given twice"),
+        ({"seeds": [1, 1]}, "1 is given twice"),
+        ({"seeds": [-1]}, "seeds are whole numbers from 0 to 2147483647"),
+        ({"seeds": [2**31]}, "seeds are whole numbers from 0 to 2147483647"),
+        ({"seeds": 0}, "run.seeds: 0: input should be a list"),
+        ({"seeds": [0.5]}, "run.seeds.0: 0.5: input should be a valid integer"),
+        ({"seeds": [True]}, "run.seeds: [True]: true and false have no meaning here"),
+        ({"seed": [0]}, "run.seed: unknown key; did you mean 'seeds'?"),
+    ],
+)
+def test_a_wrong_grid_is_one_line(change, said):
+    with pytest.raises(UserError) as caught:
+        parse(GRID | change, Run, "run")
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_cell_from_the_command_line():
+    assert Cell.parse("sample", "pix2pix_small", "12") == Cell("sample", "pix2pix_small", 12)
+    assert Cell.parse("a", "b", "007").name == "a-b-7"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("a", "b", "x"), "'x' is not a seed: seeds are whole numbers from 0 to 2147483647"),
+        (("a", "b", "-1"), "'-1' is not a seed"),
+        (("a", "b", "1.0"), "'1.0' is not a seed"),
+        (("a", "b", "2147483648"), "is not a seed"),
+        (("../a", "b", "0"), "'../a' is not a name: names are letters, digits and underscores"),
+        (("a", "", "0"), "'' is not a name"),
+    ],
+)
+def test_a_wrong_cell_is_one_line(given, said):
+    with pytest.raises(UserError) as caught:
+        Cell.parse(*given)
+    assert said in str(caught.value) and "\n" not in str(caught.value)

@@ -1,0 +1,127 @@
+"""The environment is what the profile says before anything heavy is imported, and no process starts again twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from repix import profile
+from repix.errors import UserError
+from tests.conftest import ROOT
+
+
+def python(code: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    """Run code in a process to which no profile has come yet."""
+    clean = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "src")}
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(command, env=clean | environment, capture_output=True, text=True, timeout=60)
+
+
+def test_entering_sets_the_environment_and_starts_again_once():
+    code = """
+import json, os, sys
+print("started", flush=True)
+from repix import profile
+name = profile.enter("portable").name
+assert not {"numpy", "tensorflow", "keras"} & sys.modules.keys()
+print(json.dumps([name, sys.argv[1:], sys.flags.hash_randomization, os.environ["TF_NUM_INTRAOP_THREADS"]]))
+print(json.dumps({key: os.environ.get(key) for key in profile.find("portable").environment()}))
+"""
+    ended = python(code, "a b", "--c", TF_XLA_FLAGS="--tf_xla_auto_jit=2", NPY_ENABLE_CPU_FEATURES="AVX2")
+    assert ended.returncode == 0, ended.stderr
+    *starts, result, environment = ended.stdout.splitlines()
+    assert starts == ["started", "started"]
+    assert json.loads(result) == ["portable", ["a b", "--c"], 0, "2"]
+    assert json.loads(environment) == profile.find("portable").environment()
+    assert json.loads(environment)["TF_XLA_FLAGS"] is json.loads(environment)["NPY_ENABLE_CPU_FEATURES"] is None
+    again = python(code, **{key: value for key, value in json.loads(environment).items() if value is not None})
+    assert again.stdout.splitlines()[:-2] == ["started"]
+
+
+def test_an_environment_that_will_not_hold_is_an_error_and_no_loop():
+    code = """
+import os, sys
+os.environ["PYTHONHASHSEED"] = "1"
+print("started", flush=True)
+from repix import profile
+profile.enter("fast")
+"""
+    ended = python(code)
+    assert ended.stdout.splitlines() == ["started", "started"] and ended.returncode == 1
+    assert "something sets PYTHONHASHSEED whenever Python starts" in ended.stderr
+
+
+def test_a_child_may_enter_another_profile():
+    code = """
+import os, subprocess, sys
+from repix import profile
+profile.enter(sys.argv[1])
+print(profile.current().name, os.environ.get("NPY_DISABLE_CPU_FEATURES"), flush=True)
+if sys.argv[1] == "portable":
+    subprocess.run([sys.executable, *sys.orig_argv[1:3], "fast"], check=True)
+"""
+    ended = python(code, "portable")
+    assert ended.stdout.splitlines() == ["portable X86_V4 AVX512_ICL AVX512_SPR", "fast None"], ended.stderr
+
+
+def test_entering_too_late_raises():
+    ended = python("import numpy; from repix import profile; profile.enter('portable')")
+    assert ended.returncode == 1 and "must come before the import of numpy" in ended.stderr
+
+
+def test_an_unknown_profile_is_one_line():
+    with pytest.raises(UserError) as caught:
+        profile.find("portabel")
+    assert str(caught.value) == "params.yaml: run.profile: 'portabel' is not a profile; there are portable, fast"
+
+
+def test_portable_hides_wide_kernels_from_numpy():
+    code = """
+import json, sys
+from repix import profile
+if sys.argv[1:]:
+    profile.apply(sys.argv[1])
+from numpy._core._multiarray_umath import __cpu_dispatch__ as dispatched, __cpu_features__ as features
+print(json.dumps([name for name in dispatched if features[name]]))
+"""
+    # Of the sets that NumPy has kernels for, the portable profile leaves AVX2 alone.
+    assert set(json.loads(python(code, "portable").stdout)) <= {"X86_V3"}
+    if set(json.loads(python(code).stdout)) <= {"X86_V3"}:
+        pytest.skip("this CPU has no AVX-512 to hide")
+
+
+def test_the_thread_count_is_recorded():
+    assert profile.find("portable").record()["threads"] == 2
+    fast = profile.find("fast")
+    assert fast.record()["threads"] == len(os.sched_getaffinity(0)) == fast.resolved_threads()
+    assert fast.environment()["TF_NUM_INTRAOP_THREADS"] == str(fast.resolved_threads())
+    assert set(fast.record()) >= {"name", "backend", "onednn", "isa", "numpy_disable", "openblas_core", "portable"}
+
+
+def test_cores_are_counted_where_affinity_is_unknown(monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert profile.find("fast").resolved_threads() == os.cpu_count()
+
+
+def test_leaving_means_that_none_is_in_force(monkeypatch):
+    monkeypatch.setenv("REPIX_PROFILE", "portable")
+    assert profile.entered().name == "portable"
+    profile.leave()
+    assert profile.entered() is None and profile.current().name == "fast"
+
+
+def test_a_users_keras_json_has_no_say(tmp_path):
+    (tmp_path / "keras.json").write_text('{"image_data_format": "channels_first", "floatx": "float16"}')
+    code = """
+import keras
+from repix.training.backend import step_module
+print(keras.config.image_data_format(), keras.config.floatx())
+step_module()
+print(keras.config.image_data_format(), keras.config.floatx())
+"""
+    ended = python(code, KERAS_HOME=str(tmp_path), KERAS_BACKEND="tensorflow")
+    assert ended.stdout.splitlines() == ["channels_first float16", "channels_last float32"], ended.stderr

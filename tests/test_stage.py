@@ -1,0 +1,182 @@
+"""The door of the stages: one-line errors, exit codes, and records that know no machine."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+
+import numpy as np
+import pytest
+import yaml
+
+from repix import stage
+from repix.config.run import Cell
+from repix.errors import UserError
+from tests.conftest import ROOT
+
+
+def guarded(function, capsys) -> tuple[int, str]:
+    """Return exit code and standard error of a guarded function."""
+    with pytest.raises(SystemExit) as caught:
+        stage.guard(function)
+    return caught.value.code, capsys.readouterr().err
+
+
+def raising(error: BaseException):
+    def function():
+        raise error
+
+    return function
+
+
+def test_a_users_mistake_is_one_line_and_its_exit_code(capsys):
+    class OtherError(UserError):
+        exit_code = 7
+
+    assert guarded(raising(UserError("params.yaml: x: wrong")), capsys) == (1, "repix: params.yaml: x: wrong\n")
+    assert guarded(raising(OtherError("other")), capsys) == (7, "repix: other\n")
+
+
+def test_a_full_disk_is_one_line_and_other_errors_keep_their_traceback(capsys):
+    code, said = guarded(raising(OSError(errno.ENOSPC, "No space left on device", "data/x.npy")), capsys)
+    assert code == 1 and said.startswith("repix: data/x.npy: No space left on device; make room")
+    assert said.count("\n") == 1
+    for error in (ValueError("ours"), OSError(errno.EIO, "ours")):
+        with pytest.raises(type(error), match="ours"):
+            stage.guard(raising(error))
+
+
+def test_ctrl_c_and_sigterm_unwind_and_have_codes_of_their_own(capsys, tmp_path):
+    before = signal.getsignal(signal.SIGTERM)
+    assert guarded(raising(KeyboardInterrupt()), capsys) == (
+        130,
+        "repix: interrupted; run the same command to go on\n",
+    )
+    cleaned = []
+
+    def work():
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            cleaned.append(True)
+
+    code, said = guarded(work, capsys)
+    assert code == 143 and said == "repix: stopped by SIGTERM; run the same command to go on\n" and cleaned
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_what_succeeds_says_nothing(capsys):
+    stage.guard(lambda: None)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["sampel", "pix2pix", "0"], "params.yaml: no datasets.sampel; did you mean 'sample'?; datasets has "),
+        (["sample", "pix2pox", "0"], "params.yaml: no models.pix2pox; did you mean 'pix2pix'?; models has "),
+        (["sample", "pix2pix", "one"], "'one' is not a seed: seeds are whole numbers from 0 to 2147483647"),
+        (["sample", "pix2pix", "-3"], "'-3' is not a seed"),
+        (["../sample", "pix2pix", "0"], "'../sample' is not a name"),
+    ],
+)
+def test_a_wrong_cell_is_said_in_one_line_before_anything_heavy_is_imported(
+    arguments, said, capsys, monkeypatch, tmp_path
+):
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+    monkeypatch.setattr(stage.profile, "enter", lambda name: None)
+    monkeypatch.setattr(stage, "import_keras", lambda: pytest.fail("Keras was imported first"))
+    with pytest.raises(SystemExit) as caught:
+        stage.run(lambda cell: pytest.fail("the stage ran"), "doc", "dataset", "model", "seed")
+    message = capsys.readouterr().err
+    assert caught.value.code == 1 and message.startswith(f"repix: {said}") and message.count("\n") == 1
+
+
+def test_a_right_cell_reaches_the_stage(monkeypatch, tmp_path):
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train.py", "sample", "pix2pix_small", "3"])
+    monkeypatch.setattr(stage.profile, "enter", lambda name: name)
+    monkeypatch.setattr(stage, "import_keras", lambda: None)
+    got = []
+    stage.run(got.append, "doc", "dataset", "model", "seed")
+    assert got == [Cell("sample", "pix2pix_small", 3)]
+
+
+def test_a_missing_input_is_one_line(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="data/prepared/x: not there; `dvc repro` makes it"):
+        stage.Record("preprocess", "x", {}, [stage.PREPARED / "x"])
+
+
+def archive(path) -> None:
+    """Write a tiny aligned set as .tar.gz."""
+    from PIL import Image
+
+    with tarfile.open(path, "w:gz") as tar:
+        for split in ("train", "test"):
+            for number in range(2):
+                pixels = np.random.default_rng(number).integers(0, 256, (8, 16, 3), np.uint8)
+                stream = io.BytesIO()
+                Image.fromarray(pixels).save(stream, "PNG")
+                entry = tarfile.TarInfo(f"tiny/{split}/{number}.png")
+                entry.size = stream.tell()
+                stream.seek(0)
+                tar.addfile(entry, stream)
+
+
+def repository(folder, url: str):
+    """Copy what stages need to a folder, with one tiny data set."""
+    ignore = shutil.ignore_patterns("__pycache__")
+    for name in ("src", "stages"):
+        shutil.copytree(ROOT / name, folder / name, ignore=ignore)
+    params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    sizes = {"load_size": 9, "crop_size": 8, "val_fraction": 0.0}
+    params["datasets"] = {"tiny": params["datasets"]["facades"] | {"urls": [url], "sha256": None} | sizes}
+    (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    return folder
+
+
+def play(folder, name: str, *arguments: str) -> subprocess.CompletedProcess:
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("REPIX")}
+    return subprocess.run(
+        [sys.executable, f"stages/{name}.py", *arguments], cwd=folder, env=clean, capture_output=True, text=True
+    )
+
+
+def test_records_and_outs_are_the_same_wherever_the_repository_lies(tmp_path):
+    archive(tmp_path / "tiny.tar.gz")
+    trees = []
+    for place in (tmp_path / "a", tmp_path / "another place" / "deep"):
+        folder = repository(place, (tmp_path / "tiny.tar.gz").as_uri())
+        for name in ("download", "unpack", "preprocess"):
+            ended = play(folder, name, "tiny")
+            assert ended.returncode == 0, ended.stderr
+        files = [path for root in ("lineage", "data") for path in sorted((folder / root).rglob("*")) if path.is_file()]
+        trees.append({path.relative_to(folder).as_posix(): path.read_bytes() for path in files})
+    assert trees[0] == trees[1]
+    records = [name for name in trees[0] if name.startswith("lineage/")]
+    assert records == [f"lineage/{name}/tiny.json" for name in ("download", "preprocess", "unpack")]
+    for name in records:
+        record = json.loads(trees[0][name])
+        assert record["outputs"] and record["run_key"] and f"stages/{record['stage']}.py" in record["code"]
+        # The archive's own address is a parameter, and the only path there is.
+        said = trees[0][name].decode().replace((tmp_path / "tiny.tar.gz").as_uri(), "")
+        assert str(tmp_path) not in said and os.uname().nodename not in said
+    assert json.loads(trees[0]["lineage/preprocess/tiny.json"])["profile"]["name"] == "portable"
+    assert json.loads(trees[0]["lineage/unpack/tiny.json"])["profile"] == {}
+
+    # A stage that is asked for what is not there ends in one line, from the real door too.
+    for name, arguments in (("preprocess", ["tinny"]), ("train", ["tiny", "pix2pux", "0"])):
+        ended = play(folder, name, *arguments)
+        assert ended.returncode == 1 and ended.stderr.count("\n") == 1
+        assert ended.stderr.startswith("repix: params.yaml: no ") and "did you mean" in ended.stderr
