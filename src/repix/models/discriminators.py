@@ -83,8 +83,7 @@ def build_discriminator(
         UserError: the image is too small for so many layers.
     """
     image = keras.Input((*size, target), name="image")
-    inputs = [image]
-    x = image
+    inputs = x = image
     if settings.conditional:
         condition = keras.Input((*size, source), name="condition")
         inputs = [condition, image]
