@@ -174,7 +174,9 @@ def test_losses_are_weighted_sums_of_their_parts():
     batch, played = eager(system)
     value, p = moves_of(system)["generator"].loss(batch, played)
     assert float(value) == pytest.approx(float(3 * p["g_gan"] + 11 * p["g_l1"]), rel=1e-6)
-    assert float(p["g_l1"]) == pytest.approx(float(np.abs(np.asarray(played["fake"]) - np.asarray(batch.target)).mean()), rel=1e-5)
+    assert float(p["g_l1"]) == pytest.approx(
+        float(np.abs(np.asarray(played["fake"]) - np.asarray(batch.target)).mean()), rel=1e-5
+    )
 
 
 def test_cycle_goes_there_and_back():
