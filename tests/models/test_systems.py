@@ -1,6 +1,7 @@
 """Who moves when: every system, every order of updates, through the step that trains."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -207,3 +208,16 @@ def test_a_paired_system_refuses_unpaired_data_by_name():
     with pytest.raises(UserError, match=r"'pix2pix' learns from pairs.*choose a cyclegan model"):
         build(cells.recipe("pix2pix"), (16, 16), 3, 3, paired=False)
     assert build(cells.recipe("cyclegan"), (16, 16), 3, 3, paired=False).translators
+
+
+def test_the_system_written_in_the_docs_trains(backend):
+    text = (Path(__file__).resolve().parents[2] / "docs" / "systems.md").read_text(encoding="utf-8")
+    code = text.split("```python\n")[1].split("```")[0]
+    module: dict = {}
+    exec(compile(code, "docs/systems.md", "exec"), module)
+    assert module["NEEDS_PAIRS"]
+    system = module["build"](cells.recipe("pix2pix"), (16, 16), 3, 3)
+    initialize(system.networks, "glorot", 0)
+    moved, _, losses = play(backend, system)
+    assert moved == {"generator"}
+    assert losses["g_l1"] > 0
