@@ -2,6 +2,7 @@
 
 import json
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +49,7 @@ def conv(kernel, pairs):
 
 
 def chain(*channels):
-    return list(zip(channels, channels[1:], strict=False))
+    return list(pairwise(channels))
 
 
 def by_hand():
