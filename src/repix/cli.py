@@ -11,6 +11,7 @@ from repix.errors import UserError
 
 # name -> one line for `repix --help`; the module is repix.commands.<name>.
 COMMANDS = {
+    "describe": "build a model's networks and print what they cost, without training",
     "results": "print the metrics of all cells as a table",
 }
 

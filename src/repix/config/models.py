@@ -8,7 +8,8 @@ from pydantic import Field, model_validator
 
 from repix.config.reader import Settings
 
-Norm = Literal["batch", "instance", "none"]
+Norm = Literal["batch", "instance", "instance_affine", "none"]
+Bias = Literal["auto", "yes", "no"]
 
 
 class Generator(Settings):
@@ -21,13 +22,17 @@ class Generator(Settings):
         depth: U-Net: halvings from the image to the bottleneck; null takes as many as the
             size allows, at most 8.
         blocks: ResNet: residual blocks; null takes 9 from 256 px on and 6 below.
-        norm: normalisation after convolutions.
+        norm: normalisation after convolutions: ``batch``, ``instance`` (without parameters,
+            as CycleGAN's), ``instance_affine`` (with a learned scale and shift) or ``none``.
+        block_norm: ResNet: norm within the residual blocks; null takes ``norm``.
         norm_epsilon: added to the variance under the root.
-        bias: whether convolutions before a norm have a bias (``auto``: only where the norm
-            is not an affine batch norm, as the reference code has it).
+        bias: which convolutions have a bias beside the last, which always has: ``auto`` (the
+            reference code's rule: all, but none before a batch norm), ``yes`` (all, Keras'
+            default) or ``no``.
         leaky_slope: slope of the encoder's LeakyReLU for negative values.
         bottleneck_norm: U-Net: norm after the innermost convolution. At 1x1 and batch 1 a
             batch norm outputs its beta alone there.
+        bottleneck_leaky: U-Net: LeakyReLU after the innermost convolution, not ReLU.
         upsampling: U-Net: ``transposed`` convolution 4x4 stride 2, or ``resize``: nearest
             upsampling and a convolution 4x4 stride 1.
         decoder_filters: U-Net: filters of the decoder blocks from the outermost inwards,
@@ -36,7 +41,8 @@ class Generator(Settings):
             block alone.
         dropout: rate on the innermost ``dropout_blocks`` decoder blocks.
         dropout_blocks: how many decoder blocks have dropout.
-        padding: ResNet: ``reflect`` or ``zero``.
+        padding: ResNet: ``reflect`` (mirrored borders, strides aligned as the reference code
+            has them) or ``same`` (zeros, aligned as Keras' own ``same``).
     """
 
     kind: Literal["unet", "resnet"] = "unet"
@@ -44,16 +50,18 @@ class Generator(Settings):
     depth: int | None = Field(default=None, ge=2, le=12)
     blocks: int | None = Field(default=None, ge=1)
     norm: Norm = "batch"
+    block_norm: Norm | None = None
     norm_epsilon: float = Field(default=1e-5, gt=0)
-    bias: Literal["auto", "yes"] = "auto"
+    bias: Bias = "auto"
     leaky_slope: float = Field(default=0.2, ge=0)
     bottleneck_norm: bool = False
+    bottleneck_leaky: bool = False
     upsampling: Literal["transposed", "resize"] = "transposed"
     decoder_filters: tuple[int, ...] | None = None
     relu: Literal["after_concat", "before_concat"] = "after_concat"
     dropout: float = Field(default=0.5, ge=0, lt=1)
     dropout_blocks: int = Field(default=3, ge=0)
-    padding: Literal["reflect", "zero"] = "reflect"
+    padding: Literal["reflect", "same"] = "reflect"
 
 
 class Discriminator(Settings):
@@ -76,7 +84,7 @@ class Discriminator(Settings):
     layers: int = Field(default=3, ge=1, le=8)
     norm: Norm = "batch"
     norm_epsilon: float = Field(default=1e-5, gt=0)
-    bias: Literal["auto", "yes"] = "auto"
+    bias: Bias = "auto"
     leaky_slope: float = Field(default=0.2, ge=0)
     padding: Literal["one", "same"] = "one"
     stride_one: bool = True
@@ -89,7 +97,8 @@ class Loss(Settings):
     """What each player minimises.
 
     Attributes:
-        gan: ``vanilla`` (cross-entropy on logits), ``lsgan`` (Mao et al. 2017), ``wgangp``
+        gan: ``vanilla`` (cross-entropy on logits), ``lsgan`` (Mao et al. 2017),
+            ``lsgan_sigmoid`` (least squares on sigmoids, as in cyclegan_book), ``wgangp``
             (Gulrajani et al. 2017) or ``softmax`` (two classes).
         gan_weight: weight of the adversarial term in the generator's loss.
         l1: weight of the L1 term (paired systems).
@@ -99,7 +108,7 @@ class Loss(Settings):
         gradient_penalty: weight of the penalty (wgangp).
     """
 
-    gan: Literal["vanilla", "lsgan", "wgangp", "softmax"] = "vanilla"
+    gan: Literal["vanilla", "lsgan", "lsgan_sigmoid", "wgangp", "softmax"] = "vanilla"
     gan_weight: float = Field(default=1.0, ge=0)
     l1: float = Field(default=100.0, ge=0)
     cycle: float = Field(default=10.0, ge=0)
@@ -126,11 +135,14 @@ class Recipe(Settings):
         epochs: passes over the training split.
         decay_epochs: over this many last epochs the learning rate falls linearly to 0.
         sampling: ``permutation`` (each example once in an epoch) or ``replacement``.
-        updates: how the discriminator steps in an iteration: ``together`` (one step on real
-            and fake), ``separate`` (one on real, then one on fake) or ``alternate`` (real
-            on even iterations, fake on odd ones).
+        updates: how the players step in an iteration: ``together`` (the discriminator once,
+            on real and fake, and the generator once, in the order of the system's reference
+            code), ``simultaneous`` (the same, each against the other as it was before),
+            ``separate`` (the discriminator on real, then on fake, then the generator) or
+            ``alternate`` (the discriminator on real in even iterations, on fake in odd ones).
         pool: size of the pool of earlier fakes shown to discriminators (0: none).
-        initializer: ``normal`` (N(0, 0.02)) or ``glorot`` (uniform).
+        initializer: ``normal`` (kernels N(0, 0.02), norm scales N(1, 0.02)), ``normal_kernels``
+            (the same kernels, scales 1) or ``glorot`` (uniform kernels, scales 1).
         profile: execution profile where ``run.profile`` is auto: ``fast``, or ``portable``, whose
             bits do not depend on the CPU and which costs three times as much at 256 px.
         precision: ``float32`` or ``bfloat16`` (networks compute in it, weights stay float32).
@@ -149,9 +161,9 @@ class Recipe(Settings):
     epochs: int = Field(default=200, ge=1)
     decay_epochs: int = Field(default=0, ge=0)
     sampling: Literal["permutation", "replacement"] = "permutation"
-    updates: Literal["together", "separate", "alternate"] = "together"
+    updates: Literal["together", "simultaneous", "separate", "alternate"] = "together"
     pool: int = Field(default=0, ge=0)
-    initializer: Literal["normal", "glorot"] = "normal"
+    initializer: Literal["normal", "normal_kernels", "glorot"] = "normal"
     profile: Literal["portable", "fast"] = "fast"
     precision: Literal["float32", "bfloat16"] = "float32"
     validate_every: int = Field(default=10, ge=1)
@@ -166,7 +178,7 @@ class Recipe(Settings):
             raise ValueError("loss.gan: softmax needs discriminator.kind: minibatch (two outputs)")
         if self.discriminator.kind == "minibatch" and self.loss.gan != "softmax":
             raise ValueError("discriminator.kind: minibatch has two outputs: set loss.gan: softmax")
-        if self.loss.gan == "wgangp" and self.updates != "together":
+        if self.loss.gan == "wgangp" and self.updates not in ("together", "simultaneous"):
             raise ValueError("loss.gan: wgangp needs real and fake in one step: set updates: together")
         return self
 

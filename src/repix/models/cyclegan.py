@@ -104,6 +104,7 @@ def build(recipe: Recipe, size: tuple[int, int], source: int, target: int) -> Sy
     G_moves = Move("generator", translate)
     moves = {
         "together": ((G_moves, Move("discriminator", both)),),
+        "simultaneous": ((G_moves, Move("discriminator", both)),),
         "separate": ((Move("discriminator", real), Move("discriminator", fake), G_moves),),
         "alternate": ((G_moves, Move("discriminator", real)), (G_moves, Move("discriminator", fake))),
     }[recipe.updates]

@@ -7,7 +7,7 @@ from keras import layers, ops
 
 from repix.config.models import Discriminator
 from repix.errors import UserError
-from repix.models.layers import normalization
+from repix.models.layers import inner_bias, normalization
 
 
 def convolutions(settings: Discriminator) -> list[tuple[int, int]]:
@@ -83,23 +83,22 @@ def build_discriminator(
         UserError: the image is too small for so many layers.
     """
     image = keras.Input((*size, target), name="image")
-    inputs = [image]
-    x = image
+    inputs = x = image
     if settings.conditional:
         condition = keras.Input((*size, source), name="condition")
         inputs = [condition, image]
         x = layers.Concatenate(name="concat")(inputs)
 
-    bias = settings.bias == "yes" or settings.norm != "batch"
+    bias = inner_bias(settings.bias, settings.norm)
 
     def block(x, filters, kernel, stride, label, *, norm=True, bias=bias, activation=True):
         if kernel > 1 and settings.padding == "one":
             x = layers.ZeroPadding2D(1, name=f"{label}_pad")(x)
-        if min(x.shape[1:3]) < kernel:
-            raise UserError(
-                f"a discriminator of {settings.layers} layers is too deep for {size[0]} x {size[1]} px: "
-                f"lower discriminator.layers or raise crop_size"
-            )
+            if min(x.shape[1:3]) < kernel:
+                raise UserError(
+                    f"a discriminator of {settings.layers} layers is too deep for {size[0]} x {size[1]} px: "
+                    f"lower discriminator.layers or raise crop_size"
+                )
         padding = "same" if settings.padding == "same" else "valid"
         x = layers.Conv2D(filters, kernel, stride, padding, use_bias=bias, kernel_initializer="zeros", name=label)(x)
         layer = normalization(settings.norm, settings.norm_epsilon, f"{label}_norm") if norm else None
@@ -122,9 +121,12 @@ def build_discriminator(
         return keras.Model(inputs, x, name=name)
 
     chain = convolutions(settings)
+    first_bias = settings.bias != "no"
     for number, (kernel, stride) in enumerate(chain[:-1]):
         filters = settings.filters * min(2**number, 8)
-        x = block(x, filters, kernel, stride, f"conv{number + 1}", norm=number > 0, bias=True if number == 0 else bias)
+        x = block(
+            x, filters, kernel, stride, f"conv{number + 1}", norm=number > 0, bias=first_bias if number == 0 else bias
+        )
     x = block(x, 1, *chain[-1], f"conv{len(chain)}", norm=False, bias=True, activation=False)
     x = layers.Activation("linear", dtype="float32", name="logits")(x)
     return keras.Model(inputs, x, name=name)

@@ -7,17 +7,12 @@ from keras import layers
 
 from repix.config.models import Generator
 from repix.errors import UserError
-from repix.models.layers import Dropout, ReflectionPadding2D, normalization
+from repix.models.layers import Dropout, ReflectionPadding2D, inner_bias, normalization
 
 
-def _norm(x, settings: Generator, name: str):
-    layer = normalization(settings.norm, settings.norm_epsilon, f"{name}_norm")
+def _norm(x, settings: Generator, name: str, kind: str | None = None):
+    layer = normalization(kind or settings.norm, settings.norm_epsilon, f"{name}_norm")
     return x if layer is None else layer(x)
-
-
-def _bias(settings: Generator) -> bool:
-    """Whether inner convolutions have a bias: an affine norm makes it redundant."""
-    return settings.bias == "yes" or settings.norm != "batch"
 
 
 def unet_depth(settings: Generator, size: tuple[int, int]) -> int:
@@ -64,7 +59,7 @@ def unet(settings: Generator, size: tuple[int, int], source: int, target: int, n
         UserError: the size does not allow the depth.
     """
     depth = unet_depth(settings, size)
-    bias = _bias(settings)
+    bias = inner_bias(settings.bias, settings.norm)
     filters = [settings.filters * min(2**level, 8) for level in range(depth)]
     widths = list(settings.decoder_filters or filters[:-1])[: depth - 1]
     widths += [widths[-1]] * (depth - 1 - len(widths))
@@ -83,7 +78,10 @@ def unet(settings: Generator, size: tuple[int, int], source: int, target: int, n
         skips.append(x)
 
     skips.pop()
-    x = layers.ReLU(name="bottleneck_relu")(x)
+    if settings.bottleneck_leaky:
+        x = layers.LeakyReLU(settings.leaky_slope, name="bottleneck_leaky")(x)
+    else:
+        x = layers.ReLU(name="bottleneck_relu")(x)
     for level in reversed(range(depth - 1)):
         block = f"up{level + 1}"
         x = _upsample(x, settings, widths[level], bias, block)
@@ -116,58 +114,60 @@ def resnet(
 ) -> keras.Model:
     """Build the ResNet generator of CycleGAN (Zhu et al. 2017, appendix 7.2).
 
-    c7s1-f, d2f, d4f, residual blocks, u2f, uf, c7s1-target, tanh. Padding as the reference
-    code (junyanz/pytorch-CycleGAN-and-pix2pix, networks.py): (1, 1) for the strided
-    convolutions, where Keras' own ``same`` pads (0, 1).
+    c7s1-f, d2f, d4f, residual blocks, u2f, uf, c7s1-target, tanh. With ``padding: reflect``
+    aligned as the reference code (junyanz/pytorch-CycleGAN-and-pix2pix, networks.py): strided
+    convolutions pad (1, 1) with zeros, where Keras' own ``same`` pads (0, 1), and transposed
+    ones drop the first row and column, where Keras drops the last.
 
     Args and returns: as :func:`unet`; ``settings.blocks`` null is 9 from 256 px on, else 6.
 
     Raises:
-        UserError: height or width is not divisible by 4.
+        UserError: height or width is not divisible by 4, or too small to be mirrored.
     """
-    if size[0] % 4 or size[1] % 4:
-        near = [str(max(4, round(side / 4) * 4)) for side in size]
+    mirrored = settings.padding == "reflect"
+    if size[0] % 4 or size[1] % 4 or (mirrored and min(size) < 8):
+        # Blocks see a quarter of the size, and mirroring one pixel takes two.
+        near = [str(max(8 if mirrored else 4, round(side / 4) * 4)) for side in size]
         raise UserError(
             f"a ResNet generator halves twice, so {size[0]} x {size[1]} px does not come back to its size: "
             f"use sides divisible by 4, the nearest is crop_size: [{', '.join(near)}]"
         )
     blocks = settings.blocks or (9 if min(size) >= 256 else 6)
-    bias = _bias(settings)
+    bias = inner_bias(settings.bias, settings.norm)
+    block_norm = settings.block_norm or settings.norm
+    block_bias = inner_bias(settings.bias, block_norm)
+    padding = "valid" if mirrored else "same"
 
-    def pad(x, pixels, name):
-        if settings.padding == "reflect":
-            return ReflectionPadding2D(pixels, name=f"{name}_pad")(x)
-        return layers.ZeroPadding2D(pixels, name=f"{name}_pad")(x)
+    def mirror(x, pixels, name):
+        return ReflectionPadding2D(pixels, name=f"{name}_pad")(x) if mirrored else x
 
     def conv(x, filters, kernel, stride, name, bias=bias):
-        return layers.Conv2D(filters, kernel, stride, use_bias=bias, kernel_initializer="zeros", name=name)(x)
+        return layers.Conv2D(filters, kernel, stride, padding, use_bias=bias, kernel_initializer="zeros", name=name)(x)
 
-    def norm_relu(x, name):
-        return layers.ReLU(name=f"{name}_relu")(_norm(x, settings, name))
+    def norm_relu(x, name, kind=None):
+        return layers.ReLU(name=f"{name}_relu")(_norm(x, settings, name, kind))
 
     image = keras.Input((*size, source), name="source")
-    x = norm_relu(conv(pad(image, 3, "first"), settings.filters, 7, 1, "first"), "first")
+    x = norm_relu(conv(mirror(image, 3, "first"), settings.filters, 7, 1, "first"), "first")
     for level in (1, 2):
         block = f"down{level}"
-        # Strided convolutions pad with zeros in the reference code, whatever the borders do.
-        x = layers.ZeroPadding2D(1, name=f"{block}_pad")(x)
+        if mirrored:  # zeros here all the same: the reference code mirrors at stride 1 only
+            x = layers.ZeroPadding2D(1, name=f"{block}_pad")(x)
         x = norm_relu(conv(x, settings.filters * 2**level, 3, 2, block), block)
     for number in range(1, blocks + 1):
-        block = f"block{number}"
-        y = norm_relu(conv(pad(x, 1, f"{block}a"), settings.filters * 4, 3, 1, f"{block}a"), f"{block}a")
+        block, width = f"block{number}", settings.filters * 4
+        y = norm_relu(conv(mirror(x, 1, f"{block}a"), width, 3, 1, f"{block}a", block_bias), f"{block}a", block_norm)
         if settings.dropout:
             y = Dropout(settings.dropout, name=f"{block}_dropout")(y)
-        y = _norm(conv(pad(y, 1, f"{block}b"), settings.filters * 4, 3, 1, f"{block}b"), settings, f"{block}b")
-        x = layers.Add(name=f"{block}_add")([x, y])
+        y = conv(mirror(y, 1, f"{block}b"), width, 3, 1, f"{block}b", block_bias)
+        x = layers.Add(name=f"{block}_add")([x, _norm(y, settings, f"{block}b", block_norm)])
     for level in (2, 1):
-        block = f"up{level}"
-        x = layers.Conv2DTranspose(
-            settings.filters * 2 ** (level - 1), 3, 2, "valid", use_bias=bias, kernel_initializer="zeros", name=block
-        )(x)
-        # PyTorch's padding 1 with output_padding 1: the first row and column go.
-        x = layers.Cropping2D(((1, 0), (1, 0)), name=f"{block}_crop")(x)
+        block, width = f"up{level}", settings.filters * 2 ** (level - 1)
+        x = layers.Conv2DTranspose(width, 3, 2, padding, use_bias=bias, kernel_initializer="zeros", name=block)(x)
+        if mirrored:  # PyTorch's padding 1 with output_padding 1
+            x = layers.Cropping2D(((1, 0), (1, 0)), name=f"{block}_crop")(x)
         x = norm_relu(x, block)
-    x = conv(pad(x, 3, "last"), target, 7, 1, "last", bias=True)
+    x = conv(mirror(x, 3, "last"), target, 7, 1, "last", bias=True)
     x = layers.Activation("tanh", dtype="float32", name="target")(x)
     return keras.Model(image, x, name=name)
 

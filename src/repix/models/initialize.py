@@ -11,13 +11,15 @@ from repix import seeds
 def initial_value(name: str, shape: tuple[int, ...], kind: str, seed: int) -> np.ndarray:
     """Return the first value of one variable, float32.
 
-    Kernels are N(0, 0.02) or Glorot uniform, norm scales (gamma) N(1, 0.02), the rest 0
-    (Isola et al. 2016, section 6.2; Glorot and Bengio 2010, equation 16).
+    ``normal``: kernels N(0, 0.02), norm scales (gamma) N(1, 0.02), as the paper's reference
+    code; ``normal_kernels``: the same kernels, scales 1, as Keras tutorials have it;
+    ``glorot``: uniform kernels, scales 1, Keras' defaults. The rest is 0 (Isola et al. 2016,
+    section 6.2; Glorot and Bengio 2010, equation 16).
 
     Args:
         name: network and path of the variable, such as ``generator/down1/kernel``.
         shape: its shape; for Glorot the last two axes are channels in and out.
-        kind: ``normal`` or ``glorot``.
+        kind: ``normal``, ``normal_kernels`` or ``glorot``.
         seed: the cell's seed.
     """
     last = name.rsplit("/", 1)[-1]

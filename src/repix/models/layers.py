@@ -53,30 +53,35 @@ class BatchNormalization(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("repix")
 class InstanceNormalization(keras.layers.Layer):
-    """Instance normalisation without affine parameters (Ulyanov et al. 2016).
+    """Instance normalisation (Ulyanov et al. 2016).
 
     Each channel of each image is brought to mean 0 and variance 1.
 
     Args:
         epsilon: added to the variance under the root.
+        affine: whether a learned scale and shift for each channel follow.
 
     Input and output: (batch, height, width, channels).
     """
 
-    def __init__(self, epsilon: float = 1e-5, **kwargs):
+    def __init__(self, epsilon: float = 1e-5, affine: bool = False, **kwargs):
         super().__init__(**kwargs)
-        self.epsilon = epsilon
+        self.epsilon, self.affine = epsilon, affine
 
     def build(self, shape):
-        pass
+        if self.affine:
+            self.gamma = self.add_weight(name="gamma", shape=(shape[-1],), initializer="ones")
+            self.beta = self.add_weight(name="beta", shape=(shape[-1],), initializer="zeros")
 
     def call(self, x):
         kind = x.dtype
         centred, deviation = _normalize(ops.cast(x, "float32"), (1, 2), self.epsilon)
-        return ops.cast(centred / deviation, kind)
+        if not self.affine:
+            return ops.cast(centred / deviation, kind)
+        return ops.cast(centred * (ops.cast(self.gamma, "float32") / deviation) + ops.cast(self.beta, "float32"), kind)
 
     def get_config(self):
-        return super().get_config() | {"epsilon": self.epsilon}
+        return super().get_config() | {"epsilon": self.epsilon, "affine": self.affine}
 
 
 @keras.saving.register_keras_serializable("repix")
@@ -149,9 +154,18 @@ def dropouts(network: keras.Model) -> list[Dropout]:
 
 
 def normalization(kind: str, epsilon: float, name: str) -> keras.layers.Layer | None:
-    """Return the layer for ``batch`` or ``instance``, and None for ``none``."""
+    """Return the layer for ``batch``, ``instance`` or ``instance_affine``, and None for ``none``."""
     if kind == "batch":
         return BatchNormalization(epsilon, name=name)
-    if kind == "instance":
-        return InstanceNormalization(epsilon, name=name)
+    if kind in ("instance", "instance_affine"):
+        return InstanceNormalization(epsilon, affine=kind == "instance_affine", name=name)
     return None
+
+
+def inner_bias(bias: str, norm: str) -> bool:
+    """Whether a convolution before a ``norm`` has a bias, by the setting ``bias``.
+
+    A norm that subtracts the mean cancels it. ``auto`` follows the reference code, which
+    drops it before a batch norm and keeps it before an instance norm.
+    """
+    return bias == "yes" or (bias == "auto" and norm != "batch")

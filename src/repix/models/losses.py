@@ -43,6 +43,12 @@ ADVERSARIAL: dict[str, AdversarialLoss] = {
         fake=lambda s: ops.mean(ops.square(s)),
         fool=lambda s: ops.mean(ops.square(s - 1)),
     ),
+    # The same on sigmoid(s): cyclegan_book's last convolution has a sigmoid and its loss is mse.
+    "lsgan_sigmoid": AdversarialLoss(
+        real=lambda s: ops.mean(ops.square(ops.sigmoid(s) - 1)),
+        fake=lambda s: ops.mean(ops.square(ops.sigmoid(s))),
+        fool=lambda s: ops.mean(ops.square(ops.sigmoid(s) - 1)),
+    ),
     # Gulrajani et al. 2017, equation 3; the penalty is added by the discriminator's loss.
     "wgangp": AdversarialLoss(
         real=lambda s: -ops.mean(s),

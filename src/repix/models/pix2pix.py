@@ -18,7 +18,8 @@ def build(recipe: Recipe, size: tuple[int, int], source: int, target: int) -> Sy
 
     D minimises (real + fake) / 2 on a fake that is data to it (section 3.3: the objective
     of D is divided by 2), then G minimises fool + 100 L1 (equation 4), against the D that
-    has just moved, as the reference code does. G runs once per iteration.
+    has just moved, as the reference code does. G runs once per iteration: what D judges and
+    what G is moved by is one and the same image.
 
     Args and errors: see :func:`repix.models.system.build`.
     """
@@ -67,6 +68,8 @@ def build(recipe: Recipe, size: tuple[int, int], source: int, target: int) -> Sy
     G_moves = Move("generator", translate)
     moves = {
         "together": ((Move("discriminator", judge), G_moves),),
+        # D judges what was played before G moved, so this order is both at once.
+        "simultaneous": ((G_moves, Move("discriminator", judge)),),
         "separate": ((Move("discriminator", judge_real), Move("discriminator", judge_fake), G_moves),),
         "alternate": (
             (Move("discriminator", judge_real), G_moves),

@@ -122,7 +122,8 @@ class Pool:
 def names() -> list[str]:
     """Return the systems that exist: modules of this package that define ``build``."""
     folder = Path(__file__).parent
-    return sorted(path.stem for path in folder.glob("*.py") if "\ndef build(recipe" in path.read_text(encoding="utf-8"))
+    texts = {path.stem: path.read_text(encoding="utf-8") for path in folder.glob("*.py")}
+    return sorted(name for name, text in texts.items() if name != "system" and "\ndef build(recipe" in text)
 
 
 def build(recipe: Recipe, size: tuple[int, int], source: int, target: int, paired: bool) -> System:

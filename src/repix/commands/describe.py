@@ -1,0 +1,194 @@
+"""Build a model's networks and print what they cost: parameters, output, receptive field, FLOPs, memory, checkpoint.
+
+Nothing is trained. Sizes and channels come from a data set; without one they are 256 x 256 px, 3 to 3 channels.
+A multiply-add counts as two FLOPs; FLOPs and memory of a training step are estimates.
+
+Examples:
+  repix describe pix2pix
+  repix describe cyclegan --dataset horse2zebra --json
+  repix describe pix2pix_book --dataset facades_bw --diagram book.png
+  repix describe facades-pix2pix facades_bw-pix2pix_book --markdown
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from repix import profile
+from repix.config import reader
+from repix.errors import UserError
+from repix.files import atomic_path
+from repix.quiet import import_keras
+
+if TYPE_CHECKING:
+    from repix.models.describe import Facts
+    from repix.models.system import System
+
+SIZE, CHANNELS = (256, 256), (3, 3)  # without a data set: the papers'
+GRAPHICS = (".png", ".svg", ".pdf")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("models", nargs="+", metavar="MODEL", help="an entry of models, or <dataset>-<model>")
+    parser.add_argument("--dataset", help="an entry of datasets, for models named without one")
+    parser.add_argument(
+        "--diagram", type=Path, metavar="FILE", help="also draw the layers (one model; .png, .svg, .pdf)"
+    )
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print JSON")
+    form.add_argument("--markdown", action="store_true", help="print one table, a row for each network")
+
+
+@dataclass(frozen=True)
+class Description:
+    """A model on a data set, in numbers."""
+
+    model: str
+    dataset: str | None
+    size: tuple[int, int]
+    channels: tuple[int, int]
+    facts: Facts
+
+
+def describe(model: str, dataset: str | None) -> tuple[Description, System]:
+    """Build a model for a data set and work its numbers out.
+
+    Raises:
+        UserError: there is no such model or data set, or they do not fit each other.
+    """
+    from repix.config.datasets import Dataset, height_width
+    from repix.config.models import Recipe
+    from repix.models.describe import facts
+    from repix.models.system import build
+
+    recipe = reader.read(f"models.{model}", Recipe)
+    size, channels, paired = SIZE, CHANNELS, True
+    if dataset is not None:
+        entry = reader.read(f"datasets.{dataset}", Dataset)
+        size, channels, paired = height_width(entry.crop_size), entry.channels, entry.paired
+    system = build(recipe, size, *channels, paired)
+    return Description(model, dataset, size, channels, facts(system, recipe, *channels)), system
+
+
+def short(number: float) -> str:
+    """Return a number with three digits and its unit: 12096372736 -> ``12.1 G``."""
+    for power, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= power:
+            value = number / power
+            return f"{value:.{max(0, 2 - len(str(int(value))) + 1)}f} {unit}"
+    return f"{number:.0f} "
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _field(field: int | None, size: tuple[int, int]) -> str:
+    return "whole image" if field is None or field >= 2 * max(size) else f"{field} px"
+
+
+def _side(description: Description) -> str:
+    (height, width), (source, target) = description.size, description.channels
+    return f"{height} x {width} px, {source} to {target} channels"
+
+
+def text(description: Description) -> str:
+    """Return a description as aligned text."""
+    where = f" on {description.dataset}" if description.dataset else ""
+    rows = [("network", "parameters", "output", "receptive field", "forward FLOPs")]
+    facts = description.facts
+    for name, one in facts.networks.items():
+        rows.append(
+            (
+                name,
+                f"{one.parameters:,}",
+                _shape(one.output),
+                _field(one.receptive_field, description.size),
+                short(one.flops),
+            )
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [f"{description.model}{where}: {_side(description)}", ""]
+    for row in rows:
+        cells = (
+            cell.ljust(width) if column in (0, 2) else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        lines.append("  ".join(cells).rstrip())
+    lines += [
+        "",
+        f"training step     {short(facts.step_flops)}FLOP (estimate)",
+        f"activations kept  {short(facts.activation_bytes)}B (estimate)",
+        f"checkpoint        {short(facts.checkpoint_bytes)}B (weights and Adam's moments)",
+    ]
+    return "\n".join(lines)
+
+
+def markdown(descriptions: list[Description]) -> str:
+    """Return descriptions as one Markdown table, a row for each network (twins of CycleGAN in one)."""
+    head = ("model", "on", "network", "parameters", "output", "receptive field", "forward", "step", "checkpoint")
+    lines = ["| " + " | ".join(head) + " |", "|---|---|---|--:|---|--:|--:|--:|--:|"]
+    for description in descriptions:
+        facts = description.facts
+        twins: dict = {}
+        for name, one in facts.networks.items():
+            twins.setdefault(one, []).append(name)
+        for number, (one, names) in enumerate(twins.items()):
+            first = number == 0
+            cells = (
+                f"`{description.model}`" if first else "",
+                f"{description.dataset or ''} {_side(description)}".strip() if first else "",
+                ", ".join(names),
+                f"{one.parameters:,}",
+                _shape(one.output),
+                _field(one.receptive_field, description.size),
+                f"{short(one.flops)}FLOP",
+                f"{short(facts.step_flops)}FLOP" if first else "",
+                f"{short(facts.checkpoint_bytes)}B" if first else "",
+            )
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Run the subcommand."""
+    figure = arguments.diagram
+    if figure and figure.suffix.lower() not in GRAPHICS:
+        raise UserError(f"--diagram {figure}: write one of {', '.join(GRAPHICS)}")
+    if figure and len(arguments.models) > 1:
+        raise UserError("--diagram draws one model; name one")
+    wanted = []
+    for name in arguments.models:
+        dataset, dash, model = name.rpartition("-")
+        if dash and arguments.dataset:
+            raise UserError(f"{name} names its data set already; leave --dataset {arguments.dataset} out")
+        reader.section(f"models.{model}")  # a misspelt name is said at once, before TensorFlow loads
+        wanted.append((model, dataset or arguments.dataset))
+
+    if profile.entered() is None:
+        profile.enter("fast")
+    import_keras()
+    from repix.training.backend import step_module
+
+    step_module()
+    found = []
+    for model, dataset in wanted:
+        description, system = describe(model, dataset)
+        found.append(description)
+        if figure:
+            from repix.models.diagram import draw
+
+            with atomic_path(figure) as temporary:
+                draw(system, f"{model}, {_side(description)}", temporary, figure.suffix[1:].lower())
+    if arguments.json:
+        print(json.dumps([asdict(one) for one in found] if len(found) > 1 else asdict(found[0]), indent=2))
+    elif arguments.markdown:
+        print(markdown(found))
+    else:
+        print("\n\n".join(map(text, found)))
+    return 0

@@ -1,0 +1,200 @@
+"""`repix describe`: counts pinned to the sources, FLOPs by hand, one-line errors, the table of the docs."""
+
+import json
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from repix import cli
+
+ROOT = Path(__file__).resolve().parents[2]
+CELLS = (
+    "facades-pix2pix",
+    "facades_unaligned-cyclegan",
+    "maps-pix2pix_scratch",
+    "facades_bw-pix2pix_book",
+    "monet2photo_128-cyclegan_book",
+    "facades-pix2pix_tf2",
+    "facades-pix2pix_affine",
+    "lab_colorization-pix2pix_affine",
+)
+
+
+@cache
+def described(cell):
+    """A description without its networks, and the channels of each network's batch norms together."""
+    from repix.commands import describe
+    from repix.quiet import import_keras
+
+    import_keras()
+    from repix.models.layers import BatchNormalization
+    from repix.training.backend import step_module
+
+    step_module()
+    dataset, _, model = cell.rpartition("-")
+    description, system = describe.describe(model, dataset)
+    channels = {
+        name: sum(layer.output.shape[-1] for layer in network.layers if isinstance(layer, BatchNormalization))
+        for name, network in system.networks.items()
+    }
+    return description, channels
+
+
+def conv(kernel, pairs):
+    """Parameters of convolutions with biases, from (channels in, channels out)."""
+    return sum(kernel * kernel * a * b + b for a, b in pairs)
+
+
+def chain(*channels):
+    return list(pairwise(channels))
+
+
+def by_hand():
+    """Parameters as the sources' layer tables give them: (generator, discriminator)."""
+    encoder = chain(1, 64, 128, 256, 512, 512, 512, 512, 512)
+    decoder = [(512, 512), (1024, 1024), (1536, 1024), (1536, 1024), (1536, 1024), (1280, 512), (640, 256), (320, 1)]
+    norms = [128, 256, *[512] * 5, 512, *[1024] * 4, 512, 256]
+    book = conv(4, encoder) + conv(4, decoder) + 2 * sum(norms)
+    book_d = conv(4, encoder) + 2 * (128 + 256 + 5 * 512) + (512 * 2 + 2) + 512 * 500 + (102 * 2 + 2)
+    blocks = conv(3, [(128, 128)] * 12) + 2 * 12 * 128
+    resnet = conv(7, [(3, 32), (32, 3)]) + conv(3, chain(32, 64, 128)) + conv(3, chain(128, 64, 32)) + blocks
+    resnet += 2 * (32 + 64 + 128 + 64 + 32)
+    patch = conv(4, chain(3, 64, 128, 256, 512, 1)) + 2 * (128 + 256 + 512)
+    return {"book": (book, book_d), "cyclegan_book": (resnet, patch)}
+
+
+PINNED = {
+    # the reference codes' counts
+    "facades-pix2pix": (54_413_955, (256, 256, 3), 2_768_705, (30, 30, 1), 70),
+    "facades_unaligned-cyclegan": (11_378_179, (256, 256, 3), 2_764_737, (30, 30, 1), 70),
+    # the tutorial's totals less their moving statistics, see below
+    "maps-pix2pix_scratch": (54_419_459, (256, 256, 3), 6_965_441, (16, 16, 1), 142),
+    "facades_bw-pix2pix_book": (129_137_089, (256, 256, 1), 19_796_880, (2,), None),
+    "monet2photo_128-cyclegan_book": (1_968_771, (128, 128, 3), 2_766_529, (7, 7, 1), 94),
+    # as the tutorial's model.summary() counts the trainable ones
+    "facades-pix2pix_tf2": (54_414_979, (256, 256, 3), 2_768_641, (30, 30, 1), 70),
+    "facades-pix2pix_affine": (54_420_483, (256, 256, 3), 2_769_601, (30, 30, 1), 70),
+    "lab_colorization-pix2pix_affine": (54_416_386, (256, 256, 2), 2_766_529, (30, 30, 1), 70),
+}
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_networks_of_the_recipes(cell):
+    networks = list(described(cell)[0].facts.networks.values())
+    G, D = networks[0], networks[-1]
+    assert (G.parameters, G.output, D.parameters, D.output, D.receptive_field) == PINNED[cell]
+
+
+def test_counts_follow_from_the_books_layer_tables():
+    hand = by_hand()
+    assert hand["book"] == (PINNED["facades_bw-pix2pix_book"][0], PINNED["facades_bw-pix2pix_book"][2])
+    cyclegan = PINNED["monet2photo_128-cyclegan_book"]
+    assert hand["cyclegan_book"] == (cyclegan[0], cyclegan[2])
+
+
+def test_the_tutorials_totals_are_ours_and_its_moving_statistics():
+    description, channels = described("maps-pix2pix_scratch")
+    networks = description.facts.networks
+    totals = {name: networks[name].parameters + 2 * channels[name] for name in networks}
+    assert totals == {"generator": 54_429_315, "discriminator": 6_968_257}
+
+
+def test_table_of_the_docs_is_what_the_command_prints():
+    from repix.commands.describe import markdown
+
+    text = (ROOT / "docs" / "systems.md").read_text(encoding="utf-8")
+    table = markdown([described(cell)[0] for cell in CELLS])
+    assert table in text, "run the command above the table in docs/systems.md and paste what it prints"
+    assert f"repix describe {' '.join(CELLS)} --markdown" in text.replace(" \\\n    ", " ")
+
+
+def run(capsys, *words):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["describe", *words])
+    printed = capsys.readouterr()
+    return caught.value.code, printed.out, printed.err
+
+
+def test_json_of_the_sample(capsys):
+    code, out, _ = run(capsys, "pix2pix_small", "--dataset", "sample", "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert found["size"] == [64, 64]
+    assert found["facts"]["networks"]["discriminator"]["receptive_field"] == 34
+
+
+def test_text_and_diagram(capsys, tmp_path):
+    first, second = tmp_path / "a.png", tmp_path / "b.png"
+    code, out, _ = run(capsys, "sample-pix2pix_small", "--diagram", str(first))
+    assert code == 0
+    assert "1,830,563" in out and "14 x 14 x 1" in out and "34 px" in out
+    run(capsys, "sample-pix2pix_small", "--diagram", str(second))
+    assert first.read_bytes() == second.read_bytes()
+    assert first.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("pix2pix_smal",), "did you mean 'pix2pix_small'"),
+        (("horse2zebra-pix2pix_small",), "learns from pairs"),
+        (("pix2pix_small", "--dataset", "smaple"), "did you mean 'sample'"),
+        (("sample-pix2pix_small", "--dataset", "maps"), "names its data set already"),
+        (("pix2pix_small", "--diagram", "a.bmp"), "write one of .png"),
+        (("pix2pix_small", "pix2pix", "--diagram", "a.png"), "name one"),
+    ],
+)
+def test_mistakes_are_one_line(capsys, words, message):
+    code, _, err = run(capsys, *words)
+    assert code == 1
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_flops_by_hand():
+    from repix.quiet import import_keras
+
+    import_keras()
+    from keras import Input, Model, layers
+
+    from repix.models.describe import activations, flops, receptive_field
+
+    x = image = Input((8, 8, 3))
+    x = layers.Conv2D(5, 4, 2, "same")(x)
+    x = layers.Conv2DTranspose(2, 4, 2, "same")(x)
+    network = Model(image, x)
+    # places x kernel x channels in x channels out x 2
+    assert flops(network) == 2 * (16 * 16 * 3 * 5 + 16 * 16 * 5 * 2)
+    assert activations(network) == 4 * 4 * 5 + 8 * 8 * 2
+    # two neighbours of stride 2, each 4 wide
+    assert receptive_field(network) == 6
+
+
+def test_passes_and_checkpoint_are_those_of_the_step(tmp_path):
+    from repix.quiet import import_keras
+
+    import_keras()
+    from repix.models.describe import checkpoint_bytes, passes
+    from repix.models.system import build
+    from repix.training.backend import step_module
+    from repix.training.checkpoint import Checkpoint, Checkpoints
+    from tests import cells
+
+    backend = step_module()
+    total, kept = passes(cells.recipe("pix2pix"), 3, 3)
+    # G: forward and two gradients; D: twice on its own move, and forward and one gradient on G's
+    assert (total, kept) == ({"generator": 3, "discriminator": 8}, {"generator": 1, "discriminator": 1})
+    assert passes(cells.recipe("pix2pix", updates="alternate"), 3, 3)[0]["discriminator"] == 5
+    total, _ = passes(cells.recipe("cyclegan"), 3, 3)
+    assert total["generator"] == total["inverse_generator"] == 9
+    assert passes(cells.recipe("cyclegan"), 1, 3)[0]["generator"] == 6
+
+    recipe = cells.recipe("pix2pix", generator={"filters": 16}, pool=3)
+    system = build(recipe, (32, 32), 3, 3, paired=True)
+    step = backend.Step(system, recipe.optimizer, ((0,) * 3, (255,) * 3), ((0,) * 3, (255,) * 3), seed=0)
+    path = Checkpoints(tmp_path, "key").save(Checkpoint(0, step.state(), {}))
+    assert checkpoint_bytes(system) == pytest.approx(path.stat().st_size, rel=0.01)
+    assert np.isfinite(checkpoint_bytes(system))

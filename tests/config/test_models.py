@@ -1,0 +1,103 @@
+"""Recipes: the schedule, what is refused, and the entries of params.yaml."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from repix.config import reader
+from repix.config.datasets import Dataset
+from repix.config.models import Recipe
+from repix.errors import UserError
+
+PARAMS = Path(__file__).resolve().parents[2] / "params.yaml"
+TREE = yaml.safe_load(PARAMS.read_text(encoding="utf-8"))
+SEVEN = ("pix2pix", "cyclegan", "pix2pix_scratch", "pix2pix_book", "cyclegan_book", "pix2pix_tf2", "pix2pix_affine")
+
+
+def entry(name):
+    return reader.read(f"models.{name}", Recipe, PARAMS)
+
+
+@pytest.mark.parametrize("name", sorted(TREE["models"]))
+def test_every_model_is_a_recipe(name):
+    assert entry(name).epochs >= 1
+
+
+@pytest.mark.parametrize("name", sorted(TREE["datasets"]))
+def test_every_data_set_is_one(name):
+    assert reader.read(f"datasets.{name}", Dataset, PARAMS).urls
+
+
+def test_schedules_of_the_sources():
+    found = {
+        name: (one.epochs, one.decay_epochs, one.optimizer.learning_rate, one.optimizer.beta_1, one.batch_size)
+        for name in SEVEN
+        for one in [entry(name)]
+    }
+    assert found == {
+        "pix2pix": (200, 100, 2e-4, 0.5, 1),
+        "cyclegan": (200, 100, 2e-4, 0.5, 1),
+        "pix2pix_scratch": (100, 0, 2e-4, 0.5, 1),
+        "pix2pix_book": (500, 0, 1e-4, 0.9, 1),
+        "cyclegan_book": (500, 0, 2e-4, 0.5, 1),
+        "pix2pix_tf2": (200, 0, 2e-4, 0.5, 1),
+        "pix2pix_affine": (200, 0, 2e-4, 0.5, 1),
+    }
+
+
+def test_games_of_the_sources():
+    found = {
+        name: (one.loss.gan, one.updates, one.sampling, one.loss.discriminator, one.pool, one.initializer)
+        for name in SEVEN
+        for one in [entry(name)]
+    }
+    assert found == {
+        "pix2pix": ("vanilla", "together", "permutation", 0.5, 0, "normal"),
+        "cyclegan": ("lsgan", "together", "permutation", 0.5, 50, "normal"),
+        "pix2pix_scratch": ("vanilla", "separate", "replacement", 0.5, 0, "normal_kernels"),
+        "pix2pix_book": ("softmax", "alternate", "permutation", 1.0, 0, "glorot"),
+        "cyclegan_book": ("lsgan_sigmoid", "separate", "permutation", 1.0, 0, "glorot"),
+        "pix2pix_tf2": ("vanilla", "simultaneous", "permutation", 0.5, 0, "normal_kernels"),
+        "pix2pix_affine": ("vanilla", "together", "permutation", 1.0, 0, "normal"),
+    }
+    assert all(entry(name).loss.l1 == 100 for name in SEVEN if entry(name).system == "pix2pix")
+    assert [(entry(n).loss.cycle, entry(n).loss.identity) for n in ("cyclegan", "cyclegan_book")] == [(10, 5), (10, 1)]
+
+
+def test_learning_rate_is_constant_then_falls_in_a_line():
+    recipe = Recipe(system="pix2pix", epochs=6, decay_epochs=3, optimizer={"learning_rate": 1.0})
+    assert [recipe.learning_rate(epoch) for epoch in range(6)] == [1.0, 1.0, 1.0, 0.75, 0.5, 0.25]
+
+
+def test_a_short_trial_keeps_the_constant_rate():
+    recipe = Recipe(system="pix2pix", epochs=2, decay_epochs=100)
+    assert [recipe.learning_rate(epoch) for epoch in range(2)] == [2e-4, 2e-4]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"loss": {"gan": "softmax"}}, "softmax needs discriminator.kind: minibatch"),
+        ({"discriminator": {"kind": "minibatch"}}, "set loss.gan: softmax"),
+        ({"loss": {"gan": "wgangp"}, "updates": "separate"}, "set updates: together"),
+        ({"generator": {"padding": "reflekt"}}, "did you mean 'reflect'"),
+        ({"generator": {"filter": 3}}, "unknown key; did you mean 'filters'"),
+    ],
+)
+def test_what_cannot_be_is_one_line(change, message):
+    with pytest.raises(UserError, match=message.replace(".", r"\.")) as caught:
+        reader.parse({"system": "pix2pix"} | change, Recipe, "models.mine")
+    assert "\n" not in str(caught.value)
+
+
+def test_own_photos_are_asked_for_in_one_line():
+    lab = reader.read("datasets.lab_colorization", Dataset, PARAMS)
+    assert lab.withdrawn and "\n" not in lab.withdrawn
+    assert (lab.colour, lab.layout, lab.channels, lab.crop_size) == ("lab", "single", (1, 2), 256)
+
+
+def test_grey_facades_are_the_books():
+    grey = reader.read("datasets.facades_bw", Dataset, PARAMS)
+    assert (grey.colour, grey.channels, grey.direction, grey.flip) == ("gray", (1, 1), "BtoA", False)
+    assert grey.load_size == grey.crop_size == 256
