@@ -12,6 +12,7 @@ from repix.errors import UserError
 # name -> one line for `repix --help`; the module is repix.commands.<name>.
 COMMANDS = {
     "results": "print the metrics of all cells as a table",
+    "translate": "apply a trained model to images of any size",
 }
 
 
