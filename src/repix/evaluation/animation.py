@@ -8,6 +8,7 @@ animation is therefore no out of the pipeline, and is left out with one line whe
 from __future__ import annotations
 
 import io
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -96,17 +97,19 @@ def assemble(folder: Path, steps: list[int], out: Path, *, per_epoch: int) -> Pa
     stride = -(-len(steps) // MOST_FRAMES)
     taken = steps[::-1][::stride][::-1]  # counted from the end, which is always shown
     font = ImageFont.load_default_imagefont()  # its own bitmap: no font of the machine
+    captions = [f"epoch {step // per_epoch}, step {step}" for step in taken]
+    room = math.ceil(font.getlength(captions[-1])) + 4
     frames = []
-    for step in taken:
+    for step, caption in zip(taken, captions, strict=True):
         path = folder / f"step-{step:09d}.png"
         try:
             with Image.open(path) as image:
                 picture = image.convert("RGB")
         except OSError as error:
             raise UserError(f"{path}: cannot be read ({error}); delete it, no animation is written") from None
-        frame = Image.new("RGB", (picture.width, picture.height + CAPTION), "white")
+        frame = Image.new("RGB", (max(room, picture.width), picture.height + CAPTION), "white")
         frame.paste(picture, (0, CAPTION))
-        ImageDraw.Draw(frame).text((2, 1), f"epoch {step // per_epoch}, step {step}", "black", font)
+        ImageDraw.Draw(frame).text((2, 1), caption, "black", font)
         frames.append(frame)
     # Few pixels of every frame tell what colours there are.
     sample = np.concatenate([np.asarray(frame).reshape(-1, 3)[:: max(1, len(frames))] for frame in frames])
