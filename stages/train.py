@@ -28,6 +28,7 @@ def main(cell: Cell) -> None:
 
     # Heavy imports come after the mistakes that need none.
     from repix.data.store import Prepared
+    from repix.evaluation.animation import Frames
     from repix.evaluation.validation import Validation
     from repix.tracking import mlflow_run
     from repix.tracking.observers import ProgressBar, write_losses
@@ -50,7 +51,8 @@ def main(cell: Cell) -> None:
         training=True,
     )
     board = TensorBoard(stage.WORK / "tensorboard" / cell.name)
-    observer = Observers([ProgressBar(), board, mlflow_run.MLflowObserver(run)])
+    frames = Frames(stage.WORK / "frames", record.run_key, stage.WORK / "animation")
+    observer = Observers([ProgressBar(), board, mlflow_run.MLflowObserver(run), frames])
     validation = Validation(prepared, game.translators, observer)
 
     checkpoints = Checkpoints(stage.WORK / "checkpoints", record.run_key)
@@ -68,6 +70,8 @@ def main(cell: Cell) -> None:
     description = trained.describe(
         cell, recipe, game, prepared.manifest, history, best, record.run_key, data_digest, record.declared.profile
     )
+    for animation in frames.written:
+        run.file(animation, "animation")
     trained.write(out, description, game.step.state(), best)
     write_losses(losses, history.epochs)
     record.write(out, losses)

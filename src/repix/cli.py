@@ -13,6 +13,7 @@ from repix.errors import UserError
 COMMANDS = {
     "describe": "build a model's networks and print what they cost, without training",
     "results": "print the metrics of all cells as a table",
+    "translate": "apply a trained model to images of any size",
 }
 
 

@@ -157,6 +157,7 @@ class Trained(Record):
         translators: name -> generator network (``source_to_target`` -> ``generator``).
         networks: network -> canonical digest of its last weights.
         best: epoch that scored best on val, its score and digests; null without a val split.
+        direction: which half of a side-by-side image is the source: AtoB (left) or BtoA.
     """
 
     SCHEMA = "repix.trained/1"
@@ -176,6 +177,7 @@ class Trained(Record):
     networks: dict[str, str]
     best: dict[str, Any] | None
     data_digest: str
+    direction: str | None = None
 
 
 class Exported(Record):
@@ -188,6 +190,7 @@ class Exported(Record):
         digests: translator -> format -> sha256 of the file, or of the tree.
         tolerance: bound on the difference to the trained network, on the [-1, 1] scale.
         parity: ``pass``: every format was loaded back and stayed within the tolerance.
+        direction: as in :class:`Trained`.
     """
 
     SCHEMA = "repix.export/1"
@@ -202,3 +205,4 @@ class Exported(Record):
     digests: dict[str, dict[str, str]]
     tolerance: float
     parity: str
+    direction: str | None = None

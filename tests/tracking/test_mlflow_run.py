@@ -158,8 +158,12 @@ def test_evaluate_and_export_attach_and_say_the_same_thing_once(here):
         later = open_run("sample-tiny-0", run_key="attached", params={"lr": 1.0}, tags={"who": "other", "new": "1"})
         log_metrics_record(later, METRICS)
         log_pictures(later, {"test": PICTURE})
+        later.file(Path(__file__), "animation")
         model_id = log_model_entry(later, "sample-tiny-0", "exports/sample-tiny-0", "ee", metrics=METRICS)
     assert later.run_id == run.run_id
+    assert [file.path for file in run.client.list_artifacts(run.run_id, "animation")] == [
+        f"animation/{Path(__file__).name}"
+    ]
     stored = run.client.get_run(run.run_id)
     assert stored.info.status == "FINISHED"
     assert stored.data.params["lr"] == "0.0002"

@@ -2,25 +2,69 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
+from repix import profile
 from repix.config.evaluation import Evaluate
 from repix.data import images
-from repix.data.colour import to_picture
 from repix.data.store import Prepared
 from repix.errors import UserError
-from repix.evaluation import pictures
+from repix.evaluation import gallery, pictures
 from repix.evaluation.features import FeatureNetwork
 from repix.evaluation.score import score_paired_and_distribution
 from repix.files import atomic_folder
-from repix.schemas import Metrics
+from repix.schemas import Metrics, Side
 from repix.training.trained import TrainedModel
 
 SHOWN = 8  # rows of the picture grid
+
+
+@dataclass(frozen=True)
+class View:
+    """The test split as one translator sees it.
+
+    Attributes:
+        sources, targets: (n, height, width, channels) stored integers; without pairs the
+            targets are other images, as many as there are.
+        source, target: what the numbers mean.
+        names, target_names: of the images, unique on their side.
+        halves: which half of the split is the source, and which the target.
+        paired: whether row i of both belong together.
+    """
+
+    sources: np.ndarray
+    targets: np.ndarray
+    source: Side
+    target: Side
+    names: tuple[str, ...]
+    target_names: tuple[str, ...]
+    halves: tuple[str, str]
+    paired: bool
+
+    @classmethod
+    def of(cls, prepared: Prepared, translator: str) -> View:
+        """Return the test split for a translator, forwards or backwards."""
+        split, manifest = prepared.split("test"), prepared.manifest
+        way = slice(None, None, 1 if translator == "source_to_target" else -1)
+        return cls(
+            *(split.source, split.target)[way],
+            *(manifest.source, manifest.target)[way],
+            *(split.names, split.target_names)[way],
+            halves=("source", "target")[way],
+            paired=manifest.paired,
+        )
+
+    def photos(self, array: np.ndarray) -> np.ndarray:
+        """Return Lab outputs or targets as RGB photos, each with the other part of its source."""
+        return np.stack(
+            [pictures.stored(image, self.target, other) for image, other in zip(array, self.sources, strict=True)]
+        )
 
 
 def evaluate(
@@ -41,94 +85,162 @@ def evaluate(
         model: the trained cell.
         prepared: its data set.
         settings: which metrics.
-        out: folder for the translations of the last weights as PNG, ``per_image.csv`` and
-            ``<translator>.png`` (source | output | target).
+        out: folder for, per translator, ``<translator>/<image>.png`` (the translation of the
+            last weights, every channel and bit of it; ``.tif`` for other than 1 or 3
+            channels), ``<translator>.csv`` (scores per image; those of other variants under
+            ``<variant>_<metric>``) and ``<translator>.png`` (source | output | target of the
+            first images); and ``index.html``, the gallery of all of them.
         features: the network for FID and KID, where asked for.
         cache: folder of the feature cache.
 
     Returns:
-        The record for ``metrics/<cell>.json``.
+        The record for ``metrics/<cell>.json``; its ``n`` is the number of source images, that
+        of each translator stands in ``protocol.images``.
 
     Raises:
-        UserError: the data set has no test split.
+        UserError: the data set has no test split, or is not what the model was trained on.
     """
-    if "test" not in prepared.manifest.splits:
+    manifest = prepared.manifest
+    if "test" not in manifest.splits:
         raise UserError(f"data set {model.record.dataset!r} has no test split to evaluate on")
-    test, manifest = prepared.split("test"), prepared.manifest
+    kinds = [(record.crop_size, record.source, record.target) for record in (manifest, model.record)]
+    if kinds[0] != kinds[1]:
+        raise UserError(f"{prepared.folder}: has other sizes, channels or values than {model.folder} was trained on")
     scores: dict[str, dict[str, Any]] = {}
-    protocol: dict[str, Any] = {"split": "test", "images": {}, "reference": {}, "description": {}}
+    protocol: dict[str, Any] = {
+        "split": "test",
+        "profile": profile.current().name,
+        "images": {},
+        "reference": {},
+        "description": {},
+    }
+    definitions: dict[str, dict[str, Any]] = {}
+    sections = []
     with atomic_folder(out) as folder:
-        for translator in sorted(model.record.translators):
-            forward = translator == "source_to_target"
-            sources, targets = (test.source, test.target) if forward else (test.target, test.source)
-            source, target = (manifest.source, manifest.target) if forward else (manifest.target, manifest.source)
-            half = manifest.splits["test"].source if forward else manifest.splits["test"].target
-            reference = manifest.splits["test"].target if forward else manifest.splits["test"].source
-            names = [example.name for example in half.examples]
+        for translator, network in sorted(model.record.translators.items()):
+            view = View.of(prepared, translator)
             scores[translator] = {"last": None, "best": None}
             protocol["description"][translator] = {}
+            table: dict[str, np.ndarray] = {}
+            done: dict[tuple[str, bool], tuple] = {}
             for variant in model.variants:
-                model.load(variant)
+                digests = model.record.networks if variant == "last" else model.record.best["networks"]
                 for paper in (False, True) if settings.paper_mode else (False,):
                     label = f"{variant}_paper" if paper else variant
-                    translate = model.translator(translator, paper=paper)
-                    bar = tqdm(sources, desc=f"{translator} {label}", unit="image", disable=None)
-                    outputs = np.stack(list(translate(bar)))
-                    result, definition, per_image = score_paired_and_distribution(
-                        outputs,
-                        np.asarray(targets) if manifest.paired else None,
-                        target,
-                        reference=np.asarray(targets),
-                        reference_names=[example.name for example in reference.examples],
-                        evaluate=settings,
-                        features=features,
-                        pictures=_as_colour(outputs, targets, sources, target) if target.colour == "lab_ab" else None,
-                        cache=cache,
-                    )
-                    scores[translator][label] = result
+                    # The best weights are often the last ones: the same function is scored once.
+                    key = digests[network], paper
+                    if key not in done:
+                        model.load(variant)
+                        outputs = _translate(model, translator, view, paper, label)
+                        done[key] = _score(outputs, view, settings, features, cache)
+                        if label == "last":
+                            last = outputs
+                    result, definition, per_image = done[key]
+                    scores[translator][label] = dict(result)
                     protocol["description"][translator][label] = {
-                        metric: entry.pop("description")
+                        metric: entry["description"]
                         for metric, entry in sorted(definition.items())
                         if "description" in entry
                     }
                     for part in ("images", "reference"):
-                        protocol[part][translator] = definition.pop(part)
-                    protocol |= definition
-                    if label == "last":
-                        _write(
-                            folder, translator, names, sources, outputs, targets, source, target, per_image, manifest
-                        )
-        if "best" not in model.variants:
-            protocol["best"] = {"reason": "the data set has no val split to choose by"}
+                        protocol[part][translator] = definition[part]
+                    definitions[translator] = definition
+                    table |= {name if label == "last" else f"{label}_{name}": v for name, v in per_image.items()}
+            sections.append(_write(folder, translator, view, last, table))
+        gallery.write(folder, model.record.cell, sections)
+    protocol |= _protocol(definitions)
+    if "best" not in model.variants:
+        protocol["best"] = {"reason": "the data set has no val split to choose by"}
     used = sorted(set(model.record.translators.values()))
     return Metrics(
         cell=model.record.cell,
         weights_digest={network: model.record.networks[network] for network in used},
-        n=len(test.source),
+        n=manifest.splits["test"].source.n,
         scores=scores,
         protocol=protocol,
     )
 
 
-def _as_colour(outputs, targets, sources, side):
-    """Return Lab outputs and targets as RGB pictures, with the L of their own sources."""
-    return tuple(
-        np.stack([to_picture(image, side, light) for image, light in zip(array, sources, strict=True)])
-        for array in (outputs, targets)
+def _translate(model: TrainedModel, translator: str, view: View, paper: bool, label: str) -> np.ndarray:
+    """Return the translations of all images, (n, height, width, channels)."""
+    translate = model.translator(translator, paper=paper)
+    bar = tqdm(view.sources, desc=f"{translator} {label}", unit="image", disable=None)
+    outputs = np.empty((len(view.sources), *view.sources.shape[1:3], view.target.channels), view.target.dtype)
+    for place, output in enumerate(translate(bar)):
+        outputs[place] = output
+    return outputs
+
+
+def _score(outputs, view: View, settings: Evaluate, features: FeatureNetwork | None, cache: Path | None) -> tuple:
+    """Return scores, their protocol, and scores per image."""
+    photos = None
+    if features is not None and view.target.colour.startswith("lab"):
+        photos = view.photos(outputs), view.photos(view.targets)
+    return score_paired_and_distribution(
+        outputs,
+        np.asarray(view.targets) if view.paired else None,
+        view.target,
+        reference=np.asarray(view.targets),
+        reference_names=view.target_names,
+        evaluate=settings,
+        features=features,
+        pictures=photos,
+        cache=cache,
     )
 
 
-def _write(folder, translator, names, sources, outputs, targets, source, target, per_image, manifest) -> None:
-    """Write one translator's pictures and per-image scores."""
+def _protocol(definitions: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return one entry per metric for all translators; a reason that is not everyone's names its translator."""
+    merged: dict[str, Any] = {}
+    for metric in sorted({name for definition in definitions.values() for name in definition}):
+        if metric in ("images", "reference"):
+            continue
+        entries = {translator: given[metric] for translator, given in sorted(definitions.items()) if metric in given}
+        reasons = {translator: entry["reason"] for translator, entry in entries.items() if "reason" in entry}
+        merged[metric] = {}
+        for entry in entries.values():
+            merged[metric] |= {key: value for key, value in entry.items() if key not in ("reason", "description")}
+        if reasons:
+            common = len(reasons) == len(definitions) and len(set(reasons.values())) == 1
+            merged[metric]["reason"] = (
+                next(iter(reasons.values())) if common else "; ".join(f"{t}: {reason}" for t, reason in reasons.items())
+            )
+    return merged
+
+
+def _write(folder: Path, translator: str, view: View, outputs, table: Mapping[str, np.ndarray]) -> gallery.Section:
+    """Write one translator's files; return its part of the gallery."""
     import pandas as pd
 
-    beside = targets if manifest.paired else None
+    beside = view.targets if view.paired else None
     # Pictures of the worst, the best and those between would flatter nobody: the first ones.
-    rows = pictures.triples(sources[:SHOWN], outputs[:SHOWN], beside, source, target)
+    rows = pictures.triples(
+        view.sources[:SHOWN], outputs[:SHOWN], None if beside is None else beside[:SHOWN], view.source, view.target
+    )
     images.write(folder / f"{translator}.png", pictures.grid(rows, columns=2))
+    pd.DataFrame({"image": view.names, **table}).to_csv(folder / f"{translator}.csv", index=False, lineterminator="\n")
+
     (folder / translator).mkdir()
-    for name, output, light in zip(names, outputs, sources, strict=True):
-        shown = to_picture(output, target, light) if target.colour == "lab_ab" else output
-        images.write(folder / translator / f"{Path(name).stem}.png", shown)
-    table = pd.DataFrame({"image": names, **per_image})
-    table.to_csv(folder / f"{translator}.csv", index=False, lineterminator="\n")
+    suffix = pictures.suffix(view.target)
+    files = [f"{translator}/{name}{suffix}" for name in view.names]
+    for file, output, other in zip(files, outputs, view.sources, strict=True):
+        images.write(folder / file, pictures.stored(output, view.target, other))
+
+    columns = {}
+    sides = (view.sources, view.source, view.targets), (view.targets, view.target, view.sources)
+    for column, (array, side, others), half in zip(("source", "target"), sides, view.halves, strict=True):
+        if column == "target" and not view.paired:
+            continue
+        names = view.names  # in a paired set both halves have the names of the sources
+        known = [f"{gallery.FOLDER}/{half}/{name}.png" for name in names]
+        if not all((folder / path).is_file() for path in known):  # the way back has the same two halves
+            shown = (pictures.shown(image, side, others[i] if view.paired else None) for i, image in enumerate(array))
+            gallery.thumbnails(folder, half, names, shown)
+        columns[column] = known
+    previews = files
+    if suffix != ".png":  # what no browser shows
+        shown = (pictures.shown(output, view.target) for output in outputs)
+        previews = gallery.thumbnails(folder, translator, view.names, shown)
+    ordered = {"source": columns["source"], "output": previews} | columns
+    scores = {metric: table[metric] for metric in ("ssim", "psnr", "l1") if metric in table}
+    return gallery.Section(translator, view.names, files, ordered, scores)

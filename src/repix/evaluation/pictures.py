@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from repix.data.colour import to_picture
+from repix.data.colour import L_MAX, lab_to_rgb, to_picture
 from repix.schemas import Side
 
 GAP = 2  # white pixels between pictures
@@ -44,7 +44,7 @@ def triples(
 ) -> list[list[np.ndarray]]:
     """Return for each image its pictures: source, output and, where there is one, target.
 
-    Lab sides are shown as the colours that L with a and b make.
+    Lab sides are shown as the colours that L with a and b make: see :func:`shown`.
 
     Args:
         sources, outputs, targets: (n, height, width, channels) stored integers.
@@ -52,9 +52,44 @@ def triples(
     """
     rows = []
     for i in range(len(outputs)):
-        other = sources[i] if target.colour == "lab_ab" else None
-        row = [to_picture(sources[i], source), to_picture(outputs[i], target, other)]
-        if targets is not None:
-            row.append(to_picture(targets[i], target, other))
+        beside = None if targets is None else targets[i]
+        row = [shown(sources[i], source, beside), shown(outputs[i], target, sources[i])]
+        if beside is not None:
+            row.append(shown(beside, target, sources[i]))
         rows.append(row)
     return rows
+
+
+def shown(image: np.ndarray, side: Side, other: np.ndarray | None = None) -> np.ndarray:
+    """Return one image as a picture, (height, width, 3) uint8.
+
+    Args:
+        image: (height, width, channels) stored integers.
+        side: what they mean.
+        other: the same image's other side. Of Lab it completes a and b, which are no picture
+            alone; without it they are shown at half of the lightness.
+    """
+    if side.colour == "lab_ab":
+        light = np.full((*image.shape[:2], 1), L_MAX // 2, image.dtype) if other is None else other
+        return to_picture(image, side, light)
+    return to_picture(image, side)
+
+
+def stored(output: np.ndarray, side: Side, other: np.ndarray) -> np.ndarray:
+    """Return a translation as its file holds it: every channel and bit; of Lab the photo, uint8 RGB.
+
+    Args:
+        output: (height, width, channels) stored integers of ``side``.
+        side: what they mean.
+        other: what it was translated from; Lab takes its L, or a and b, from there.
+    """
+    if side.colour == "lab_ab":
+        return lab_to_rgb(np.concatenate([other, output], axis=2))
+    if side.colour == "lab_l":
+        return lab_to_rgb(np.concatenate([output, other], axis=2))
+    return output
+
+
+def suffix(side: Side) -> str:
+    """Return the suffix of a translation's file: PNG for pictures, TIFF for any other count of channels."""
+    return ".png" if side.colour.startswith("lab") or side.channels in (1, 3) else ".tif"

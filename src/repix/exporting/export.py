@@ -80,6 +80,7 @@ def export(model: TrainedModel, prepared: Prepared, settings: Export, out: Path)
             digests=digests,
             tolerance=settings.tolerance,
             parity="pass",
+            direction=model.record.direction,
         )
         record.write(folder / "export.json")
     return errors

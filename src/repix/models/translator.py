@@ -48,9 +48,12 @@ class Translator:
 
         self._function = compile_function(function)
 
-    def __call__(self, images: Iterable[np.ndarray]) -> Iterable[np.ndarray]:
-        """Yield the translation of each (height, width, channels) image, in order."""
-        for index, image in enumerate(images):
+    def __call__(self, images: Iterable[np.ndarray], first: int = 0) -> Iterable[np.ndarray]:
+        """Yield the translation of each (height, width, channels) image, in order.
+
+        ``first`` is the index of the first one, on which only the masks of ``paper`` depend.
+        """
+        for index, image in enumerate(images, first):
             result = self._function(keras.ops.convert_to_tensor(image[None]), keras.ops.convert_to_tensor(index))
             yield np.asarray(keras.ops.convert_to_numpy(result))[0]
 

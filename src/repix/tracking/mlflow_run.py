@@ -259,6 +259,11 @@ class Run:
             self._pictures.add(file)
 
     @_quiet
+    def file(self, path: Path, folder: str) -> None:
+        """Log a file as an artifact of the run, below ``folder``; one of the same name is replaced."""
+        self.client.log_artifact(self.run_id, str(path), folder)
+
+    @_quiet
     def dataset(self, entry: Mapping[str, Any]) -> None:
         """Log a data set, as :func:`dataset_entry` describes it, as the run's training input."""
         from mlflow.entities import Dataset, DatasetInput, InputTag

@@ -69,6 +69,7 @@ def describe(cell, recipe: Recipe, game, manifest, history, best, run_key: str, 
         networks=digests(game.step.state(), networks),
         best=history.best,
         data_digest=data,
+        direction=manifest.direction,
     )
 
 

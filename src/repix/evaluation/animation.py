@@ -1,0 +1,130 @@
+"""A training's progress as an animation: its sample pictures, one frame per look.
+
+Frames are a function of the weights at their step, so a training that was interrupted leaves
+the same ones. But they live in the ignored work folder, from which they may be deleted: the
+animation is therefore no out of the pipeline, and is left out with one line where frames lack.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from repix.config.models import Recipe
+from repix.errors import UserError
+from repix.files import atomic_path
+from repix.training.observer import Observer
+
+HOLD_MS, LAST_MS = 250, 2000  # how long a frame is shown, and the last one
+MOST_FRAMES = 100
+CAPTION = 14  # px above the picture
+
+
+def picture_steps(epochs: int, every: int, per_epoch: int) -> list[int]:
+    """Return the steps at which a training shows pictures: each ``every`` epochs and at the end."""
+    return [epoch * per_epoch for epoch in range(1, epochs + 1) if epoch % every == 0 or epoch == epochs]
+
+
+class Frames(Observer):
+    """Keeps each sample picture as ``<folder>/<run_key>/<series>/step-<step>.png``, and animates them at the end.
+
+    Args:
+        folder: an ignored folder, ``.repix/frames``.
+        run_key: digest of everything that determines the training.
+        animations: where ``<cell>-<translator>.gif`` goes when the training has finished,
+            ``.repix/animation``.
+
+    Attributes:
+        written: the animations, once the training has finished.
+    """
+
+    def __init__(self, folder: str | Path, run_key: str, animations: str | Path):
+        self.folder, self.animations = Path(folder) / run_key, Path(animations)
+        self.written: list[Path] = []
+        self._plan: dict[str, Any] = {}
+
+    def started(self, plan: dict[str, Any]) -> None:
+        self._plan = plan
+
+    def pictures(self, step: int, name: str, image: np.ndarray) -> None:
+        from PIL import Image
+
+        series = name.removeprefix("samples/").replace("/", "-")
+        with atomic_path(self.folder / series / f"step-{step:09d}.png") as path:
+            Image.fromarray(image).save(path, "PNG")
+
+    def finished(self, step: int) -> None:
+        recipe = Recipe.model_validate(self._plan["recipe"])
+        per_epoch = self._plan["steps_per_epoch"]
+        steps = picture_steps(self._plan["epochs"], recipe.picture_every, per_epoch)
+        # What lies there, not what this process has shown: it may have had only the last step to do.
+        for folder in sorted(self.folder.glob("*")) or [self.folder]:
+            out = self.animations / f"{self._plan['cell']}-{folder.name}.gif"
+            try:
+                self.written.append(assemble(folder, steps, out, per_epoch=per_epoch))
+            except UserError as error:
+                print(f"repix: {error}", file=sys.stderr)
+
+
+def assemble(folder: Path, steps: list[int], out: Path, *, per_epoch: int) -> Path:
+    """Write frames as a GIF that loops; equal frames give equal bytes. Return its path.
+
+    Of more than 100 frames every second (third ...) and the last one are taken. One palette, from
+    all of them, serves them all, so that still parts stay still.
+
+    Args:
+        folder: of ``step-<step>.png``.
+        steps: the steps that should be there, in order.
+        out: the GIF.
+        per_epoch: steps in an epoch, for the caption.
+
+    Raises:
+        UserError: a frame is missing or damaged; nothing is written.
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    missing = [step for step in steps if not (folder / f"step-{step:09d}.png").is_file()]
+    if missing:
+        raise UserError(
+            f"{folder}: {len(missing)} of {len(steps)} sample pictures are not there (deleted?), the first at step "
+            f"{missing[0]}; no animation is written, a training from its start makes them again"
+        )
+    stride = -(-len(steps) // MOST_FRAMES)
+    taken = steps[::-1][::stride][::-1]  # counted from the end, which is always shown
+    font = ImageFont.load_default_imagefont()  # its own bitmap: no font of the machine
+    captions = [f"epoch {step // per_epoch}, step {step}" for step in taken]
+    room = math.ceil(font.getlength(captions[-1])) + 4
+    frames = []
+    for step, caption in zip(taken, captions, strict=True):
+        path = folder / f"step-{step:09d}.png"
+        try:
+            with Image.open(path) as image:
+                picture = image.convert("RGB")
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error}); delete it, no animation is written") from None
+        frame = Image.new("RGB", (max(room, picture.width), picture.height + CAPTION), "white")
+        frame.paste(picture, (0, CAPTION))
+        ImageDraw.Draw(frame).text((2, 1), caption, "black", font)
+        frames.append(frame)
+    # Few pixels of every frame tell what colours there are.
+    sample = np.concatenate([np.asarray(frame).reshape(-1, 3)[:: max(1, len(frames))] for frame in frames])
+    palette = Image.fromarray(sample[None]).quantize(256, Image.Quantize.MEDIANCUT)
+    indexed = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    buffer = io.BytesIO()
+    indexed[0].save(
+        buffer,
+        "GIF",
+        save_all=True,
+        append_images=indexed[1:],
+        duration=[HOLD_MS] * (len(indexed) - 1) + [LAST_MS],
+        loop=0,
+        optimize=False,
+    )
+    with atomic_path(out) as path:
+        path.write_bytes(buffer.getvalue())
+    return out

@@ -1,0 +1,246 @@
+"""``repix translate``: options from the model, names that last, nothing half-written, failures by name."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from tests.cells import TinyCell, images, train_cell
+
+
+@pytest.fixture(scope="module")
+def cell(tmp_path_factory) -> TinyCell:
+    return train_cell(tmp_path_factory.mktemp("cell"))
+
+
+@pytest.fixture(scope="module")
+def exported(cell):
+    from repix.config.export import Export
+    from repix.data.store import Prepared
+    from repix.exporting.export import export
+    from repix.training.trained import TrainedModel
+
+    out = cell.root / "exports" / "tiny"
+    export(TrainedModel(cell.trained), Prepared.open(cell.prepared), Export(formats=("keras",)), out)
+    return out
+
+
+def run(*arguments) -> int:
+    """Run ``repix translate`` in this process; return its exit code."""
+    from repix.cli import main
+
+    with pytest.raises(SystemExit) as stopped:
+        main(["translate", *map(str, arguments)])
+    return stopped.value.code
+
+
+def save(path, array):
+    from repix.data.images import write
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write(path, array)
+    return path
+
+
+def read(path):
+    from repix.data.images import decode
+
+    return decode(path).pixels
+
+
+def scored(cell, pixels, name="source_to_target", variant="last"):
+    """Return what the evaluation would have scored."""
+    from repix.training.trained import TrainedModel
+
+    model = TrainedModel(cell.trained)
+    model.load(variant)
+    return model.translator(name).translate(pixels[None])[0]
+
+
+def test_the_trained_size_gives_what_was_scored_and_the_export_the_same(cell, exported, tmp_path):
+    image = images(1, 1)[0]
+    file = save(tmp_path / "a.b.png", image)
+    assert run(cell.trained, file, "-o", tmp_path / "run") == 0
+    assert run(exported, file, "-o", tmp_path / "export") == 0
+    output = read(tmp_path / "run" / "a.b.png")
+    assert np.array_equal(output, scored(cell, image))
+    assert (tmp_path / "run" / "a.b.png").read_bytes() == (tmp_path / "export" / "a.b.png").read_bytes()
+    assert run(cell.trained, file, "-o", tmp_path / "best", "--variant", "best") == 0
+    assert np.array_equal(read(tmp_path / "best" / "a.b.png"), scored(cell, image, variant="best"))
+
+
+@pytest.mark.parametrize(
+    ("options", "ways"), [((), "whole"), (("--whole",), "whole"), (("--tile",), "tile"), (("--resize",), "resize")]
+)
+def test_other_sizes_come_back_at_their_own(cell, tmp_path, capsys, options, ways):
+    file = save(tmp_path / "wide.png", images(2, 1, (21, 50))[0])
+    assert run(cell.trained, file, "-o", tmp_path / "out", "--json", *options) == 0
+    said = capsys.readouterr()
+    answer = json.loads(said.out)
+    written = {"input": str(file), "output": str(tmp_path / "out" / "wide.png"), "size": [21, 50], "how": ways}
+    assert answer["written"] == [written] and answer["failed"] == []
+    assert read(tmp_path / "out" / "wide.png").shape == (21, 50, 3)
+    assert ("not of the trained 16 x 16 px" in said.err) == (not options)
+
+
+def test_three_ways_of_another_size_differ(cell, tmp_path):
+    file = save(tmp_path / "wide.png", images(2, 1, (32, 48))[0])
+    outputs = []
+    for way in ("whole", "tile", "resize"):
+        assert run(cell.trained, file, "-o", tmp_path / way, f"--{way}") == 0
+        outputs.append((tmp_path / way / "wide.png").read_bytes())
+    assert len(set(outputs)) == 3
+
+
+def test_folders_keep_their_folders_and_names_do_not_collide(cell, tmp_path, capsys):
+    image = images(3, 1)[0]
+    for name in ("in/a.png", "in/a.bmp.png", "in/A.tif", "in/sub/a.png", "in/.hidden.png", "in/notes.txt"):
+        if name.endswith("txt"):
+            (tmp_path / name).write_text("no image")
+        else:
+            save(tmp_path / name, image)
+    save(tmp_path / "other" / "a.png", image)
+    given = (tmp_path / "in", tmp_path / "other" / "a.png", tmp_path / "in" / "a.png")
+    assert run(cell.trained, *given, "-o", tmp_path / "in" / "out", "--json") == 0
+    names = {entry["input"]: entry["output"] for entry in json.loads(capsys.readouterr().out)["written"]}
+    relative = {k.removeprefix(f"{tmp_path}/"): v.removeprefix(f"{tmp_path}/in/out/") for k, v in names.items()}
+    assert relative == {
+        "in/A.tif": "A.png",
+        "in/a.bmp.png": "a.bmp.png",
+        "in/a.png": "a-2.png",
+        "in/sub/a.png": "sub/a.png",
+        "other/a.png": "a-3.png",
+    }
+    # What lies in the out folder is no input, though it lies in the input's folder.
+    assert run(cell.trained, tmp_path / "in", "-o", tmp_path / "in" / "out", "--json") == 0
+    assert len(json.loads(capsys.readouterr().out)["written"]) == 4
+
+
+def test_broken_inputs_are_named_and_the_rest_is_translated(cell, tmp_path, capsys):
+    good = save(tmp_path / "in" / "good.png", images(4, 1)[0])
+    (tmp_path / "in" / "cut.png").write_bytes(good.read_bytes()[:200])
+    (tmp_path / "in" / "text.jpg").write_text("no image")
+    save(tmp_path / "in" / "deep.png", np.zeros((16, 16, 1), np.uint16))
+    missing = tmp_path / "nowhere.png"
+    assert run(cell.trained, tmp_path / "in", missing, "-o", tmp_path / "out") == 1
+    said = capsys.readouterr()
+    assert "1 of 5 images written" in said.out
+    reasons = {"cut.png": "decoded", "text.jpg": "not an image", "deep.png": "16 bits", "nowhere": "no such"}
+    for name, reason in reasons.items():
+        assert any(name in line and reason in line for line in said.err.splitlines()), said.err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["good.png"]
+
+
+def test_an_existing_output_is_replaced_whole_or_not_at_all(cell, tmp_path, monkeypatch):
+    from repix.data import images as files
+
+    file = save(tmp_path / "a.png", images(5, 1)[0])
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a.png").write_bytes(b"before")
+
+    def full(path, array):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "write", full)
+        assert run(cell.trained, file, "-o", tmp_path / "out") == 1
+    assert (tmp_path / "out" / "a.png").read_bytes() == b"before"
+    assert len(list((tmp_path / "out").iterdir())) == 1
+    assert run(cell.trained, file, "-o", tmp_path / "out") == 0
+    assert read(tmp_path / "out" / "a.png").shape == (16, 16, 3)
+
+
+def test_formats(cell, tmp_path):
+    file = save(tmp_path / "a.png", images(6, 1)[0])
+    expected = scored(cell, read(file))
+    for kind, suffix in (("jpeg", ".jpg"), ("tiff", ".tif"), ("npy", ".npy")):
+        assert run(cell.trained, file, "-o", tmp_path / "out", "--format", kind) == 0
+        found = read(tmp_path / "out" / f"a{suffix}")
+        assert np.array_equal(found, expected) if kind != "jpeg" else found.shape == expected.shape
+
+
+def test_paper_mode_is_random_by_seed_and_repeatable(cell, tmp_path):
+    file = save(tmp_path / "a.png", images(7, 1)[0])
+    seen = []
+    for number, options in enumerate(([], ["--paper"], ["--paper"], ["--paper", "--seed", "1"])):
+        assert run(cell.trained, file, "-o", tmp_path / str(number), *options) == 0
+        seen.append((tmp_path / str(number) / "a.png").read_bytes())
+    assert seen[1] == seen[2]
+    assert len(set(seen)) == 3
+
+
+@pytest.mark.parametrize("direction", ["AtoB", "BtoA"])
+def test_side_by_side_takes_the_source(cell, tmp_path, direction):
+    from repix.files import read_json, write_json
+
+    folder = tmp_path / "model"
+    shutil.copytree(cell.trained, folder)
+    record = read_json(folder / "trained.json")
+    assert record["direction"] == "AtoB"
+    write_json(folder / "trained.json", record | {"direction": direction})
+    a, b = images(8, 2)
+    pair = save(tmp_path / "pair.png", np.concatenate([a, b], axis=1))
+    assert run(folder, pair, "-o", tmp_path / "out", "--side-by-side") == 0
+    assert np.array_equal(read(tmp_path / "out" / "pair.png"), scored(cell, a if direction == "AtoB" else b))
+    odd = save(tmp_path / "odd.png", images(9, 1, (16, 33))[0])
+    assert run(folder, odd, "-o", tmp_path / "out", "--side-by-side") == 1
+
+
+def test_mistakes_are_one_line(cell, exported, tmp_path, capsys):
+    file, out = save(tmp_path / "a.png", images(10, 1)[0]), tmp_path / "out"
+    (tmp_path / "empty").mkdir()
+    mistakes = [
+        ((tmp_path, file, "-o", out), "no trained.json"),
+        ((cell.trained, file, "-o", file), "is not a folder"),
+        ((cell.trained, file, "-o", tmp_path), "would be replaced"),
+        ((cell.trained, tmp_path / "empty", "-o", out), "no images in it"),
+        ((cell.trained, file, "-o", out, "--translator", "target_to_source"), "has no translator"),
+        ((exported, file, "-o", out, "--variant", "best"), "exported from the last"),
+    ]
+    for arguments, reason in mistakes:
+        assert run(*arguments) == 1
+        said = capsys.readouterr().err
+        assert reason in said and said.count("\n") == 1, said
+    assert not out.exists()
+
+
+def test_a_changed_export_is_refused(exported, tmp_path, capsys):
+    folder = tmp_path / "model"
+    shutil.copytree(exported, folder)
+    with open(folder / "source_to_target" / "model.keras", "ab") as stream:
+        stream.write(b"more")
+    file = save(tmp_path / "a.png", images(11, 1)[0])
+    assert run(folder, file, "-o", tmp_path / "out") == 1
+    assert "not the file of export.json" in capsys.readouterr().err
+
+
+def test_the_way_back_of_cyclegan(tmp_path):
+    cell = train_cell(tmp_path, system="cyclegan", paired=False)
+    image = images(12, 1)[0]
+    file = save(tmp_path / "a.png", image)
+    assert run(cell.trained, file, "-o", tmp_path / "out", "--translator", "target_to_source") == 0
+    assert np.array_equal(read(tmp_path / "out" / "a.png"), scored(cell, image, "target_to_source"))
+
+
+def test_formats_that_cannot_hold_the_values_are_refused_at_once():
+    from repix.commands.translate import choose_suffix
+    from repix.data.colour import LAB_AB
+    from repix.errors import UserError
+    from repix.schemas import Side
+
+    def side(channels, bits):
+        high = (2**bits - 1,) * channels
+        return Side(
+            channels=channels, dtype=f"uint{bits}", low=(0,) * channels, high=high, meaning=("c",), colour="raw"
+        )
+
+    assert choose_suffix(None, side(3, 16)) == ".png"
+    assert choose_suffix(None, side(4, 8)) == ".tif"
+    assert choose_suffix("jpeg", LAB_AB) == ".jpg"
+    for kind, wrong in (("jpeg", side(1, 16)), ("jpg", side(4, 8)), ("png", side(5, 8))):
+        with pytest.raises(UserError, match=f"--format {kind}"):
+            choose_suffix(kind, wrong)

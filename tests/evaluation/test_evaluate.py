@@ -1,0 +1,141 @@
+"""Evaluating a cell: what is scored, what is written, and that it is the same every time."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from tests.cells import TinyCell, train_cell
+
+
+@pytest.fixture(scope="module")
+def cell(tmp_path_factory) -> TinyCell:
+    return train_cell(tmp_path_factory.mktemp("paired"))
+
+
+@pytest.fixture(scope="module")
+def unpaired(tmp_path_factory) -> TinyCell:
+    return train_cell(tmp_path_factory.mktemp("unpaired"), system="cyclegan", paired=False)
+
+
+def run(cell: TinyCell, out, **settings):
+    from repix.config.evaluation import Evaluate
+    from repix.data.store import Prepared
+    from repix.evaluation.evaluate import evaluate
+    from repix.training.trained import TrainedModel
+
+    return evaluate(TrainedModel(cell.trained), Prepared.open(cell.prepared), Evaluate(**settings), out)
+
+
+def test_outputs_are_the_model_s_and_scores_are_theirs(cell, tmp_path):
+    from repix.data.images import decode
+    from repix.data.store import Prepared
+    from repix.evaluation import l1
+    from repix.training.trained import TrainedModel
+
+    metrics = run(cell, tmp_path / "out")
+    model, test = TrainedModel(cell.trained), Prepared.open(cell.prepared).split("test")
+    model.load("last")
+    expected = model.translator("source_to_target").translate(test.source)
+    written = np.stack([decode(tmp_path / "out" / "source_to_target" / f"{name}.png").pixels for name in test.names])
+    assert np.array_equal(written, expected)
+    values = l1.l1(expected, test.target, (0, 0, 0), (255, 255, 255))
+    assert metrics.scores["source_to_target"]["last"]["l1"] == pytest.approx(values.mean(), abs=1e-12)
+    assert metrics.n == metrics.protocol["images"]["source_to_target"]["n"] == 2
+    table = pd.read_csv(tmp_path / "out" / "source_to_target.csv", dtype={"image": str})
+    assert table["image"].tolist() == list(test.names)
+    assert list(table.columns) == ["image", "l1", "psnr", "ssim", "best_l1", "best_psnr", "best_ssim"]
+    assert table["l1"].to_numpy() == pytest.approx(values)
+
+
+def test_the_same_bytes_every_time(cell, tmp_path):
+    from repix.files import digest_tree
+
+    records = [run(cell, tmp_path / name, paper_mode=True).model_dump() for name in ("a", "b")]
+    assert records[0] == records[1]
+    assert digest_tree(tmp_path / "a") == digest_tree(tmp_path / "b")
+    assert set(records[0]["scores"]["source_to_target"]) == {"last", "best", "last_paper", "best_paper"}
+    scores = records[0]["scores"]["source_to_target"]
+    assert scores["last"]["l1"] != scores["last_paper"]["l1"]
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_equal_weights_are_translated_once(cell, tmp_path, monkeypatch, same):
+    from repix.evaluation import evaluate as module
+    from repix.training.trained import TrainedModel
+
+    translated = []
+    original = module._translate
+    monkeypatch.setattr(module, "_translate", lambda *given: translated.append(given[-1]) or original(*given))
+    model = TrainedModel(cell.trained)
+    assert model.record.best["networks"]["generator"] == model.record.networks["generator"]  # the last epoch was best
+    if not same:
+        original_init = TrainedModel.__init__
+
+        def differ(self, folder):
+            original_init(self, folder)
+            self.record.best["networks"]["generator"] = "another"
+
+        monkeypatch.setattr(TrainedModel, "__init__", differ)
+        monkeypatch.setattr(TrainedModel, "load", lambda self, variant: None)
+    metrics = run(cell, tmp_path / "out")
+    assert translated == (["last"] if same else ["last", "best"])
+    scores = metrics.scores["source_to_target"]
+    assert scores["last"] == scores["best"] and scores["last"] is not scores["best"]
+
+
+def test_both_directions_without_pairs(unpaired, tmp_path):
+    from repix.data.store import Prepared
+
+    metrics = run(unpaired, tmp_path / "out")
+    test = Prepared.open(unpaired.prepared).split("test")
+    for translator, names in (("source_to_target", test.names), ("target_to_source", test.target_names)):
+        scores = metrics.scores[translator]["last"]
+        assert scores["l1"] is scores["ssim"] is scores["psnr"] is None
+        assert metrics.protocol["images"][translator]["n"] == len(names)
+        files = sorted(path.stem for path in (tmp_path / "out" / translator).iterdir())
+        assert files == sorted(names)
+        assert pd.read_csv(tmp_path / "out" / f"{translator}.csv").shape == (len(names), 1)
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert page.count('alt="source of') == page.count('alt="output of') == 4 and 'alt="target' not in page
+
+
+def test_reasons_that_differ_name_their_translator():
+    from repix.evaluation.evaluate import _protocol
+
+    given = {
+        "source_to_target": {"fid": {"reason": "raw"}, "l1": {"reason": "unpaired"}, "images": {}},
+        "target_to_source": {"fid": {"dims": 2048}, "l1": {"reason": "unpaired"}, "images": {}},
+    }
+    assert _protocol(given) == {
+        "fid": {"dims": 2048, "reason": "source_to_target: raw"},
+        "l1": {"reason": "unpaired"},
+    }
+
+
+def test_names_with_dots_keep_apart(tmp_path, cell):
+    """``a.1.png`` and ``a.2.png`` are two images."""
+    from repix.files import read_json, write_json
+
+    folder = tmp_path / "prepared"
+    folder.mkdir()
+    for path in cell.prepared.glob("*.npy"):
+        (folder / path.name).symlink_to(path)
+    manifest = read_json(cell.prepared / "manifest.json")
+    for half in manifest["splits"]["test"].values():
+        for number, example in enumerate(half["examples"]):
+            example["name"] = f"a.{number}"
+    write_json(folder / "manifest.json", manifest)
+    run(cell._replace(prepared=folder), tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out" / "source_to_target").iterdir()) == ["a.0.png", "a.1.png"]
+
+
+def test_a_data_set_of_other_values_is_refused(cell, tmp_path):
+    from tests.cells import prepare_set
+
+    from repix.errors import UserError
+
+    other = prepare_set(tmp_path, channels=(1, 1), colour="gray")
+    with pytest.raises(UserError, match="other sizes, channels or values"):
+        run(cell._replace(prepared=other), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
