@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from repix.files import digest_file
+from repix.proof import lock
 from repix.proof.wire import Stage, stages
 from repix.tracking.lineage import Lineage
 
@@ -80,3 +80,15 @@ def out_files(root: Path) -> dict[str, Path]:
 def lineage(root: Path, stage: Stage) -> Lineage:
     """Return the lineage record that a stage left."""
     return Lineage.read(root / next(out for out in stage.outs if out.startswith("lineage/")))
+
+
+def locked(root: Path) -> Path:
+    """Write the dvc.lock that DVC would have written after the stages of ``root``; return ``root``."""
+    tree, made = {"schema": "2.0", "stages": {}}, {}
+    for stage in stages(root):
+        entry = lock.entry_of(root, stage, made)
+        entry["outs"] = [{"path": out, "md5": lock.md5(root / out)} for out in stage.outs]
+        made |= {out["path"]: out["md5"] for out in entry["outs"]}
+        tree["stages"][stage.name] = entry
+    (root / "dvc.lock").write_text(yaml.safe_dump(tree, sort_keys=False))
+    return root

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import pytest
 import yaml
 
+from repix.files import digest_file
 from repix.proof import lock, wire
 from repix.tracking.lineage import imported_names
 from tests import route
@@ -132,7 +133,7 @@ def with_features(tmp_path_factory):
             archive.writestr("weights", b"")
         params = yaml.safe_load((root / "params.yaml").read_text())
         params["evaluate"]["fid"] = True
-        params["features"]["inception"] |= {"urls": [weights.as_uri()], "sha256": route.digest_file(weights)}
+        params["features"]["inception"] |= {"urls": [weights.as_uri()], "sha256": digest_file(weights)}
         route.write_params(root, params)
 
     return travel(base, HERE, ("features",), spoil=ask)
@@ -147,7 +148,9 @@ def test_undeclared_and_unused_params_are_named(routes, with_features, tmp_path)
         shutil.copy(routes[0] / name, tmp_path)
     text = (tmp_path / "dvc.yaml").read_text()
     text = text.replace("      - datasets.${item.dataset}.flip\n", "", 1)
-    text = text.replace("      - limits.unpack_ratio\n", "      - limits.unpack_ratio\n      - limits.download_bytes\n", 1)
+    text = text.replace(
+        "      - limits.unpack_ratio\n", "      - limits.unpack_ratio\n      - limits.download_bytes\n", 1
+    )
     (tmp_path / "dvc.yaml").write_text(text)
     assert param_problems(tmp_path, [routes[0], with_features]) == [
         "unpack: declares param limits.download_bytes, which it does not read",
@@ -262,24 +265,12 @@ def test_the_committed_lock_fits_the_pipeline_the_params_and_the_code():
     assert list(map(str, lock.stale(ROOT))) == [], "run `dvc repro` and commit dvc.lock"
 
 
-def locked(root: Path) -> Path:
-    """Write the dvc.lock that DVC would have written after the stages of ``root``; return ``root``."""
-    tree, made = {"schema": "2.0", "stages": {}}, {}
-    for stage in wire.stages(root):
-        entry = lock.entry_of(root, stage, made)
-        entry["outs"] = [{"path": out, "md5": lock.md5(root / out)} for out in stage.outs]
-        made |= {out["path"]: out["md5"] for out in entry["outs"]}
-        tree["stages"][stage.name] = entry
-    (root / "dvc.lock").write_text(yaml.safe_dump(tree, sort_keys=False))
-    return root
-
-
 @pytest.fixture
 def clone(routes, tmp_path):
     """A copy of a tree that was run, with its dvc.lock."""
     root = tmp_path / "clone"
     shutil.copytree(routes[0], root)
-    return locked(root)
+    return route.locked(root)
 
 
 def edit(path: Path, old: str, new: str) -> None:

@@ -12,6 +12,8 @@ from repix.errors import UserError
 # name -> one line for `repix --help`; the module is repix.commands.<name>.
 COMMANDS = {
     "results": "print the metrics of all cells as a table",
+    "sync": "rebuild MLflow's runs from git, dvc.lock and the outs",
+    "verify": "rebuild results from scratch and compare them with dvc.lock",
 }
 
 

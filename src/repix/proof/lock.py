@@ -31,10 +31,11 @@ class Difference(NamedTuple):
     now: Any
 
     def __str__(self) -> str:
-        return f"{self.stage}: {self.kind} {self.name}: {_short(self.was)} -> {_short(self.now)}"
+        return f"{self.stage}: {self.kind} {self.name}: {shown(self.was)} -> {shown(self.now)}"
 
 
-def _short(value: Any) -> str:
+def shown(value: Any) -> str:
+    """Return a value in the few letters that a line has room for: of a hash, the first eight."""
     if value is None:
         return "(none)"
     text = value if isinstance(value, str) else json.dumps(value)
