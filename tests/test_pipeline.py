@@ -161,7 +161,7 @@ def test_undeclared_and_unused_params_are_named(routes, with_features, tmp_path)
 def test_the_lineage_record_names_no_param_that_is_not_declared(routes):
     for stage in wire.stages(routes[0]):
         recorded = route.lineage(routes[0], stage).params
-        keys = {leaf for key, value in recorded.items() for leaf in wire._leaves(value, key)}
+        keys = {leaf for key, value in recorded.items() for leaf in wire.leaves(value, key)}
         stranger = [key for key in sorted(keys) if not any(f"{key}.".startswith(f"{d}.") for d in stage.params)]
         assert stranger == [], stage.name
 

@@ -58,7 +58,7 @@ def test_pixels(tmp_path, by, expected):
     assert found.level == expected
 
 
-RECORD = {"run_key": "a" * 64, "digest": "b" * 64, "score": 0.5, "epochs": 2, "name": "x"}
+RECORD = {"run_key": "a" * 64, "digest": "b" * 64, "score": 0.5, "epochs": 2000, "name": "x"}
 
 
 @pytest.mark.parametrize(
@@ -69,6 +69,7 @@ RECORD = {"run_key": "a" * 64, "digest": "b" * 64, "score": 0.5, "epochs": 2, "n
         ({"digest": "c" * 64}, Level.L2),
         ({"score": 0.5 + BOUND / 2}, Level.L2),
         ({"score": 0.5 + BOUND * 2}, Level.DIFFERENT),
+        ({"epochs": 2001}, Level.DIFFERENT),
         ({"epochs": True}, Level.DIFFERENT),
         ({"name": "y"}, Level.DIFFERENT),
         ({"more": 1}, Level.DIFFERENT),

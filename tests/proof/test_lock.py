@@ -35,3 +35,11 @@ def test_the_digest_is_of_every_out_and_of_nothing_else():
 def test_what_is_no_lock_is_refused(text):
     with pytest.raises(UserError, match=r"not a dvc\.lock"):
         lock.parse(text)
+
+
+def test_in_a_group_of_params_the_one_that_differs_is_named():
+    def entry(slope):
+        return {"params": {"params.yaml": {"models.x": {"generator": {"slope": slope, "filters": [1, 2]}}, "a.b": 1}}}
+
+    found = lock.causes("train@x", entry(0.2), entry(0.3))
+    assert list(map(str, found)) == ["train@x: param models.x.generator.slope: 0.2 -> 0.3"]

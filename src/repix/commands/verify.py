@@ -181,8 +181,8 @@ def lineage_out(stage: Stage) -> str:
 
 def lineage_differences(stage: str, was: Lineage, now: Lineage) -> list[Difference]:
     """Return what two lineage records of a stage do not share, outputs aside."""
-    found = []
-    for kind, field in (("param", "params"), ("code", "code"), ("input", "inputs"), ("package", "environment")):
+    found = _compare(stage, "param", lock.flat(was.params), lock.flat(now.params))
+    for kind, field in (("code", "code"), ("input", "inputs"), ("package", "environment")):
         found += _compare(stage, kind, getattr(was, field), getattr(now, field))
     return found + _compare(stage, "profile", was.profile, now.profile)
 
@@ -262,7 +262,8 @@ def rebuild(tree: Path, found: list[Stage], recorded: Recorded, entries: Mapping
             causes = list(lock.causes(stage.name, entries[stage.name], _entry(tree, stage)))
             was = recorded.lineage(stage)
             now = Lineage.read(tree / record)
-            causes += [d for d in lineage_differences(stage.name, was, now) if d not in causes] if was else []
+            named = {cause[:3] for cause in causes}
+            causes += [d for d in lineage_differences(stage.name, was, now) if d[:3] not in named] if was else []
             first = {"stage": stage.name, "causes": causes, "lineage": was is not None}
         lineages += [] if same_record else [record]
         say(f"{stage.name}: {worst.level.name}{f': {worst.why}' if worst.why else ''}")

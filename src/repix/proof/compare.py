@@ -86,8 +86,8 @@ def _trees(one: Any, other: Any, where: str = "") -> Verdict:
         return Verdict(Level.L1)
     if isinstance(one, str) and isinstance(other, str) and _HASH.fullmatch(one) and _HASH.fullmatch(other):
         return Verdict(Level.L2, where)
-    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in (one, other))
-    level = Level.L2 if numbers and _close(one, other) else Level.DIFFERENT
+    floats = isinstance(one, float) and isinstance(other, float)  # whole numbers count something: they are equal or not
+    level = Level.L2 if floats and _close(one, other) else Level.DIFFERENT
     return Verdict(level, f"{where}: {one!r} and {other!r}")
 
 

@@ -12,7 +12,7 @@ import yaml
 
 from repix.errors import UserError
 from repix.files import canonical_json, digest_text
-from repix.proof.wire import Stage, look_up, stages
+from repix.proof.wire import Stage, leaves, look_up, stages
 
 FILE = "dvc.lock"
 
@@ -88,9 +88,18 @@ def hashes(entry: Mapping[str, Any], what: str) -> dict[str, str | None]:
     return {item["path"]: item.get("md5") for item in entry.get(what, ())}
 
 
+def flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return params with those that are groups taken apart: ``models.x`` to ``models.x.epochs``."""
+    return {
+        leaf: look_up(value, leaf[len(key) + 1 :]) if leaf != key else value
+        for key, value in values.items()
+        for leaf in leaves(value, key)
+    }
+
+
 def params(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the params of one stage's entry, by key."""
-    return {key: value for file in entry.get("params", {}).values() for key, value in file.items()}
+    """Return the params of one stage's entry, by key, groups taken apart."""
+    return flat({key: value for file in entry.get("params", {}).values() for key, value in file.items()})
 
 
 def all_outs(lock: Mapping[str, dict]) -> dict[str, str | None]:

@@ -174,16 +174,17 @@ def param_problems(stage: Stage, used: Iterable[str], params: Mapping[str, Any])
     undeclared = {key for key in used if not any(covers(declared, key) for declared in stage.params)}
     problems = [f"{stage.kind}: reads param {key}, which it does not declare" for key in sorted(undeclared)]
     for declared in stage.params:
-        for leaf in _leaves(look_up(params, declared), declared):
+        for leaf in leaves(look_up(params, declared), declared):
             if not any(covers(leaf, key) or covers(key, leaf) for key in used):
                 problems.append(f"{stage.kind}: declares param {leaf}, which it does not read")
     return problems
 
 
-def _leaves(value: Any, key: str) -> list[str]:
+def leaves(value: Any, key: str) -> list[str]:
+    """Return the dotted keys of everything below ``key`` that is not itself a group."""
     if not isinstance(value, Mapping) or not value:
         return [key]
-    return [leaf for name, below in value.items() for leaf in _leaves(below, f"{key}.{name}")]
+    return [leaf for name, below in value.items() for leaf in leaves(below, f"{key}.{name}")]
 
 
 def rewired(root: Path) -> str:
