@@ -32,6 +32,7 @@ setup: .venv/.ready ## create .venv and install the exact environment
 repro: .venv/.ready ## run the pipeline on the embedded sample, print the results
 	@"$(BIN)/python" -m dvc repro
 	@"$(BIN)/repix" results
+	@"$(BIN)/repix" verify --lock-only || true
 	@echo
 	@echo "pictures      translations/<cell>/source_to_target.png: source | output | target"
 	@echo "exported      exports/<cell>/source_to_target/"

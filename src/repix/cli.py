@@ -13,7 +13,9 @@ from repix.errors import UserError
 COMMANDS = {
     "describe": "build a model's networks and print what they cost, without training",
     "results": "print the metrics of all cells as a table",
+    "sync": "rebuild MLflow's runs from git, dvc.lock and the outs",
     "translate": "apply a trained model to images of any size",
+    "verify": "rebuild results from scratch and compare them with dvc.lock",
 }
 
 

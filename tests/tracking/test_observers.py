@@ -1,4 +1,4 @@
-"""The progress bar without and with a terminal; the loss table, whole after a resume."""
+"""The progress bar without and with a terminal; the loss table."""
 
 import io
 import struct
@@ -6,7 +6,7 @@ import struct
 import pytest
 
 from repix.errors import UserError
-from repix.tracking.observers import LossTable, ProgressBar, Row, read_table, table_text
+from repix.tracking.observers import ProgressBar, Row, read_table, table_text, write_losses
 
 PLAN = {"cell": "sample-tiny-0", "steps": 8, "epochs": 2, "steps_per_epoch": 4, "first_step": 0}
 
@@ -52,28 +52,15 @@ def test_failure_before_the_start_is_no_failure_of_the_bar():
 
 
 def test_the_table_holds_every_epoch_with_names_sorted(tmp_path):
-    train(LossTable(tmp_path / "losses.csv", tmp_path / "scores.csv"))
-    assert (tmp_path / "losses.csv").read_text() == "epoch,step,D,G\n1,4,4.25,0.25\n2,8,8.25,0.125\n"
-    assert [row.step for row in read_table(tmp_path / "scores.csv")] == [4, 8]
+    path = tmp_path / "losses.csv"
+    write_losses(path, [{"epoch": 1, "step": 4, "G": 0.25, "D": 4.25}, {"epoch": 2, "step": 8, "D": 8.25, "G": 0.125}])
+    assert path.read_text() == "epoch,step,D,G\n1,4,4.25,0.25\n2,8,8.25,0.125\n"
 
 
 def test_numbers_are_the_float32_and_nothing_more():
     text = table_text([Row(1, 1, {"a": 0.1, "b": 0.1 + 1e-12})])
     a, b = text.splitlines()[1].split(",")[2:]
     assert a == b == repr(struct.unpack("f", struct.pack("f", 0.1))[0])
-
-
-def test_a_resumed_table_has_the_bytes_of_the_uninterrupted_one(tmp_path):
-    whole = tmp_path / "whole.csv"
-    train(LossTable(whole, tmp_path / "whole_scores.csv"))
-
-    killed = LossTable(tmp_path / "killed.csv")
-    train(killed)  # reached step 8, but the checkpoint is of step 4
-    resumed = LossTable(tmp_path / "resumed.csv", tmp_path / "resumed_scores.csv")
-    resumed.restore(killed.state())
-    train(resumed, first_step=4)
-    assert (tmp_path / "resumed.csv").read_bytes() == whole.read_bytes()
-    assert (tmp_path / "resumed_scores.csv").read_bytes() == (tmp_path / "whole_scores.csv").read_bytes()
 
 
 def test_reading_gives_the_rows_back(tmp_path):
@@ -88,15 +75,3 @@ def test_what_is_no_table_is_refused_by_name(tmp_path, content):
         path.write_text(content)
     with pytest.raises(UserError, match=r"losses\.csv"):
         read_table(path)
-
-
-def test_no_row_is_lost_to_a_disk_that_was_full_for_a_while(tmp_path):
-    folder = tmp_path / "out"
-    folder.write_text("a file in the way")
-    table = LossTable(folder / "losses.csv")
-    train(table)
-    with pytest.raises(OSError):
-        table.write()
-    folder.unlink()
-    table.write()
-    assert len(read_table(folder / "losses.csv")) == 2

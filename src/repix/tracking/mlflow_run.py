@@ -107,6 +107,29 @@ def git_tags(root: Path) -> dict[str, str]:
     return tags
 
 
+def recorded_tags(root: Path, md5: str | None) -> dict[str, str]:
+    """Return which commit first recorded an out, for a run that did not see its own training.
+
+    That is the oldest commit of HEAD's history whose dvc.lock has the hash, else the DVC
+    experiment that has it, named. An out that is in no commit yet gets the tags of the
+    working tree, see :func:`git_tags`.
+
+    Args:
+        root: the repository.
+        md5: hash of the trained cell in dvc.lock; None if it has none.
+    """
+    if md5:
+        commits = (_git(root, "log", "--format=%H", "--reverse", "-S", md5, "--", "dvc.lock") or b"").split()
+        if commits:
+            return {"mlflow.source.git.commit": commits[0].decode(), "repix.git_dirty": "false"}
+        listed = _git(root, "for-each-ref", "--format=%(objectname) %(refname:lstrip=-1)", "refs/exps") or b""
+        for line in listed.decode().splitlines():
+            commit, name = line.split(" ", 1)
+            if md5.encode() in (_git(root, "show", f"{commit}:./dvc.lock") or b""):
+                return {"mlflow.source.git.commit": commit, "repix.git_dirty": "false", "repix.experiment": name}
+    return git_tags(root)
+
+
 def dvc_tags(root: Path, paths: Iterable[str]) -> dict[str, str]:
     """Return ``dvc.<path>`` -> hash in dvc.lock, for paths that some stage writes.
 
@@ -123,6 +146,26 @@ def dvc_tags(root: Path, paths: Iterable[str]) -> dict[str, str]:
     return {f"dvc.{path}": outs[path] for path in paths if outs.get(path)}
 
 
+def process_name(pid: int) -> str | None:
+    """Return a name that no other process of this machine has had or will have, None if it does not run.
+
+    A number alone is used again: boot and start time tell two processes of one number apart.
+    Where there is no /proc, the number has to do.
+    """
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        pass  # somebody else's, but there
+    except OSError:
+        return None
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text()[:8]
+        stat = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return None if stat[0] == "Z" else f"{pid}-{boot}-{stat[19]}"
+    except OSError:
+        return str(pid)
+
+
 def observed_tags() -> dict[str, str]:
     """Return what is observed of this process: machine and experiment, never part of a record."""
     processor = platform.processor() or platform.machine()
@@ -136,6 +179,7 @@ def observed_tags() -> dict[str, str]:
         "repix.cpus": str(os.cpu_count()),
         "repix.os": platform.platform(),
         "repix.profile": profile.current().name,
+        "repix.process": process_name(os.getpid()),
     }
     with contextlib.suppress(OSError, KeyError):
         tags["mlflow.user"] = getpass.getuser()
@@ -212,8 +256,10 @@ class Run:
     def curve(self, group: str, rows: Iterable[Row]) -> None:
         """Log ``<group>/<name>`` at the steps of ``rows`` that the run does not have yet.
 
-        Training calls it with one row at a time, ``sync`` with a whole loss table.
+        Training calls it with one row at a time, ``sync`` with a whole loss table. Values are
+        rounded to float32, as in that table, so that both log the same numbers.
         """
+        import numpy as np
         from mlflow.entities import Metric
 
         rows = list(rows)
@@ -221,7 +267,7 @@ class Run:
         present = {name: self._steps(f"{group}/{_key(name)}") for name in names}
         now = int(time.time() * 1000)
         new = [
-            Metric(f"{group}/{_key(name)}", value, now, row.step)
+            Metric(f"{group}/{_key(name)}", float(np.float32(value)), now, row.step)
             for row in rows
             for name, value in sorted(row.values.items())
             if row.step not in present[name]
@@ -441,6 +487,40 @@ def experiment_id(client: Any, uri: str, root: Path, name: str = "repix") -> str
     return client.create_experiment(name, artifact_location=local)
 
 
+def enabled() -> bool:
+    """Whether tracking is wanted: ``REPIX_TRACKING=off`` says it is not."""
+    return os.environ.get("REPIX_TRACKING", "").lower() not in ("off", "0", "false", "no")
+
+
+def close_orphans(root: Path, experiment: str = "repix") -> tuple[list[str], list[str]]:
+    """Close runs that are RUNNING though their process is gone: kill -9 leaves them so for ever.
+
+    Args:
+        root: the repository.
+        experiment: MLflow experiment.
+
+    Returns:
+        Names of runs that were set to KILLED, and of those left RUNNING because another
+        machine trains them or they do not say which process does.
+
+    Raises:
+        Exception: whatever is wrong with MLflow or its store.
+    """
+    with _alone(root):
+        client, uri = connect(root)
+        place = experiment_id(client, uri, root, experiment)
+        closed, unsure = [], []
+        for run in client.search_runs([place], filter_string="attributes.status = 'RUNNING'", max_results=5000):
+            tags = run.data.tags
+            process = tags.get("repix.process")
+            if process is None or tags.get("repix.host") != platform.node():
+                unsure.append(run.info.run_name)
+            elif process_name(int(process.split("-")[0])) != process:
+                client.set_terminated(run.info.run_id, "KILLED")
+                closed.append(run.info.run_name)
+    return sorted(closed), sorted(unsure)
+
+
 def open_run(
     cell: str,
     *,
@@ -473,7 +553,7 @@ def open_run(
         The run; a silent one where ``REPIX_TRACKING=off`` or tracking does not work.
     """
     run = Run(cell)
-    if os.environ.get("REPIX_TRACKING", "").lower() not in ("off", "0", "false", "no"):
+    if enabled():
         _open(run, run_key, experiment, params or {}, tags or {}, dataset, list(dvc_paths), training, root)
     return run
 

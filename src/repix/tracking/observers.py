@@ -1,8 +1,7 @@
-"""The observers that need no service: a progress bar, and the loss table for ``dvc plots``."""
+"""What needs no service: a progress bar, and the loss table for ``dvc plots``."""
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import sys
@@ -73,7 +72,7 @@ class Row(NamedTuple):
 
 
 def read_table(path: str | Path) -> list[Row]:
-    """Return the rows of a table that :class:`LossTable` wrote; empty cells are left out.
+    """Return the rows of a table that :func:`write_losses` wrote; empty cells are left out.
 
     Raises:
         UserError: the file is missing or is not such a table.
@@ -108,61 +107,6 @@ def table_text(rows: Iterable[Row]) -> str:
         cells = [repr(float(np.float32(row.values[name]))) if name in row.values else "" for name in names]
         table.writerow([row.epoch, row.step, *cells])
     return text.getvalue()
-
-
-class LossTable(Observer):
-    """Losses per epoch as CSV for ``dvc plots``, and val scores in a second file.
-
-    The files are rewritten as a whole, atomically, at every event. After a resume they hold
-    what an uninterrupted training would have written: seed the table with the rows of the
-    checkpoint, by :meth:`restore`; rows beyond the step that training goes on from are
-    dropped. Where the table is an out, the stage ends with :meth:`write`, which raises if
-    it cannot write; the writes on the way do not, so that no row is lost to a full disk.
-
-    Args:
-        path: the file of the losses.
-        scores_path: the file of the val scores; None: none is written.
-    """
-
-    def __init__(self, path: str | Path, scores_path: str | Path | None = None):
-        self._path, self._scores_path = Path(path), scores_path and Path(scores_path)
-        self.losses: list[Row] = []
-        self.scores: list[Row] = []
-
-    def state(self) -> dict[str, list]:
-        """Return the rows as plain JSON data, for a checkpoint."""
-        return {
-            "losses": [[row.epoch, row.step, dict(row.values)] for row in self.losses],
-            "scores": [[row.epoch, row.step, dict(row.values)] for row in self.scores],
-        }
-
-    def restore(self, state: Mapping[str, list]) -> None:
-        """Take up the rows that :meth:`state` gave, before ``started``."""
-        self.losses = [Row(*row) for row in state["losses"]]
-        self.scores = [Row(*row) for row in state["scores"]]
-
-    def started(self, plan: dict[str, Any]) -> None:
-        self.losses = [row for row in self.losses if row.step <= plan["first_step"]]
-        self.scores = [row for row in self.scores if row.step <= plan["first_step"]]
-        self._refresh()
-
-    def epoch_ended(self, epoch: int, step: int, losses: dict[str, float]) -> None:
-        self.losses.append(Row(epoch, step, {name: float(value) for name, value in losses.items()}))
-        self._refresh()
-
-    def validated(self, epoch: int, step: int, scores: dict[str, float]) -> None:
-        self.scores.append(Row(epoch, step, {name: float(value) for name, value in scores.items()}))
-        self._refresh()
-
-    def _refresh(self) -> None:
-        with contextlib.suppress(OSError):
-            self.write()
-
-    def write(self) -> None:
-        """Write the file of the losses and, where there is one, that of the val scores."""
-        write_text(self._path, table_text(self.losses))
-        if self._scores_path:
-            write_text(self._scores_path, table_text(self.scores))
 
 
 def write_losses(path: str | Path, epochs: Iterable[Mapping[str, float]]) -> None:

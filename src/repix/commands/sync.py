@@ -1,0 +1,170 @@
+"""Rebuild MLflow's runs from what git and DVC hold.
+
+For every trained cell in runs/ the run is found by its run key, or created: params, curves,
+test scores, pictures, the exported model's entry, commit and DVC hashes. Use it after the
+database was deleted, after `dvc pull` in a fresh clone, after a cache hit (`dvc repro` ran
+nothing), or after a training while tracking was down. A second sync changes nothing.
+
+Runs that are RUNNING though their process is gone from this machine are closed as KILLED.
+What only the training saw is not rebuilt: sample pictures on the way, machine, times.
+
+Examples:
+  repix sync
+  MLFLOW_TRACKING_URI=http://server:5000 repix sync sample-pix2pix_small-0
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+from repix.errors import UserError
+from repix.files import digest_tree
+from repix.schemas import Exported, Manifest, Metrics, Trained
+from repix.tracking import mlflow_run
+from repix.tracking.lineage import Lineage
+from repix.tracking.observers import Row, read_table
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("cells", nargs="*", metavar="CELL", help="cells to sync; default: all in runs/")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def trained_cells(root: Path, cells: list[str]) -> list[Path]:
+    """Return the folders of trained cells, all of them by default.
+
+    Raises:
+        UserError: one that was asked for is not there.
+    """
+    found = {path.parent.name: path.parent for path in sorted((root / "runs").glob("*/trained.json"))}
+    for cell in cells:
+        if cell not in found:
+            raise UserError(f"runs/{cell}: no trained cell; there are {', '.join(found) or 'none'} (`dvc pull`?)")
+    return [found[cell] for cell in cells or found]
+
+
+def sync_cell(root: Path, folder: Path) -> mlflow_run.Run:
+    """Bring one cell's MLflow run up to date with the outs; return the run.
+
+    Args:
+        root: the repository.
+        folder: ``runs/<cell>``.
+    """
+    trained = Trained.read(folder / "trained.json")
+    cell = trained.cell
+    outs = {
+        "prepared": f"data/prepared/{trained.dataset}",
+        "runs": f"runs/{cell}",
+        "metrics": f"metrics/{cell}.json",
+        "translations": f"translations/{cell}",
+        "exports": f"exports/{cell}",
+    }
+    hashes = mlflow_run.dvc_tags(root, outs.values())
+    prepared, lineage = root / outs["prepared"] / "manifest.json", root / "lineage" / "train" / f"{cell}.json"
+    # Without the lineage record (not pulled) the recipe still says most of it.
+    params = {f"models.{trained.model}": trained.recipe}
+    if lineage.is_file() and (record := Lineage.read(lineage)).run_key == trained.run_key:
+        params = record.params
+    run = mlflow_run.open_run(
+        cell,
+        run_key=trained.run_key,
+        params=params | trained.recipe | _plan(trained, folder),
+        tags={"repix.profile": trained.profile["name"]}
+        | mlflow_run.recorded_tags(root, hashes.get(f"dvc.{outs['runs']}")),
+        dataset=mlflow_run.dataset_entry(Manifest.read(prepared), trained.data_digest, outs["prepared"])
+        if prepared.is_file()
+        else None,
+        root=root,
+    )
+    run.tags(hashes)  # of now: the same weights may have been evaluated anew
+    table = root / "plots" / cell / "losses.csv"
+    if table.is_file():
+        rows = read_table(table)
+        run.curve("loss", _columns(rows, validated=False))
+        run.curve("val", _columns(rows, validated=True))
+    _sync_evaluation(run, root, trained, outs)
+    return run
+
+
+def _plan(trained: Trained, folder: Path) -> dict[str, int]:
+    """Return what a training logs of its size."""
+    from repix.training.checkpoint import load_arrays
+
+    plan = {"steps": trained.steps, "epochs": trained.epochs, "steps_per_epoch": trained.steps // trained.epochs}
+    for network in trained.networks:
+        path = folder / "last" / f"{network}.npz"
+        if path.is_file():
+            plan[f"parameters.{network}"] = sum(math.prod(array.shape) for array in load_arrays(path).values())
+    return plan
+
+
+def _columns(rows: list[Row], *, validated: bool) -> list[Row]:
+    """Return the losses of a table, or the scores of the val split without their prefix."""
+    picked = [
+        Row(row.epoch, row.step, {k.removeprefix("val_"): v for k, v in row.values.items() if _is_val(k) == validated})
+        for row in rows
+    ]
+    return [row for row in picked if row.values]
+
+
+def _is_val(column: str) -> bool:
+    return column.startswith("val_")
+
+
+def _sync_evaluation(run: mlflow_run.Run, root: Path, trained: Trained, outs: dict[str, str]) -> None:
+    """Log scores, pictures and export of a cell, those that belong to these very weights."""
+    from repix.data.images import decode
+
+    metrics = Metrics.read(root / outs["metrics"]) if (root / outs["metrics"]).is_file() else None
+    if metrics is not None and any(trained.networks.get(n) != d for n, d in metrics.weights_digest.items()):
+        print(f"{trained.cell}: metrics are of other weights, left out; run `dvc repro`", file=sys.stderr)
+        metrics = None
+    if metrics is not None:
+        mlflow_run.log_metrics_record(run, metrics)
+        pictures = {name: root / outs["translations"] / f"{name}.png" for name in trained.translators}
+        shown = {f"test/{name}": decode(path).pixels for name, path in sorted(pictures.items()) if path.is_file()}
+        mlflow_run.log_pictures(run, shown, step=trained.steps)
+    exported = root / outs["exports"] / "export.json"
+    if exported.is_file() and Exported.read(exported).run_key == trained.run_key:
+        tags = mlflow_run.dvc_tags(root, [outs["exports"]])
+        digest = digest_tree(exported.parent)
+        mlflow_run.log_model_entry(run, trained.cell, outs["exports"], digest, tags=tags, metrics=metrics)
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Run the subcommand."""
+    if not mlflow_run.enabled():
+        raise UserError("REPIX_TRACKING is off; unset it to sync")
+    root = mlflow_run.repository_root()
+    os.chdir(root)
+    folders = trained_cells(root, arguments.cells)
+    synced = {}
+    for folder in tqdm(folders, desc="sync", unit="cell", disable=None):
+        run = sync_cell(root, folder)
+        if not run:  # its reason was said on standard error
+            raise UserError(f"{folder.name}: MLflow could not be brought up to date; mend the store and sync again")
+        synced[folder.name] = run.run_id
+    try:
+        closed, unsure = mlflow_run.close_orphans(root)
+    except Exception as error:
+        raise UserError(f"MLflow: {type(error).__name__}: {' '.join(str(error).split())[:200]}") from None
+    if arguments.json:
+        print(json.dumps({"runs": synced, "closed": closed, "running_elsewhere": unsure}, indent=2, sort_keys=True))
+        return 0
+    for cell, run_id in synced.items():
+        print(f"{cell}: run {run_id}")
+    if not synced:
+        print("no trained cell in runs/: nothing to sync (`dvc pull` or `dvc repro` brings them)")
+    if closed:
+        print(f"closed as KILLED, since their process is gone: {', '.join(closed)}")
+    if unsure:
+        print(f"left RUNNING, on another machine or of unknown process: {', '.join(unsure)}")
+    return 0

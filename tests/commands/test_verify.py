@@ -1,0 +1,187 @@
+"""verify names what changed: code, param, data, package, a tracked out; on the light stages."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+
+import pytest
+import yaml
+from tests import route
+
+from repix import cli
+from repix.commands import verify
+from repix.proof import lock, wire
+from repix.tracking.lineage import Lineage
+
+
+def git(root, *command):
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run(["git", "-C", str(root), *identity, *command], check=True, stdout=subprocess.DEVNULL)
+
+
+def commit(root):
+    git(root, "add", "-A")
+    git(root, "commit", "-qm", "state")
+
+
+def run_stages(root):
+    route.run(root, "download", "unpack")
+    route.run(root, "preprocess")  # in a process of its own: it enters a profile before NumPy is imported
+    route.locked(root)
+
+
+@pytest.fixture(scope="session")
+def recorded(tmp_path_factory):
+    """A repository of the first three stages, run and committed."""
+    root = route.copy(tmp_path_factory.mktemp("verify") / "clone")
+    wiring = yaml.safe_load((root / "dvc.yaml").read_text())
+    wiring["stages"] = {kind: wiring["stages"][kind] for kind in ("download", "unpack", "preprocess")}
+    (root / "dvc.yaml").write_text(yaml.safe_dump(wiring, sort_keys=False))
+    (root / ".gitignore").write_text("/data/\n/lineage/\n/reads/\n__pycache__/\n")
+    run_stages(root)
+    git(root, "init", "-q")
+    commit(root)
+    return root
+
+
+@pytest.fixture
+def clone(recorded, tmp_path, monkeypatch):
+    root = tmp_path / "a clone"
+    shutil.copytree(recorded, root)
+    monkeypatch.chdir(root)
+    return root
+
+
+def run(capsys, *arguments):
+    """Run `repix verify`; return exit code and what it said."""
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(["verify", *arguments])
+    return exit_.value.code, capsys.readouterr().out
+
+
+def replace(path, old, new):
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+def test_a_clean_commit_is_rebuilt_bit_for_bit_without_the_workspace(clone, capsys):
+    shutil.rmtree(clone / "data")
+    code, said = run(capsys, "--json")
+    assert (code, json.loads(said)["level"]) == (0, "L0")
+    assert not (clone / "data").exists()
+
+
+def test_uncommitted_changes_are_said_and_not_verified(clone, capsys):
+    (clone / "params.yaml").write_text("broken: [")
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(["verify", "--stage", "download"])
+    said = capsys.readouterr()
+    assert exit_.value.code == 0 and "uncommitted changes (params.yaml)" in said.err
+
+
+def test_a_changed_line_of_code_is_named(clone, capsys):
+    replace(clone / "src/repix/data/archives.py", '"""', '"""Changed. ')
+    code, said = run(capsys, "--dirty", "--stage", "unpack")
+    assert code == verify.OTHER_LINEAGE
+    assert "first difference: download@sample: code src/repix/data/archives.py: " in said
+
+
+def test_a_changed_param_is_named(clone, capsys):
+    replace(clone / "params.yaml", "resample: bicubic", "resample: box")
+    commit(clone)
+    code, said = run(capsys)
+    assert code == 6
+    assert "first difference: preprocess@sample: param datasets.sample.resample: bicubic -> box" in said
+    assert "data/prepared/sample/" in said.splitlines()[1]
+
+
+def test_another_archive_behind_the_same_url_is_named(clone, capsys, tmp_path):
+    archive = next((clone / "data/raw/sample").glob("*.tar.gz"))
+    moved = tmp_path / archive.name
+    shutil.copy(archive, moved)
+    params = yaml.safe_load((clone / "params.yaml").read_text())
+    params["datasets"]["sample"]["urls"] = [moved.as_uri()]
+    route.write_params(clone, params)
+    run_stages(clone)
+    commit(clone)
+    with pytest.MonkeyPatch.context() as patch:  # one pixel of the data
+        patch.chdir(tmp_path)
+        shutil.unpack_archive(moved, "opened")
+        from repix.data.images import decode, write
+
+        image = sorted((tmp_path / "opened").rglob("*.png"))[0]
+        pixels = decode(image).pixels.copy()
+        pixels[0, 0, 0] ^= 1
+        write(image, pixels)
+        shutil.make_archive(str(moved).removesuffix(".tar.gz"), "gztar", "opened")
+    code, said = run(capsys)
+    assert code == 6
+    assert "first difference: download@sample: what its urls lead to is another archive" in said
+
+
+def test_another_package_is_named_from_the_lineage(clone, capsys):
+    path = clone / "lineage/preprocess/sample.json"
+    record = Lineage.read(path)
+    record.model_copy(update={"environment": record.environment | {"pillow": "1.0"}}).write(path)
+    route.locked(clone)
+    commit(clone)
+    code, said = run(capsys)
+    assert code == verify.OTHER_LINEAGE
+    assert "first difference: preprocess@sample: package pillow: 1.0 -> " in said
+
+
+def test_another_thread_count_is_named_from_the_lineage(clone):
+    record = Lineage.read(clone / "lineage/preprocess/sample.json")
+    other = record.model_copy(update={"profile": record.profile | {"threads": 4}})
+    assert [str(d) for d in verify.lineage_differences("s", record, other)] == ["s: profile threads: 2 -> 4"]
+
+
+def test_a_changed_byte_of_a_tracked_out_is_named(clone, capsys):
+    path = clone / "data/prepared/sample/test-source.npy"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    code, said = run(capsys)
+    assert code == verify.CHANGED_SINCE
+    assert said.splitlines()[1:] == ["data/prepared/sample/test-source.npy"]
+
+
+def test_mistakes_are_one_line(clone, capsys):
+    for arguments, said in (
+        (["--rev", "none-such"], "none-such"),
+        (["--stage", "trian"], "no stage 'trian'; there are download"),
+        (["sample-x-9"], "no cell 'sample-x-9'"),
+    ):
+        with pytest.raises(SystemExit) as exit_:
+            cli.main(["verify", *arguments])
+        error = capsys.readouterr().err
+        assert exit_.value.code == 1 and said in error and error.count("\n") == 1
+
+
+def test_the_lock_line_says_same_or_what_differs_first(clone, capsys):
+    digest = lock.digest(lock.read(clone))
+    code, said = run(capsys, "--lock-only")
+    assert code == 0
+    assert said == f"outs {digest}: every out equals the committed dvc.lock, bit for bit (L0)\n"
+
+    replace(clone / "params.yaml", "resample: bicubic", "resample: box")
+    route.locked(route.run(clone, "preprocess"))
+    code, said = run(capsys, "--lock-only")
+    assert code == 6 and said.count("\n") == 1
+    assert f"not the committed dvc.lock ({digest}); first preprocess@sample: data/prepared/sample; " in said
+    assert "param datasets.sample.resample: bicubic -> box" in said
+
+    git(clone, "rm", "-q", "--cached", "dvc.lock")
+    git(clone, "commit", "-qm", "none")
+    code, said = run(capsys, "--lock-only")
+    assert code == 1 and "no dvc.lock is committed" in said
+
+
+def test_a_cell_needs_its_own_stages_and_those_above():
+    found = wire.stages(route.ROOT)
+    names = [stage.kind for stage in verify.chosen(found, None, "train")]
+    assert names == ["download", "unpack", "preprocess", "train"]
+    assert [s.kind for s in verify.chosen(found, route.CELL, None)] == [s.kind for s in found]

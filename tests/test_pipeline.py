@@ -1,0 +1,308 @@
+"""The pipeline can't lie: each lint holds on this repository, and is seen red on a broken copy."""
+
+from __future__ import annotations
+
+import ast
+import datetime
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import yaml
+
+from repix.files import digest_file
+from repix.proof import lock, wire
+from repix.tracking.lineage import imported_names
+from tests import route
+
+ROOT = Path(__file__).resolve().parents[1]
+NOT_FOR_CODE = {"licence"}  # keys for people, which records and cards quote
+
+
+class Here(NamedTuple):
+    """A place that the route is run at: everything that no out may depend on."""
+
+    folder: str
+    mtime: int
+    environment: dict[str, str]
+    umask: int
+
+
+HERE = Here(
+    "clone",
+    1_700_000_000,
+    {"TZ": "UTC0", "LANG": "C.UTF-8", "PYTHONHASHSEED": "1", "REPIX_TEST_HOST": "host-quux"}
+    | {"USER": "user-quux", "LOGNAME": "user-quux", "HOSTNAME": "host-quux"},
+    0o022,
+)
+THERE = Here(
+    "another clone",
+    1_000_000_000,
+    {"TZ": "JST-9", "LANG": "C", "PYTHONHASHSEED": "2", "REPIX_TEST_HOST": "host-xyzzy"}
+    | {"USER": "user-xyzzy", "LOGNAME": "user-xyzzy", "HOSTNAME": "host-xyzzy"},
+    0o077,
+)
+
+
+def travel(base: Path, here: Here, *groups: tuple[str, ...], spoil=lambda root: None) -> Path:
+    """Run the route in a copy at ``here``, one process for each group of stages; return the copy."""
+    root = route.copy(base / here.folder, here.mtime)
+    spoil(root)
+    home = base / f"home of {here.environment['USER']}"
+    home.mkdir(exist_ok=True)
+    for group in groups:
+        route.run(root, *group, umask=here.umask, **here.environment, HOME=str(home))
+    return root
+
+
+@pytest.fixture(scope="session")
+def routes(tmp_path_factory):
+    """The route, run here and run there.
+
+    There train and evaluate share a process, since its start takes longer than they do. Not
+    so export: TensorFlow numbers functions by process, so that a SavedModel's bytes depend
+    on what was built before; DVC, too, gives every stage a process.
+    """
+    base = tmp_path_factory.mktemp("routes")
+    kinds = [stage.kind for stage in wire.stages(ROOT)]
+    here = travel(base, HERE, *((kind,) for kind in kinds))
+    there = travel(base, THERE, *((kind,) for kind in kinds[:-3]), ("train", "evaluate"), ("export",))
+    return here, there
+
+
+# (a) the code that a stage runs
+
+
+def test_every_stage_depends_on_the_code_that_it_imports_and_on_no_other():
+    assert wire.code_problems(ROOT) == [], f"mend: {wire.MEND}"
+
+
+def test_a_missing_and_a_superfluous_code_dependency_are_named_and_mended(tmp_path):
+    root = route.copy(tmp_path / "clone")
+    right = (root / "dvc.yaml").read_text()
+    train = right.index("\n  train:")
+    broken = right[:train] + right[train:].replace("      - src/repix/training/loop.py\n", "", 1)
+    broken = broken.replace("    deps:\n", "    deps:\n      - src/repix/training/loop.py\n", 1)
+    assert broken != right
+    (root / "dvc.yaml").write_text(broken)
+    assert wire.code_problems(root) == [
+        "download: depends on src/repix/training/loop.py, which it does not import",
+        "train: imports src/repix/training/loop.py, which is not among its deps",
+    ]
+    mend = [sys.executable, "-m", "repix.proof.wire", "--write"]
+    subprocess.run(mend, cwd=root, check=True, env={"PYTHONPATH": str(ROOT / "src")}, stdout=subprocess.DEVNULL)
+    assert (root / "dvc.yaml").read_text() == right
+
+
+def test_the_stages_are_those_that_dvc_sees(tmp_path):
+    root = route.copy(tmp_path / "clone")
+    params = yaml.safe_load((root / "params.yaml").read_text())
+    params["run"]["seeds"] = [0, 7]
+    route.write_params(root, params)
+    for command in (["init", "--no-scm", "-q"], ["stage", "list", "--name-only"]):
+        done = subprocess.run([sys.executable, "-m", "dvc", *command], cwd=root, capture_output=True, check=True)
+    assert sorted(done.stdout.decode().split()) == sorted(stage.name for stage in wire.stages(root))
+
+
+# (b) the params that a stage reads
+
+
+def param_problems(tree: Path, logs: Iterable[Path]) -> list[str]:
+    """Hold what dvc.yaml of ``tree`` declares against what stages were seen to read in ``logs``."""
+    params = yaml.safe_load((tree / "params.yaml").read_text())
+    problems = []
+    for stage in wire.stages(tree):
+        used = set().union(*(route.reads(log, stage.kind) for log in logs))
+        problems += wire.param_problems(stage, used, params)
+    return problems
+
+
+@pytest.fixture(scope="session")
+def with_features(tmp_path_factory):
+    """A copy where features are asked for, from a file: the branch that the sample does not take."""
+    base = tmp_path_factory.mktemp("features")
+
+    def ask(root: Path) -> None:
+        weights = root / "weights.zip"
+        with zipfile.ZipFile(weights, "w") as archive:
+            archive.writestr("weights", b"")
+        params = yaml.safe_load((root / "params.yaml").read_text())
+        params["evaluate"]["fid"] = True
+        params["features"]["inception"] |= {"urls": [weights.as_uri()], "sha256": digest_file(weights)}
+        route.write_params(root, params)
+
+    return travel(base, HERE, ("features",), spoil=ask)
+
+
+def test_stages_declare_the_params_that_they_read_and_no_others(routes, with_features):
+    assert param_problems(routes[0], [routes[0], with_features]) == []
+
+
+def test_undeclared_and_unused_params_are_named(routes, with_features, tmp_path):
+    for name in ("dvc.yaml", "params.yaml"):
+        shutil.copy(routes[0] / name, tmp_path)
+    text = (tmp_path / "dvc.yaml").read_text()
+    text = text.replace("      - datasets.${item.dataset}.flip\n", "", 1)
+    text = text.replace(
+        "      - limits.unpack_ratio\n", "      - limits.unpack_ratio\n      - limits.download_bytes\n", 1
+    )
+    (tmp_path / "dvc.yaml").write_text(text)
+    assert param_problems(tmp_path, [routes[0], with_features]) == [
+        "unpack: declares param limits.download_bytes, which it does not read",
+        "train: reads param datasets.sample.flip, which it does not declare",
+    ]
+
+
+def test_the_lineage_record_names_no_param_that_is_not_declared(routes):
+    for stage in wire.stages(routes[0]):
+        recorded = route.lineage(routes[0], stage).params
+        keys = {leaf for key, value in recorded.items() for leaf in wire.leaves(value, key)}
+        stranger = [key for key in sorted(keys) if not any(f"{key}.".startswith(f"{d}.") for d in stage.params)]
+        assert stranger == [], stage.name
+
+
+def dead_keys(root: Path) -> list[str]:
+    """Return the fields of the typed settings that no code reads: changing them would do nothing."""
+    fields, read = {}, set(NOT_FOR_CODE)
+    for path in [*sorted((root / "src/repix").rglob("*.py")), *sorted((root / "stages").glob("*.py"))]:
+        tree = ast.parse(path.read_text())
+        read |= {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Load)}
+        read |= {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+        if path.parent.name == "config":
+            for node in ast.walk(tree):
+                if isinstance(node, ast.ClassDef) and any(getattr(b, "id", "") == "Settings" for b in node.bases):
+                    names = [n.target.id for n in node.body if isinstance(n, ast.AnnAssign)]
+                    fields |= {f"{path.stem}.{node.name}.{name}": name for name in names}
+    return sorted(key for key, name in fields.items() if name not in read)
+
+
+def test_no_param_is_without_effect(tmp_path):
+    assert dead_keys(ROOT) == []
+    root = route.copy(tmp_path / "clone")
+    path = root / "src/repix/config/export.py"
+    path.write_text(path.read_text().replace("    images: int", "    ballast: int = 3\n    images: int"))
+    assert dead_keys(root) == ["export.Export.ballast"]
+
+
+# (c) outs are a function of the inputs
+
+
+def differences(one: Path, other: Path) -> list[str]:
+    """Return the files of outs that two trees do not share, byte for byte."""
+    files = route.out_files(one), route.out_files(other)
+    names = sorted(files[0].keys() | files[1].keys())
+    read = [{name: path.read_bytes() for name, path in side.items()} for side in files]
+    return [name for name in names if read[0].get(name) != read[1].get(name)]
+
+
+def traces(root: Path, needles: Mapping[str, str]) -> list[str]:
+    """Return ``file carries what`` for every needle found in an out."""
+    found = []
+    for name, path in route.out_files(root).items():
+        content = path.read_bytes()
+        found += [f"{name} carries {what}" for what, needle in needles.items() if needle.encode() in content]
+    return sorted(found)
+
+
+def needles(root: Path, here: Here) -> dict[str, str]:
+    """Return what would betray where, when and by whom the outs of ``root`` were written."""
+    user, now = here.environment["USER"], datetime.datetime.now(datetime.UTC)
+    return {
+        "the path": str(root),
+        "the user": user,
+        "the host": here.environment["REPIX_TEST_HOST"],
+        "the date": now.strftime("%Y-%m-%d"),
+    }
+
+
+def test_outs_are_the_same_bytes_elsewhere_later_and_by_somebody_else(routes):
+    here, there = routes
+    files = route.out_files(here)
+    missing = {stage.name for stage in wire.stages(here) for out in stage.outs if not (here / out).exists()}
+    assert not missing and len(files) > 30
+    assert differences(here, there) == []
+
+
+def test_outs_carry_no_time_host_path_or_user(routes):
+    for root, here in zip(routes, (HERE, THERE), strict=True):
+        assert traces(root, needles(root, here)) == []
+
+
+@pytest.mark.parametrize(
+    ("leak", "what"),
+    [
+        ("import time; text = str(time.time_ns())", None),
+        ("import datetime; text = str(datetime.datetime.now(datetime.UTC))", "the date"),
+        ("import platform; text = platform.node()", "the host"),
+        ("text = str(Path.cwd())", "the path"),
+        ("import getpass; text = getpass.getuser()", "the user"),
+    ],
+)
+def test_a_stage_that_leaks_is_seen(tmp_path, leak, what):
+    def spoil(root: Path) -> None:
+        script = root / "stages/unpack.py"
+        line = f"    {leak}; (out / 'note.txt').write_text(text)\n    record.write(out)\n"
+        script.write_text(script.read_text().replace("    record.write(out)\n", line))
+
+    copies = [travel(tmp_path, here, ("download", "unpack"), spoil=spoil) for here in (HERE, THERE)]
+    # The record of the stage tells as well, since it has the digest of the out.
+    assert differences(*copies) == ["data/images/sample/note.txt", "lineage/unpack/sample.json"]
+    if what:
+        assert traces(copies[0], needles(copies[0], HERE)) == [f"data/images/sample/note.txt carries {what}"]
+
+
+# (d) dvc.lock fits the tree
+
+
+def test_the_committed_lock_fits_the_pipeline_the_params_and_the_code():
+    if not (ROOT / "dvc.lock").exists():
+        pytest.skip("no dvc.lock in this tree; `dvc repro` makes it")
+    assert list(map(str, lock.stale(ROOT))) == [], "run `dvc repro` and commit dvc.lock"
+
+
+@pytest.fixture
+def clone(routes, tmp_path):
+    """A copy of a tree that was run, with its dvc.lock."""
+    root = tmp_path / "clone"
+    shutil.copytree(routes[0], root)
+    return route.locked(root)
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+def test_a_lock_that_does_not_fit_is_named(clone):
+    assert lock.stale(clone) == []
+    edit(clone / "src/repix/training/loop.py", "FETCH_EVERY = 25", "FETCH_EVERY = 26")
+    [found] = lock.stale(clone)
+    assert found[:3] == ("train@sample-pix2pix_small-0", "code", "src/repix/training/loop.py")
+    edit(clone / "src/repix/training/loop.py", "FETCH_EVERY = 26", "FETCH_EVERY = 25")
+
+    edit(clone / "params.yaml", "unpack_files: 1000000", "unpack_files: 1000001")
+    [found] = lock.stale(clone)
+    assert str(found) == "unpack@sample: param limits.unpack_files: 1000000 -> 1000001"
+    edit(clone / "params.yaml", "unpack_files: 1000001", "unpack_files: 1000000")
+
+    text = (clone / "dvc.lock").read_text()
+    md5 = lock.all_outs(lock.read(clone))["data/images/sample"]
+    (clone / "dvc.lock").write_text(text.replace(md5, "0" * 32 + ".dir", 1))  # the dep or the out, not both
+    assert [found[:3] for found in lock.stale(clone)] == [("preprocess@sample", "input", "data/images/sample")]
+    (clone / "dvc.lock").write_text(text)
+
+    edit(clone / "params.yaml", "seeds:\n  - 0", "seeds:\n  - 1")
+    assert {found.stage.split("@")[0] for found in lock.stale(clone)} == {"train", "evaluate", "export"}
+
+
+def test_stages_import_nothing_of_the_proof():
+    """What checks the pipeline must not be part of it, or every change of a check would re-run it."""
+    for stage in wire.stages(ROOT):
+        for file in wire.closure(ROOT, stage.script):
+            assert not any(name.startswith("repix.proof") for name in imported_names(ROOT / file)), file
