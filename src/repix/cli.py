@@ -12,6 +12,9 @@ from repix.errors import UserError
 # name -> one line for `repix --help`; the module is repix.commands.<name>.
 COMMANDS = {
     "results": "print the metrics of all cells as a table",
+    "gate": "compare the metrics with the committed baseline; the exit code is the verdict",
+    "sweep": "train several seeds and measure the noise between them: the gate's tolerances",
+    "floors": "what trained cells have to beat: naive predictors, and the margins in standard deviations",
 }
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from repix import profile
 from repix.config.evaluation import Evaluate
 from repix.data import images
 from repix.data.colour import to_picture
@@ -56,7 +57,13 @@ def evaluate(
         raise UserError(f"data set {model.record.dataset!r} has no test split to evaluate on")
     test, manifest = prepared.split("test"), prepared.manifest
     scores: dict[str, dict[str, Any]] = {}
-    protocol: dict[str, Any] = {"split": "test", "images": {}, "reference": {}, "description": {}}
+    protocol: dict[str, Any] = {
+        "split": "test",
+        "profile": profile.current().name,
+        "images": {},
+        "reference": {},
+        "description": {},
+    }
     with atomic_folder(out) as folder:
         for translator in sorted(model.record.translators):
             forward = translator == "source_to_target"
