@@ -74,8 +74,8 @@ def table(name: str, family: tolerance.Family) -> str:
     if family.seed_change:
         counted = family.seed_change
         lines.append(
-            f"seed change alone, tolerance without the new seed: {counted.green_new_seeds} of {counted.new_seeds} green "
-            f"against the first seed, {counted.green} of {counted.pairs} over all pairs"
+            f"seed change alone (tolerance without the new seed): {counted.green_new_seeds} of {counted.new_seeds} "
+            f"green against the first seed, {counted.green} of {counted.pairs} over all pairs"
         )
     return "\n".join(lines)
 
@@ -93,9 +93,7 @@ def main(arguments: argparse.Namespace) -> int:
     from repix.files import write_text
     from repix.regression import sweep
 
-    wanted = sweep.plan(
-        root, arguments.dataset, arguments.model, epochs=sweep.QUICK_EPOCHS if arguments.quick else None
-    )
+    wanted = sweep.plan(root, arguments.dataset, arguments.model, changes=sweep.QUICK if arguments.quick else None)
     cells = sweep.sweep(wanted, seeds, root=root)
     family = tolerance.estimate(cells, settings, params=wanted.params, run_key=wanted.key)
     name = f"{arguments.dataset}-{arguments.model}"

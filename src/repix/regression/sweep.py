@@ -16,7 +16,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ from repix.stage import FEATURES, PREPARED, WORK
 from repix.tracking import lineage
 
 STAGES = ("train", "evaluate")
-QUICK_EPOCHS = 1
+QUICK = {"epochs": 1}
 SHARED = ("run", "models", "datasets", "evaluate", "features", "limits")
 
 Runner = Callable[[Path, str, Cell], None]
@@ -73,24 +73,23 @@ class Plan:
         return (self.folder / "lineage" / "evaluate" / f"{self.cell(seed).name}.json").exists()
 
 
-def plan(root: Path, dataset: str, model: str, *, epochs: int | None = None) -> Plan:
+def plan(root: Path, dataset: str, model: str, *, changes: Mapping[str, Any] | None = None) -> Plan:
     """Read what a sweep would run, check it, and name its folder.
 
     Args:
         root: the repository.
         dataset, model: names in params.yaml.
-        epochs: trained instead of the recipe's, to try a sweep out.
+        changes: fields of the model's entry that are replaced, such as ``{"epochs": 1}``.
 
     Raises:
         UserError: wrong parameters, or data that is not prepared yet.
     """
     path = root / reader.FILE
-    recipe = reader.read(f"models.{model}", models.Recipe, path)
+    given = reader.section(f"models.{model}", path)
+    recipe = reader.parse(given | dict(changes or {}), models.Recipe, f"models.{model}", path)
     entry = reader.read(f"datasets.{dataset}", datasets.Dataset, path)
     settings = reader.read("evaluate", evaluation.Evaluate, path)
     name = reader.read("run", Run, path).profile
-    if epochs is not None:
-        recipe = recipe.model_copy(update={"epochs": epochs})
     prepared = root / PREPARED / dataset
     if not (prepared / "manifest.json").exists():
         raise UserError(f"{prepared}: not prepared yet; run `dvc repro preprocess` with {dataset} in run.datasets")
