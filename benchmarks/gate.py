@@ -30,10 +30,9 @@ from repix import cli, profile, stage
 from repix.config import reader
 from repix.config.evaluation import Evaluate
 from repix.config.gate import Gate
-from repix.config.run import Run
 from repix.errors import UserError
 from repix.files import digest_text
-from repix.regression import baseline, tolerance
+from repix.regression import baseline, sweep, tolerance
 from repix.schemas import Metrics
 
 SIGMAS = (1.0, 2.0)
@@ -132,7 +131,7 @@ def main() -> int:
         return 0
     if missing:
         raise UserError(f"{missing[0]}: no such file; run `dvc repro`, then `repix sweep ... --write`")
-    profile.enter(reader.read("run", Run).profile)
+    profile.enter(sweep.profile_of(arguments.cell.split("-")[1]))
     with tempfile.TemporaryDirectory() as scratch:
         rows = judge_all(arguments, Path(scratch))
     wrong = [row for row in rows if not row["as_expected"]]
@@ -183,8 +182,6 @@ def judge_all(arguments: argparse.Namespace, scratch: Path) -> list[dict]:
     if family and len(family.provenance) > 3:
         rows.append(seed_change(family, f"{dataset}-{name}", scratch))
     if arguments.train:
-        from repix.regression import sweep
-
         recipe = model.recipe
         changes = {
             f"trained 1/{share} as long": {

@@ -59,11 +59,10 @@ def trained_cells(dataset: str, cells: list[str] | None, folder: Path) -> dict[s
 def main(arguments: argparse.Namespace) -> int:
     """Run the subcommand."""
     from repix import profile
-    from repix.config import reader
-    from repix.config.run import Run
+    from repix.regression.sweep import profile_of
 
     models = trained_cells(arguments.dataset, arguments.cells, arguments.metrics)
-    profile.enter(reader.read("run", Run).profile)
+    profile.enter(profile_of(next(iter(models))))
 
     from repix.quiet import import_keras
 

@@ -73,6 +73,12 @@ class Plan:
         return (self.folder / "lineage" / "evaluate" / f"{self.cell(seed).name}.json").exists()
 
 
+def profile_of(model: str, path: str | Path = reader.FILE) -> str:
+    """Return the name of the execution profile that a model's stages enter."""
+    asked = reader.read("run", Run, path).profile
+    return reader.section(f"models.{model}", path).get("profile", "fast") if asked == "auto" else asked
+
+
 def plan(root: Path, dataset: str, model: str, *, changes: Mapping[str, Any] | None = None) -> Plan:
     """Read what a sweep would run, check it, and name its folder.
 
@@ -89,7 +95,7 @@ def plan(root: Path, dataset: str, model: str, *, changes: Mapping[str, Any] | N
     recipe = reader.parse(given | dict(changes or {}), models.Recipe, f"models.{model}", path)
     entry = reader.read(f"datasets.{dataset}", datasets.Dataset, path)
     settings = reader.read("evaluate", evaluation.Evaluate, path)
-    name = reader.read("run", Run, path).profile
+    name = profile_of(model, path)
     prepared = root / PREPARED / dataset
     if not (prepared / "manifest.json").exists():
         raise UserError(f"{prepared}: not prepared yet; run `dvc repro preprocess` with {dataset} in run.datasets")
