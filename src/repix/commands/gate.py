@@ -1,0 +1,68 @@
+"""Compare metrics/*.json with the committed baseline; the exit code is the verdict.
+
+  0  pass           nothing got worse by more than another seed may
+  1  fail           a score is worse by more than its tolerance
+  2  incomparable   another n, reference, features, metric definition or execution profile,
+                    or nothing to compare with: no baseline, no such cell, unknown noise
+  3  contradiction  equal weights gave unequal scores
+
+Tolerances come from `repix sweep` (metrics/tolerances.json). Needs nothing but these files.
+
+Examples:
+  repix gate
+  repix gate --markdown >comment.md
+  repix gate --accept
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from repix.errors import UserError
+from repix.regression import baseline, gate, report, tolerance
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("--metrics", type=Path, default=Path("metrics"), metavar="DIR", help="folder of <cell>.json")
+    parser.add_argument("--baseline", type=Path, metavar="FILE", help="default: baseline.json in DIR")
+    parser.add_argument("--tolerances", type=Path, metavar="FILE", help="default: tolerances.json in DIR")
+    parser.add_argument("--accept", action="store_true", help="make what was measured the baseline; say what changed")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print JSON")
+    form.add_argument("--markdown", action="store_true", help="print markdown, for a pull-request comment")
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Run the subcommand."""
+    try:
+        return _main(arguments)
+    except UserError as error:
+        error.exit_code = gate.EXIT_CODES["incomparable"]  # 1 is kept for: it got worse
+        raise
+
+
+def _main(arguments: argparse.Namespace) -> int:
+    file = arguments.baseline or arguments.metrics / baseline.FILE
+    now = baseline.read_metrics(arguments.metrics)
+    accepted = baseline.read_baseline(file)
+    if not now and (accepted is None or arguments.accept):
+        raise UserError(f"no metrics in {arguments.metrics}/; run `make repro` or `dvc repro` first")
+    if arguments.accept:
+        new = baseline.Baseline(cells=now)
+        changes = baseline.changes(accepted, new)
+        new.write(file)
+        if arguments.json:
+            print(json.dumps({"baseline": file.as_posix(), "changes": changes}, indent=2))
+        else:
+            print("\n".join([*changes, f"{file}: accepted, {len(changes)} changes; commit it"]))
+        return 0
+    limits = tolerance.read_tolerances(arguments.tolerances or arguments.metrics / tolerance.FILE)
+    result = gate.judge(accepted, now, limits)
+    if arguments.json:
+        print(json.dumps(report.as_json(result), indent=2, sort_keys=True))
+    else:
+        print(report.markdown(result) if arguments.markdown else report.text(result))
+    return result.exit_code

@@ -1,0 +1,185 @@
+"""The gate: measured scores against the baseline, each with a verdict and the reason for it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from repix.profile import PROFILES
+from repix.regression.baseline import Baseline, Entry, differences
+from repix.regression.tolerance import Family, Tolerances, direction
+
+# Verdict -> exit code of the gate if it is the gravest one.
+EXIT_CODES = {"pass": 0, "improved": 0, "new": 0, "shown": 0, "fail": 1, "incomparable": 2, "contradiction": 3}
+# Something that is surely worse outweighs something that cannot be judged; a contradiction
+# outweighs both, since the measurement itself cannot be trusted then.
+_GRAVITY = ("pass", "shown", "new", "improved", "incomparable", "fail", "contradiction")
+
+# Where a profile does not promise equal bits on every machine, equal weights may score
+# differently by rounding: relative difference that is still called equal.
+ROUNDING = 1e-4
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the gate says of one score, or of a whole cell (translator, variant, metric empty).
+
+    Attributes:
+        verdict: ``pass``: within the tolerance. ``fail``: worse by more. ``improved``: better
+            by more. ``incomparable``: measured otherwise, or with no known noise.
+            ``contradiction``: equal weights, unequal score. ``new``: not in the baseline.
+            ``shown``: not gated.
+        old, new: the score in the baseline and now.
+        tolerance: the largest step for the worse that another seed may take.
+        detectable: the smallest true change that is seen with the stated power.
+        why: the reason, where the numbers do not say it.
+    """
+
+    cell: str
+    translator: str
+    variant: str
+    metric: str
+    verdict: str
+    old: float | None = None
+    new: float | None = None
+    tolerance: float | None = None
+    detectable: float | None = None
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Result:
+    """All verdicts, and the one that the gate ends with."""
+
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def verdict(self) -> str:
+        """The gravest verdict, among ``pass``, ``fail``, ``incomparable`` and ``contradiction``."""
+        gravest = max((v.verdict for v in self.verdicts), key=_GRAVITY.index, default="incomparable")
+        return gravest if EXIT_CODES[gravest] else "pass"
+
+    @property
+    def exit_code(self) -> int:
+        """0 pass, 1 fail, 2 incomparable, 3 contradiction."""
+        return EXIT_CODES[self.verdict]
+
+
+def judge(baseline: Baseline | None, now: Mapping[str, Entry], tolerances: Tolerances) -> Result:
+    """Compare measured cells with the baseline.
+
+    Args:
+        baseline: what was accepted; None where nothing was.
+        now: cell -> its scores.
+        tolerances: the seed noise, by data set and model.
+    """
+    if baseline is None:
+        why = "there is no baseline; `repix gate --accept` makes the first one"
+        return Result(tuple(Verdict(cell, "", "", "", "incomparable", why=why) for cell in sorted(now)))
+    verdicts: list[Verdict] = []
+    for cell in sorted(baseline.cells.keys() | now.keys()):
+        if cell not in now:
+            why = f"in the baseline, but there is no {cell}.json; run `dvc repro`, or --accept that it is gone"
+            verdicts.append(Verdict(cell, "", "", "", "incomparable", why=why))
+        elif cell not in baseline.cells:
+            why = "not in the baseline; `repix gate --accept` takes it in"
+            verdicts.append(Verdict(cell, "", "", "", "new", why=why))
+        else:
+            family = tolerances.families.get(cell.rpartition("-")[0])
+            verdicts += _judge_cell(cell, baseline.cells[cell], now[cell], family)
+    return Result(tuple(verdicts))
+
+
+def _judge_cell(cell: str, old: Entry, new: Entry, family: Family | None) -> Iterator[Verdict]:
+    # The digests are those of the last weights: the best ones may differ where these are equal.
+    same_weights = old.weights_digest == new.weights_digest
+    for translator in sorted(old.scores.keys() | new.scores.keys()):
+        variants = old.scores.get(translator, {}), new.scores.get(translator, {})
+        for variant in sorted(variants[0].keys() | variants[1].keys()):
+            before, after = (side.get(variant) or {} for side in variants)
+            for metric in sorted(before.keys() | after.keys()):
+                if before.get(metric) is not None or after.get(metric) is not None:
+                    yield _judge_score(
+                        Verdict(cell, translator, variant, metric, "pass", before.get(metric), after.get(metric)),
+                        old,
+                        new,
+                        family,
+                        same_weights and variant.startswith("last"),
+                    )
+
+
+def _judge_score(at: Verdict, old: Entry, new: Entry, family: Family | None, same_weights: bool) -> Verdict:
+    """Return ``at`` with its verdict."""
+
+    def say(verdict: str, why: str = "", tolerance: float | None = None, detectable: float | None = None) -> Verdict:
+        return Verdict(
+            at.cell, at.translator, at.variant, at.metric, verdict, at.old, at.new, tolerance, detectable, why
+        )
+
+    unlike = _unlike(old.n, old.protocol, new.n, new.protocol, at)
+    noise, gated = _noise(family, at)
+    if not unlike and at.old is not None and at.new is not None and same_weights and not _equal(at.old, at.new, new):
+        return say("contradiction", "equal weights digest, unequal score: evaluation is not what the baseline ran")
+    if not gated:
+        return say("shown")
+    if at.old is None:
+        return say("new", "not in the baseline; `repix gate --accept` takes it in")
+    if unlike:
+        return say("incomparable", _listed(unlike))
+    if at.new is None:
+        reason = new.protocol.get(at.metric, {}).get("reason", "no reason given")
+        return say("incomparable", f"no longer measured: {reason}")
+    if not math.isfinite(at.new):
+        return say("fail", "not a finite number")
+    if noise is None:
+        if at.old == at.new:
+            return say("pass", "equal; its noise between seeds is not known")
+        parts = at.cell.split("-")
+        return say("incomparable", f"noise between seeds is not known: repix sweep {parts[0]} {parts[1]} --write")
+    other = _unlike(family.n, family.protocol, new.n, new.protocol, at)
+    if other:
+        return say("incomparable", f"the tolerance was measured otherwise: {_listed(other)}; repeat the sweep")
+    better = (at.new - at.old) * direction(at.metric)
+    verdict = "fail" if better < -noise.tolerance else "improved" if better > noise.tolerance else "pass"
+    return say(verdict, "", noise.tolerance, noise.detectable)
+
+
+def _noise(family: Family | None, at: Verdict):
+    """Return the noise of a score, where it is known, and whether the score is gated."""
+    if direction(at.metric) is None:
+        return None, False
+    if family is None:
+        return None, True
+    known = family.scores.get(at.translator, {}).get(at.variant, {})
+    if at.metric in known:
+        return known[at.metric], known[at.metric].tolerance is not None
+    # Never swept: gated if its weights are, so that a metric that is switched on asks for a sweep.
+    return None, not known or any(noise.tolerance is not None for noise in known.values())
+
+
+def _equal(old: float, new: float, entry: Entry) -> bool:
+    profile = PROFILES.get(str(entry.protocol.get("profile")))
+    exact = profile is None or profile.portable
+    return old == new if exact else math.isclose(old, new, rel_tol=ROUNDING)
+
+
+def _unlike(n: int, protocol: Mapping[str, Any], other_n: int, other: Mapping[str, Any], at: Verdict) -> list[str]:
+    """Return what a score of one protocol and one of another differ in, beside the translator."""
+
+    def definition(count: int, tree: Mapping[str, Any]) -> dict[str, Any]:
+        metric = {key: value for key, value in tree.get(at.metric, {}).items() if key != "reason"}
+        named = {"n": count, "profile": tree.get("profile"), "split": tree.get("split"), at.metric: metric}
+        return named | {part: tree.get(part, {}).get(at.translator) for part in ("images", "reference")}
+
+    one, two = definition(n, protocol), definition(other_n, other)
+    if not one[at.metric] or not two[at.metric]:
+        # A metric that was not asked for has no definition: that is said by its null alone.
+        one[at.metric] = two[at.metric] = {}
+    return differences(one, two)
+
+
+def _listed(lines: list[str]) -> str:
+    more = f" (and {len(lines) - 3} more)" if len(lines) > 3 else ""
+    return "; ".join(lines[:3]) + more

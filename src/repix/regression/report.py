@@ -1,0 +1,122 @@
+"""What the gate found, as text for a terminal, markdown for a pull request, or JSON."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict
+from typing import Any
+
+from repix.regression.gate import Result, Verdict
+from repix.regression.tolerance import direction
+
+_HEAD = ("cell", "translator", "weights", "metric", "baseline", "now", "change", "tolerance", "verdict")
+_WORST_FIRST = ("contradiction", "fail", "incomparable", "improved", "new", "pass", "shown")
+_SENTENCES = {
+    "pass": "nothing got worse by more than another seed may",
+    "fail": "worse by more than another seed may",
+    "incomparable": "what was measured cannot be compared with the baseline",
+    "contradiction": "equal weights gave unequal scores",
+}
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _change(verdict: Verdict) -> str:
+    """Return new - old with the word for it; empty where one is missing or the numbers cannot be compared."""
+    if verdict.old is None or verdict.new is None or verdict.verdict == "incomparable":
+        return ""
+    step = verdict.new - verdict.old
+    if step == 0:
+        return "equal"
+    sign = direction(verdict.metric)
+    word = "" if sign is None else " better" if step * sign > 0 else " worse"
+    return f"{step:+.4f}{word}"
+
+
+def _cells(verdict: Verdict) -> tuple[str, ...]:
+    return (
+        verdict.cell,
+        verdict.translator,
+        verdict.variant,
+        verdict.metric,
+        _number(verdict.old),
+        _number(verdict.new),
+        _change(verdict),
+        _number(verdict.tolerance),
+        verdict.verdict,
+    )
+
+
+def _sorted(result: Result) -> list[Verdict]:
+    return sorted(result.verdicts, key=lambda v: (_WORST_FIRST.index(v.verdict), v.cell, v.translator, v.variant))
+
+
+def _summary(result: Result) -> str:
+    counted = Counter(v.verdict for v in result.verdicts)
+    listed = ", ".join(f"{counted[name]} {name}" for name in _WORST_FIRST if counted[name])
+    return f"{_SENTENCES[result.verdict]} ({listed or 'no cells'})"
+
+
+def _where(verdict: Verdict) -> str:
+    return " ".join(part for part in (verdict.cell, verdict.translator, verdict.variant, verdict.metric) if part)
+
+
+def _reasons(result: Result) -> dict[str, list[str]]:
+    """Return reason -> the places that it is given for, worst first."""
+    reasons: dict[str, list[str]] = {}
+    for verdict in _sorted(result):
+        if verdict.why:
+            reasons.setdefault(verdict.why, []).append(_where(verdict))
+    return reasons
+
+
+def text(result: Result) -> str:
+    """Return an aligned table, the worst first, then the reasons, then the verdict."""
+    rows = [_HEAD, *map(_cells, _sorted(result))]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEAD))]
+    lines = [
+        "  ".join(
+            value.rjust(width) if 4 <= column <= 7 else value.ljust(width)
+            for column, (value, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    for why, places in _reasons(result).items():
+        lines.append(f"{places[0]}{f' and {len(places) - 1} more' if len(places) > 1 else ''}: {why}")
+    lines.append(f"gate: {result.verdict}: {_summary(result)}")
+    return "\n".join(lines)
+
+
+def markdown(result: Result) -> str:
+    """Return a pull-request comment: the verdict, what matters as a table, the rest folded."""
+
+    def table(verdicts: list[Verdict]) -> list[str]:
+        right = {4, 5, 6, 7}
+        rule = ["---:" if column in right else "---" for column in range(len(_HEAD))]
+        rows = [_HEAD, rule, *map(_cells, verdicts)]
+        return ["| " + " | ".join(value.replace("|", "\\|") for value in row) + " |" for row in rows]
+
+    ordered = _sorted(result)
+    quiet = [v for v in ordered if v.verdict in ("pass", "shown")]
+    loud = [v for v in ordered if v.verdict not in ("pass", "shown")]
+    lines = [f"### repix gate: {result.verdict}", "", f"{_summary(result)[0].upper()}{_summary(result)[1:]}.", ""]
+    if loud:
+        lines += [*table(loud), ""]
+    for why, places in _reasons(result).items():
+        lines.append(f"- {', '.join(f'`{place}`' for place in places)}: {why}")
+    if quiet:
+        title = f"{len(quiet)} within their tolerance or not gated"
+        lines += ["", f"<details><summary>{title}</summary>", "", *table(quiet), "", "</details>"]
+    return "\n".join(lines)
+
+
+def as_json(result: Result) -> dict[str, Any]:
+    """Return the result as plain data: verdict, exit code, and every score's verdict."""
+    return {
+        "verdict": result.verdict,
+        "exit_code": result.exit_code,
+        "summary": _summary(result),
+        "scores": [asdict(verdict) for verdict in _sorted(result)],
+    }

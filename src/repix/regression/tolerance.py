@@ -1,0 +1,259 @@
+"""Tolerances from seed noise: how far apart two runs may lie that differ in their seed alone.
+
+The gate compares one new run with one accepted run. If only the seed differs, both are draws
+from one distribution with standard deviation s, estimated on k seeds, and their difference
+over sqrt(2) s follows Student's t with k - 1 degrees of freedom (Student 1908; normality is
+assumed, the leave-one-out count below checks it). A score is red where it is worse by more than
+
+    tolerance = factor * sd,    factor = sqrt(2) * t(1 - false_alarm / m, k - 1)
+
+with m the number of gated scores of the cell (Bonferroni 1936): whatever their correlation,
+another seed alone turns the gate red with a chance of at most ``false_alarm``. A true change
+is seen with the chance ``power`` from
+
+    detectable = tolerance + sqrt(2) * t(power, k - 1) * sd
+
+on. Resampling images instead of seeds gives intervals several times too narrow, since it
+ignores that training itself is a draw.
+
+Nothing heavy is imported by reading tolerances; scipy is, by making them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+from repix.config.gate import Gate
+from repix.errors import UserError
+from repix.regression.baseline import Entry, differences
+from repix.schemas import Record
+
+FILE = "tolerances.json"
+
+# By the first part of a metric's name: fid_768 is a fid. +1: higher is better.
+DIRECTIONS = {"l1": -1, "psnr": 1, "ssim": 1, "swd": -1, "fid": -1, "kid": -1}
+
+
+def direction(metric: str) -> int | None:
+    """Return +1 where a higher value of the metric is better, -1 where a lower one is, None if unknown."""
+    return DIRECTIONS.get(metric.split("_")[0])
+
+
+class Noise(BaseModel):
+    """One score's spread over seeds and what follows from it; all in the metric's own unit.
+
+    ``mean``, ``sd`` (with k - 1), ``low``, ``high``, ``range`` over the seeds; ``tolerance`` and
+    ``detectable`` as the module says, null where the score is shown but not gated.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    mean: float
+    sd: float
+    low: float
+    high: float
+    range: float
+    tolerance: float | None
+    detectable: float | None
+
+
+class Swept(BaseModel):
+    """One cell that a sweep trained: where a tolerance came from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    cell: str
+    seed: int
+    weights_digest: dict[str, str]
+    scores: dict[str, dict[str, dict[str, float | None] | None]]
+
+
+class SeedChange(BaseModel):
+    """What the gate says of the sweep's own cells, each taken for the new run in turn.
+
+    ``pairs`` are all ordered pairs (accepted run, new run); ``green`` those that pass with the
+    tolerance from every seed but the new one; ``green_new_seeds`` counts, for the first seed as
+    the accepted run, the other seeds that pass.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    pairs: int
+    green: int
+    new_seeds: int
+    green_new_seeds: int
+
+
+class Family(BaseModel):
+    """The seed noise of one data set and model.
+
+    Attributes:
+        n: test images.
+        profile: name of the execution profile.
+        k: seeds.
+        false_alarm, power, comparisons, t, factor: how ``tolerance`` follows from ``sd``.
+        scores: translator -> weights -> metric -> noise; null metrics are left out.
+        recipe, params: what was trained: digest, and the parameters that the cells read.
+        run_key: digest of code, parameters, data, packages and profile, without the seed.
+        protocol: what the scores are comparable under.
+        provenance: the cells.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    n: int
+    profile: str | None
+    k: int
+    false_alarm: float
+    power: float
+    comparisons: int
+    t: float
+    factor: float
+    scores: dict[str, dict[str, dict[str, Noise]]]
+    seed_change: SeedChange | None
+    params: dict[str, Any]
+    run_key: str
+    protocol: dict[str, Any]
+    provenance: tuple[Swept, ...]
+
+
+class Tolerances(Record):
+    """``metrics/tolerances.json``: ``<dataset>-<model>`` -> its noise."""
+
+    SCHEMA: ClassVar[str] = "repix.tolerances/1"
+    families: dict[str, Family]
+
+
+def read_tolerances(path: str | Path) -> Tolerances:
+    """Return the tolerances; none at all where the file does not exist.
+
+    Raises:
+        UserError: the file is there and cannot be read.
+    """
+    return Tolerances.read(path) if Path(path).exists() else Tolerances(families={})
+
+
+def t_quantile(probability: float, degrees: int) -> float:
+    """Return the quantile of Student's t distribution."""
+    from scipy.stats import t
+
+    return float(t.ppf(probability, degrees))
+
+
+def mean_and_sd(values: Sequence[float]) -> tuple[float, float]:
+    """Return the mean and the standard deviation with n - 1 of two values or more."""
+    mean = math.fsum(values) / len(values)
+    return mean, math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
+
+
+def is_worse(metric: str, old: float, new: float, tolerance: float) -> bool:
+    """Whether ``new`` is worse than ``old`` by more than ``tolerance``."""
+    return (old - new) * direction(metric) > tolerance
+
+
+def is_gated(variant: str, metric: str, settings: Gate) -> bool:
+    """Whether a score of these weights and this metric can turn the gate red."""
+    return variant in settings.variants and metric.split("_")[0] in settings.metrics and direction(metric) is not None
+
+
+def _values(entries: Sequence[Entry]) -> dict[tuple[str, str, str], list[float]]:
+    """Return (translator, variant, metric) -> its value in each entry, where every entry has one."""
+    values: dict[tuple[str, str, str], list[float]] = {}
+    for entry in entries:
+        for translator, variants in entry.scores.items():
+            for variant, scores in variants.items():
+                for metric, value in (scores or {}).items():
+                    if value is not None:
+                        values.setdefault((translator, variant, metric), []).append(value)
+    return {key: found for key, found in sorted(values.items()) if len(found) == len(entries)}
+
+
+def estimate(cells: Mapping[str, Entry], settings: Gate, *, params: Mapping[str, Any], run_key: str) -> Family:
+    """Return the seed noise of cells that differ in their seed alone.
+
+    Args:
+        cells: cell -> its scores; the seed is the last part of the name.
+        settings: which scores are gated, and how often noise may turn them red.
+        params: the parameters that the cells were made with.
+        run_key: digest of everything that the cells share.
+
+    Raises:
+        UserError: fewer than two cells, or cells that cannot be compared with each other.
+    """
+    names = sorted(cells, key=lambda cell: int(cell.rpartition("-")[2]))
+    if len(names) < 2:
+        raise UserError("noise between seeds takes two seeds or more; give `--seeds 0-9`")
+    entries = [cells[name] for name in names]
+    first = entries[0]
+    for name, entry in zip(names, entries, strict=True):
+        other = differences({"n": first.n, **first.protocol}, {"n": entry.n, **entry.protocol})
+        if other:
+            raise UserError(f"{names[0]} and {name} cannot be compared: {other[0]}; evaluate both the same way")
+    values = _values(entries)
+    gated = [key for key in values if is_gated(key[1], key[2], settings)]
+    if not gated:
+        raise UserError("none of the scores is gated; see gate.metrics and gate.variants in params.yaml")
+    level, k = 1 - settings.false_alarm / len(gated), len(names)
+    t, reach = t_quantile(level, k - 1), t_quantile(settings.power, k - 1)
+    scores: dict[str, dict[str, dict[str, Noise]]] = {}
+    for (translator, variant, metric), found in values.items():
+        mean, sd = mean_and_sd(found)
+        is_one = (translator, variant, metric) in gated
+        scores.setdefault(translator, {}).setdefault(variant, {})[metric] = Noise(
+            mean=mean,
+            sd=sd,
+            low=min(found),
+            high=max(found),
+            range=max(found) - min(found),
+            tolerance=math.sqrt(2) * t * sd if is_one else None,
+            detectable=math.sqrt(2) * (t + reach) * sd if is_one else None,
+        )
+    return Family(
+        n=first.n,
+        profile=first.protocol.get("profile"),
+        k=k,
+        false_alarm=settings.false_alarm,
+        power=settings.power,
+        comparisons=len(gated),
+        t=t,
+        factor=math.sqrt(2) * t,
+        scores=scores,
+        seed_change=_seed_change({key: values[key] for key in gated}, level, k),
+        params=dict(params),
+        run_key=run_key,
+        protocol=first.protocol,
+        provenance=tuple(
+            Swept(
+                cell=name,
+                seed=int(name.rpartition("-")[2]),
+                weights_digest=cells[name].weights_digest,
+                scores=cells[name].scores,
+            )
+            for name in names
+        ),
+    )
+
+
+def _seed_change(values: Mapping[tuple[str, str, str], Sequence[float]], level: float, k: int) -> SeedChange | None:
+    """Count the greens among pairs of seeds, the tolerance taken without the seed that is new."""
+    if k < 3:  # without the new one a single seed would be left
+        return None
+    factor = math.sqrt(2) * t_quantile(level, k - 2)
+    green = set()
+    for new in range(k):
+        tolerances = {
+            key: factor * mean_and_sd([value for i, value in enumerate(found) if i != new])[1]
+            for key, found in values.items()
+        }
+        for old in range(k):
+            if old != new and not any(
+                is_worse(key[2], found[old], found[new], tolerances[key]) for key, found in values.items()
+            ):
+                green.add((old, new))
+    return SeedChange(
+        pairs=k * (k - 1),
+        green=len(green),
+        new_seeds=k - 1,
+        green_new_seeds=sum(old == 0 for old, _ in green),
+    )

@@ -1,0 +1,125 @@
+"""``repix gate`` from files to exit code, and its three forms."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from repix import cli
+from repix.schemas import Metrics
+from tests.regression.test_gate import CELL, changed, entry, noise, other_weights
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A metrics folder with a cell that was accepted, and tolerances."""
+    put(tmp_path, entry())
+    assert run("--accept", folder=tmp_path) == 0
+    noise().write(tmp_path / "tolerances.json")
+    return tmp_path
+
+
+def put(folder, given, cell: str = CELL):
+    protocol = given.protocol | {"description": {"ci95": [0.0, 1.0]}}
+    Metrics(cell=cell, **(given.model_dump() | {"protocol": protocol})).write(folder / f"{cell}.json")
+
+
+def run(*words: str, folder) -> int:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["gate", "--metrics", str(folder), *words])
+    return ended.value.code
+
+
+def test_exit_codes(folder):
+    assert run(folder=folder) == 0
+    put(folder, other_weights(ssim=0.1))
+    assert run(folder=folder) == 1
+    put(folder, changed(entry(), "n", to=8))
+    assert run(folder=folder) == 2
+    put(folder, entry(ssim=0.1))
+    assert run(folder=folder) == 3
+
+
+def test_what_only_describes_is_not_compared(folder):
+    record = Metrics.read(folder / f"{CELL}.json")
+    record.model_copy(update={"protocol": record.protocol | {"description": {}}}).write(folder / f"{CELL}.json")
+    assert run(folder=folder) == 0
+
+
+def test_the_first_baseline(tmp_path, capsys):
+    put(tmp_path, entry())
+    assert run(folder=tmp_path) == 2
+    assert "no baseline; `repix gate --accept`" in capsys.readouterr().out
+
+
+def test_accept_says_what_changed_and_the_gate_is_green_after_it(folder, capsys):
+    put(folder, other_weights(ssim=0.1))
+    put(folder, entry(1), "toy-net-1")
+    before = (folder / "baseline.json").read_text()
+    capsys.readouterr()
+    assert run("--accept", folder=folder) == 0
+    said = capsys.readouterr().out
+    assert "toy-net-0 source_to_target last ssim: 0.5 -> 0.1" in said
+    assert "toy-net-0: other weights" in said and "toy-net-1: new" in said
+    assert before != (folder / "baseline.json").read_text() and run(folder=folder) == 0
+    (folder / "toy-net-1.json").unlink()
+    capsys.readouterr()
+    assert run("--accept", "--json", folder=folder) == 0
+    assert json.loads(capsys.readouterr().out)["changes"] == ["toy-net-1: removed"]
+
+
+def test_another_baseline_file(folder, tmp_path_factory):
+    other = tmp_path_factory.mktemp("other") / "b.json"
+    put(folder, other_weights(ssim=0.1))
+    assert run("--accept", "--baseline", str(other), folder=folder) == 0
+    assert run("--baseline", str(other), folder=folder) == 0
+    assert run(folder=folder) == 1
+
+
+def test_json(folder, capsys):
+    put(folder, other_weights(ssim=0.1, swd=0.0))
+    capsys.readouterr()
+    assert run("--json", folder=folder) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert (found["verdict"], found["exit_code"]) == ("fail", 1)
+    first = found["scores"][0]
+    assert (first["metric"], first["verdict"], first["old"], first["new"]) == ("ssim", "fail", 0.5, 0.1)
+    assert first["tolerance"] > 0 and first["detectable"] > first["tolerance"]
+
+
+def test_markdown_shows_what_matters_and_folds_the_rest(folder, capsys):
+    put(folder, other_weights(ssim=0.1))
+    capsys.readouterr()
+    assert run("--markdown", folder=folder) == 1
+    said = capsys.readouterr().out
+    loud, quiet = said.split("<details>")
+    assert said.startswith("### repix gate: fail")
+    assert "| toy-net-0 | source_to_target | last | ssim | 0.5000 | 0.1000 | -0.4000 worse |" in loud
+    assert "| l1 |" in quiet and "| l1 |" not in loud
+    rows = [line for line in said.splitlines() if line.startswith("|")]
+    assert len({line.count("|") for line in rows}) == 1
+
+
+def test_text_ends_with_the_verdict(folder, capsys):
+    put(folder, other_weights(ssim=0.9))
+    capsys.readouterr()
+    run(folder=folder)
+    said = capsys.readouterr().out.splitlines()
+    assert "improved" in said[1] and "+0.4000 better" in said[1]
+    assert said[-1].startswith("gate: pass: ") and "1 improved, 2 pass" in said[-1]
+
+
+def test_what_cannot_be_read_is_incomparable_and_one_line(folder, capsys):
+    (folder / f"{CELL}.json").write_text("{")
+    assert run(folder=folder) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    put(folder, entry())
+    (folder / f"{CELL}.json").rename(folder / "toy-net-7.json")
+    assert run(folder=folder) == 2
+    assert "holds the metrics of toy-net-0" in capsys.readouterr().err
+
+
+def test_nothing_to_accept(tmp_path, capsys):
+    assert run("--accept", folder=tmp_path) == 2
+    assert "no metrics in" in capsys.readouterr().err and not (tmp_path / "baseline.json").exists()
