@@ -1,7 +1,8 @@
 """export: the trained translator in the forms that people use, provably the same function.
 
-runs/<cell>/ -> exports/<cell>/<translator>/ with model.keras and saved_model, and
-export.json. Each file is loaded back in its own runtime and compared with the network.
+runs/<cell>/ -> exports/<cell>/<translator>/ with model.keras, saved_model, model.onnx and
+model.tflite, and export.json. Each file is loaded back in its own runtime and compared with
+the network.
 """
 
 import sys
@@ -26,14 +27,19 @@ def main(cell: Cell) -> None:
     from repix.exporting.export import export
     from repix.schemas import Metrics
     from repix.tracking import mlflow_run
+    from repix.tracking.observers import Row
     from repix.training.trained import TrainedModel
 
     model = TrainedModel(trained)
-    errors = export(model, Prepared.open(prepared), settings, out)
-    for name, error in sorted(errors.items()):
-        print(f"{cell.name}: {name}: largest error {error:.2g} on [-1, 1]")
+    measured = export(model, Prepared.open(prepared), settings, out)
+    for name, seen in sorted(measured.items()):
+        print(
+            f"{cell.name}: {name}: error {seen.max_error:.2g} at most on [-1, 1], {seen.ms_per_image:.0f} ms per image"
+        )
 
     run = mlflow_run.open_run(cell.name, run_key=model.record.run_key)
+    values = {f"{name}/{key}": value for name, seen in measured.items() for key, value in seen.values().items()}
+    run.curve("export", [Row(model.record.epochs, model.record.steps, values)])
     digest = stage.digest_tree(out)
     mlflow_run.log_model_entry(run, cell.name, out.as_posix(), digest, metrics=Metrics.read(metrics))
     record.write(out)
