@@ -11,6 +11,8 @@ from repix.errors import UserError
 
 # name -> one line for `repix --help`; the module is repix.commands.<name>.
 COMMANDS = {
+    "bundle": "pack a cell with code, data hashes, weights and checksums into one archive",
+    "promote": "make an exported cell the champion of the registry, if the gate passed it",
     "results": "print the metrics of all cells as a table",
 }
 
