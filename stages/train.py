@@ -44,7 +44,7 @@ def main(cell: Cell) -> None:
     run = mlflow_run.open_run(
         cell.name,
         run_key=record.run_key,
-        params=record.declared.params,
+        params=vars(cell) | params[f"datasets.{cell.dataset}"],  # the observer adds the recipe
         tags=mlflow_run.dvc_tags(Path(), [folder.as_posix()]) | {"repix.profile": record.declared.profile["name"]},
         dataset=mlflow_run.dataset_entry(prepared.manifest, data_digest, folder.as_posix()),
         training=True,

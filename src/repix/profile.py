@@ -105,7 +105,9 @@ def find(name: str) -> Profile:
         UserError: there is none of that name.
     """
     if name not in PROFILES:
-        raise UserError(f"params.yaml: run.profile: {name!r} is not a profile; there are {', '.join(PROFILES)}")
+        raise UserError(
+            f"params.yaml: run.profile: {name!r} is not an execution profile; there are {', '.join(PROFILES)}"
+        )
     return PROFILES[name]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,7 +17,9 @@ from repix.files import digest_tree
 from repix.quiet import import_keras
 from repix.tracking import lineage
 
-WORK = Path(".repix")  # ignored by git and DVC: checkpoints, partial downloads, caches
+# Ignored by git and DVC: checkpoints, partial downloads, caches. Experiments in temporary
+# folders (`dvc exp run --temp`) share that of the repository they came from.
+WORK = Path(os.environ.get("DVC_ROOT", "")) / ".repix"
 RAW, IMAGES, PREPARED = Path("data/raw"), Path("data/images"), Path("data/prepared")
 FEATURES = Path("data/features")
 RUNS, TRANSLATIONS, EXPORTS = Path("runs"), Path("translations"), Path("exports")
@@ -55,7 +58,12 @@ def guard(function: Callable[[], Any]) -> None:
 
 def _enter_and_call(main: Callable[..., None], given: Mapping[str, Any], profiled: bool) -> None:
     if profiled:
-        profile.enter(reader.read("run", Run).profile)
+        asked = reader.read("run", Run).profile
+        if asked == "auto":
+            # Read as it stands: importing the models' settings would make every stage depend on them.
+            recipe = reader.section(f"models.{given['model']}") if "model" in given else {"profile": "portable"}
+            asked = recipe.get("profile", "fast")
+        profile.enter(asked)
     else:
         profile.leave()
     if "model" in given:

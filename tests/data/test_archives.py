@@ -16,10 +16,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from tests.conftest import real_data
 
 from repix.data import archives
 from repix.errors import UserError
+from tests.conftest import real_data
 
 FILES = {"set/train/a.jpg": b"\xff\xd8 photo", "set/train/b.jpg": bytes(range(256)) * 9, "set/test/c.jpg": b""}
 LIMITS = {"max_bytes": 10_000_000, "max_files": 100, "max_ratio": 200.0}

@@ -19,11 +19,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from tests.conftest import ROOT, real_data
 
 from repix.data import archives, sources
 from repix.errors import UserError
 from repix.schemas import Archive
+from tests.conftest import ROOT, real_data
 
 LIMIT = 1 << 30
 HTML = b"<!DOCTYPE html><html><body>Moved.</body></html>" + b" " * 2000

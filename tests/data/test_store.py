@@ -9,7 +9,6 @@ import h5py
 import numpy as np
 import pytest
 from PIL import Image
-from tests.conftest import real_data
 
 from repix.config.datasets import Dataset
 from repix.data import colour, images
@@ -17,6 +16,7 @@ from repix.data.store import Prepared, prepare
 from repix.errors import UserError
 from repix.files import digest_file, digest_tree, read_json, write_json
 from repix.schemas import Manifest
+from tests.conftest import real_data
 
 
 def dataset(layout="aligned", size=8, **more):

@@ -9,11 +9,11 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from tests.conftest import real_data
 
 from repix.data.synthetic import DEFAULTS, PALETTE, Stream, draw_facade, write_archive
 from repix.errors import UserError
 from repix.files import digest_arrays
+from tests.conftest import real_data
 
 SMALL = {"size": "16", "train": "3", "val": "2", "test": "1"}
 

@@ -3,6 +3,7 @@
 Examples:
   repix results
   repix results sample-pix2pix_small-0 --json
+  repix results --write README.md     (between its two results markers)
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 from pathlib import Path
 
 from repix.errors import UserError
+from repix.files import write_text
 from repix.schemas import Metrics
 
 
@@ -19,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("cells", nargs="*", metavar="CELL", help="cells to show; default: all in metrics/")
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--write", metavar="FILE", help="put the table between the results markers of FILE")
 
 
 def records(cells: list[str], folder: Path = Path("metrics")) -> list[Metrics]:
@@ -54,11 +57,27 @@ def table(found: list[Metrics]) -> str:
     )
 
 
+def write_between_markers(path: Path, text: str) -> None:
+    """Replace what stands between the two ``results`` comments of a Markdown file.
+
+    Raises:
+        UserError: the file does not have both markers.
+    """
+    old = path.read_text(encoding="utf-8")
+    begin, end = old.find("<!-- results:begin"), old.find("<!-- results:end -->")
+    if begin < 0 or end < begin:
+        raise UserError(f"{path}: no lines <!-- results:begin --> and <!-- results:end --> to write between")
+    start = old.index("\n", begin) + 1
+    write_text(path, f"{old[:start]}```text\n{text}\n```\n{old[end:]}")
+
+
 def main(arguments: argparse.Namespace) -> int:
     """Run the subcommand."""
     found = records(arguments.cells)
     if arguments.json:
         print(json.dumps({m.cell: {"n": m.n, "scores": m.scores} for m in found}, indent=2, sort_keys=True))
+    elif arguments.write:
+        write_between_markers(Path(arguments.write), table(found))
     else:
         print(table(found))
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Literal
 
 from pydantic import Field, field_validator
 
@@ -27,12 +28,19 @@ class Cell:
 
 
 class Run(Settings):
-    """The grid: every data set with every model with every seed."""
+    """The grid: every data set with every model with every seed.
+
+    Attributes:
+        datasets, models: names of entries.
+        seeds: one cell each.
+        profile: execution profile of all stages; ``auto`` takes that of the model's entry,
+            and ``portable`` for stages that have no model.
+    """
 
     datasets: tuple[str, ...] = Field(min_length=1)
     models: tuple[str, ...] = Field(min_length=1)
     seeds: tuple[int, ...] = Field(min_length=1)
-    profile: str = "portable"
+    profile: Literal["auto", "portable", "fast"] = "auto"
 
     @field_validator("datasets", "models")
     @classmethod

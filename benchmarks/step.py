@@ -1,0 +1,346 @@
+"""One full pix2pix or CycleGAN training step: ours against PyTorch and the tutorial way.
+
+Every contender is a process of its own with the same thread count; they run in turns (A B C A B
+C ...) so that a machine that gets slower gets slower for all. Figures to quote are ratios of
+medians; absolute times belong to the machine.
+
+    python benchmarks/step.py --system pix2pix --size 256 --batch 1 --rounds 5 --steps 8
+
+Contenders of pix2pix: repix (fp32, fast profile), repix-bf16, repix-portable, torch (as the reference
+code does it: channels first, eager, fp32), torch-bf16 (its best: channels last, autocast,
+fused Adam), tutorial (Keras predict + train_on_batch, as most tutorials do it).
+Of cyclegan: repix, repix-bf16, torch, torch-bf16.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "src"))
+
+CONTENDERS = {
+    "pix2pix": ("repix", "repix-bf16", "repix-portable", "torch", "torch-bf16", "tutorial"),
+    "cyclegan": ("repix", "repix-bf16", "torch", "torch-bf16"),
+}
+
+
+def recipe_of(system: str, precision: str):
+    """Return the model's entry of params.yaml with another precision."""
+    from repix.config import models, reader
+
+    found = reader.read(f"models.{system}", models.Recipe, ROOT / "params.yaml")
+    return found.model_copy(update={"precision": precision})
+
+
+def repix_step(system: str, size: int, batch: int, precision: str):
+    """Return a function that plays one step of ours, from uint8 arrays to losses on the host."""
+    from repix.quiet import import_keras
+
+    import_keras()
+    import numpy as np
+
+    from repix.models.initialize import initialize
+    from repix.models.system import build
+    from repix.training.backend import step_module
+
+    backend = step_module()
+    recipe = recipe_of(system, precision)
+    game = build(recipe, (size, size), 3, 3, True)
+    initialize(game.networks, "normal", 0)
+    byte = ((0.0,) * 3, (255.0,) * 3)
+    step = backend.Step(game, recipe.optimizer, byte, byte, 0)
+    a, b = np.random.default_rng(0).integers(0, 256, (2, batch, size, size, 3), np.uint8)
+    draws, count = np.zeros((batch, game.draws), np.float32), itertools.count()
+    return lambda: np.asarray(step(next(count), a, b, draws, 2e-4))
+
+
+def torch_step(system: str, size: int, batch: int, best: bool):
+    """Return the same step in plain PyTorch, written as the reference code is organised."""
+    import torch
+    from torch import nn
+
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    memory = torch.channels_last if best else torch.contiguous_format
+
+    class Level(nn.Module):
+        """One level of the U-Net: down, what lies below, up, and the skip."""
+
+        def __init__(self, outside, inside, below=None, outermost=False, dropout=False):
+            super().__init__()
+            down = nn.Conv2d(3 if outermost else outside, inside, 4, 2, 1, bias=False)
+            up = nn.ConvTranspose2d(inside * (2 if below else 1), outside, 4, 2, 1, bias=outermost)
+            parts = [down] if outermost else [nn.LeakyReLU(0.2), down]
+            if below is not None:
+                parts += ([] if outermost else [nn.BatchNorm2d(inside)]) + [below]
+            parts += [nn.ReLU(), up]
+            parts += [nn.Tanh()] if outermost else [nn.BatchNorm2d(outside)]
+            parts += [nn.Dropout(0.5)] if dropout else []
+            self.body, self.outermost = nn.Sequential(*parts), outermost
+
+        def forward(self, x):
+            y = self.body(x)
+            return y if self.outermost else torch.cat([x, y], 1)
+
+    def unet():
+        level = Level(512, 512, dropout=True)
+        for number in range(size.bit_length() - 6):
+            level = Level(512, 512, level, dropout=number < 2)
+        for outside, inside in ((256, 512), (128, 256), (64, 128)):
+            level = Level(outside, inside, level)
+        return Level(3, 64, level, outermost=True)
+
+    def resnet():
+        def block():
+            pad = nn.ReflectionPad2d(1)
+            return nn.Sequential(
+                pad, nn.Conv2d(256, 256, 3), nn.InstanceNorm2d(256), nn.ReLU(),
+                pad, nn.Conv2d(256, 256, 3), nn.InstanceNorm2d(256),
+            )  # fmt: skip
+
+        class Residual(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.body = block()
+
+            def forward(self, x):
+                return x + self.body(x)
+
+        return nn.Sequential(
+            nn.ReflectionPad2d(3), nn.Conv2d(3, 64, 7), nn.InstanceNorm2d(64), nn.ReLU(),
+            nn.Conv2d(64, 128, 3, 2, 1), nn.InstanceNorm2d(128), nn.ReLU(),
+            nn.Conv2d(128, 256, 3, 2, 1), nn.InstanceNorm2d(256), nn.ReLU(),
+            *[Residual() for _ in range(9 if size >= 256 else 6)],
+            nn.ConvTranspose2d(256, 128, 3, 2, 1, output_padding=1), nn.InstanceNorm2d(128), nn.ReLU(),
+            nn.ConvTranspose2d(128, 64, 3, 2, 1, output_padding=1), nn.InstanceNorm2d(64), nn.ReLU(),
+            nn.ReflectionPad2d(3), nn.Conv2d(64, 3, 7), nn.Tanh(),
+        )  # fmt: skip
+
+    def patch(channels, norm):
+        layers, before = [nn.Conv2d(channels, 64, 4, 2, 1), nn.LeakyReLU(0.2)], 64
+        for filters, stride in ((128, 2), (256, 2), (512, 1)):
+            layers += [nn.Conv2d(before, filters, 4, stride, 1), norm(filters), nn.LeakyReLU(0.2)]
+            before = filters
+        return nn.Sequential(*layers, nn.Conv2d(before, 1, 4, 1, 1))
+
+    def adam(*networks):
+        parameters = itertools.chain(*(network.parameters() for network in networks))
+        return torch.optim.Adam(parameters, lr=2e-4, betas=(0.5, 0.999), fused=best or None)
+
+    def place(network):
+        return network.to(memory_format=memory)
+
+    a, b = (torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8) for _ in range(2))
+    cast = torch.autocast("cpu", torch.bfloat16, enabled=best)
+
+    def scaled():
+        return [x.float().div(127.5).sub(1).contiguous(memory_format=memory) for x in (a, b)]
+
+    if system == "pix2pix":
+        G, D = place(unet()), place(patch(6, nn.BatchNorm2d))
+        G_adam, D_adam = adam(G), adam(D)
+        bce = nn.BCEWithLogitsLoss()
+
+        def step():
+            source, target = scaled()
+            with cast:
+                fake = G(source)
+                D_adam.zero_grad()
+                real_score, fake_score = D(torch.cat([source, target], 1)), D(torch.cat([source, fake.detach()], 1))
+                d_loss = 0.5 * (
+                    bce(real_score.float(), torch.ones_like(real_score, dtype=torch.float32))
+                    + bce(fake_score.float(), torch.zeros_like(fake_score, dtype=torch.float32))
+                )
+            d_loss.backward()
+            D_adam.step()
+            for parameter in D.parameters():
+                parameter.requires_grad_(False)
+            with cast:
+                G_adam.zero_grad()
+                score = D(torch.cat([source, fake], 1))
+                fool = bce(score.float(), torch.ones_like(score, dtype=torch.float32))
+                g_loss = fool + 100 * (fake.float() - target).abs().mean()
+            g_loss.backward()
+            G_adam.step()
+            for parameter in D.parameters():
+                parameter.requires_grad_(True)
+            return d_loss.item(), g_loss.item()
+
+        return step
+
+    G, F = place(resnet()), place(resnet())
+    D_x, D_y = place(patch(3, nn.InstanceNorm2d)), place(patch(3, nn.InstanceNorm2d))
+    G_adam, D_adam = adam(G, F), adam(D_x, D_y)
+
+    def distance(score, goal):
+        return (score.float() - goal).square().mean()
+
+    def l1(one, other):
+        return (one.float() - other).abs().mean()
+
+    def step():
+        x, y = scaled()
+        discriminators = list(itertools.chain(D_x.parameters(), D_y.parameters()))
+        for parameter in discriminators:
+            parameter.requires_grad_(False)
+        with cast:
+            G_adam.zero_grad()
+            fake_y, fake_x = G(x), F(y)
+            g_loss = distance(D_y(fake_y), 1) + distance(D_x(fake_x), 1)
+            g_loss = g_loss + 10 * (l1(F(fake_y), x) + l1(G(fake_x), y)) + 5 * (l1(F(x), x) + l1(G(y), y))
+        g_loss.backward()
+        G_adam.step()
+        for parameter in discriminators:
+            parameter.requires_grad_(True)
+        with cast:
+            D_adam.zero_grad()
+            d_loss = 0.5 * sum(
+                distance(D(real), 1) + distance(D(fake.detach()), 0)
+                for D, real, fake in ((D_x, x, fake_x), (D_y, y, fake_y))
+            )
+        d_loss.backward()
+        D_adam.step()
+        return d_loss.item(), g_loss.item()
+
+    return step
+
+
+def tutorial_step(size: int, batch: int):
+    """Return the step as tutorials write it: predict, train_on_batch thrice, four compiled models."""
+    from repix.quiet import import_keras
+
+    import_keras()
+    import keras
+    import numpy as np
+
+    from repix.models.initialize import initialize
+    from repix.models.system import build
+    from repix.training.backend import step_module
+
+    step_module()
+    networks = build(recipe_of("pix2pix", "float32"), (size, size), 3, 3, True).networks
+    initialize(networks, "normal", 0)
+    G, D = networks["generator"], networks["discriminator"]
+    bce = keras.losses.BinaryCrossentropy(from_logits=True)
+    rates = {"learning_rate": 2e-4, "beta_1": 0.5}
+    D.compile(optimizer=keras.optimizers.Adam(**rates), loss=bce, loss_weights=[0.5])
+    source = keras.Input((size, size, 3))
+    fake = G(source)
+    both = keras.Model(source, [D([source, fake]), fake])
+    a, b = np.random.default_rng(0).random((2, batch, size, size, 3), np.float32) * 2 - 1
+    ones = np.ones((batch, *D.output_shape[1:]), np.float32)
+    # Trace D's training while it may still train: Keras 3 reads `trainable` when it compiles a function.
+    D.train_on_batch([a, b], ones)
+    D.trainable = False
+    both.compile(optimizer=keras.optimizers.Adam(**rates), loss=[bce, "mae"], loss_weights=[1, 100])
+
+    def step():
+        made = G.predict(a, verbose=0)
+        D.train_on_batch([a, b], ones)
+        D.train_on_batch([a, made], 0 * ones)
+        return both.train_on_batch(a, [ones, b])
+
+    return step
+
+
+def work(name: str, system: str, size: int, batch: int) -> None:
+    """Be one contender: read how many steps to run, answer with milliseconds, until the input ends."""
+    from repix import profile
+
+    profile.enter("portable" if name == "repix-portable" else "fast")
+    precision = "bfloat16" if name.endswith("bf16") else "float32"
+    if name.startswith("repix"):
+        step = repix_step(system, size, batch, precision)
+    elif name.startswith("torch"):
+        step = torch_step(system, size, batch, best=name == "torch-bf16")
+    else:
+        step = tutorial_step(size, batch)
+    for line in sys.stdin:
+        times = []
+        for _ in range(int(line)):
+            before = time.perf_counter()
+            step()
+            times.append(1000 * (time.perf_counter() - before))
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(json.dumps({"ms": times, "peak_mb": peak}), flush=True)
+
+
+def main() -> None:
+    """Run the contenders in turns and print medians and ratios."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--system", choices=CONTENDERS, default="pix2pix")
+    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=6, help="steps of each contender in a round")
+    parser.add_argument("--only", nargs="*", help="contenders to run; repix is always among them")
+    parser.add_argument("--out", type=Path, help="file for the JSON")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.worker:
+        work(given.worker, given.system, given.size, given.batch)
+        return
+    names = [n for n in CONTENDERS[given.system] if not given.only or n == "repix" or n in given.only]
+    workers = {}
+    for name in names:
+        command = [sys.executable, __file__, "--worker", name]
+        command += ["--system", given.system, "--size", str(given.size), "--batch", str(given.batch)]
+        workers[name] = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def ask(name: str, steps: int) -> dict:
+        workers[name].stdin.write(f"{steps}\n")
+        workers[name].stdin.flush()
+        answer = workers[name].stdout.readline()
+        if not answer:
+            sys.exit(f"benchmarks/step.py: contender {name} died")
+        return json.loads(answer)
+
+    for name in names:
+        ask(name, 3)  # traces, caches, allocators
+    times: dict[str, list[float]] = {name: [] for name in names}
+    peak = {}
+    for _ in range(given.rounds):
+        for name in names:
+            answer = ask(name, given.steps)
+            times[name] += answer["ms"]
+            peak[name] = answer["peak_mb"]
+    for process in workers.values():
+        process.stdin.close()
+        process.wait()
+    ours = statistics.median(times["repix"])
+    rows = {
+        name: {
+            "median_ms": round(statistics.median(values), 1),
+            "min_ms": round(min(values), 1),
+            "repix_over_this": round(ours / statistics.median(values), 3),
+            "peak_mb": round(peak[name]),
+            "steps": len(values),
+        }
+        for name, values in times.items()
+    }
+    result = {
+        "system": given.system,
+        "size": given.size,
+        "batch": given.batch,
+        "threads": len(os.sched_getaffinity(0)),
+        "cpu": platform.processor() or platform.machine(),
+        "contenders": rows,
+    }
+    print(json.dumps(result, indent=2))
+    if given.out:
+        given.out.parent.mkdir(parents=True, exist_ok=True)
+        given.out.write_text(json.dumps(result, indent=2, sort_keys=True) + "\n")
+
+
+if __name__ == "__main__":
+    main()
