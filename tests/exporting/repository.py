@@ -36,6 +36,7 @@ def write_lineage(root: Path) -> None:
 
 def make(root: Path) -> Path:
     """Make the repository below ``root`` and return it."""
+    from repix.config.datasets import Dataset
     from repix.config.evaluation import Evaluate
     from repix.config.export import Export
     from repix.data.store import Prepared
@@ -51,10 +52,11 @@ def make(root: Path) -> Path:
     (root / "data" / "prepared").mkdir(parents=True)
     made.prepared.rename(root / "data" / "prepared" / "tiny")
     model, prepared = TrainedModel(root / "runs" / CELL), Prepared.open(root / "data" / "prepared" / "tiny")
-    evaluate(model, prepared, Evaluate(swd=False), root / "translations" / CELL).write(
-        root / "metrics" / f"{CELL}.json"
-    )
-    export(model, prepared, Export(formats=["onnx"]), root / "exports" / CELL)
+    metrics = evaluate(model, prepared, Evaluate(swd=False), root / "translations" / CELL)
+    metrics.write(root / "metrics" / f"{CELL}.json")
+    asked = {"urls": ["file:tiny.zip"], "layout": "aligned", "crop_size": 16, "load_size": 18, "licence": "CC0"}
+    entry = Dataset.model_validate(asked)
+    export(model, prepared, Export(formats=["onnx"]), root / "exports" / CELL, metrics=metrics, dataset=entry)
     write_lineage(root)
     lines = ["/work/", "/runs/", "/data/", "/translations/", "/exports/", "/lineage/", "/.repix/", "/mlflow.db*"]
     (root / ".gitignore").write_text("\n".join([*lines, "/mlartifacts/", ""]))

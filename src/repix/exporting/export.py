@@ -11,12 +11,16 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from repix.config.datasets import Dataset
 from repix.config.export import Export
+from repix.data.images import write as write_image
 from repix.data.store import Prepared
 from repix.errors import UserError
-from repix.files import atomic_folder, digest_tree
+from repix.evaluation import pictures
+from repix.exporting import cards
+from repix.files import atomic_folder, digest_tree, write_json, write_text
 from repix.models.scaling import to_unit
-from repix.schemas import Exported, Side
+from repix.schemas import Exported, Metrics, Side
 from repix.training.trained import TrainedModel
 
 TIMED = 5  # calls of one image that a latency is the median of
@@ -101,7 +105,15 @@ def compare(function: Callable[[np.ndarray], np.ndarray], unit: np.ndarray, expe
     return Measured(float(error.max()), float(error.mean()), statistics.median(times) * 1000, len(unit))
 
 
-def export(model: TrainedModel, prepared: Prepared, settings: Export, out: Path) -> dict[str, Measured]:
+def export(
+    model: TrainedModel,
+    prepared: Prepared,
+    settings: Export,
+    out: Path,
+    *,
+    metrics: Metrics | None = None,
+    dataset: Dataset | None = None,
+) -> dict[str, Measured]:
     """Write every translator of a trained cell in every format, checked.
 
     What is exported is what was scored: dropout off, norms by the statistics of the image.
@@ -110,7 +122,9 @@ def export(model: TrainedModel, prepared: Prepared, settings: Export, out: Path)
         model: the trained cell.
         prepared: its data set, whose test images the comparison takes.
         settings: formats, weights and tolerances.
-        out: ``exports/<cell>/``, with one folder per translator and ``export.json``.
+        out: ``exports/<cell>/``, with one folder and one picture per translator and ``export.json``.
+        metrics, dataset: the cell's scores and the data set's entry; where both are given,
+            the model card and the data card are written too.
 
     Returns:
         Errors and latency of each ``<translator>/<format>``. They differ between machines,
@@ -149,7 +163,11 @@ def export(model: TrainedModel, prepared: Prepared, settings: Export, out: Path)
                 measured[f"{translator}/{kind}"] = seen
                 sizes[translator][kind] = size_of(path)
                 digests[translator][kind] = digest_tree(path)
-        Exported(
+            outputs = model.translator(translator).translate(images)
+            beside = (test.target if forward else test.source)[: settings.images] if prepared.manifest.paired else None
+            rows = pictures.triples(images, outputs, beside, source, target)
+            write_image(folder / f"{translator}.png", pictures.grid(rows))
+        exported = Exported(
             cell=record.cell,
             variant=settings.variant,
             run_key=record.run_key,
@@ -161,5 +179,11 @@ def export(model: TrainedModel, prepared: Prepared, settings: Export, out: Path)
             digests=digests,
             tolerance={kind: settings.tolerance[kind].model_dump() for kind in settings.formats},
             parity="pass",
-        ).write(folder / "export.json")
+        )
+        exported.write(folder / "export.json")
+        if metrics is not None and dataset is not None:
+            card = cards.model_card(record, metrics, exported, prepared.manifest, dataset)
+            write_text(folder / cards.MODEL_CARD, card)
+            described = cards.data_card(prepared.manifest, record.data_digest, dataset, prepared.folder)
+            write_json(folder / cards.DATA_CARD, described)
     return measured
