@@ -1,7 +1,8 @@
 """export: the trained translator in the forms that people use, provably the same function.
 
-runs/<cell>/ -> exports/<cell>/<translator>/ with model.keras and saved_model, and
-export.json. Each file is loaded back in its own runtime and compared with the network.
+runs/<cell>/ -> exports/<cell>/ with export.json, MODEL_CARD.md, croissant.json, and in
+<translator>/ model.keras, saved_model, model.onnx and model.tflite. Each file is loaded back
+in its own runtime and compared with the network.
 """
 
 import sys
@@ -10,8 +11,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 from repix import stage
+from repix.config import datasets, reader
 from repix.config import export as config
-from repix.config import reader
 from repix.config.run import Cell
 
 
@@ -20,22 +21,31 @@ def main(cell: Cell) -> None:
     settings = reader.read("export", config.Export)
     prepared, trained = stage.PREPARED / cell.dataset, stage.RUNS / cell.name
     metrics, out = stage.METRICS / f"{cell.name}.json", stage.EXPORTS / cell.name
-    record = stage.Record("export", cell.name, {"export": settings}, [prepared, trained, metrics])
+    entry = reader.read(f"datasets.{cell.dataset}", datasets.Dataset)
+    described = {"urls": list(entry.urls), "sha256": entry.sha256, "licence": entry.licence}
+    params = {"export": settings, f"datasets.{cell.dataset}": described}
+    record = stage.Record("export", cell.name, params, [prepared, trained, metrics])
 
     from repix.data.store import Prepared
     from repix.exporting.export import export
     from repix.schemas import Metrics
     from repix.tracking import mlflow_run
+    from repix.tracking.observers import Row
     from repix.training.trained import TrainedModel
 
     model = TrainedModel(trained)
-    errors = export(model, Prepared.open(prepared), settings, out)
-    for name, error in sorted(errors.items()):
-        print(f"{cell.name}: {name}: largest error {error:.2g} on [-1, 1]")
+    scores = Metrics.read(metrics)
+    measured = export(model, Prepared.open(prepared), settings, out, metrics=scores, dataset=entry)
+    for name, seen in sorted(measured.items()):
+        print(
+            f"{cell.name}: {name}: error {seen.max_error:.2g} at most on [-1, 1], {seen.ms_per_image:.0f} ms per image"
+        )
 
     run = mlflow_run.open_run(cell.name, run_key=model.record.run_key)
+    values = {f"{name}/{key}": value for name, seen in measured.items() for key, value in seen.values().items()}
+    run.curve("export", [Row(model.record.epochs, model.record.steps, values)])
     digest = stage.digest_tree(out)
-    mlflow_run.log_model_entry(run, cell.name, out.as_posix(), digest, metrics=Metrics.read(metrics))
+    mlflow_run.log_model_entry(run, cell.name, out.as_posix(), digest, metrics=scores)
     record.write(out)
 
 

@@ -28,4 +28,4 @@ def test_tiny_cell_trains_evaluates_and_exports(tmp_path, system, paired):
     if not paired:
         assert "unpaired" in metrics.protocol["l1"]["reason"]
     errors = export(model, Prepared.open(cell.prepared), Export(), tmp_path / "exports")
-    assert len(errors) == 2 * len(model.record.translators)
+    assert len(errors) == 4 * len(model.record.translators)

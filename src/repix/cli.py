@@ -11,9 +11,11 @@ from repix.errors import UserError
 
 # name -> one line for `repix --help`; the module is repix.commands.<name>.
 COMMANDS = {
+    "bundle": "pack a cell with code, data hashes, weights and checksums into one archive",
     "describe": "build a model's networks and print what they cost, without training",
     "floors": "what trained cells have to beat: naive predictors, and the margins in standard deviations",
     "gate": "compare the metrics with the committed baseline; the exit code is the verdict",
+    "promote": "make an exported cell the champion of the registry, if the gate passed it",
     "results": "print the metrics of all cells as a table",
     "sweep": "train several seeds and measure the noise between them: the gate's tolerances",
     "sync": "rebuild MLflow's runs from git, dvc.lock and the outs",

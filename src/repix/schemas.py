@@ -188,12 +188,13 @@ class Exported(Record):
         weights: network -> canonical digest of its weights.
         bytes: translator -> format -> size.
         digests: translator -> format -> sha256 of the file, or of the tree.
-        tolerance: bound on the difference to the trained network, on the [-1, 1] scale.
-        parity: ``pass``: every format was loaded back and stayed within the tolerance.
+        tolerance: format -> ``max`` and ``mean``, the bounds on the difference to the
+            trained network on the [-1, 1] scale.
+        parity: ``pass``: every format was loaded back and stayed within its tolerance.
         direction: as in :class:`Trained`.
     """
 
-    SCHEMA = "repix.export/1"
+    SCHEMA = "repix.export/2"
     cell: str
     variant: str
     run_key: str
@@ -203,6 +204,6 @@ class Exported(Record):
     weights: dict[str, str]
     bytes: dict[str, dict[str, int]]
     digests: dict[str, dict[str, str]]
-    tolerance: float
+    tolerance: dict[str, dict[str, float]]
     parity: str
     direction: str | None = None

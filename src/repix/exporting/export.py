@@ -2,85 +2,189 @@
 
 from __future__ import annotations
 
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import keras
 import numpy as np
 
+from repix.config.datasets import Dataset
 from repix.config.export import Export
+from repix.data.images import write as write_image
 from repix.data.store import Prepared
 from repix.errors import UserError
-from repix.files import atomic_folder, digest_tree
+from repix.evaluation import pictures
+from repix.exporting import cards
+from repix.files import atomic_folder, digest_tree, write_json, write_text
 from repix.models.scaling import to_unit
-from repix.schemas import Exported
+from repix.schemas import Exported, Metrics, Side
 from repix.training.trained import TrainedModel
 
+TIMED = 5  # calls of one image that a latency is the median of
 
-def export(model: TrainedModel, prepared: Prepared, settings: Export, out: Path) -> dict[str, float]:
+
+@dataclass(frozen=True)
+class Measured:
+    """What was seen of one file; it differs between machines and is in no out.
+
+    Attributes:
+        max_error, mean_error: absolute difference to the trained network on [-1, 1].
+        ms_per_image: median time of one image in the file's own runtime, milliseconds.
+        images: compared images.
+    """
+
+    max_error: float
+    mean_error: float
+    ms_per_image: float
+    images: int
+
+    def values(self) -> dict[str, float]:
+        """Return the fields by name, as numbers."""
+        return {name: float(value) for name, value in asdict(self).items()}
+
+
+def write(
+    kind: str, network: keras.Model, folder: Path, source: Side, target: Side, size, litert_weights: str = "float32"
+) -> Path:
+    """Write a network in one format below ``folder``; return the file or folder."""
+    if kind == "keras":
+        from repix.exporting import keras_format
+
+        return keras_format.write(network, folder)
+    if kind == "saved_model":
+        from repix.exporting import saved_model
+
+        return saved_model.write(network, folder, source, target, size)
+    if kind == "onnx":
+        from repix.exporting import onnx_format
+
+        return onnx_format.write(network, folder, source, target)
+    from repix.exporting import litert_format
+
+    return litert_format.write(network, folder, size, source.channels, litert_weights)
+
+
+def load(kind: str, path: Path) -> Callable[[np.ndarray], np.ndarray]:
+    """Return a file's function on [-1, 1], (batch, height, width, channels) both ways, in its own runtime."""
+    if kind == "keras":
+        from repix.exporting import keras_format as module
+    elif kind == "saved_model":
+        from repix.exporting import saved_model as module
+    elif kind == "onnx":
+        from repix.exporting import onnx_format as module
+    else:
+        from repix.exporting import litert_format as module
+    return module.load(path)
+
+
+def size_of(path: Path) -> int:
+    """Return the bytes of a file, or of all files below a folder."""
+    return sum(file.stat().st_size for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file())
+
+
+def compare(function: Callable[[np.ndarray], np.ndarray], unit: np.ndarray, expected: np.ndarray) -> Measured:
+    """Return how far a file's function is from the network, and how long one image takes it.
+
+    Args:
+        function: what :func:`load` gave.
+        unit: images, (n, height, width, channels) in [-1, 1].
+        expected: the network's translations of them.
+    """
+    found = function(unit)
+    if found.shape != expected.shape:
+        raise RuntimeError(f"the file gives {found.shape}, the network {expected.shape}")
+    error = np.abs(found - expected)
+    times = []
+    for _ in range(TIMED):
+        begun = time.perf_counter()
+        function(unit[:1])
+        times.append(time.perf_counter() - begun)
+    return Measured(float(error.max()), float(error.mean()), statistics.median(times) * 1000, len(unit))
+
+
+def export(
+    model: TrainedModel,
+    prepared: Prepared,
+    settings: Export,
+    out: Path,
+    *,
+    metrics: Metrics | None = None,
+    dataset: Dataset | None = None,
+) -> dict[str, Measured]:
     """Write every translator of a trained cell in every format, checked.
+
+    What is exported is what was scored: dropout off, norms by the statistics of the image.
 
     Args:
         model: the trained cell.
         prepared: its data set, whose test images the comparison takes.
-        settings: formats, weights and tolerance.
-        out: ``exports/<cell>/``, with one folder per translator and ``export.json``.
+        settings: formats, weights and tolerances.
+        out: ``exports/<cell>/``, with one folder and one picture per translator and ``export.json``.
+        metrics, dataset: the cell's scores and the data set's entry; where both are given,
+            the model card and the data card are written too.
 
     Returns:
-        The measured largest error of each ``<translator>/<format>``. They differ between
-        machines in their last digits, so they stay out of the record.
+        Errors and latency of each ``<translator>/<format>``. They differ between machines,
+        so they stay out of the record.
 
     Raises:
-        UserError: a format does not follow the network within the tolerance.
+        UserError: a format does not follow the network within its tolerance, or cannot hold it.
     """
-    from repix.exporting import keras_format, saved_model
-
-    writers = {
-        "keras": lambda network, folder, source, target: keras_format.write(network, folder),
-        "saved_model": lambda network, folder, source, target: saved_model.write(
-            network, folder, source, target, model.record.crop_size
-        ),
-    }
-    loaders = {"keras": keras_format.load, "saved_model": saved_model.load}
     model.load(settings.variant)
-    test = prepared.split("test")
+    record, test = model.record, prepared.split("test")
     sizes: dict[str, dict[str, int]] = {}
     digests: dict[str, dict[str, str]] = {}
-    errors: dict[str, float] = {}
+    measured: dict[str, Measured] = {}
     with atomic_folder(out) as folder:
-        for translator, name in sorted(model.record.translators.items()):
+        for translator, name in sorted(record.translators.items()):
             forward = translator == "source_to_target"
-            source, target = (model.record.source, model.record.target)[:: 1 if forward else -1]
+            source, target = (record.source, record.target)[:: 1 if forward else -1]
             images = np.asarray((test.source if forward else test.target)[: settings.images])
-            unit = to_unit(images, source.low, source.high)
+            unit = np.asarray(keras.ops.convert_to_numpy(to_unit(images, source.low, source.high)))
             network = model.system.networks[name]
             expected = np.asarray(keras.ops.convert_to_numpy(network(unit, training=False)))
             sizes[translator], digests[translator] = {}, {}
             for kind in settings.formats:
-                path = writers[kind](network, folder / translator, source, target)
-                found = loaders[kind](path)(unit)
-                error = float(np.abs(found - expected).max())
-                if not error <= settings.tolerance:
+                path = write(
+                    kind, network, folder / translator, source, target, record.crop_size, settings.litert_weights
+                )
+                seen = compare(load(kind, path), unit, expected)
+                allowed = settings.tolerance[kind]
+                # Written so that NaN fails.
+                if not (seen.max_error <= allowed.max and seen.mean_error <= allowed.mean):
                     raise UserError(
-                        f"export {kind} of {translator}: differs by {error:.3g} from the trained network, "
-                        f"export.tolerance is {settings.tolerance:.3g}; the file was not kept"
+                        f"export {kind} of {translator}: differs from the trained network by {seen.max_error:.3g} at "
+                        f"most and {seen.mean_error:.3g} on average, export.tolerance.{kind} is {allowed.max:.3g} and "
+                        f"{allowed.mean:.3g}; nothing was kept"
                     )
-                errors[f"{translator}/{kind}"] = error
-                files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-                sizes[translator][kind] = sum(file.stat().st_size for file in files)
+                measured[f"{translator}/{kind}"] = seen
+                sizes[translator][kind] = size_of(path)
                 digests[translator][kind] = digest_tree(path)
-        record = Exported(
-            cell=model.record.cell,
+            outputs = model.translator(translator).translate(images)
+            beside = (test.target if forward else test.source)[: settings.images] if prepared.manifest.paired else None
+            rows = pictures.triples(images, outputs, beside, source, target)
+            write_image(folder / f"{translator}.png", pictures.grid(rows))
+        exported = Exported(
+            cell=record.cell,
             variant=settings.variant,
-            run_key=model.record.run_key,
-            crop_size=model.record.crop_size,
-            source=model.record.source,
-            target=model.record.target,
-            weights=(model.record.networks if settings.variant == "last" else model.record.best["networks"]),
+            run_key=record.run_key,
+            crop_size=record.crop_size,
+            source=record.source,
+            target=record.target,
+            weights=(record.networks if settings.variant == "last" else record.best["networks"]),
             bytes=sizes,
             digests=digests,
-            tolerance=settings.tolerance,
+            tolerance={kind: settings.tolerance[kind].model_dump() for kind in settings.formats},
             parity="pass",
             direction=model.record.direction,
         )
-        record.write(folder / "export.json")
-    return errors
+        exported.write(folder / "export.json")
+        if metrics is not None and dataset is not None:
+            card = cards.model_card(record, metrics, exported, prepared.manifest, dataset)
+            write_text(folder / cards.MODEL_CARD, card)
+            described = cards.data_card(prepared.manifest, record.data_digest, dataset, prepared.folder)
+            write_json(folder / cards.DATA_CARD, described)
+    return measured

@@ -21,12 +21,15 @@ from repix.schemas import Record
 
 # Distributions whose version can move bits -> the module that they are imported by.
 BITS = {
+    "ai-edge-litert": "ai_edge_litert",
     "h5py": "h5py",
     "jax": "jax",
     "jaxlib": "jaxlib",
     "keras": "keras",
     "ml-dtypes": "ml_dtypes",
     "numpy": "numpy",
+    "onnx": "onnx",
+    "onnxruntime": "onnxruntime",
     "pillow": "PIL",
     "pytorch-fid": "pytorch_fid",
     "scikit-image": "skimage",

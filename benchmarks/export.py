@@ -1,0 +1,136 @@
+"""Every export format of a U-Net: size, error, latency, and what making it costs.
+
+Each format is written, loaded and compared in a process of its own, so that the peak memory
+is that format's. The network has its first weights of seed 0 (errors do not depend on what
+it learned) unless --cell names a trained one.
+
+  python benchmarks/export.py --model pix2pix --size 256
+  python benchmarks/export.py --cell sample-pix2pix_small-0 --json export.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "src"))
+FORMATS = ("keras", "saved_model", "onnx", "litert", "litert_float16")
+
+
+def arguments() -> argparse.Namespace:
+    """Return the command line's arguments."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="pix2pix", help="entry of params.yaml (default: %(default)s)")
+    parser.add_argument("--size", type=int, default=256, help="image side in pixels (default: %(default)s)")
+    parser.add_argument("--cell", help="measure this trained cell of runs/ instead")
+    parser.add_argument("--n", type=int, default=4, help="compared images (default: %(default)s)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the table as JSON")
+    parser.add_argument("--format", choices=FORMATS, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def peak_mb() -> float:
+    """Return this process's peak resident memory in megabytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def measure(asked: argparse.Namespace) -> dict:
+    """Write, load and compare one format in this process."""
+    import keras
+    import numpy as np
+
+    from repix.config import models, reader
+    from repix.exporting import export
+    from repix.models.generators import build_generator
+    from repix.models.initialize import initialize
+    from repix.schemas import Side
+    from repix.training.backend import step_module
+    from repix.training.trained import TrainedModel
+
+    step_module()
+    if asked.cell:
+        trained = TrainedModel(ROOT / "runs" / asked.cell)
+        trained.load("last")
+        record = trained.record
+        network = trained.system.networks[record.translators["source_to_target"]]
+        size, source, target = record.crop_size, record.source, record.target
+    else:
+        recipe = reader.read(f"models.{asked.model}", models.Recipe, ROOT / "params.yaml")
+        size = (asked.size, asked.size)
+        network = build_generator(recipe.generator, size, 3, 3)
+        initialize({"generator": network}, recipe.initializer, 0)
+        source = target = Side(
+            channels=3, dtype="uint8", low=(0,) * 3, high=(255,) * 3, meaning=("R", "G", "B"), colour="rgb"
+        )
+    before = peak_mb()
+    shape = (asked.n, *size, source.channels)
+    unit = np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
+    kind, _, weights = asked.format.partition("_float")
+    with tempfile.TemporaryDirectory() as temporary:
+        begun = time.perf_counter()
+        path = export.write(kind, network, Path(temporary), source, target, size, f"float{weights or 32}")
+        seconds, peak = time.perf_counter() - begun, peak_mb()
+        function = export.load(kind, path)
+        # Image by image, as the stage's memory must hold too.
+        expected = np.concatenate([keras.ops.convert_to_numpy(network(image[None], training=False)) for image in unit])
+        seen = export.compare(function, unit, expected)
+        return {
+            "format": asked.format,
+            "parameters": network.count_params(),
+            "bytes": export.size_of(path),
+            **seen.values(),
+            "write_seconds": seconds,
+            "built_peak_mb": before,
+            "write_peak_mb": peak,
+            "peak_mb": peak_mb(),
+        }
+
+
+def table(rows: list[dict]) -> str:
+    """Return the measurements as aligned text."""
+    lines = ["format             MB   max error  mean error  ms/image  n  write s  peak MB"]
+    for row in rows:
+        lines.append(
+            f"{row['format']:<14}{row['bytes'] / 1e6:>7.1f}{row['max_error']:>12.2g}{row['mean_error']:>12.2g}"
+            f"{row['ms_per_image']:>10.1f}{row['images']:>3.0f}{row['write_seconds']:>9.1f}{row['peak_mb']:>9.0f}"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure every format in a process of its own and print the table."""
+    asked = arguments()
+    if asked.format:
+        from repix.quiet import import_keras
+
+        import_keras()
+        print(json.dumps(measure(asked)))
+        return
+    rows = []
+    for kind in FORMATS:
+        done = subprocess.run([sys.executable, *sys.argv, "--format", kind], capture_output=True, text=True)
+        if done.returncode:
+            sys.exit(f"{kind}: {done.stderr.strip().splitlines()[-1]}")
+        rows.append(json.loads(done.stdout.splitlines()[-1]))
+        print(f"{kind} done", file=sys.stderr)
+    what = asked.cell or f"{asked.model}, {asked.size} px, first weights of seed 0"
+    print(f"{what}: {rows[0]['parameters']:,} parameters")
+    print(table(rows))
+    if asked.json:
+        from repix.files import write_json
+
+        write_json(asked.json, {"what": what, "rows": rows})
+
+
+if __name__ == "__main__":
+    from repix import profile
+
+    profile.enter("fast")
+    main()

@@ -1,0 +1,162 @@
+"""The exported translator as an MLflow model: images in, images out.
+
+MLflow stores this file beside the model ("models from code"), so nothing is pickled, and it
+needs nothing of repix: mlflow, numpy, onnxruntime and Pillow are enough to serve it.
+
+A request names an ``image`` per row: the bytes of an image file, their base64 text, or the
+stored integers as rows, columns and channels. The answer has a ``translation`` per row: PNG
+as base64 text, or with the parameter ``output: array`` the stored integers. A request that
+cannot be answered gets MLflow's INVALID_PARAMETER_VALUE, HTTP 400, with the reason.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mlflow.exceptions import MlflowException
+from mlflow.models import set_model
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
+from mlflow.pyfunc import PythonModel
+
+MAX_IMAGES = 64  # of one request
+MAX_BYTES = 16_000_000  # of one image file
+_MODES = {"rgb": "RGB", "gray": "L"}
+
+
+class RequestError(ValueError):
+    """A request that cannot be answered; the text says why."""
+
+
+def decode(given: Any, size: tuple[int, int], side: dict[str, Any]) -> np.ndarray:
+    """Return one image of a request as stored integers, (height, width, channels).
+
+    Args:
+        given: bytes of an image file, their base64 text, or (nested lists of) integers.
+        size: (height, width) that the network takes.
+        side: the record of the source: channels, dtype, low, high, colour.
+
+    Raises:
+        RequestError: it is none of these, or of another size.
+    """
+    if isinstance(given, str):
+        # base64 takes four letters for three bytes.
+        if len(given) > MAX_BYTES * 4 // 3 + 4:
+            raise RequestError(f"{len(given)} letters of base64; an image file may have {MAX_BYTES} bytes")
+        try:
+            given = base64.b64decode(given, validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise RequestError(f"not base64: {error}") from None
+    if isinstance(given, bytes | bytearray):
+        return _decode_file(bytes(given), size, side)
+    try:
+        array = np.asarray(given)
+    except ValueError:
+        raise RequestError("rows or pixels of different lengths") from None
+    wanted = (*size, side["channels"])
+    if array.shape != wanted:
+        raise RequestError(f"an array of shape {array.shape}, the network takes {wanted}")
+    limits = np.iinfo(side["dtype"])
+    if array.dtype.kind not in "iu" or array.min() < limits.min or array.max() > limits.max:
+        raise RequestError(f"values are whole numbers from {limits.min} to {limits.max} ({side['dtype']})")
+    return array.astype(side["dtype"])
+
+
+def _decode_file(data: bytes, size: tuple[int, int], side: dict[str, Any]) -> np.ndarray:
+    from PIL import Image, UnidentifiedImageError
+
+    if side["colour"] not in _MODES or side["dtype"] != "uint8":
+        raise RequestError(f"the network takes {side['colour']} of {side['dtype']}: send arrays, not image files")
+    if len(data) > MAX_BYTES:
+        raise RequestError(f"an image file of {len(data)} bytes; {MAX_BYTES} are allowed")
+    try:
+        # The size is in the header: nothing large is decoded.
+        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "BMP", "WEBP")) as image:
+            if image.size != size[::-1]:
+                raise RequestError(
+                    f"an image of {image.size[0]} x {image.size[1]} pixels, the network takes {size[1]} x {size[0]} "
+                    f"(width x height): resize or crop it first"
+                )
+            pixels = np.asarray(image.convert(_MODES[side["colour"]]))
+    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise RequestError(f"not a readable PNG, JPEG, BMP or WebP image: {error}") from None
+    return pixels.reshape(*size, side["channels"])
+
+
+def to_png(array: np.ndarray, side: dict[str, Any]) -> str:
+    """Return stored integers, (height, width, channels), as the base64 text of a PNG.
+
+    Raises:
+        RequestError: the integers are not those of a picture.
+    """
+    from PIL import Image
+
+    if side["colour"] not in _MODES or array.dtype != np.uint8:
+        raise RequestError(f"the network gives {side['colour']} of {side['dtype']}: ask for output array, not png")
+    text = io.BytesIO()
+    Image.fromarray(array if array.shape[2] == 3 else array[..., 0]).save(text, "PNG")
+    return base64.b64encode(text.getvalue()).decode("ascii")
+
+
+class TranslatorModel(PythonModel):
+    """An ONNX translator; the artifact ``export`` is a folder with ``model.onnx`` and ``export.json``."""
+
+    def load_context(self, context) -> None:
+        """Open the model and read what its numbers mean."""
+        import onnxruntime
+
+        folder = Path(context.artifacts["export"])
+        record = json.loads((folder / "export.json").read_text(encoding="utf-8"))
+        self.size = tuple(record["crop_size"])
+        forward = record["translator"] == "source_to_target"
+        self.source, self.target = (record["source"], record["target"])[:: 1 if forward else -1]
+        options = onnxruntime.SessionOptions()
+        options.inter_op_num_threads = 1
+        self.session = onnxruntime.InferenceSession(
+            str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"]
+        )
+
+    def translate(self, image: np.ndarray) -> np.ndarray:
+        """Return the translation of one image, stored integers both ways, (height, width, channels)."""
+        low, high = (np.asarray(self.source[key], np.float32) for key in ("low", "high"))
+        unit = (image.astype(np.float32) - low) * (np.float32(2) / (high - low)) - 1
+        (found,) = self.session.run(["translation"], {"image": unit[None]})
+        low, high = (np.asarray(self.target[key], np.float32) for key in ("low", "high"))
+        stored = (found[0] + 1) * ((high - low) / np.float32(2)) + low
+        return np.round(np.clip(stored, low, high)).astype(self.target["dtype"])
+
+    def predict(self, context, model_input, params: dict[str, Any] | None = None):
+        """Return a table with a ``translation`` per row; see the module's text.
+
+        Args:
+            context: MLflow's; not used.
+            model_input: a table with the column ``image``.
+            params: ``output``: ``png`` or ``array``.
+        """
+        import pandas
+
+        try:
+            output = (params or {}).get("output", "png")
+            if output not in ("png", "array"):
+                raise RequestError(f"output is {output!r}; it is png or array")
+            if len(model_input) > MAX_IMAGES:
+                raise RequestError(f"{len(model_input)} images; one request may have {MAX_IMAGES}")
+            images = []
+            for row, given in enumerate(model_input["image"]):
+                try:
+                    images.append(decode(given, self.size, self.source))
+                except RequestError as error:
+                    raise RequestError(f"image {row}: {error}") from None
+            found = [self.translate(image) for image in images]
+            told = [to_png(each, self.target) if output == "png" else each.tolist() for each in found]
+        except RequestError as error:
+            raise MlflowException(str(error), error_code=INVALID_PARAMETER_VALUE) from None
+        return pandas.DataFrame({"translation": told})
+
+
+set_model(TranslatorModel())

@@ -1,0 +1,284 @@
+"""The model registry: which exported model is the champion, and on what evidence.
+
+A registered model per data set and direction; a version per export, with everything needed
+to serve it; the alias ``champion`` on the one in use. The alias moves only where the gate
+passed scores of exactly these weights, in a tree that git knows.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from repix.errors import UserError
+from repix.files import digest_tree, write_json
+from repix.schemas import Exported, Metrics
+from repix.tracking import mlflow_run
+from repix.tracking.lineage import Lineage
+
+ALIAS = "champion"
+PREVIOUS = "repix.previous_champion"
+DIGEST = "repix.digest"
+REQUIREMENTS = ("mlflow", "numpy", "onnxruntime", "pandas", "pillow")
+
+Gate = Callable[[Path], tuple[int, str]]
+
+
+def run_gate(root: Path) -> tuple[int, str]:
+    """Run ``repix gate --json`` in a repository; return its exit code and what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "repix.cli", "gate", "--json"], cwd=root, capture_output=True, text=True, check=False
+    )
+    return done.returncode, done.stdout or done.stderr
+
+
+def model_name(dataset: str, translator: str) -> str:
+    """Return the registered model that a translator of a data set competes in."""
+    return f"repix-{dataset}" if translator == "source_to_target" else f"repix-{dataset}-{translator}"
+
+
+def check_clean(root: Path) -> str:
+    """Return the commit of a repository whose tree is exactly that commit.
+
+    Raises:
+        UserError: it is no git repository, or something differs from the commit.
+    """
+
+    def git(*command: str) -> str:
+        try:
+            return subprocess.run(["git", "-C", str(root), *command], capture_output=True, text=True, check=True).stdout
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise UserError(f"{root.resolve()}: git says: {getattr(error, 'stderr', '') or error}".strip()) from None
+
+    changed = git("status", "--porcelain").splitlines()
+    if changed:
+        more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+        raise UserError(
+            f"the tree is not clean ({changed[0].strip()}{more}): commit first, so that the commit tells all"
+        )
+    return git("rev-parse", "HEAD").strip()
+
+
+def check_export(root: Path, cell: str) -> tuple[Exported, Metrics, str]:
+    """Return the records of an export whose bytes are those that the stage left.
+
+    Returns:
+        The export's record, the cell's metrics, and the digest of the export.
+
+    Raises:
+        UserError: something is missing, changed since, or was not scored with these weights.
+    """
+    folder = root / "exports" / cell
+    exported, metrics = Exported.read(folder / "export.json"), Metrics.read(root / "metrics" / f"{cell}.json")
+    found = digest_tree(folder)
+    left = Lineage.read(root / "lineage" / "export" / f"{cell}.json").outputs.get(f"exports/{cell}")
+    if found != left:
+        raise UserError(f"exports/{cell}: not the bytes that the export stage left; run `dvc checkout` or `dvc repro`")
+    for network, digest in sorted(metrics.weights_digest.items()):
+        if exported.weights.get(network) != digest:
+            raise UserError(
+                f"exports/{cell}: its {network} ({exported.variant}) has other weights than metrics/{cell}.json "
+                f"scored: the gate's verdict is not about these bytes; run `dvc repro`"
+            )
+    return exported, metrics, found
+
+
+def check_gate(root: Path, cell: str, gate: Gate = run_gate) -> str:
+    """Return the gate's summary where it passed the cell.
+
+    Raises:
+        UserError: it did not, or it says nothing of the cell.
+    """
+    code, said = gate(root)
+    try:
+        record = json.loads(said)
+        verdicts = [score for score in record["scores"] if score["cell"] == cell]
+    except (ValueError, KeyError, TypeError):
+        last = said.strip().splitlines()[-1] if said.strip() else "nothing"
+        raise UserError(f"the gate gave no verdict (exit code {code}), it said: {last}") from None
+    if code != 0:
+        bad = [v for v in record["scores"] if v["verdict"] in ("fail", "incomparable", "contradiction")]
+        first = bad[0] if bad else {}
+        score = " ".join(first.get(key) or "" for key in ("cell", "translator", "variant", "metric")).strip()
+        raise UserError(
+            f"the gate is {record['verdict']} (exit code {code}): {score}: {first.get('verdict')}"
+            + (f": {first['why']}" if first.get("why") else "")
+            + "; see `repix gate`"
+        )
+    if not any(v["verdict"] in ("pass", "improved") for v in verdicts):
+        why = next((v["why"] for v in verdicts if v.get("why")), "it has no score of it to compare")
+        raise UserError(f"the gate has not judged {cell}: {why}")
+    return str(record.get("summary", record["verdict"]))
+
+
+def save(root: Path, exported: Exported, translator: str, out: Path) -> None:
+    """Write an export as an MLflow model that ``mlflow models serve`` can run.
+
+    Args:
+        root: the repository.
+        exported: the export's record.
+        translator: which of its translators.
+        out: a folder that does not exist.
+
+    Raises:
+        UserError: there is no such translator, or it was not exported to ONNX.
+    """
+    import mlflow.pyfunc
+    import pandas
+    from mlflow.models import ModelSignature
+    from mlflow.types.schema import AnyType, ColSpec, ParamSchema, ParamSpec, Schema
+
+    if translator not in exported.bytes:
+        raise UserError(f"{exported.cell} has no translator {translator!r}; it has {', '.join(sorted(exported.bytes))}")
+    model = root / "exports" / exported.cell / translator / "model.onnx"
+    if not model.is_file():
+        raise UserError(f"{exported.cell} was not exported to onnx, which is what is served: add it to export.formats")
+    source = exported.source if translator == "source_to_target" else exported.target
+    with tempfile.TemporaryDirectory() as temporary:
+        # One small folder: the record says what the numbers of the model mean.
+        folder = Path(temporary) / "export"
+        folder.mkdir()
+        shutil.copyfile(model, folder / "model.onnx")
+        record = exported.model_dump(mode="json", include={"cell", "variant", "crop_size", "source", "target"})
+        write_json(folder / "export.json", record | {"translator": translator})
+        mlflow.pyfunc.save_model(
+            path=str(out),
+            python_model=str(Path(__file__).with_name("pyfunc.py")),
+            artifacts={"export": str(folder)},
+            signature=ModelSignature(
+                Schema([ColSpec(AnyType(), "image")]),
+                Schema([ColSpec(AnyType(), "translation")]),
+                ParamSchema([ParamSpec("output", "string", "png")]),
+            ),
+            input_example=pandas.DataFrame({"image": [_example(exported.crop_size, source)]}),
+            # Stated, not inferred: MLflow would run the model and scan its imports for seconds.
+            pip_requirements=[f"{name}=={metadata.version(name)}" for name in REQUIREMENTS],
+        )
+
+
+def _example(size: tuple[int, int], source) -> Any:
+    """Return an image of the source's middle value: base64 of a PNG where it is a picture, else integers."""
+    import numpy as np
+    from PIL import Image
+
+    middle = (np.asarray(source.low) + np.asarray(source.high)) / 2
+    array = np.broadcast_to(np.round(middle), (*size, source.channels)).astype(source.dtype)
+    if source.colour not in ("rgb", "gray") or source.dtype != "uint8":
+        return array.tolist()
+    text = io.BytesIO()
+    Image.fromarray(array if source.channels == 3 else array[..., 0]).save(text, "PNG")
+    return base64.b64encode(text.getvalue()).decode("ascii")
+
+
+def promote(root: Path, cell: str, *, translator: str = "source_to_target", gate: Gate = run_gate) -> dict[str, Any]:
+    """Register the export of a cell, unless it is, and make it the champion.
+
+    Args:
+        root: the repository.
+        cell: a cell that is exported and scored.
+        translator: which of its translators.
+        gate: how the gate is asked; see :func:`run_gate`.
+
+    Returns:
+        ``model``, ``version``, ``previous`` (version or None), ``gate`` and ``uri``.
+
+    Raises:
+        UserError: the tree is not clean, the bytes are not those that were scored, or the
+            gate did not pass them; then nothing was changed.
+    """
+    commit = check_clean(root)
+    exported, metrics, digest = check_export(root, cell)
+    verdict = check_gate(root, cell, gate)
+    dataset = cell.split("-")[0]
+    name = model_name(dataset, translator)
+    folders = [f"exports/{cell}", f"runs/{cell}", f"data/prepared/{dataset}"]
+    inputs = Lineage.read(root / "lineage" / "export" / f"{cell}.json").inputs
+    tags = {
+        DIGEST: digest,
+        "repix.cell": cell,
+        mlflow_run.RUN_KEY: exported.run_key,
+        "repix.variant": exported.variant,
+        "repix.git_commit": commit,
+        "repix.gate": verdict[:5000],
+        "repix.dataset_digest": inputs.get(f"data/prepared/{dataset}", ""),
+        "repix.n": str(metrics.n),
+        **mlflow_run.dvc_tags(root, folders),
+        **{
+            f"repix.{metric}": repr(value)
+            for metric, value in sorted((metrics.scores[translator].get(exported.variant) or {}).items())
+            if value is not None
+        },
+    }
+    client, uri = mlflow_run.connect(root)
+    from mlflow.exceptions import MlflowException
+
+    run = mlflow_run.open_run(cell, run_key=exported.run_key, root=root)
+    if not run:
+        raise UserError("the registry needs tracking, and it is off (REPIX_TRACKING, or the line above)")
+    try:
+        client.create_registered_model(name, description=f"{translator} translators of the data set {dataset}")
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    versions = client.search_model_versions(f"name = '{name}'")
+    same = [v for v in versions if v.tags.get(DIGEST) == digest and v.tags.get("repix.cell") == cell]
+    if same:
+        version = str(same[0].version)
+        for key, value in tags.items():
+            client.set_model_version_tag(name, version, key, value)
+    else:
+        place = f"registry/{translator}-{digest[:16]}"
+        with tempfile.TemporaryDirectory() as temporary, mlflow_run._as_default(uri):
+            save(root, exported, translator, Path(temporary) / "model")
+            client.log_artifacts(run.run_id, str(Path(temporary) / "model"), place)
+        source = f"{client.get_run(run.run_id).info.artifact_uri}/{place}"
+        version = str(client.create_model_version(name, source, run_id=run.run_id, tags=tags).version)
+    before = champion(client, name)
+    if before != version:
+        if before is not None:
+            client.set_model_version_tag(name, version, PREVIOUS, before)
+        client.set_registered_model_alias(name, ALIAS, version)
+    return _told(name, version, before if before != version else None, verdict)
+
+
+def champion(client: Any, name: str) -> str | None:
+    """Return the version that carries the alias, or None."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        aliases = client.get_registered_model(name).aliases
+    except MlflowException:
+        return None
+    return aliases.get(ALIAS) and str(aliases[ALIAS])
+
+
+def rollback(root: Path, dataset: str, *, translator: str = "source_to_target") -> dict[str, Any]:
+    """Move the alias back to the champion before this one; return as :func:`promote`.
+
+    Raises:
+        UserError: there is no champion, or it had none before it.
+    """
+    client, _ = mlflow_run.connect(root)
+    name = model_name(dataset, translator)
+    now = champion(client, name)
+    if now is None:
+        raise UserError(f"{name} has no champion")
+    before = client.get_model_version(name, now).tags.get(PREVIOUS)
+    if before is None:
+        raise UserError(f"{name}: version {now} is the first champion, there is none to go back to")
+    client.set_registered_model_alias(name, ALIAS, before)
+    return _told(name, before, now, None)
+
+
+def _told(name: str, version: str, previous: str | None, verdict: str | None) -> dict[str, Any]:
+    uri = f"models:/{name}@{ALIAS}"
+    return {"model": name, "version": version, "previous": previous, "gate": verdict, "uri": uri}

@@ -1,0 +1,152 @@
+"""The champion moves on evidence only, and back."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from repix import cli
+from repix.errors import UserError
+from tests.exporting.repository import CELL, git, make, write_lineage
+
+
+def verdict(word: str = "pass", code: int = 0, cell: str = CELL, why: str = ""):
+    """Return a gate that says ``word`` of the cell's l1."""
+    score = {"cell": cell, "translator": "source_to_target", "variant": "last", "metric": "l1"}
+    record = {
+        "verdict": word,
+        "exit_code": code,
+        "summary": f"1 {word}",
+        "scores": [score | {"verdict": word, "why": why}],
+    }
+    return lambda root: (code, json.dumps(record))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return make(tmp_path_factory.mktemp("promote") / "repository")
+
+
+@pytest.fixture
+def root(made, monkeypatch):
+    for name in ("MLFLOW_TRACKING_URI", "DVC_ROOT", "REPIX_TRACKING", "MLFLOW_RUN_ID"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(made)
+    return made
+
+
+def champion(root):
+    from repix.exporting import registry
+    from repix.tracking import mlflow_run
+
+    return registry.champion(mlflow_run.connect(root)[0], "repix-tiny")
+
+
+@pytest.mark.parametrize(
+    ("gate", "said"),
+    [
+        (verdict("fail", 1), r"the gate is fail \(exit code 1\): .*l1: fail"),
+        (verdict("incomparable", 2, why="another n"), "incomparable: another n"),
+        (verdict("contradiction", 3), "the gate is contradiction"),
+        (verdict(cell="tiny-pix2pix-1"), f"the gate has not judged {CELL}"),
+        (verdict("new", why="not in the baseline"), f"the gate has not judged {CELL}: not in the baseline"),
+        (lambda root: (2, "repix gate: no tolerances\n"), "the gate gave no verdict .*no tolerances"),
+    ],
+    ids=["red", "incomparable", "contradiction", "other cell", "new", "broken"],
+)
+def test_without_a_green_gate_nothing_moves(root, gate, said):
+    from repix.exporting import registry
+
+    with pytest.raises(UserError, match=said):
+        registry.promote(root, CELL, gate=gate)
+    assert champion(root) is None
+
+
+def test_other_bytes_are_refused(root):
+    from repix.exporting import registry
+
+    file = root / "exports" / CELL / "source_to_target" / "model.onnx"
+    kept = file.read_bytes()
+    try:
+        file.write_bytes(kept[:-1] + bytes([kept[-1] ^ 1]))
+        with pytest.raises(UserError, match="not the bytes that the export stage left"):
+            registry.promote(root, CELL, gate=verdict())
+    finally:
+        file.write_bytes(kept)
+
+
+def test_an_export_of_other_weights_than_were_scored_is_refused(root):
+    from repix.exporting import registry
+
+    record = root / "exports" / CELL / "export.json"
+    kept = record.read_text()
+    tree = json.loads(kept)
+    tree["weights"]["generator"] = "0" * 64
+    try:
+        record.write_text(json.dumps(tree))
+        write_lineage(root)
+        with pytest.raises(UserError, match="has other weights than metrics/"):
+            registry.promote(root, CELL, gate=verdict())
+    finally:
+        record.write_text(kept)
+        write_lineage(root)
+
+
+def test_a_tree_that_is_not_clean_is_refused(root):
+    from repix.exporting import registry
+
+    (root / "new.txt").write_text("x")
+    try:
+        with pytest.raises(UserError, match=r"not clean \(\?\? new.txt\)"):
+            registry.promote(root, CELL, gate=verdict())
+    finally:
+        (root / "new.txt").unlink()
+
+
+def test_promote_again_other_version_and_rollback(root):
+    from repix.exporting import registry
+    from repix.schemas import Metrics
+    from repix.tracking import mlflow_run
+
+    first = registry.promote(root, CELL, gate=verdict())
+    assert (first["model"], first["version"], first["previous"]) == ("repix-tiny", "1", None)
+    assert registry.promote(root, CELL, gate=verdict())["version"] == "1"
+    with pytest.raises(UserError, match="the first champion"):
+        registry.rollback(root, "tiny")
+
+    client, uri = mlflow_run.connect(root)
+    tags = client.get_model_version("repix-tiny", "1").tags
+    metrics = Metrics.read(root / "metrics" / f"{CELL}.json")
+    assert tags["repix.git_commit"] == git(root, "rev-parse", "HEAD").strip()
+    assert tags[f"dvc.exports/{CELL}"] == "abc.dir"
+    assert tags["repix.dataset_digest"] == "d" * 64
+    assert float(tags["repix.l1"]) == metrics.scores["source_to_target"]["last"]["l1"]
+
+    # Other bytes of the same function: another version.
+    exports = root / "exports" / CELL
+    (exports / "note.txt").write_text("x")
+    write_lineage(root)
+    try:
+        second = registry.promote(root, CELL, gate=verdict("improved"))
+        assert (second["version"], second["previous"]) == ("2", "1")
+        assert registry.rollback(root, "tiny")["version"] == "1"
+        assert champion(root) == "1"
+    finally:
+        (exports / "note.txt").unlink()
+        write_lineage(root)
+
+    import mlflow.pyfunc
+
+    with mlflow_run._as_default(uri):
+        model = mlflow.pyfunc.load_model(first["uri"])
+    assert model.metadata.get_input_schema().input_names() == ["image"]
+
+
+def test_command_line_refuses_in_one_line(root, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["promote", "tiny-none-0"])
+    assert stopped.value.code == 1
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len(said) == 1
+    assert said[0].startswith("repix promote: exports/tiny-none-0/export.json: no such file")

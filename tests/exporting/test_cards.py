@@ -1,0 +1,91 @@
+"""The cards say what the records say. (mlcroissant is not installed: the fields are checked by hand.)"""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from repix.exporting import cards
+from repix.files import digest_file
+from repix.schemas import Exported, Manifest, Metrics, Trained
+from tests.exporting.repository import CELL, make
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return make(tmp_path_factory.mktemp("cards") / "repository")
+
+
+def test_model_card_holds_every_number_of_its_records(root):
+    text = (root / "exports" / CELL / "MODEL_CARD.md").read_text()
+    metrics = Metrics.read(root / "metrics" / f"{CELL}.json")
+    exported = Exported.read(root / "exports" / CELL / "export.json")
+    trained = Trained.read(root / "runs" / CELL / "trained.json")
+    headings = re.findall(r"^## (.*)$", text, re.M)
+    assert headings == [
+        "Data and licence", "Recipe", "Metrics", "Pictures", "Files", "Limits", "How to reproduce",
+    ]  # fmt: skip
+    for metric in ("l1", "psnr"):
+        value = metrics.scores["source_to_target"]["last"][metric]
+        low, high = metrics.protocol["description"]["source_to_target"]["last"][metric]["ci95"]
+        row = next(line for line in text.splitlines() if line.startswith(f"| source_to_target | last | {metric} |"))
+        assert row.endswith(f"| {value:.4f} | {low:.4f} to {high:.4f} | 2 |")
+    for digest in (*exported.weights.values(), trained.run_key, exported.digests["source_to_target"]["onnx"]):
+        assert f"`{digest}`" in text
+    assert "Licence of the data: CC0." in text
+    assert json.loads(re.search(r"```json\n(.*?)```", text, re.S)[1]) == trained.recipe
+    for link in re.findall(r"\]\(([^)]*)\)", text):
+        assert (root / "exports" / CELL / link).exists(), link
+
+
+def test_data_card_has_the_fields_of_croissant_and_the_digests_of_the_files(root):
+    card = json.loads((root / "exports" / CELL / "croissant.json").read_text())
+    folder = root / "data" / "prepared" / "tiny"
+    assert card["@type"] == "sc:Dataset"
+    assert card["conformsTo"] == "http://mlcommons.org/croissant/1.0"
+    for field in (
+        "@context",
+        "name",
+        "description",
+        "license",
+        "url",
+        "version",
+        "creator",
+        "distribution",
+        "recordSet",
+    ):
+        assert card[field], field
+    assert re.fullmatch(r"\d+\.\d+\.\d+(\+\w+)?", card["version"])
+    assert len(card["distribution"]) == 6
+    for file in card["distribution"]:
+        path = folder / file["contentUrl"]
+        assert (file["@type"], file["sha256"]) == ("cr:FileObject", digest_file(path))
+        assert file["contentSize"] == f"{path.stat().st_size} B"
+        assert file["encodingFormat"]
+        assert file["name"]
+    (splits,) = card["recordSet"]
+    assert splits["@type"] == "cr:RecordSet"
+    names = {field["@id"] for field in splits["field"]}
+    assert all(row.keys() == names for row in splits["data"])
+    assert {row["splits/name"]: row["splits/source"] for row in splits["data"]} == {"train": 3, "val": 2, "test": 2}
+    identifiers = [file["@id"] for file in card["distribution"]] + [splits["@id"], *names]
+    assert len(set(identifiers)) == len(identifiers)
+
+
+def test_cards_are_the_same_again(root):
+    from repix.config.datasets import Dataset
+
+    manifest = Manifest.read(root / "data" / "prepared" / "tiny" / "manifest.json")
+    asked = {"urls": ["file:tiny.zip"], "layout": "aligned", "crop_size": 16, "load_size": 18, "licence": "CC0"}
+    entry = Dataset.model_validate(asked)
+    card = cards.model_card(
+        Trained.read(root / "runs" / CELL / "trained.json"),
+        Metrics.read(root / "metrics" / f"{CELL}.json"),
+        Exported.read(root / "exports" / CELL / "export.json"),
+        manifest,
+        entry,
+    )
+    assert card == (root / "exports" / CELL / "MODEL_CARD.md").read_text()
+    assert str(root) not in card
