@@ -8,12 +8,12 @@ import subprocess
 
 import pytest
 import yaml
-from tests import route
 
 from repix import cli
 from repix.commands import verify
 from repix.proof import lock, wire
 from repix.tracking.lineage import Lineage
+from tests import route
 
 
 def git(root, *command):
