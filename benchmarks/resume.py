@@ -193,7 +193,8 @@ def full_disk(system: str, root: Path, expected: dict) -> dict:
         subprocess.run(["mount", "-o", f"remount,size={size * 4}", str(disk)], check=True)
         code, _, again = run(system, root, save_seconds=0.0, checkpoints=disk)
         sound &= code == 0 and "going on after step" in again and result(root) == expected
-        return {"check": "full disk", "said": lines, "kept": kept, "sound": sound}
+        lines += again.strip().splitlines()
+        return {"check": "full disk", "said": lines, "kept": kept, "exit_after": code, "sound": sound}
     finally:
         subprocess.run(["umount", str(disk)], check=True)
 

@@ -28,6 +28,21 @@ def record(logs: Path) -> None:
         with open(logs / Path(sys.argv[0]).stem, "a") as stream:
             stream.write(f"{key}\n")
 
+    class Noted(dict):
+        """A section as it stands in the file: what is asked of it is read, the rest is not."""
+
+        def __init__(self, key: str, found: dict):
+            super().__init__(found)
+            self.key = key
+
+        def __getitem__(self, field):
+            note(f"{self.key}.{field}")
+            return super().__getitem__(field)
+
+        def get(self, field, default=None):
+            note(f"{self.key}.{field}")
+            return super().get(field, default)
+
     def name(settings, key: str) -> None:
         keys[id(settings)] = key
         kept.append(settings)
@@ -42,8 +57,11 @@ def record(logs: Path) -> None:
         return settings
 
     def noted_section(key, *args, **kwargs):
+        found = section(key, *args, **kwargs)
+        if isinstance(found, dict):
+            return Noted(key, found)
         note(key)
-        return section(key, *args, **kwargs)
+        return found
 
     def noted_get(self, field):
         value, key = get(self, field), keys.get(id(self))

@@ -43,3 +43,8 @@ def test_in_a_group_of_params_the_one_that_differs_is_named():
 
     found = lock.causes("train@x", entry(0.2), entry(0.3))
     assert list(map(str, found)) == ["train@x: param models.x.generator.slope: 0.2 -> 0.3"]
+
+
+def test_a_small_number_is_the_same_in_both_files():
+    was, now = ({"params": {"params.yaml": {"a": value}}} for value in ("1e-05", 0.00001))
+    assert list(lock.causes("x", was, now)) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -99,7 +100,14 @@ def flat(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def params(entry: Mapping[str, Any]) -> dict[str, Any]:
     """Return the params of one stage's entry, by key, groups taken apart."""
-    return flat({key: value for file in entry.get("params", {}).values() for key, value in file.items()})
+    found = flat({key: value for file in entry.get("params", {}).values() for key, value in file.items()})
+    return {key: _number(value) for key, value in found.items()}
+
+
+def _number(value: Any) -> Any:
+    """Return the number that a text like ``1e-05`` is to DVC, which reads YAML 1.2; PyYAML reads 1.1."""
+    is_number = isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", value)
+    return float(value) if is_number else value
 
 
 def all_outs(lock: Mapping[str, dict]) -> dict[str, str | None]:
