@@ -34,6 +34,7 @@ def main() -> None:
             dataset=evaluate.features,
             max_bytes=limit,
             work=stage.WORK / "downloads",
+            archive=False,
         )
     else:
         with atomic_folder(stage.FEATURES) as folder:

@@ -76,7 +76,10 @@ def test_entering_too_late_raises():
 def test_an_unknown_profile_is_one_line():
     with pytest.raises(UserError) as caught:
         profile.find("portabel")
-    assert str(caught.value) == "params.yaml: run.profile: 'portabel' is not a profile; there are portable, fast"
+    assert (
+        str(caught.value)
+        == "params.yaml: run.profile: 'portabel' is not an execution profile; there are portable, fast"
+    )
 
 
 def test_portable_hides_wide_kernels_from_numpy():

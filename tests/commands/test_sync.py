@@ -72,7 +72,7 @@ def outs(tmp_path_factory):
     (root / "translations" / CELL).mkdir(parents=True)
     write(root / "translations" / CELL / "source_to_target.png", np.full((8, 24, 3), 100, np.uint8))
     exported = {"cell": CELL, "variant": "last", "run_key": KEY, "crop_size": (8, 8), "source": SIDE, "target": SIDE}
-    Exported(**exported, weights=DIGESTS, bytes={}, digests={}, tolerance=1e-5, parity="pass").write(
+    Exported(**exported, weights=DIGESTS, bytes={}, digests={}, tolerance={}, parity="pass").write(
         root / "exports" / CELL / "export.json"
     )
     paths = [f"runs/{CELL}", f"metrics/{CELL}.json", f"exports/{CELL}"]

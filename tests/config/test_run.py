@@ -14,7 +14,7 @@ GRID = {"datasets": ["a", "b"], "models": ["m"], "seeds": [0, 7]}
 def test_the_grid_in_order():
     names = [cell.name for cell in parse(GRID, Run, "run").cells()]
     assert names == ["a-m-0", "a-m-7", "b-m-0", "b-m-7"]
-    assert parse(GRID, Run, "run").profile == "portable"
+    assert parse(GRID, Run, "run").profile == "auto"
 
 
 @pytest.mark.parametrize(

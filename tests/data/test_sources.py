@@ -746,3 +746,17 @@ def test_the_real_facades_over_a_line_that_is_cut_twice(place, serve):
     place.check(record, body, name="facades.tar.gz", pinned=True)
     assert len(server.asked) == 3 and None not in server.ranges_asked()[1:]
     assert sum(server.sent) < len(body) + 3 * sources._NETWORK_CHUNK_BYTES
+
+
+def test_weights_need_not_be_an_archive_but_a_web_page_is_refused(tmp_path):
+    """The published Inception weights are a bare pickle; a captive portal's page is not."""
+    weights, page = tmp_path / "weights.pth", tmp_path / "page.pth"
+    weights.write_bytes(b"\x80\x02" + bytes(2000))
+    page.write_bytes(b"<!DOCTYPE html><html><body>please log in</body></html>" + b" " * 1000)
+    asked = {"dataset": "inception", "max_bytes": 10_000, "work": tmp_path / "work"}
+    got = sources.fetch([weights.as_uri()], None, tmp_path / "out", archive=False, **asked)
+    assert got.bytes == 2002
+    with pytest.raises(UserError, match="not an archive"):
+        sources.fetch([weights.as_uri()], None, tmp_path / "out2", **asked)
+    with pytest.raises(UserError, match="web page"):
+        sources.fetch([page.as_uri()], None, tmp_path / "out3", archive=False, **asked)

@@ -52,7 +52,7 @@ def both(network, folder, n=3):
         {"kind": "unet", "norm": "instance", "upsampling": "resize", "size": (16, 32)},
         {"kind": "unet", "norm": "none", "relu": "before_concat", "source": 1},
         {"kind": "resnet", "norm": "instance", "blocks": 2, "padding": "reflect"},
-        {"kind": "resnet", "norm": "batch", "blocks": 1, "padding": "zero", "dropout": 0.5, "size": (12, 20)},
+        {"kind": "resnet", "norm": "batch", "blocks": 1, "padding": "same", "dropout": 0.5, "size": (12, 20)},
     ],
     ids=lambda settings: f"{settings['kind']}-{settings['norm']}",
 )

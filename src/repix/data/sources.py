@@ -70,6 +70,7 @@ def fetch(
     dataset: str,
     max_bytes: int,
     work: str | Path,
+    archive: bool = True,
     attempts: int = 5,
     timeout: tuple[float, float] = (10.0, 60.0),
     sleep: Callable[[float], None] = time.sleep,
@@ -91,6 +92,7 @@ def fetch(
         dataset: name of the entry in params.yaml, for the record and the messages.
         max_bytes: most bytes that the archive may have (``limits.download_bytes``).
         work: where partial downloads and pinned archives are kept.
+        archive: whether it must be an archive that ``unpack`` reads; network weights are not.
         attempts: connections to one mirror in a row that bring nothing new before it is
             given up.
         timeout: seconds to wait for a connection, and for the next bytes.
@@ -108,7 +110,8 @@ def fetch(
     for url in urls:
         _check(url, entry)
     name = _file_name(urls[0])
-    job = _Job(dataset, sha256, max_bytes, work, sha256 or digest_text(canonical_json(urls)), attempts, timeout, sleep)
+    key = sha256 or digest_text(canonical_json(urls))
+    job = _Job(dataset, sha256, max_bytes, work, key, archive, attempts, timeout, sleep)
     answers = []
     try:
         work.mkdir(parents=True, exist_ok=True)
@@ -143,9 +146,15 @@ class _Job:
     max_bytes: int
     work: Path
     key: str
+    archive: bool
     attempts: int
     timeout: tuple[float, float]
     sleep: Callable[[float], None]
+
+    def refuses(self, head: bytes) -> str | None:
+        """Return why a file that begins with ``head`` is not what was asked for, or None."""
+        kind = sniff(head)
+        return refusal(kind) if self.archive or kind in ("html", "empty") else None
 
     @property
     def kept(self) -> Path:
@@ -261,7 +270,7 @@ def _deliver(source: Path, name: str, folder: Path, job: _Job) -> Archive:
     digest, size = hashlib.sha256(), 0
     bar = tqdm(total=source.stat().st_size, desc=f"{job.dataset}: check", unit="B", unit_scale=True, disable=None)
     with bar, open(source, "rb") as stream, atomic_folder(folder) as temporary:
-        if reason := refusal(sniff(stream.read(HEAD_BYTES))):
+        if reason := job.refuses(stream.read(HEAD_BYTES)):
             raise _MirrorError(reason)
         stream.seek(0)
         with open(temporary / name, "wb") as copy:
@@ -397,7 +406,7 @@ def _receive(response: requests.Response, job: _Job, size: int, bar: tqdm, state
             # After the part was emptied: a state never speaks of bytes of another file.
             write_json(job.state, state)
         for chunk in _body(response, job.timeout):
-            reason = refusal(sniff(chunk[:HEAD_BYTES])) if size == 0 and len(chunk) >= HEAD_BYTES else None
+            reason = job.refuses(chunk[:HEAD_BYTES]) if size == 0 and len(chunk) >= HEAD_BYTES else None
             size += len(chunk)
             if reason or size > job.max_bytes:
                 job.forget()

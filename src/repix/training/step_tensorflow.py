@@ -6,6 +6,7 @@ Keras backend offers the same two names: :class:`Step` and :func:`compile_functi
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 
 import keras
@@ -25,13 +26,19 @@ DRAWS_PER_STEP = 64
 
 
 def configure() -> None:
-    """Put threads and determinism in force; must run before the first operation."""
+    """Put threads and determinism in force.
+
+    Raises:
+        RuntimeError: TensorFlow was used before, with another thread count.
+    """
     threads = profile.current().resolved_threads()
     try:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(1)
     except RuntimeError as error:
-        if tf.config.threading.get_intra_op_parallelism_threads() != threads:
+        # Used before, but under the profile's environment, which says the same: 0 is "not set here".
+        found = tf.config.threading.get_intra_op_parallelism_threads() or os.environ.get("TF_NUM_INTRAOP_THREADS")
+        if str(found) != str(threads):
             raise RuntimeError(f"TensorFlow was used before its threads were set: {error}") from error
     tf.config.experimental.enable_op_determinism()
     with native_chatter():
