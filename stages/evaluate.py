@@ -2,9 +2,10 @@
 
 runs/<cell>/ and data/prepared/<dataset>/ -> metrics/<cell>.json (in git) and
 translations/<cell>/ with every translation, per-image scores and the picture
-source | output | target.
+source | output | target, which is also in plots/<cell>/test/ for `dvc plots`.
 """
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -13,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from repix import stage
 from repix.config import evaluation, reader
 from repix.config.run import Cell
+from repix.files import atomic_folder
 
 
 def main(cell: Cell) -> None:
@@ -20,6 +22,7 @@ def main(cell: Cell) -> None:
     settings = reader.read("evaluate", evaluation.Evaluate)
     prepared, trained = stage.PREPARED / cell.dataset, stage.RUNS / cell.name
     out, metrics = stage.TRANSLATIONS / cell.name, stage.METRICS / f"{cell.name}.json"
+    shown = stage.PLOTS / cell.name / "test"
     record = stage.Record("evaluate", cell.name, {"evaluate": settings}, [prepared, trained, stage.FEATURES])
 
     from repix.data.store import Prepared
@@ -35,6 +38,9 @@ def main(cell: Cell) -> None:
         network = load_network(settings.dims, stage.FEATURES / weights.file, weights.sha256)
     model = TrainedModel(trained)
     scored = evaluate(model, Prepared.open(prepared), settings, out, features=network, cache=stage.WORK / "features")
+    with atomic_folder(shown) as folder:
+        for translator in model.record.translators:
+            shutil.copyfile(out / f"{translator}.png", folder / f"{translator}.png")
     scored.write(metrics)
 
     run = mlflow_run.open_run(cell.name, run_key=model.record.run_key)
@@ -43,7 +49,7 @@ def main(cell: Cell) -> None:
 
     pictures = {f"test/{name}": decode(out / f"{name}.png").pixels for name in model.record.translators}
     mlflow_run.log_pictures(run, pictures, step=model.record.steps)
-    record.write(out, metrics)
+    record.write(out, shown, metrics)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """train: one cell, from its first weights or from where a stopped run left off.
 
-data/prepared/<dataset>/ -> runs/<cell>/ (all networks, last and best) and the loss table
-plots/<cell>/losses.csv. Checkpoints are kept in .repix/checkpoints, keyed by everything
-that determines the training: run the same command again after a stop and it goes on.
+data/prepared/<dataset>/ -> runs/<cell>/ (all networks, last and best), the loss table
+plots/<cell>/losses.csv, and its curves in plots/<cell>/curves/. Checkpoints are kept in
+.repix/checkpoints, keyed by everything that determines the training: run the same command
+again after a stop and it goes on.
 """
 
 import sys
@@ -23,7 +24,8 @@ def main(cell: Cell) -> None:
         f"models.{cell.model}": recipe,
         f"datasets.{cell.dataset}": {"crop_size": datasets.height_width(entry.crop_size), "flip": entry.flip},
     }
-    folder, out, losses = stage.PREPARED / cell.dataset, stage.RUNS / cell.name, stage.PLOTS / cell.name / "losses.csv"
+    folder, out, plots = stage.PREPARED / cell.dataset, stage.RUNS / cell.name, stage.PLOTS / cell.name
+    losses, curves = plots / "losses.csv", plots / "curves"
     record = stage.Record("train", cell.name, params, [folder])
 
     # Heavy imports come after the mistakes that need none.
@@ -31,7 +33,7 @@ def main(cell: Cell) -> None:
     from repix.evaluation.animation import Frames
     from repix.evaluation.validation import Validation
     from repix.tracking import mlflow_run
-    from repix.tracking.observers import ProgressBar, write_losses
+    from repix.tracking.observers import ProgressBar, write_curves, write_losses
     from repix.tracking.tensorboard import TensorBoard
     from repix.training import trained
     from repix.training.checkpoint import Checkpoints
@@ -74,7 +76,8 @@ def main(cell: Cell) -> None:
         run.file(animation, "animation")
     trained.write(out, description, game.step.state(), best)
     write_losses(losses, history.epochs)
-    record.write(out, losses)
+    write_curves(curves, history.epochs)
+    record.write(out, losses, curves)
     # Not kept: `dvc repro --force` shall train again and not find a finished state.
     checkpoints.clear()
 

@@ -4,64 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from tests.references import plain_swd
 
 from repix.evaluation import draws
 from repix.evaluation import swd as module
 from repix.evaluation.swd import laplacian_pyramid, level_count, sliced_wasserstein, swd, unit_directions
 
 RNG = np.random.default_rng
-
-
-def plain_pyramid(image, levels):
-    """Laplacian pyramid of one channel (h, w), with loops."""
-    taps = [1, 4, 6, 4, 1]
-
-    def blur(x):
-        padded = np.pad(x, 2, mode="reflect")
-        out = np.zeros_like(x)
-        for i in range(x.shape[0]):
-            for j in range(x.shape[1]):
-                out[i, j] = sum(taps[a] * taps[b] / 256 * padded[i + a, j + b] for a in range(5) for b in range(5))
-        return out
-
-    result = [image.astype(float)]
-    for _ in range(levels - 1):
-        coarse = blur(result[-1])[::2, ::2]
-        up = np.zeros_like(result[-1])
-        up[::2, ::2] = coarse
-        result[-1] = result[-1] - 4 * blur(up)
-        result.append(coarse)
-    return result
-
-
-def plain_swd(a, b):
-    """The metric patch by patch, direction by direction."""
-    n, height, width, channels = a.shape
-    levels = level_count(height, width)
-    scores = []
-    for level in range(levels):
-        clouds = []
-        for images in (a, b):
-            pyramids = [[plain_pyramid(image[..., c], levels)[level] for c in range(channels)] for image in images]
-            h, w = pyramids[0][0].shape
-            rows = draws.integers(2018, 1000 + 2 * level, n * 128, h - 6)
-            columns = draws.integers(2018, 1001 + 2 * level, n * 128, w - 6)
-            patches = []
-            for i in range(n):
-                for k in range(i * 128, (i + 1) * 128):
-                    y, x = rows[k], columns[k]
-                    patches.append(np.stack([p[y : y + 7, x : x + 7] for p in pyramids[i]], axis=-1))
-            patches = np.array(patches)
-            for c in range(channels):
-                values = patches[..., c]
-                patches[..., c] = (values - values.mean()) / values.std()
-            clouds.append(patches.reshape(len(patches), -1))
-        distance = [
-            np.abs(np.sort(clouds[0] @ d) - np.sort(clouds[1] @ d)).mean()
-            for d in unit_directions(level, clouds[0].shape[1])
-        ]
-        scores.append(1000 * np.mean(distance))
-    return np.mean(scores), scores
 
 
 def noise(seed, n, height, width, channels=3):

@@ -6,7 +6,7 @@ import struct
 import pytest
 
 from repix.errors import UserError
-from repix.tracking.observers import ProgressBar, Row, read_table, table_text, write_losses
+from repix.tracking.observers import ProgressBar, Row, read_table, table_text, write_curves, write_losses
 
 PLAN = {"cell": "sample-tiny-0", "steps": 8, "epochs": 2, "steps_per_epoch": 4, "first_step": 0}
 
@@ -55,6 +55,17 @@ def test_the_table_holds_every_epoch_with_names_sorted(tmp_path):
     path = tmp_path / "losses.csv"
     write_losses(path, [{"epoch": 1, "step": 4, "G": 0.25, "D": 4.25}, {"epoch": 2, "step": 8, "D": 8.25, "G": 0.125}])
     assert path.read_text() == "epoch,step,D,G\n1,4,4.25,0.25\n2,8,8.25,0.125\n"
+
+
+def test_curves_are_files_of_their_own_without_gaps(tmp_path):
+    (tmp_path / "curves").mkdir()
+    (tmp_path / "curves" / "old.csv").touch()
+    write_curves(
+        tmp_path / "curves",
+        [{"epoch": 1, "step": 4, "G": 0.25}, {"epoch": 2, "step": 8, "G": 0.5, "val_l1": 0.125}],
+    )
+    found = {path.name: path.read_text() for path in (tmp_path / "curves").iterdir()}
+    assert found == {"G.csv": "epoch,step,G\n1,4,0.25\n2,8,0.5\n", "val_l1.csv": "epoch,step,val_l1\n2,8,0.125\n"}
 
 
 def test_numbers_are_the_float32_and_nothing_more():

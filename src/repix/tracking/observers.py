@@ -1,4 +1,4 @@
-"""What needs no service: a progress bar, and the loss table for ``dvc plots``."""
+"""What needs no service: a progress bar, the loss table, and its curves for ``dvc plots``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from repix.errors import UserError
-from repix.files import write_text
+from repix.files import atomic_folder, write_text
 from repix.training.observer import Observer
 
 
@@ -110,9 +110,25 @@ def table_text(rows: Iterable[Row]) -> str:
 
 
 def write_losses(path: str | Path, epochs: Iterable[Mapping[str, float]]) -> None:
-    """Write a training's history, one row per epoch, for ``dvc plots``: see :func:`table_text`."""
-    rows = [
+    """Write a training's history, one row per epoch: see :func:`table_text`."""
+    write_text(path, table_text(_rows(epochs)))
+
+
+def write_curves(folder: str | Path, epochs: Iterable[Mapping[str, float]]) -> None:
+    """Write a training's history as ``<name>.csv`` per curve, for ``dvc plots``.
+
+    DVC plots the last column of every file of a folder. Which curves there are depends on
+    the system and on whether there is a val split, so that no list in dvc.yaml could name them.
+    """
+    rows = _rows(epochs)
+    with atomic_folder(folder) as made:
+        for name in sorted({name for row in rows for name in row.values}):
+            known = [row._replace(values={name: row.values[name]}) for row in rows if name in row.values]
+            write_text(made / f"{name}.csv", table_text(known))
+
+
+def _rows(epochs: Iterable[Mapping[str, float]]) -> list[Row]:
+    return [
         Row(int(row["epoch"]), int(row["step"]), {k: v for k, v in row.items() if k not in ("epoch", "step")})
         for row in epochs
     ]
-    write_text(path, table_text(rows))
