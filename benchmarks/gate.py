@@ -215,12 +215,7 @@ def other_features(settings: Evaluate):
 def seed_change(family: tolerance.Family, name: str, scratch: Path) -> dict:
     """Judge every swept seed against the first one, the tolerance estimated without it."""
     settings = Gate(false_alarm=family.false_alarm, power=family.power, variants=gated_variants(family))
-    cells = {
-        swept.cell: baseline.Entry(
-            weights_digest=swept.weights_digest, n=family.n, scores=swept.scores, protocol=family.protocol
-        )
-        for swept in family.provenance
-    }
+    cells = family.cells()
     first, *others = cells
     red = []
     for cell in others:

@@ -43,6 +43,18 @@ def test_write(run, root, capsys):  # noqa: F811
     assert len((root / "metrics/spread-toy-net.csv").read_text().splitlines()) == 16
 
 
+def test_the_spread_can_be_drawn_again_without_training(run, root, capsys, monkeypatch):  # noqa: F811
+    assert run("--draw") == 1 and "nothing of toy-net" in capsys.readouterr().err
+    run("--seeds", "0-4", "--write")
+    files = [root / f"metrics/spread-toy-net.{suffix}" for suffix in ("csv", "png")]
+    first = [file.read_bytes() for file in files]
+    for file in files:
+        file.unlink()
+    monkeypatch.setattr(sweep, "sweep", None)
+    assert run("--draw") == 0 and run("--draw", "--write") == 1
+    assert [file.read_bytes() for file in files] == first and first[1].startswith(b"\x89PNG")
+
+
 def test_writing_keeps_the_other_families(run, root):  # noqa: F811
     run("--seeds", "0-1", "--write")
     file = root / "metrics/tolerances.json"

@@ -39,10 +39,7 @@ def trained_cells(dataset: str, cells: list[str] | None, folder: Path) -> dict[s
     """
     found: dict[str, baseline.Entry] = {}
     for family in tolerance.read_tolerances(folder / tolerance.FILE).families.values():
-        for swept in family.provenance:
-            found[swept.cell] = baseline.Entry(
-                weights_digest=swept.weights_digest, n=family.n, scores=swept.scores, protocol=family.protocol
-            )
+        found |= family.cells()
     found |= baseline.read_metrics(folder)
     names = cells or [cell for cell in found if cell.split("-")[0] == dataset]
     for cell in names:

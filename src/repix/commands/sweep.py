@@ -3,7 +3,8 @@
 Prints mean, standard deviation and range of every score, the tolerance that follows for
 `repix gate`, and the smallest change that the gate sees. The cells are made in .repix/sweep/,
 beside the pipeline; the same command goes on where it stopped. With --write the result goes
-to metrics/tolerances.json, and every seed's scores to metrics/spread-DATASET-MODEL.csv.
+to metrics/tolerances.json, and every seed's scores to metrics/spread-DATASET-MODEL.csv and .png.
+With --draw nothing is trained: the latter two are made of metrics/tolerances.json.
 
 Examples:
   repix sweep sample pix2pix_small --write
@@ -15,12 +16,14 @@ from __future__ import annotations
 import argparse
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from repix.config import reader
 from repix.config.gate import Gate
 from repix.errors import UserError
 from repix.regression import tolerance
+from repix.regression.baseline import Entry
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--quick", action="store_true", help="one epoch per seed, to try the command; cannot be written"
     )
-    parser.add_argument("--write", action="store_true", help="write metrics/tolerances.json and the spread as CSV")
+    parser.add_argument("--write", action="store_true", help="write metrics/tolerances.json, the spread as CSV and PNG")
+    parser.add_argument("--draw", action="store_true", help="write the spread of the seeds in metrics/tolerances.json")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -82,6 +86,8 @@ def table(name: str, family: tolerance.Family) -> str:
 
 def main(arguments: argparse.Namespace) -> int:
     """Run the subcommand."""
+    if arguments.draw and (arguments.quick or arguments.write):
+        raise UserError("--draw trains nothing; leave out --quick and --write")
     if arguments.quick and arguments.write:
         raise UserError("--quick trains too little for tolerances; leave out --write or --quick")
     root = Path()
@@ -90,23 +96,38 @@ def main(arguments: argparse.Namespace) -> int:
     if len(seeds) < 2:
         raise UserError("noise between seeds takes two seeds or more; give `--seeds 0-9`")
 
-    from repix.files import write_text
     from repix.regression import sweep
 
+    name, file = f"{arguments.dataset}-{arguments.model}", root / "metrics" / tolerance.FILE
+    if arguments.draw:
+        family = tolerance.read_tolerances(file).families.get(name)
+        if family is None:
+            raise UserError(f"{file}: nothing of {name}; `repix sweep {arguments.dataset} {arguments.model} --write`")
+        return report(arguments, name, family, draw(family.cells(), root / "metrics" / f"spread-{name}"))
     wanted = sweep.plan(root, arguments.dataset, arguments.model, changes=sweep.QUICK if arguments.quick else None)
     cells = sweep.sweep(wanted, seeds, root=root)
     family = tolerance.estimate(cells, settings, params=wanted.params, run_key=wanted.key)
-    name = f"{arguments.dataset}-{arguments.model}"
-    places = [wanted.folder / "spread.csv", wanted.folder / "spread.png"]
-    write_text(places[0], sweep.spread_csv(cells))
-    sweep.spread_plot(cells, places[1])
+    places = draw(cells, root / "metrics" / f"spread-{name}" if arguments.write else wanted.folder / "spread")
     if arguments.write:
-        file = root / "metrics" / tolerance.FILE
         families = tolerance.read_tolerances(file).families | {name: family}
         tolerance.Tolerances(families=families).write(file)
-        places[0] = root / "metrics" / f"spread-{name}.csv"
-        write_text(places[0], sweep.spread_csv(cells))
         places.append(file)
+    return report(arguments, name, family, places)
+
+
+def draw(cells: Mapping[str, Entry], path: Path) -> list[Path]:
+    """Write the scores of every seed as ``<path>.csv`` and ``<path>.png``; return both."""
+    from repix.files import write_text
+    from repix.regression import sweep
+
+    places = [path.with_suffix(".csv"), path.with_suffix(".png")]
+    write_text(places[0], sweep.spread_csv(cells))
+    sweep.spread_plot(cells, places[1])
+    return places
+
+
+def report(arguments: argparse.Namespace, name: str, family: tolerance.Family, places: list[Path]) -> int:
+    """Print the family, and where things were written."""
     if arguments.json:
         print(json.dumps({name: family.model_dump(mode="json")}, indent=2, sort_keys=True))
     else:

@@ -195,7 +195,7 @@ def collect(wanted: Plan, seeds: Sequence[int]) -> dict[str, Entry]:
     return {wanted.cell(seed).name: Entry.of(Metrics.read(wanted.metrics_path(seed))) for seed in seeds}
 
 
-def spread_csv(cells: dict[str, Entry]) -> str:
+def spread_csv(cells: Mapping[str, Entry]) -> str:
     """Return the scores as CSV: seed, translator, weights, metric, value; for ``dvc plots`` and pandas."""
     rows = [
         (int(cell.rpartition("-")[2]), translator, variant, metric, value)
@@ -212,7 +212,7 @@ def spread_csv(cells: dict[str, Entry]) -> str:
     return text.getvalue()
 
 
-def spread_plot(cells: dict[str, Entry], path: Path) -> None:
+def spread_plot(cells: Mapping[str, Entry], path: Path) -> None:
     """Draw each metric of the last weights as one point per seed, with mean and standard deviation."""
     from matplotlib.figure import Figure
 

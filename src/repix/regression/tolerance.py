@@ -117,6 +117,15 @@ class Family(BaseModel):
     protocol: dict[str, Any]
     provenance: tuple[Swept, ...]
 
+    def cells(self) -> dict[str, Entry]:
+        """Return cell -> its scores, for the cells that the noise was measured on."""
+        return {
+            swept.cell: Entry(
+                weights_digest=swept.weights_digest, n=self.n, scores=swept.scores, protocol=self.protocol
+            )
+            for swept in self.provenance
+        }
+
 
 class Tolerances(Record):
     """``metrics/tolerances.json``: ``<dataset>-<model>`` -> its noise."""
