@@ -57,6 +57,8 @@ class Broken:
 
 def first_half(prepared):
     """Return a prepared set with the first half of its test split."""
+    from repix.data.store import SplitArrays
+
     manifest, test = prepared.manifest, prepared.split("test")
     half = len(test.source) // 2
     cut = manifest.splits["test"]
@@ -68,7 +70,7 @@ def first_half(prepared):
     )
     return SimpleNamespace(
         manifest=manifest.model_copy(update={"splits": {**manifest.splits, "test": cut}}),
-        split=lambda name: SimpleNamespace(source=test.source[:half], target=test.target[:half]),
+        split=lambda name: SplitArrays(*(part[:half] for part in test)),
     )
 
 

@@ -2,6 +2,9 @@
 
 NumPy promises the raw words of Philox for ever, but not what ``Generator`` makes of them;
 so the few distributions needed here are made of the raw words.
+
+:mod:`repix.seeds` keys its streams by hashed names and gives float32. The protocols of the
+metrics name a seed by its number: these streams cannot move there without moving every score.
 """
 
 from __future__ import annotations

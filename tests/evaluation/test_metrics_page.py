@@ -1,0 +1,47 @@
+"""docs/metrics.md against the code, and the rows of its agreement table that need no data."""
+
+from __future__ import annotations
+
+import pytest
+from benchmarks import metrics
+
+from repix.commands.results import write_between_markers
+from repix.errors import UserError
+from repix.evaluation.score import ALWAYS
+
+
+def test_the_page_has_the_protocols_of_the_code(tmp_path):
+    page = tmp_path / "metrics.md"
+    page.write_text(metrics.PAGE.read_text())
+    write_between_markers(page, metrics.protocol_table(), "protocol")
+    assert page.read_text() == metrics.PAGE.read_text(), "run: python benchmarks/metrics.py --write"
+    assert all(f"| `{name}` |" in metrics.protocol_table() for name in ALWAYS)
+
+
+def test_every_table_of_the_page_was_written():
+    text = metrics.PAGE.read_text()
+    for part in ("protocol", "agreement", "facades", "evaluate"):
+        block = text.partition(f"<!-- {part}:begin")[2].partition(f"<!-- {part}:end -->")[0]
+        assert block.count("\n|") > 3 and "**no**" not in block, part
+
+
+def test_worked_cases_come_out():
+    rows = metrics.worked_cases()
+    assert len(rows) == 6 and all(row["ok"] for row in rows), rows
+
+
+def test_a_difference_is_seen(monkeypatch):
+    from repix.evaluation import kid
+
+    original = kid._diagonal_sum
+    monkeypatch.setattr(kid, "_diagonal_sum", lambda x: original(x) * (1 + 1e-9))
+    assert [row["case"][:3] for row in metrics.worked_cases() if not row["ok"]] == ["KID", "KID"]
+
+
+def test_only_the_named_block_is_replaced(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("<!-- a:begin -->\nold\n<!-- a:end -->\n<!-- b:begin -->\nkept\n<!-- b:end -->\n")
+    write_between_markers(page, "new", "a")
+    assert page.read_text().splitlines()[1] == "new" and "kept" in page.read_text()
+    with pytest.raises(UserError, match="c:begin"):
+        write_between_markers(page, "x", "c")
