@@ -1,13 +1,14 @@
 """Proof that the gate can go red, and stays green where it should, on a trained cell.
 
-    python benchmarks/gate.py [CELL] [--train] [--json] [--if-trained]
+    python benchmarks/gate.py [CELL] [--train] [--json] [--if-trained] [--write]
 
 Evaluates the cell as it is and with broken translators (blurred, channels swapped, constant),
 on fewer images, through other features, and with scores that its weights did not give; each
 result is a metrics file of its own, and `repix gate` judges it. Every seed of the sweep takes
 the place of the new run once, the tolerance estimated without it. With --train, a
 generator trained a tenth and a third as long and one without the adversarial loss come on top
-(minutes each). Prints a table, ends with 1 if any case came out otherwise than expected.
+(minutes each). Prints a table, ends with 1 if any case came out otherwise than expected. --write
+puts it and the noise between seeds into docs/gate.md.
 Takes runs/CELL, data/prepared and metrics/tolerances.json, and writes to a temporary folder.
 """
 
@@ -27,6 +28,8 @@ from types import SimpleNamespace
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 from repix import cli, profile, stage
+from repix.commands import sweep as sweep_command
+from repix.commands.results import write_between_markers
 from repix.config import reader
 from repix.config.evaluation import Evaluate
 from repix.config.gate import Gate
@@ -126,6 +129,7 @@ def main() -> int:
         "--if-trained", action="store_true", help="do nothing where the cell or the tolerances are missing"
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--write", action="store_true", help="put the tables into docs/gate.md")
     arguments = parser.parse_args()
     missing = [path for path in (stage.RUNS / arguments.cell, arguments.tolerances) if not path.exists()]
     if missing and arguments.if_trained:
@@ -137,14 +141,21 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         rows = judge_all(arguments, Path(scratch))
     wrong = [row for row in rows if not row["as_expected"]]
-    if arguments.json:
-        print(json.dumps(rows, indent=2))
-    else:
-        width = max(len(row["case"]) for row in rows)
-        for row in rows:
-            mark = "" if row["as_expected"] else "  <- NOT AS EXPECTED"
-            print(f"{row['case']:<{width}}  exit {row['exit']} (expected {row['expected']}){mark}  {row['why']}")
-        print(f"{len(rows) - len(wrong)} of {len(rows)} as expected")
+    width = max(len(row["case"]) for row in rows)
+    lines = []
+    for row in rows:
+        mark = "" if row["as_expected"] else "  <- NOT AS EXPECTED"
+        lines.append(
+            f"{row['case']:<{width}}  exit {row['exit']} (expected {row['expected']}){mark}  {row['why']}".rstrip()
+        )
+    lines.append(f"{len(rows) - len(wrong)} of {len(rows)} as expected")
+    print(json.dumps(rows, indent=2) if arguments.json else "\n".join(lines))
+    if arguments.write:
+        page, (dataset, model, _) = Path("docs/gate.md"), arguments.cell.split("-")
+        family = tolerance.read_tolerances(arguments.tolerances).families[f"{dataset}-{model}"]
+        noise = sweep_command.table(f"{dataset}-{model}", family)
+        for name, text in (("noise", noise), ("proof", "\n".join(lines))):
+            write_between_markers(page, f"```text\n{text}\n```", name)
     return 1 if wrong else 0
 
 

@@ -128,3 +128,26 @@ print(keras.config.image_data_format(), keras.config.floatx())
 """
     ended = python(code, KERAS_HOME=str(tmp_path), KERAS_BACKEND="tensorflow")
     assert ended.stdout.splitlines() == ["channels_first float16", "channels_last float32"], ended.stderr
+
+
+def test_portable_computes_the_graph_that_was_written():
+    """Grappler makes x / sqrt(v) an rsqrt and 1 / v a reciprocal: approximations of the CPU at hand."""
+    code = """
+import sys
+from repix import profile
+profile.apply(sys.argv[1])
+from repix.quiet import import_keras
+import_keras()
+import numpy as np
+from repix.training.backend import step_module
+compiled = step_module().compile_function
+draw = np.random.default_rng(0)
+x, v = (draw.uniform(0.01, 9, 4096).astype("float32") for _ in range(2))
+import keras
+print((compiled(lambda a, b: a / keras.ops.sqrt(b))(x, v).numpy() == x / np.sqrt(v)).all(),
+      (compiled(lambda a: 1.0 / a)(v).numpy() == np.float32(1) / v).all())
+"""
+    ended = python(code, "portable")
+    assert ended.stdout.split() == ["True", "True"], ended.stderr
+    # What the portable profile is protected from; when this goes green, TensorFlow has changed.
+    assert "False" in python(code, "fast").stdout.split()

@@ -36,6 +36,9 @@ class Profile:
             kernels) may use, or None for whatever the CPU has.
         numpy_disable: CPU features hidden from NumPy's dispatcher.
         openblas_core: kernel set that OpenBLAS must use, or None for its own choice.
+        graph_optimizer: whether TensorFlow may rewrite the graph before it runs (Grappler).
+            It turns x / sqrt(v) into x * rsqrt(v) and 1 / v into a reciprocal, which the
+            hardware only approximates, each CPU in its own way.
         portable: whether equal digests are promised on every x86-64 CPU with AVX2.
     """
 
@@ -46,6 +49,7 @@ class Profile:
     isa: str | None = None
     numpy_disable: str | None = None
     openblas_core: str | None = None
+    graph_optimizer: bool = True
     portable: bool = False
 
     def resolved_threads(self) -> int:
@@ -99,6 +103,7 @@ PROFILES: dict[str, Profile] = {
             isa="SSE41",
             numpy_disable="X86_V4 AVX512_ICL AVX512_SPR",
             openblas_core="Haswell",
+            graph_optimizer=False,
             portable=True,
         ),
         Profile("fast"),

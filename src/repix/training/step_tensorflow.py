@@ -26,12 +26,13 @@ DRAWS_PER_STEP = 64
 
 
 def configure() -> None:
-    """Put threads and determinism in force.
+    """Put threads, determinism and the graph optimiser's absence in force.
 
     Raises:
         RuntimeError: TensorFlow was used before, with another thread count.
     """
-    threads = profile.current().resolved_threads()
+    now = profile.current()
+    threads = now.resolved_threads()
     try:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(1)
@@ -41,6 +42,8 @@ def configure() -> None:
         if str(found) != str(threads):
             raise RuntimeError(f"TensorFlow was used before its threads were set: {error}") from error
     tf.config.experimental.enable_op_determinism()
+    if not now.graph_optimizer:
+        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
     with native_chatter():
         tf.config.list_logical_devices()
 
