@@ -1,0 +1,301 @@
+"""The same small cells on different CPUs: which bits hold, and which move.
+
+    python benchmarks/portable.py                 all conditions, under portable and under fast
+    python benchmarks/portable.py --quick         what CI runs: portable, one emulated CPU
+    python benchmarks/portable.py --cost          what determinism and the portable profile cost
+
+A row is a process of its own. It runs the stages download to evaluate of one system on a few
+drawn pairs (pix2pix: the sample's own networks at 64 px), or what that route does not touch
+(``other``: Lab, 16 bits, HDF5, Frechet and kernel distance, Inception's features). A condition is
+what the libraries find, after the profile has set what it sets:
+
+  native       the CPU as it is
+  no-avx512    AVX-512 hidden from oneDNN, NumPy, OpenBLAS, the C library, PyTorch and XLA
+  openblas-*   OpenBLAS made to use the kernels of another CPU, whatever the profile says
+  qemu-*       another CPU, emulated by qemu-user (Debian: `apt-get install qemu-user`): another name,
+               other caches, no AVX-512; the row shows the name that the process reads by CPUID
+
+Compared with the native row of the same profile and system: the digest of all trained weights,
+that of the test scores, and the bytes of every out, lineage records included. Exit code 1 if a row
+of the portable profile differs; 0 with a line that says so where qemu-x86_64 is not installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import runpy
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+SYSTEMS = ("pix2pix", "cyclegan", "other")
+PROFILES = ("portable", "fast")
+STAGES = ("download", "unpack", "preprocess", "features", "train", "evaluate")
+QEMU = "qemu-x86_64"
+
+
+class Condition(NamedTuple):
+    """What a process finds that is not the machine's own.
+
+    Attributes:
+        hidden: environment variables, set where the profile leaves the choice open.
+        forced: environment variables, set over those of the profile.
+        cpu: name of the emulated CPU.
+    """
+
+    hidden: dict[str, str] = {}
+    forced: dict[str, str] = {}
+    cpu: str | None = None
+
+
+CONDITIONS = {
+    "native": Condition(),
+    "no-avx512": Condition(
+        hidden={
+            "ONEDNN_MAX_CPU_ISA": "AVX2",
+            "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",
+            "OPENBLAS_CORETYPE": "Haswell",
+            "ATEN_CPU_CAPABILITY": "avx2",
+            "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+            "XLA_FLAGS": "--xla_cpu_max_isa=AVX2",
+            "GLIBC_TUNABLES": "glibc.cpu.hwcaps=-AVX512F,-AVX512VL,-AVX512BW,-AVX512CD,-AVX512DQ",
+        }
+    ),
+    "openblas-zen": Condition(forced={"OPENBLAS_CORETYPE": "Zen"}),
+    "openblas-sandybridge": Condition(forced={"OPENBLAS_CORETYPE": "Sandybridge"}),
+    "qemu-Haswell": Condition(cpu="Haswell"),
+    "qemu-EPYC": Condition(cpu="EPYC"),
+}
+QUICK = ("native", "no-avx512", "qemu-Haswell")
+
+
+# in the process of a row
+
+
+def cpuid(leaf: int) -> bytes:
+    """Return EAX, EBX, ECX and EDX of a CPUID leaf as 16 bytes (x86-64; the kernel's own list shows the host)."""
+    import ctypes
+    import mmap
+
+    # push rbx; mov eax, edi; xor ecx, ecx; cpuid; mov [rsi], eax, ebx, ecx, edx; pop rbx; ret
+    code = bytes.fromhex("53 89f8 31c9 0fa2 8906 895e04 894e08 89560c 5b c3")
+    page = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    page.write(code)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(page))
+    found = ctypes.create_string_buffer(16)
+    ctypes.CFUNCTYPE(None, ctypes.c_uint32, ctypes.c_void_p)(address)(leaf, ctypes.addressof(found))
+    return found.raw
+
+
+def cpu_name() -> str:
+    """Return the CPU's name by CPUID, with ``emulated`` where qemu answers."""
+    name = b"".join(cpuid(leaf) for leaf in (0x80000002, 0x80000003, 0x80000004)).split(b"\0")[0].decode().strip()
+    return f"{name}, emulated" if cpuid(0x40000000)[4:] == b"TCG" * 4 else name
+
+
+def environment(profile_name: str, condition: Condition) -> dict[str, str | None]:
+    """Return the variables of a row: the profile's, then the condition's."""
+    from repix import profile
+
+    own = profile.find(profile_name).environment()
+    return own | {key: value for key, value in condition.hidden.items() if own.get(key) is None} | condition.forced
+
+
+def work(tree: Path, system: str, profile_name: str, condition: str) -> None:
+    """Be a row: run its stages in ``tree``, or the other computations; write digests to ``result.json``."""
+    sys.path.insert(0, str(tree / "src"))
+    from repix import profile
+
+    found = environment(profile_name, CONDITIONS[condition])
+    # To the doors of the stages the condition is part of the profile: they neither undo it nor
+    # start the process again, which would leave the emulator.
+    profile.Profile.environment = lambda self: found
+    os.execv = _no_exec
+    parts = other(tree, profile_name) if system == "other" else route_of(tree, system)
+    from repix.files import write_json
+
+    write_json(tree / "result.json", {"cpu": cpu_name(), "parts": parts})
+
+
+def _no_exec(*_: Any) -> None:
+    raise RuntimeError("the profile wants to start the process again: the environment is not what it should be")
+
+
+def route_of(tree: Path, system: str) -> dict[str, str]:
+    """Run the stages; return the digests of weights, of scores, and of the bytes of each out."""
+    from repix.files import canonical_json, digest_text, digest_tree
+    from repix.proof.wire import stages
+    from repix.schemas import Metrics, Trained
+
+    os.chdir(tree)
+    parts = {}
+    for stage in stages(tree):
+        if stage.kind in STAGES:
+            sys.argv = stage.cmd.split()[1:]
+            runpy.run_path(sys.argv[0], run_name="__main__")
+            parts |= {out: digest_tree(tree / out) for out in stage.outs}
+    trained = Trained.read(tree / f"runs/sample-{system}-0/trained.json")
+    scores = Metrics.read(tree / f"metrics/sample-{system}-0.json").scores
+    weights = {"last": trained.networks, "best": trained.best}
+    return {"weights": digest_text(canonical_json(weights)), "scores": digest_text(canonical_json(scores))} | parts
+
+
+def other(tree: Path, name: str) -> dict[str, str]:
+    """Compute what the sample's route does not touch; return a digest of each."""
+    import numpy as np
+
+    from repix import profile
+    from repix.data import colour, hdf5, images
+    from repix.evaluation.features import extract, random_network
+    from repix.evaluation.frechet import Statistics, frechet_distance
+    from repix.evaluation.kid import kid, kid_subsets
+    from repix.files import canonical_json, digest_arrays, digest_text, digest_tree
+
+    profile.enter(name)
+    chance = np.random.default_rng(0)
+    photos = chance.integers(0, 256, (4, 64, 64, 3), np.uint8)
+    deep = chance.integers(0, 65536, (64, 64, 3), np.uint16)
+    lab = np.stack([colour.rgb_to_lab(photo) for photo in photos])
+    seen = np.stack([colour.lab_to_rgb(one) for one in lab])
+    images.write(tree / "deep.tif", images.resize(deep, (37, 45), "bicubic"))
+    hdf5.write_book_tree(tree / "book", {"train": (photos, photos)})
+    features = [np.square(chance.standard_normal((n, 64))) for n in (40, 150)]
+    a, b = (Statistics.from_features(one) for one in features)
+    inception = extract(photos[:2], random_network((64,)), batch_size=2)[64]
+    scores = {"frechet": frechet_distance(a, b), "kid": kid(*features), "kid subsets": kid_subsets(*features)}
+    return {
+        "scores": digest_text(canonical_json(scores)),
+        "Lab": digest_arrays({"lab": lab, "rgb": seen}),
+        "16-bit resize": digest_tree(tree / "deep.tif"),
+        "HDF5": digest_tree(tree / "book"),
+        "Inception": digest_arrays({"features": inception}),
+    }
+
+
+# in the process that compares
+
+
+def shrunk(tree: Path, system: str, profile_name: str) -> None:
+    """Put a small copy of the repository to ``tree``, with one cell of the system."""
+    import yaml
+    from tests import route
+
+    route.copy(tree)
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    size = {"pix2pix": 64, "cyclegan": 32}[system]
+    drawn = {"urls": [f"synthetic:facades?size={size}&train=3&val=2&test=3&seed=0"], "sha256": None}
+    params["datasets"]["sample"] |= drawn | {"load_size": size + 4, "crop_size": size}
+    model = params["models"][{"pix2pix": "pix2pix_small"}.get(system, system)]
+    if system == "cyclegan":
+        model["generator"] |= {"filters": 16, "blocks": 2}
+        model["discriminator"] |= {"filters": 16, "layers": 2}
+        model["pool"] = 2
+    model |= {"epochs": 2, "decay_epochs": 1, "validate_every": 1, "checkpoint_every": 1}
+    params["models"] = {system: model}
+    params["run"] = {"datasets": ["sample"], "models": [system], "seeds": [0], "profile": profile_name}
+    route.write_params(tree, params)
+
+
+def row(system: str, profile_name: str, condition: str) -> dict[str, Any]:
+    """Run one row in a process of its own; return what it wrote and how long it took."""
+    with tempfile.TemporaryDirectory(prefix="repix-portable-") as folder:
+        tree = Path(folder) / "tree"
+        if system == "other":
+            shutil.copytree(ROOT / "src", tree / "src", ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shrunk(tree, system, profile_name)
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("DVC_", "MLFLOW_", "REPIX_"))}
+        found = kept | environment(profile_name, CONDITIONS[condition]) | {"REPIX_TRACKING": "off"}
+        found |= {"HOME": folder, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": None}
+        cpu = CONDITIONS[condition].cpu
+        command = [*([shutil.which(QEMU), "-cpu", cpu] if cpu else []), sys.executable, __file__]
+        command += ["--worker", str(tree), "--systems", system, "--profiles", profile_name, "--conditions", condition]
+        before = time.monotonic()
+        with open(Path(folder) / "said", "w+") as said:
+            environ = {key: value for key, value in found.items() if value is not None}
+            code = subprocess.run(command, env=environ, stdout=said, stderr=said).returncode
+            said.seek(0)
+            if code or not (tree / "result.json").is_file():
+                sys.exit(f"{profile_name} {system} {condition}: exit code {code}\n{said.read()[-4000:]}")
+        result = json.loads((tree / "result.json").read_text())
+        emulated = "emulated" in result["cpu"]
+        if emulated != bool(cpu):
+            sys.exit(f"{condition}: runs on {result['cpu']}, not as the condition says")
+        return result | {"seconds": round(time.monotonic() - before)}
+
+
+def compare(rows: dict[tuple[str, str], dict[str, Any]]) -> tuple[list[tuple[str, ...]], list[str]]:
+    """Return the table's lines, and a line for each row that differs from its system's first row."""
+    from repix.files import canonical_json, digest_text
+
+    lines = [("system", "condition", "CPU by CPUID", "weights", "scores", "all bytes", "equal", "s")]
+    moved = []
+    for (system, condition), found in rows.items():
+        first = next(other["parts"] for (name, _), other in rows.items() if name == system)
+        parts = found["parts"]
+        names = [name for name in parts if parts[name] != first[name]]
+        digests = (parts.get("weights", "-"), parts["scores"], digest_text(canonical_json(parts)))
+        shown = [digest[:12] for digest in digests]
+        lines.append((system, condition, found["cpu"], *shown, "no" if names else "yes", str(found["seconds"])))
+        if names:
+            moved.append(f"{system}, {condition}: {len(names)} of {len(parts)} moved: {', '.join(names[:6])}")
+    return lines, moved
+
+
+def text(lines: list[tuple[str, ...]]) -> str:
+    """Return lines of cells as aligned text."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines)
+
+
+def table(profile_name: str, systems: list[str], conditions: list[str]) -> tuple[str, dict, bool]:
+    """Run the rows of one profile; return its table, its rows, and whether all are equal."""
+    rows = {}
+    for system in systems:
+        for condition in conditions:
+            rows[system, condition] = found = row(system, profile_name, condition)
+            print(f"{profile_name} {system} {condition}: {found['seconds']} s", file=sys.stderr, flush=True)
+    lines, moved = compare(rows)
+    verdict = "all equal" if not moved else "\n".join(moved)
+    return f"profile {profile_name}\n{text(lines)}\n{verdict}", {" ".join(k): v for k, v in rows.items()}, not moved
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--conditions", nargs="+", choices=CONDITIONS, metavar="C", help=", ".join(CONDITIONS))
+    parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS))
+    parser.add_argument("--profiles", nargs="+", choices=PROFILES, default=list(PROFILES))
+    parser.add_argument("--quick", action="store_true", help="portable only, and one emulated CPU")
+    parser.add_argument("--out", type=Path, help="file for the JSON")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="put the tables between the portable markers of FILE")
+    parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.worker:
+        work(given.worker, given.systems[0], given.profiles[0], given.conditions[0])
+        return
+    sys.path[:0] = [str(ROOT / "src"), str(ROOT)]
+    conditions = given.conditions or list(QUICK if given.quick else CONDITIONS)
+    profiles = ["portable"] if given.quick else given.profiles
+    if not shutil.which(QEMU):
+        left = [name for name in conditions if CONDITIONS[name].cpu]
+        conditions = [name for name in conditions if name not in left]
+        if left:
+            print(f"SKIPPED: {', '.join(left)}: {QEMU} is not installed (Debian: apt-get install qemu-user)")
+    tables = {name: table(name, given.systems, conditions) for name in profiles}
+    print("\n\n".join(shown for shown, _, _ in tables.values()))
+    if given.out:
+        from repix.files import write_json
+
+        write_json(given.out, {name: rows for name, (_, rows, _) in tables.items()})
+    sys.exit(0 if "portable" not in tables or tables["portable"][2] else 1)
+
+
+if __name__ == "__main__":
+    main()
