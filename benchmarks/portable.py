@@ -7,13 +7,14 @@
 A row is a process of its own. It runs the stages download to evaluate of one system on a few
 drawn pairs (pix2pix: the sample's own networks at 64 px), or what that route does not touch
 (``other``: Lab, 16 bits, HDF5, Frechet and kernel distance, Inception's features). A condition is
-what the libraries find, after the profile has set what it sets:
+what the process finds on the machine; where the profile has a setting of its own, that wins:
 
   native       the CPU as it is
   no-avx512    AVX-512 hidden from oneDNN, NumPy, OpenBLAS, the C library, PyTorch and XLA
-  openblas-*   OpenBLAS made to use the kernels of another CPU, whatever the profile says
+  openblas-*   OpenBLAS told to use the kernels of another CPU
   qemu-*       another CPU, emulated by qemu-user (Debian: `apt-get install qemu-user`): another name,
                other caches, no AVX-512; the row shows the name that the process reads by CPUID
+  control-*    a setting that is forced past the profile, to see that the comparison can fail
 
 Compared with the native row of the same profile and system: the digest of all trained weights,
 that of the test scores, and the bytes of every out, lineage records included. Exit code 1 if a row
@@ -45,12 +46,12 @@ class Condition(NamedTuple):
     """What a process finds that is not the machine's own.
 
     Attributes:
-        hidden: environment variables, set where the profile leaves the choice open.
-        forced: environment variables, set over those of the profile.
+        found: environment variables of the machine; the profile's own settings win.
+        forced: environment variables over those of the profile.
         cpu: name of the emulated CPU.
     """
 
-    hidden: dict[str, str] = {}
+    found: dict[str, str] = {}
     forced: dict[str, str] = {}
     cpu: str | None = None
 
@@ -58,7 +59,7 @@ class Condition(NamedTuple):
 CONDITIONS = {
     "native": Condition(),
     "no-avx512": Condition(
-        hidden={
+        {
             "ONEDNN_MAX_CPU_ISA": "AVX2",
             "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",
             "OPENBLAS_CORETYPE": "Haswell",
@@ -68,10 +69,11 @@ CONDITIONS = {
             "GLIBC_TUNABLES": "glibc.cpu.hwcaps=-AVX512F,-AVX512VL,-AVX512BW,-AVX512CD,-AVX512DQ",
         }
     ),
-    "openblas-zen": Condition(forced={"OPENBLAS_CORETYPE": "Zen"}),
-    "openblas-sandybridge": Condition(forced={"OPENBLAS_CORETYPE": "Sandybridge"}),
+    "openblas-zen": Condition({"OPENBLAS_CORETYPE": "Zen"}),
+    "openblas-sandybridge": Condition({"OPENBLAS_CORETYPE": "Sandybridge"}),
     "qemu-Haswell": Condition(cpu="Haswell"),
     "qemu-EPYC": Condition(cpu="EPYC"),
+    "control-openblas": Condition(forced={"OPENBLAS_CORETYPE": "Sandybridge"}),
 }
 QUICK = ("native", "no-avx512", "qemu-Haswell")
 
@@ -101,11 +103,11 @@ def cpu_name() -> str:
 
 
 def environment(profile_name: str, condition: Condition) -> dict[str, str | None]:
-    """Return the variables of a row: the profile's, then the condition's."""
+    """Return the variables that the libraries of a row see; None means unset."""
     from repix import profile
 
     own = profile.find(profile_name).environment()
-    return own | {key: value for key, value in condition.hidden.items() if own.get(key) is None} | condition.forced
+    return own | {key: value for key, value in condition.found.items() if own.get(key) is None} | condition.forced
 
 
 def work(tree: Path, system: str, profile_name: str, condition: str) -> None:
@@ -114,18 +116,19 @@ def work(tree: Path, system: str, profile_name: str, condition: str) -> None:
     from repix import profile
 
     found = environment(profile_name, CONDITIONS[condition])
-    # To the doors of the stages the condition is part of the profile: they neither undo it nor
-    # start the process again, which would leave the emulator.
+    # What the profile leaves open is the condition's, so the door of a stage shall not undo it.
     profile.Profile.environment = lambda self: found
-    os.execv = _no_exec
-    parts = other(tree, profile_name) if system == "other" else route_of(tree, system)
+    if CONDITIONS[condition].cpu:
+        os.execv = _no_exec
+    profile.enter(profile_name)
+    parts = other(tree) if system == "other" else route_of(tree, system)
     from repix.files import write_json
 
     write_json(tree / "result.json", {"cpu": cpu_name(), "parts": parts})
 
 
 def _no_exec(*_: Any) -> None:
-    raise RuntimeError("the profile wants to start the process again: the environment is not what it should be")
+    raise RuntimeError("starting again would leave the emulator: the environment is not the profile's")
 
 
 def route_of(tree: Path, system: str) -> dict[str, str]:
@@ -147,18 +150,16 @@ def route_of(tree: Path, system: str) -> dict[str, str]:
     return {"weights": digest_text(canonical_json(weights)), "scores": digest_text(canonical_json(scores))} | parts
 
 
-def other(tree: Path, name: str) -> dict[str, str]:
+def other(tree: Path) -> dict[str, str]:
     """Compute what the sample's route does not touch; return a digest of each."""
     import numpy as np
 
-    from repix import profile
     from repix.data import colour, hdf5, images
     from repix.evaluation.features import extract, random_network
     from repix.evaluation.frechet import Statistics, frechet_distance
     from repix.evaluation.kid import kid, kid_subsets
     from repix.files import canonical_json, digest_arrays, digest_text, digest_tree
 
-    profile.enter(name)
     chance = np.random.default_rng(0)
     photos = chance.integers(0, 256, (4, 64, 64, 3), np.uint8)
     deep = chance.integers(0, 65536, (64, 64, 3), np.uint16)
@@ -212,8 +213,8 @@ def row(system: str, profile_name: str, condition: str) -> dict[str, Any]:
         else:
             shrunk(tree, system, profile_name)
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("DVC_", "MLFLOW_", "REPIX_"))}
-        found = kept | environment(profile_name, CONDITIONS[condition]) | {"REPIX_TRACKING": "off"}
-        found |= {"HOME": folder, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": None}
+        found = kept | environment(profile_name, CONDITIONS[condition]) | CONDITIONS[condition].found
+        found |= {"REPIX_TRACKING": "off", "HOME": folder, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": None}
         cpu = CONDITIONS[condition].cpu
         command = [*([shutil.which(QEMU), "-cpu", cpu] if cpu else []), sys.executable, __file__]
         command += ["--worker", str(tree), "--systems", system, "--profiles", profile_name, "--conditions", condition]
