@@ -24,16 +24,19 @@ of the portable profile differs; 0 with a line that says so where qemu-x86_64 is
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import runpy
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 SYSTEMS = ("pix2pix", "cyclegan", "other")
@@ -42,7 +45,8 @@ STAGES = ("download", "unpack", "preprocess", "features", "train", "evaluate")
 QEMU = "qemu-x86_64"
 
 
-class Condition(NamedTuple):
+@dataclass(frozen=True)
+class Condition:
     """What a process finds that is not the machine's own.
 
     Attributes:
@@ -51,8 +55,8 @@ class Condition(NamedTuple):
         cpu: name of the emulated CPU.
     """
 
-    found: dict[str, str] = {}
-    forced: dict[str, str] = {}
+    found: dict[str, str] = field(default_factory=dict)
+    forced: dict[str, str] = field(default_factory=dict)
     cpu: str | None = None
 
 
@@ -147,7 +151,27 @@ def route_of(tree: Path, system: str) -> dict[str, str]:
     trained = Trained.read(tree / f"runs/sample-{system}-0/trained.json")
     scores = Metrics.read(tree / f"metrics/sample-{system}-0.json").scores
     weights = {"last": trained.networks, "best": trained.best}
-    return {"weights": digest_text(canonical_json(weights)), "scores": digest_text(canonical_json(scores))} | parts
+    return {
+        "weights": digest_text(canonical_json(weights)),
+        "scores": digest_text(canonical_json(scores)),
+        "translation in floats": floats(tree / f"runs/sample-{system}-0"),
+    } | parts
+
+
+def floats(folder: Path) -> str:
+    """Return the digest of what a trained generator says before rounding to integers hides the last bits."""
+    import numpy as np
+
+    from repix.files import digest_arrays
+    from repix.training.backend import step_module
+    from repix.training.trained import TrainedModel
+
+    model = TrainedModel(folder)
+    model.load("last")
+    network = model.system.networks[model.record.translators["source_to_target"]]
+    noise = np.random.default_rng(0).uniform(-1, 1, (1, *model.record.crop_size, 3)).astype(np.float32)
+    said = step_module().compile_function(lambda image: network(image, training=False))(noise)
+    return digest_arrays({"said": np.asarray(said)})
 
 
 def other(tree: Path) -> dict[str, str]:
@@ -195,8 +219,8 @@ def shrunk(tree: Path, system: str, profile_name: str) -> None:
     params["datasets"]["sample"] |= drawn | {"load_size": size + 4, "crop_size": size}
     model = params["models"][{"pix2pix": "pix2pix_small"}.get(system, system)]
     if system == "cyclegan":
-        model["generator"] |= {"filters": 16, "blocks": 2}
-        model["discriminator"] |= {"filters": 16, "layers": 2}
+        model["generator"] |= {"filters": 8, "blocks": 2}
+        model["discriminator"] |= {"filters": 8, "layers": 2}
         model["pool"] = 2
     model |= {"epochs": 2, "decay_epochs": 1, "validate_every": 1, "checkpoint_every": 1}
     params["models"] = {system: model}
@@ -229,43 +253,125 @@ def row(system: str, profile_name: str, condition: str) -> dict[str, Any]:
         emulated = "emulated" in result["cpu"]
         if emulated != bool(cpu):
             sys.exit(f"{condition}: runs on {result['cpu']}, not as the condition says")
-        return result | {"seconds": round(time.monotonic() - before)}
+        known = {"profile": profile_name, "system": system, "condition": condition}
+        return known | result | {"seconds": round(time.monotonic() - before)}
 
 
-def compare(rows: dict[tuple[str, str], dict[str, Any]]) -> tuple[list[tuple[str, ...]], list[str]]:
-    """Return the table's lines, and a line for each row that differs from its system's first row."""
+def compare(rows: list[dict[str, Any]]) -> tuple[str, bool]:
+    """Return the table of one profile's rows, with what moved below it; and whether all but the controls are equal."""
     from repix.files import canonical_json, digest_text
 
     lines = [("system", "condition", "CPU by CPUID", "weights", "scores", "all bytes", "equal", "s")]
-    moved = []
-    for (system, condition), found in rows.items():
-        first = next(other["parts"] for (name, _), other in rows.items() if name == system)
-        parts = found["parts"]
+    moved, equal = [], True
+    for found in rows:
+        system, condition, parts = found["system"], found["condition"], found["parts"]
+        first = next(other["parts"] for other in rows if other["system"] == system)
         names = [name for name in parts if parts[name] != first[name]]
         digests = (parts.get("weights", "-"), parts["scores"], digest_text(canonical_json(parts)))
         shown = [digest[:12] for digest in digests]
         lines.append((system, condition, found["cpu"], *shown, "no" if names else "yes", str(found["seconds"])))
         if names:
-            moved.append(f"{system}, {condition}: {len(names)} of {len(parts)} moved: {', '.join(names[:6])}")
-    return lines, moved
+            moved.append(f"{system}, {condition}: {len(names)} of {len(parts)} moved: {', '.join(names[:4])}")
+            equal &= condition.startswith("control-")
+    return "\n".join([text(lines), *(moved or ["all equal"])]), equal
 
 
 def text(lines: list[tuple[str, ...]]) -> str:
     """Return lines of cells as aligned text."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines)
+    padded = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
+    return "\n".join(line.rstrip() for line in padded)
 
 
-def table(profile_name: str, systems: list[str], conditions: list[str]) -> tuple[str, dict, bool]:
-    """Run the rows of one profile; return its table, its rows, and whether all are equal."""
-    rows = {}
-    for system in systems:
-        for condition in conditions:
-            rows[system, condition] = found = row(system, profile_name, condition)
-            print(f"{profile_name} {system} {condition}: {found['seconds']} s", file=sys.stderr, flush=True)
-    lines, moved = compare(rows)
-    verdict = "all equal" if not moved else "\n".join(moved)
-    return f"profile {profile_name}\n{text(lines)}\n{verdict}", {" ".join(k): v for k, v in rows.items()}, not moved
+def tables(rows: list[dict[str, Any]]) -> tuple[str, bool]:
+    """Return the tables of all profiles, and whether that of the portable one is equal throughout."""
+    shown, equal = [], True
+    for name in dict.fromkeys(found["profile"] for found in rows):
+        table, same = compare([found for found in rows if found["profile"] == name])
+        shown.append(f"profile {name}\n{table}")
+        equal &= same or name != "portable"
+    return "\n\n".join(shown), equal
+
+
+# what it costs
+
+
+CONTENDERS: dict[str, dict[str, Any]] = {
+    "fast": {},
+    "fast, ops not deterministic": {},
+    "fast, no graph optimiser": {"graph_optimizer": False},
+    "fast, no oneDNN": {"onednn": False},
+    "portable": {},
+}
+CASES = (("pix2pix_small", 64), ("pix2pix", 256))
+
+
+def contend(name: str, model: str, size: int) -> None:
+    """Be one contender: read how many steps to take, answer with their milliseconds, until the input ends."""
+    from repix import profile
+
+    base = profile.find(name.split(",")[0])
+    profile.PROFILES[base.name] = dataclasses.replace(base, **CONTENDERS[name])
+    profile.enter(base.name)
+    if name.endswith("not deterministic"):
+        os.environ["TF_DETERMINISTIC_OPS"] = "0"
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism = lambda: None
+    from benchmarks.step import repix_step
+
+    step = repix_step(model, size, 1, "float32")
+    for line in sys.stdin:
+        times = []
+        for _ in range(int(line)):
+            before = time.perf_counter()
+            step()
+            times.append(1000 * (time.perf_counter() - before))
+        print(json.dumps(times), flush=True)
+
+
+def cost(rounds: int, steps: int) -> tuple[str, list[dict[str, Any]]]:
+    """Time full training steps of all contenders in turns; return the table and its figures."""
+    lines, figures = [("model", "px", "contender", "ms per step", "to fast")], []
+    for model, size in CASES:
+        workers = {}
+        for name in CONTENDERS:
+            command = [sys.executable, __file__, "--contender", name, "--model", model, "--size", str(size)]
+            environ = {key: value for key, value in os.environ.items() if not key.startswith("REPIX_")}
+            workers[name] = subprocess.Popen(
+                command, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            )
+
+        def ask(name: str, count: int, workers=workers) -> list[float]:
+            workers[name].stdin.write(f"{count}\n")
+            workers[name].stdin.flush()
+            answer = workers[name].stdout.readline()
+            if not answer:
+                sys.exit(f"contender {name} died: {workers[name].stderr.read()[-2000:]}")
+            return json.loads(answer)
+
+        try:
+            times = {name: ask(name, 3) and [] for name in CONTENDERS}  # the first steps trace and fill caches
+            for _ in range(rounds):
+                for name in CONTENDERS:
+                    times[name] += ask(name, steps)
+        finally:
+            for worker in workers.values():
+                worker.stdin.close()
+                worker.wait()
+        medians = {name: statistics.median(values) for name, values in times.items()}
+        for name, median in medians.items():
+            ratio = median / medians["fast"]
+            lines.append((model, str(size), name, f"{median:.1f}", f"{ratio:.2f}"))
+            figures.append({"model": model, "size": size, "contender": name, "ms": median, "to_fast": ratio})
+    return text(lines), figures
+
+
+def write(path: Path, marker: str, table: str) -> None:
+    """Put a table between the comments of a Markdown file that are named by ``marker``."""
+    from repix.commands.results import write_between_markers
+
+    write_between_markers(path, table, marker)
 
 
 def main() -> None:
@@ -273,29 +379,53 @@ def main() -> None:
     parser.add_argument("--conditions", nargs="+", choices=CONDITIONS, metavar="C", help=", ".join(CONDITIONS))
     parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS))
     parser.add_argument("--profiles", nargs="+", choices=PROFILES, default=list(PROFILES))
-    parser.add_argument("--quick", action="store_true", help="portable only, and one emulated CPU")
-    parser.add_argument("--out", type=Path, help="file for the JSON")
-    parser.add_argument("--write", type=Path, metavar="FILE", help="put the tables between the portable markers of FILE")
-    parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--quick", action="store_true", help=f"portable only; {', '.join(QUICK)}")
+    parser.add_argument("--cost", action="store_true", help="time training steps instead")
+    parser.add_argument("--rounds", type=int, default=5, help="of --cost")
+    parser.add_argument("--steps", type=int, default=6, help="of each contender in a round of --cost")
+    parser.add_argument("--out", type=Path, help="file for the JSON, written after every row")
+    parser.add_argument("--again", action="store_true", help="keep the rows that --out has, run the others")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="put the table between its markers in FILE")
+    for hidden in ("--worker", "--contender", "--model", "--size"):
+        parser.add_argument(hidden, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.worker:
-        work(given.worker, given.systems[0], given.profiles[0], given.conditions[0])
+        work(Path(given.worker), given.systems[0], given.profiles[0], given.conditions[0])
         return
     sys.path[:0] = [str(ROOT / "src"), str(ROOT)]
-    conditions = given.conditions or list(QUICK if given.quick else CONDITIONS)
-    profiles = ["portable"] if given.quick else given.profiles
-    if not shutil.which(QEMU):
-        left = [name for name in conditions if CONDITIONS[name].cpu]
-        conditions = [name for name in conditions if name not in left]
-        if left:
-            print(f"SKIPPED: {', '.join(left)}: {QEMU} is not installed (Debian: apt-get install qemu-user)")
-    tables = {name: table(name, given.systems, conditions) for name in profiles}
-    print("\n\n".join(shown for shown, _, _ in tables.values()))
-    if given.out:
-        from repix.files import write_json
+    from repix.files import write_json
 
-        write_json(given.out, {name: rows for name, (_, rows, _) in tables.items()})
-    sys.exit(0 if "portable" not in tables or tables["portable"][2] else 1)
+    if given.contender:
+        contend(given.contender, given.model, int(given.size))
+        return
+    if given.cost:
+        table, figures = cost(given.rounds, given.steps)
+        print(table)
+        if given.out:
+            write_json(given.out, figures)
+        if given.write:
+            write(given.write, "cost", table)
+        return
+    conditions = given.conditions or list(QUICK if given.quick else CONDITIONS)
+    left = [name for name in conditions if CONDITIONS[name].cpu and not shutil.which(QEMU)]
+    rows: list[dict[str, Any]] = json.loads(given.out.read_text()) if given.again and given.out.exists() else []
+    known = {(found["profile"], found["system"], found["condition"]) for found in rows}
+    for name in ["portable"] if given.quick else given.profiles:
+        for system in given.systems:
+            for condition in conditions:
+                if condition in left or (name, system, condition) in known:
+                    continue
+                rows.append(row(system, name, condition))
+                print(f"{name} {system} {condition}: {rows[-1]['seconds']} s", file=sys.stderr, flush=True)
+                if given.out:
+                    write_json(given.out, rows)
+    shown, equal = tables(rows)
+    print(shown)
+    if left:
+        print(f"SKIPPED {', '.join(left)}: {QEMU} is not installed (Debian: apt-get install qemu-user)")
+    if given.write:
+        write(given.write, "portable", shown)
+    sys.exit(0 if equal else 1)
 
 
 if __name__ == "__main__":

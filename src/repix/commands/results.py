@@ -57,16 +57,16 @@ def table(found: list[Metrics]) -> str:
     )
 
 
-def write_between_markers(path: Path, text: str) -> None:
-    """Replace what stands between the two ``results`` comments of a Markdown file.
+def write_between_markers(path: Path, text: str, name: str = "results") -> None:
+    """Replace what stands between the two comments ``<name>:begin`` and ``<name>:end`` of a Markdown file.
 
     Raises:
         UserError: the file does not have both markers.
     """
     old = path.read_text(encoding="utf-8")
-    begin, end = old.find("<!-- results:begin"), old.find("<!-- results:end -->")
+    begin, end = old.find(f"<!-- {name}:begin"), old.find(f"<!-- {name}:end -->")
     if begin < 0 or end < begin:
-        raise UserError(f"{path}: no lines <!-- results:begin --> and <!-- results:end --> to write between")
+        raise UserError(f"{path}: no lines <!-- {name}:begin --> and <!-- {name}:end --> to write between")
     start = old.index("\n", begin) + 1
     write_text(path, f"{old[:start]}```text\n{text}\n```\n{old[end:]}")
 
