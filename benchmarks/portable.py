@@ -286,6 +286,9 @@ def text(lines: list[tuple[str, ...]]) -> str:
 def tables(rows: list[dict[str, Any]]) -> tuple[str, bool]:
     """Return the tables of all profiles, and whether that of the portable one is equal throughout."""
     shown, equal = [], True
+    places = [list(choices).index for choices in (PROFILES, SYSTEMS, CONDITIONS)]
+    keys = ("profile", "system", "condition")
+    rows = sorted(rows, key=lambda found: [place(found[key]) for place, key in zip(places, keys, strict=True)])
     for name in dict.fromkeys(found["profile"] for found in rows):
         table, same = compare([found for found in rows if found["profile"] == name])
         shown.append(f"profile {name}\n{table}")
