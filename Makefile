@@ -43,6 +43,10 @@ repro: .venv/.ready ## run the pipeline on the embedded sample, print the result
 test: .venv/.ready ## run the tests
 	@"$(BIN)/python" -m pytest
 
+.PHONY: portable
+portable: .venv/.ready ## the same cells on other CPUs, hidden, forced and emulated: which bits hold
+	@"$(BIN)/python" benchmarks/portable.py
+
 .PHONY: ui
 ui: .venv/.ready ## MLflow's pages on http://127.0.0.1:5000
 	@"$(BIN)/mlflow" ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}" --host 127.0.0.1 --port 5000

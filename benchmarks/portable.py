@@ -1,0 +1,435 @@
+"""The same small cells on different CPUs: which bits hold, and which move.
+
+    python benchmarks/portable.py                 all conditions, under portable and under fast
+    python benchmarks/portable.py --quick         what CI runs: portable, one emulated CPU
+    python benchmarks/portable.py --cost          what determinism and the portable profile cost
+
+A row is a process of its own. It runs the stages download to evaluate of one system on a few
+drawn pairs (pix2pix: the sample's own networks at 64 px), or what that route does not touch
+(``other``: Lab, 16 bits, HDF5, Frechet and kernel distance, Inception's features). A condition is
+what the process finds on the machine; where the profile has a setting of its own, that wins:
+
+  native       the CPU as it is
+  no-avx512    AVX-512 hidden from oneDNN, NumPy, OpenBLAS, the C library, PyTorch and XLA
+  openblas-*   OpenBLAS told to use the kernels of another CPU
+  qemu-*       another CPU, emulated by qemu-user (Debian: `apt-get install qemu-user`): another name,
+               other caches, no AVX-512; the row shows the name that the process reads by CPUID
+  control-*    a setting that is forced past the profile, to see that the comparison can fail
+
+Compared with the native row of the same profile and system: the digest of all trained weights,
+that of the test scores, and the bytes of every out, lineage records included. Exit code 1 if a row
+of the portable profile differs; 0 with a line that says so where qemu-x86_64 is not installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import runpy
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+SYSTEMS = ("pix2pix", "cyclegan", "other")
+PROFILES = ("portable", "fast")
+STAGES = ("download", "unpack", "preprocess", "features", "train", "evaluate")
+QEMU = "qemu-x86_64"
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What a process finds that is not the machine's own.
+
+    Attributes:
+        found: environment variables of the machine; the profile's own settings win.
+        forced: environment variables over those of the profile.
+        cpu: name of the emulated CPU.
+    """
+
+    found: dict[str, str] = field(default_factory=dict)
+    forced: dict[str, str] = field(default_factory=dict)
+    cpu: str | None = None
+
+
+CONDITIONS = {
+    "native": Condition(),
+    "no-avx512": Condition(
+        {
+            "ONEDNN_MAX_CPU_ISA": "AVX2",
+            "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",
+            "OPENBLAS_CORETYPE": "Haswell",
+            "ATEN_CPU_CAPABILITY": "avx2",
+            "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+            "XLA_FLAGS": "--xla_cpu_max_isa=AVX2",
+            "GLIBC_TUNABLES": "glibc.cpu.hwcaps=-AVX512F,-AVX512VL,-AVX512BW,-AVX512CD,-AVX512DQ",
+        }
+    ),
+    "openblas-zen": Condition({"OPENBLAS_CORETYPE": "Zen"}),
+    "openblas-sandybridge": Condition({"OPENBLAS_CORETYPE": "Sandybridge"}),
+    "qemu-Haswell": Condition(cpu="Haswell"),
+    "qemu-EPYC": Condition(cpu="EPYC"),
+    "control-openblas": Condition(forced={"OPENBLAS_CORETYPE": "Sandybridge"}),
+}
+QUICK = ("native", "no-avx512", "qemu-Haswell")
+
+
+# in the process of a row
+
+
+def cpuid(leaf: int) -> bytes:
+    """Return EAX, EBX, ECX and EDX of a CPUID leaf as 16 bytes (x86-64; the kernel's own list shows the host)."""
+    import ctypes
+    import mmap
+
+    # push rbx; mov eax, edi; xor ecx, ecx; cpuid; mov [rsi], eax, ebx, ecx, edx; pop rbx; ret
+    code = bytes.fromhex("53 89f8 31c9 0fa2 8906 895e04 894e08 89560c 5b c3")
+    page = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    page.write(code)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(page))
+    found = ctypes.create_string_buffer(16)
+    ctypes.CFUNCTYPE(None, ctypes.c_uint32, ctypes.c_void_p)(address)(leaf, ctypes.addressof(found))
+    return found.raw
+
+
+def cpu_name() -> str:
+    """Return the CPU's name by CPUID, with ``emulated`` where qemu answers."""
+    name = b"".join(cpuid(leaf) for leaf in (0x80000002, 0x80000003, 0x80000004)).split(b"\0")[0].decode().strip()
+    return f"{name}, emulated" if cpuid(0x40000000)[4:] == b"TCG" * 4 else name
+
+
+def environment(profile_name: str, condition: Condition) -> dict[str, str | None]:
+    """Return the variables that the libraries of a row see; None means unset."""
+    from repix import profile
+
+    own = profile.find(profile_name).environment()
+    return own | {key: value for key, value in condition.found.items() if own.get(key) is None} | condition.forced
+
+
+def work(tree: Path, system: str, profile_name: str, condition: str) -> None:
+    """Be a row: run its stages in ``tree``, or the other computations; write digests to ``result.json``."""
+    sys.path.insert(0, str(tree / "src"))
+    from repix import profile
+
+    found = environment(profile_name, CONDITIONS[condition])
+    # What the profile leaves open is the condition's, so the door of a stage shall not undo it.
+    profile.Profile.environment = lambda self: found
+    if CONDITIONS[condition].cpu:
+        os.execv = _no_exec
+    profile.enter(profile_name)
+    parts = other(tree) if system == "other" else route_of(tree, system)
+    from repix.files import write_json
+
+    write_json(tree / "result.json", {"cpu": cpu_name(), "parts": parts})
+
+
+def _no_exec(*_: Any) -> None:
+    raise RuntimeError("starting again would leave the emulator: the environment is not the profile's")
+
+
+def route_of(tree: Path, system: str) -> dict[str, str]:
+    """Run the stages; return the digests of weights, of scores, and of the bytes of each out."""
+    from repix.files import canonical_json, digest_text, digest_tree
+    from repix.proof.wire import stages
+    from repix.schemas import Metrics, Trained
+
+    os.chdir(tree)
+    parts = {}
+    for stage in stages(tree):
+        if stage.kind in STAGES:
+            sys.argv = stage.cmd.split()[1:]
+            runpy.run_path(sys.argv[0], run_name="__main__")
+            parts |= {out: digest_tree(tree / out) for out in stage.outs}
+    trained = Trained.read(tree / f"runs/sample-{system}-0/trained.json")
+    scores = Metrics.read(tree / f"metrics/sample-{system}-0.json").scores
+    weights = {"last": trained.networks, "best": trained.best}
+    return {
+        "weights": digest_text(canonical_json(weights)),
+        "scores": digest_text(canonical_json(scores)),
+        "translation in floats": floats(tree / f"runs/sample-{system}-0"),
+    } | parts
+
+
+def floats(folder: Path) -> str:
+    """Return the digest of what a trained generator says before rounding to integers hides the last bits."""
+    import numpy as np
+
+    from repix.files import digest_arrays
+    from repix.training.backend import step_module
+    from repix.training.trained import TrainedModel
+
+    model = TrainedModel(folder)
+    model.load("last")
+    network = model.system.networks[model.record.translators["source_to_target"]]
+    noise = np.random.default_rng(0).uniform(-1, 1, (1, *model.record.crop_size, 3)).astype(np.float32)
+    said = step_module().compile_function(lambda image: network(image, training=False))(noise)
+    return digest_arrays({"said": np.asarray(said)})
+
+
+def other(tree: Path) -> dict[str, str]:
+    """Compute what the sample's route does not touch; return a digest of each."""
+    import numpy as np
+
+    from repix.data import colour, hdf5, images
+    from repix.evaluation.features import extract, random_network
+    from repix.evaluation.frechet import Statistics, frechet_distance
+    from repix.evaluation.kid import kid, kid_subsets
+    from repix.files import canonical_json, digest_arrays, digest_text, digest_tree
+
+    chance = np.random.default_rng(0)
+    photos = chance.integers(0, 256, (4, 64, 64, 3), np.uint8)
+    deep = chance.integers(0, 65536, (64, 64, 3), np.uint16)
+    lab = np.stack([colour.rgb_to_lab(photo) for photo in photos])
+    seen = np.stack([colour.lab_to_rgb(one) for one in lab])
+    images.write(tree / "deep.tif", images.resize(deep, (37, 45), "bicubic"))
+    hdf5.write_book_tree(tree / "book", {"train": (photos, photos)})
+    features = [np.square(chance.standard_normal((n, 64))) for n in (40, 150)]
+    a, b = (Statistics.from_features(one) for one in features)
+    inception = extract(photos[:2], random_network((64,)), batch_size=2)[64]
+    scores = {"frechet": frechet_distance(a, b), "kid": kid(*features), "kid subsets": kid_subsets(*features)}
+    return {
+        "scores": digest_text(canonical_json(scores)),
+        "Lab": digest_arrays({"lab": lab, "rgb": seen}),
+        "16-bit resize": digest_tree(tree / "deep.tif"),
+        "HDF5": digest_tree(tree / "book"),
+        "Inception": digest_arrays({"features": inception}),
+    }
+
+
+# in the process that compares
+
+
+def shrunk(tree: Path, system: str, profile_name: str) -> None:
+    """Put a small copy of the repository to ``tree``, with one cell of the system."""
+    import yaml
+    from tests import route
+
+    route.copy(tree)
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    size = {"pix2pix": 64, "cyclegan": 32}[system]
+    drawn = {"urls": [f"synthetic:facades?size={size}&train=3&val=2&test=3&seed=0"], "sha256": None}
+    params["datasets"]["sample"] |= drawn | {"load_size": size + 4, "crop_size": size}
+    model = params["models"][{"pix2pix": "pix2pix_small"}.get(system, system)]
+    if system == "cyclegan":
+        model["generator"] |= {"filters": 8, "blocks": 2}
+        model["discriminator"] |= {"filters": 8, "layers": 2}
+        model["pool"] = 2
+    model |= {"epochs": 2, "decay_epochs": 1, "validate_every": 1, "checkpoint_every": 1}
+    params["models"] = {system: model}
+    params["run"] = {"datasets": ["sample"], "models": [system], "seeds": [0], "profile": profile_name}
+    route.write_params(tree, params)
+
+
+def row(system: str, profile_name: str, condition: str) -> dict[str, Any]:
+    """Run one row in a process of its own; return what it wrote and how long it took."""
+    with tempfile.TemporaryDirectory(prefix="repix-portable-") as folder:
+        tree = Path(folder) / "tree"
+        if system == "other":
+            shutil.copytree(ROOT / "src", tree / "src", ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shrunk(tree, system, profile_name)
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("DVC_", "MLFLOW_", "REPIX_"))}
+        found = kept | environment(profile_name, CONDITIONS[condition]) | CONDITIONS[condition].found
+        found |= {"REPIX_TRACKING": "off", "HOME": folder, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": None}
+        cpu = CONDITIONS[condition].cpu
+        command = [*([shutil.which(QEMU), "-cpu", cpu] if cpu else []), sys.executable, __file__]
+        command += ["--worker", str(tree), "--systems", system, "--profiles", profile_name, "--conditions", condition]
+        before = time.monotonic()
+        with open(Path(folder) / "said", "w+") as said:
+            environ = {key: value for key, value in found.items() if value is not None}
+            code = subprocess.run(command, env=environ, stdout=said, stderr=said).returncode
+            said.seek(0)
+            if code or not (tree / "result.json").is_file():
+                sys.exit(f"{profile_name} {system} {condition}: exit code {code}\n{said.read()[-4000:]}")
+        result = json.loads((tree / "result.json").read_text())
+        emulated = "emulated" in result["cpu"]
+        if emulated != bool(cpu):
+            sys.exit(f"{condition}: runs on {result['cpu']}, not as the condition says")
+        known = {"profile": profile_name, "system": system, "condition": condition}
+        return known | result | {"seconds": round(time.monotonic() - before)}
+
+
+def compare(rows: list[dict[str, Any]]) -> tuple[str, bool]:
+    """Return the table of one profile's rows, with what moved below it; and whether all but the controls are equal."""
+    from repix.files import canonical_json, digest_text
+
+    lines = [("system", "condition", "CPU by CPUID", "weights", "scores", "all bytes", "equal", "s")]
+    moved, equal = [], True
+    for found in rows:
+        system, condition, parts = found["system"], found["condition"], found["parts"]
+        first = next(other["parts"] for other in rows if other["system"] == system)
+        names = [name for name in parts if parts[name] != first[name]]
+        digests = (parts.get("weights", "-"), parts["scores"], digest_text(canonical_json(parts)))
+        shown = [digest[:12] for digest in digests]
+        lines.append((system, condition, found["cpu"], *shown, "no" if names else "yes", str(found["seconds"])))
+        if names:
+            moved.append(f"{system}, {condition}: {len(names)} of {len(parts)} moved: {', '.join(names[:4])}")
+            equal &= condition.startswith("control-")
+    return "\n".join([text(lines), *(moved or ["all equal"])]), equal
+
+
+def text(lines: list[tuple[str, ...]]) -> str:
+    """Return lines of cells as aligned text."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    padded = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
+    return "\n".join(line.rstrip() for line in padded)
+
+
+def tables(rows: list[dict[str, Any]]) -> tuple[str, bool]:
+    """Return the tables of all profiles, and whether that of the portable one is equal throughout."""
+    shown, equal = [], True
+    places = [list(choices).index for choices in (PROFILES, SYSTEMS, CONDITIONS)]
+    keys = ("profile", "system", "condition")
+    rows = sorted(rows, key=lambda found: [place(found[key]) for place, key in zip(places, keys, strict=True)])
+    for name in dict.fromkeys(found["profile"] for found in rows):
+        table, same = compare([found for found in rows if found["profile"] == name])
+        shown.append(f"profile {name}\n{table}")
+        equal &= same or name != "portable"
+    return "\n\n".join(shown), equal
+
+
+# what it costs
+
+
+CONTENDERS: dict[str, dict[str, Any]] = {
+    "fast": {},
+    "fast, ops not deterministic": {},
+    "fast, no graph optimiser": {"graph_optimizer": False},
+    "fast, no oneDNN": {"onednn": False},
+    "portable": {},
+}
+CASES = (("pix2pix_small", 64), ("pix2pix", 256))
+
+
+def contend(name: str, model: str, size: int) -> None:
+    """Be one contender: read how many steps to take, answer with their milliseconds, until the input ends."""
+    from repix import profile
+
+    base = profile.find(name.split(",")[0])
+    profile.PROFILES[base.name] = dataclasses.replace(base, **CONTENDERS[name])
+    profile.enter(base.name)
+    if name.endswith("not deterministic"):
+        os.environ["TF_DETERMINISTIC_OPS"] = "0"
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism = lambda: None
+    from benchmarks.step import repix_step
+
+    step = repix_step(model, size, 1, "float32")
+    for line in sys.stdin:
+        times = []
+        for _ in range(int(line)):
+            before = time.perf_counter()
+            step()
+            times.append(1000 * (time.perf_counter() - before))
+        print(json.dumps(times), flush=True)
+
+
+def cost(rounds: int, steps: int) -> tuple[str, list[dict[str, Any]]]:
+    """Time full training steps of all contenders in turns; return the table and its figures."""
+    lines, figures = [("model", "px", "contender", "ms per step", "to fast")], []
+    for model, size in CASES:
+        workers = {}
+        for name in CONTENDERS:
+            command = [sys.executable, __file__, "--contender", name, "--model", model, "--size", str(size)]
+            environ = {key: value for key, value in os.environ.items() if not key.startswith("REPIX_")}
+            workers[name] = subprocess.Popen(
+                command, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            )
+
+        def ask(name: str, count: int, workers=workers) -> list[float]:
+            workers[name].stdin.write(f"{count}\n")
+            workers[name].stdin.flush()
+            answer = workers[name].stdout.readline()
+            if not answer:
+                sys.exit(f"contender {name} died: {workers[name].stderr.read()[-2000:]}")
+            return json.loads(answer)
+
+        try:
+            times = {name: ask(name, 3) and [] for name in CONTENDERS}  # the first steps trace and fill caches
+            for _ in range(rounds):
+                for name in CONTENDERS:
+                    times[name] += ask(name, steps)
+        finally:
+            for worker in workers.values():
+                worker.stdin.close()
+                worker.wait()
+        medians = {name: statistics.median(values) for name, values in times.items()}
+        for name, median in medians.items():
+            ratio = median / medians["fast"]
+            lines.append((model, str(size), name, f"{median:.1f}", f"{ratio:.2f}"))
+            figures.append({"model": model, "size": size, "contender": name, "ms": median, "to_fast": ratio})
+    return text(lines), figures
+
+
+def write(path: Path, marker: str, table: str) -> None:
+    """Put a table between the comments of a Markdown file that are named by ``marker``."""
+    from repix.commands.results import write_between_markers
+
+    write_between_markers(path, table, marker)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--conditions", nargs="+", choices=CONDITIONS, metavar="C", help=", ".join(CONDITIONS))
+    parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS))
+    parser.add_argument("--profiles", nargs="+", choices=PROFILES, default=list(PROFILES))
+    parser.add_argument("--quick", action="store_true", help=f"portable only; {', '.join(QUICK)}")
+    parser.add_argument("--cost", action="store_true", help="time training steps instead")
+    parser.add_argument("--rounds", type=int, default=5, help="of --cost")
+    parser.add_argument("--steps", type=int, default=6, help="of each contender in a round of --cost")
+    parser.add_argument("--out", type=Path, help="file for the JSON, written after every row")
+    parser.add_argument("--again", action="store_true", help="keep the rows that --out has, run the others")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="put the table between its markers in FILE")
+    for hidden in ("--worker", "--contender", "--model", "--size"):
+        parser.add_argument(hidden, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.worker:
+        work(Path(given.worker), given.systems[0], given.profiles[0], given.conditions[0])
+        return
+    sys.path[:0] = [str(ROOT / "src"), str(ROOT)]
+    from repix.files import write_json
+
+    if given.contender:
+        contend(given.contender, given.model, int(given.size))
+        return
+    if given.cost:
+        table, figures = cost(given.rounds, given.steps)
+        print(table)
+        if given.out:
+            write_json(given.out, figures)
+        if given.write:
+            write(given.write, "cost", table)
+        return
+    conditions = given.conditions or list(QUICK if given.quick else CONDITIONS)
+    left = [name for name in conditions if CONDITIONS[name].cpu and not shutil.which(QEMU)]
+    rows: list[dict[str, Any]] = json.loads(given.out.read_text()) if given.again and given.out.exists() else []
+    known = {(found["profile"], found["system"], found["condition"]) for found in rows}
+    for name in ["portable"] if given.quick else given.profiles:
+        for system in given.systems:
+            for condition in conditions:
+                if condition in left or (name, system, condition) in known:
+                    continue
+                rows.append(row(system, name, condition))
+                print(f"{name} {system} {condition}: {rows[-1]['seconds']} s", file=sys.stderr, flush=True)
+                if given.out:
+                    write_json(given.out, rows)
+    shown, equal = tables(rows)
+    print(shown)
+    if left:
+        print(f"SKIPPED {', '.join(left)}: {QEMU} is not installed (Debian: apt-get install qemu-user)")
+    if given.write:
+        write(given.write, "portable", shown)
+    sys.exit(0 if equal else 1)
+
+
+if __name__ == "__main__":
+    main()

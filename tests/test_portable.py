@@ -1,0 +1,50 @@
+"""The comparison of rows on different CPUs: what moved is named, and the profile's settings win."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+from benchmarks import portable
+
+
+def row(condition, **parts):
+    cpu = {"profile": "portable", "system": "pix2pix", "condition": condition, "cpu": "a CPU", "seconds": 1}
+    return cpu | {"parts": {"weights": "a" * 64, "scores": "b" * 64} | parts}
+
+
+def test_a_row_that_moved_is_named_and_turns_the_verdict():
+    shown, equal = portable.tables([row("qemu-EPYC"), row("native")])
+    assert equal and shown.endswith("all equal")
+    shown, equal = portable.tables([row("native"), row("qemu-EPYC", scores="c" * 64)])
+    assert not equal
+    assert shown.endswith("pix2pix, qemu-EPYC: 1 of 2 moved: scores")
+    assert [line.split()[-2] for line in shown.splitlines()[2:4]] == ["yes", "no"]
+
+
+def test_a_control_row_moves_without_turning_the_verdict():
+    shown, equal = portable.tables([row("native"), row("control-openblas", scores="c" * 64)])
+    assert equal and "control-openblas: 1 of 2 moved" in shown
+
+
+def test_the_fast_profile_may_move():
+    rows = [found | {"profile": "fast"} for found in (row("native"), row("no-avx512", weights="c" * 64))]
+    assert portable.tables(rows)[1]
+
+
+def test_the_profile_wins_over_the_machine_and_forcing_over_the_profile():
+    for name, core in (
+        ("no-avx512", "Haswell"),
+        ("openblas-sandybridge", "Haswell"),
+        ("control-openblas", "Sandybridge"),
+    ):
+        found = portable.environment("portable", portable.CONDITIONS[name])
+        assert (found["OPENBLAS_CORETYPE"], found["ONEDNN_MAX_CPU_ISA"]) == (core, "SSE41"), name
+    found = portable.environment("fast", portable.CONDITIONS["openblas-sandybridge"])
+    assert found["OPENBLAS_CORETYPE"] == "Sandybridge"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads CPUID by machine code under Linux")
+def test_the_cpu_says_its_own_name():
+    assert portable.cpuid(0)[4:16] in (b"AuthcAMDenti", b"GenuntelineI")  # EBX, ECX, EDX of the vendor
+    assert "emulated" not in portable.cpu_name() and len(portable.cpu_name()) > 3
