@@ -57,18 +57,18 @@ def table(found: list[Metrics]) -> str:
     )
 
 
-def write_between_markers(path: Path, text: str) -> None:
-    """Replace what stands between the two ``results`` comments of a Markdown file.
+def write_between_markers(path: Path, name: str, text: str) -> None:
+    """Replace what stands between ``<!-- name:begin ... -->`` and ``<!-- name:end -->`` of a Markdown file.
 
     Raises:
         UserError: the file does not have both markers.
     """
     old = path.read_text(encoding="utf-8")
-    begin, end = old.find("<!-- results:begin"), old.find("<!-- results:end -->")
+    begin, end = old.find(f"<!-- {name}:begin"), old.find(f"<!-- {name}:end -->")
     if begin < 0 or end < begin:
-        raise UserError(f"{path}: no lines <!-- results:begin --> and <!-- results:end --> to write between")
+        raise UserError(f"{path}: no lines <!-- {name}:begin --> and <!-- {name}:end --> to write between")
     start = old.index("\n", begin) + 1
-    write_text(path, f"{old[:start]}```text\n{text}\n```\n{old[end:]}")
+    write_text(path, f"{old[:start]}{text}\n{old[end:]}")
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -77,7 +77,7 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps({m.cell: {"n": m.n, "scores": m.scores} for m in found}, indent=2, sort_keys=True))
     elif arguments.write:
-        write_between_markers(Path(arguments.write), table(found))
+        write_between_markers(Path(arguments.write), "results", f"```text\n{table(found)}\n```")
     else:
         print(table(found))
     return 0
