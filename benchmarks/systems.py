@@ -86,7 +86,7 @@ ROWS = {
         Row("cyclegan_book", "cyclegan_book", "facades_unaligned", 64, 2),
         Row("pix2pix_tf2", "pix2pix_tf2", "facades", 64, 4, {"resample": "nearest"}),
         Row("pix2pix_affine", "pix2pix_affine", "facades", 64, 3, {"resample": "box"}),
-        Row("lab", "pix2pix_affine", "lab_colorization", 128, 5),
+        Row("lab", "pix2pix_affine", "lab_colorization", 64, 5),
     )
 }
 
