@@ -165,17 +165,17 @@ def test_four_channels_go_in_and_come_out(tmp_path, capsys, suffixes):
 
 
 def test_sides_that_differ(tmp_path, capsys):
-    """16 x 24 px, and a grey source with a colour target."""
-    a, b = noise(4, (16, 24)), noise(5, (16, 24))
+    """192 x 320 px, whose U-Net goes down to 3 x 5, and a grey source with a colour target."""
+    a, b = noise(4, (192, 320)), noise(5, (192, 320))
     tree = write_folders(tmp_path / "images", a, b)
-    entry = {"layout": "folders", "channels": [1, 3], "crop_size": [16, 24]}
+    entry = {"layout": "folders", "channels": [1, 3], "crop_size": [192, 320]}
     route = Route(tmp_path, tree, entry)
-    assert route.prepared.split("test").source.shape == (2, 16, 24, 1)
+    assert route.prepared.split("test").source.shape == (2, 192, 320, 1)
     outputs = route.outputs()
-    assert outputs[0].shape == (16, 24, 3)
+    assert outputs[0].shape == (192, 320, 3)
     assert np.array_equal(route.served(), outputs)
     assert np.array_equal(route.translate(capsys, tree / "test" / "A"), outputs)
-    assert route.metrics.protocol["images"]["source_to_target"]["size"] == [16, 24]
+    assert route.metrics.protocol["images"]["source_to_target"]["size"] == [192, 320]
 
 
 def test_hdf5_there_and_back_is_the_same_bytes(tmp_path):

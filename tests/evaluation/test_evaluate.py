@@ -59,6 +59,18 @@ def test_the_same_bytes_every_time(cell, tmp_path):
     assert scores["last"]["l1"] != scores["last_paper"]["l1"]
 
 
+def test_one_test_image_is_scored_and_what_takes_two_is_left_out(cell, tmp_path):
+    from tests.cells import prepare_set
+
+    prepared = prepare_set(tmp_path, counts=(("train", 1), ("test", 1)))
+    metrics = run(cell._replace(prepared=prepared), tmp_path / "out")
+    scores = metrics.scores["source_to_target"]["last"]
+    assert metrics.n == 1 and all(scores[metric] is not None for metric in ("l1", "psnr", "ssim", "swd"))
+    described = metrics.protocol["description"]["source_to_target"]["last"]
+    assert described["l1"]["ci95"] is None
+    assert "floor" not in described["swd"]
+
+
 @pytest.mark.parametrize("same", [True, False])
 def test_equal_weights_are_translated_once(cell, tmp_path, monkeypatch, same):
     from repix.evaluation import evaluate as module

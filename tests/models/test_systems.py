@@ -16,7 +16,7 @@ from tests import cells
 RANGE = ((0.0, 0.0, 0.0), (255.0, 255.0, 255.0))
 # A large epsilon makes Adam's first step follow the gradient's size, not its sign alone.
 ADAM = Optimizer(learning_rate=0.1, epsilon=1.0)
-SYSTEMS = ("pix2pix", "cyclegan")
+SYSTEMS = names()
 UPDATES = ("together", "simultaneous", "separate", "alternate")
 GENERATORS = {"pix2pix": {"generator"}, "cyclegan": {"generator", "inverse_generator"}}
 

@@ -88,7 +88,8 @@ def _shape(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape))
 
 
-def _field(field: int | None, size: tuple[int, int]) -> str:
+def field_text(field: int | None, size: tuple[int, int]) -> str:
+    """Return a receptive field for people; one that covers an image from any of its places is the whole image."""
     return "whole image" if field is None or field >= 2 * max(size) else f"{field} px"
 
 
@@ -108,7 +109,7 @@ def text(description: Description) -> str:
                 name,
                 f"{one.parameters:,}",
                 _shape(one.output),
-                _field(one.receptive_field, description.size),
+                field_text(one.receptive_field, description.size),
                 short(one.flops),
             )
         )
@@ -146,7 +147,7 @@ def markdown(descriptions: list[Description]) -> str:
                 ", ".join(names),
                 f"{one.parameters:,}",
                 _shape(one.output),
-                _field(one.receptive_field, description.size),
+                field_text(one.receptive_field, description.size),
                 f"{short(one.flops)}FLOP",
                 f"{short(facts.step_flops)}FLOP" if first else "",
                 f"{short(facts.checkpoint_bytes)}B" if first else "",
