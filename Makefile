@@ -51,6 +51,10 @@ portable: .venv/.ready ## the same cells on other CPUs, hidden, forced and emula
 ui: .venv/.ready ## MLflow's pages on http://127.0.0.1:5000
 	@"$(BIN)/mlflow" ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}" --host 127.0.0.1 --port 5000
 
+.PHONY: demo
+demo: .venv/.ready ## a page to try the exported models, on http://127.0.0.1:7860
+	@"$(BIN)/repix" demo
+
 .PHONY: lint
 lint: .venv/.ready ## check style
 	@"$(BIN)/ruff" check . && "$(BIN)/ruff" format --check .

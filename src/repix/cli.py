@@ -12,6 +12,7 @@ from repix.errors import UserError
 # name -> one line for `repix --help`; the module is repix.commands.<name>.
 COMMANDS = {
     "bundle": "pack a cell with code, data hashes, weights and checksums into one archive",
+    "demo": "a page to try exported models: pick, upload or draw, and compare",
     "describe": "build a model's networks and print what they cost, without training",
     "floors": "what trained cells have to beat: naive predictors, and the margins in standard deviations",
     "gate": "compare the metrics with the committed baseline; the exit code is the verdict",

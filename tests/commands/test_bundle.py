@@ -8,16 +8,23 @@ import subprocess
 import tarfile
 
 import pytest
+import yaml
 
 from repix import cli
 from repix.errors import UserError
 from repix.files import digest_file, digest_tree
+from repix.proof import lock
 from tests.exporting.repository import CELL, git, make
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    return make(tmp_path_factory.mktemp("bundle") / "repository")
+    root = make(tmp_path_factory.mktemp("bundle") / "repository")
+    outs = [f"runs/{CELL}", f"exports/{CELL}", f"metrics/{CELL}.json", f"lineage/export/{CELL}.json"]
+    entries = [{"path": out, "md5": lock.md5(root / out)} for out in outs]
+    (root / "dvc.lock").write_text(yaml.safe_dump({"stages": {"all": {"outs": entries}}}))
+    git(root, "commit", "--quiet", "-am", "lock")
+    return root
 
 
 def sh(folder, *command):
@@ -58,6 +65,66 @@ def test_restored_in_an_empty_folder(root, tmp_path, monkeypatch, capsys):
     data[len(data) // 2] ^= 1
     weights.write_bytes(bytes(data))
     assert "generator.npz: FAILED" in sh(folder, "sha256sum", "-c", "SHA256SUMS").stdout
+
+
+def repacked(archive, out, change):
+    """Unpack an archive, change its folder, and pack it again; with the checksums made to fit."""
+    with tarfile.open(archive) as stream:
+        stream.extractall(out.parent / out.stem, filter="data")
+    folder = out.parent / out.stem / CELL
+    if change(folder):
+        names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+        lines = [f"{digest_file(folder / name)}  {name}\n" for name in names if name != "SHA256SUMS"]
+        (folder / "SHA256SUMS").write_text("".join(lines))
+    with tarfile.open(out, "w") as stream:
+        stream.add(folder, CELL)
+    return out
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+
+
+def test_checked_elsewhere_by_one_command(root, tmp_path, monkeypatch, capsys):
+    from repix.exporting.bundle import bundle
+
+    archive = tmp_path / "result.tar"
+    bundle(root, CELL, archive)
+    elsewhere = tmp_path / "empty"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+
+    def check(path):
+        with pytest.raises(SystemExit) as stopped:
+            cli.main(["bundle", "--check", str(path)])
+        said = capsys.readouterr()
+        return stopped.value.code or 0, (said.out + said.err).strip()
+
+    code, said = check(archive)
+    commit = git(root, "rev-parse", "HEAD")[:12]
+    assert (code, said.endswith(f"4 outs equal dvc.lock of {commit}, bit for bit (L0)")) == (0, True), said
+    assert list(elsewhere.iterdir()) == []
+
+    weights, metrics = f"files/runs/{CELL}/last/generator.npz", f"files/metrics/{CELL}.json"
+    for number, (change, named) in enumerate(
+        [
+            # A bit that fell over: the checksums tell.
+            (lambda folder: flip(folder / weights), f"{weights} was changed"),
+            (lambda folder: (folder / "files/new.txt").write_text("x") and False, "files/new.txt is not in SHA256SUMS"),
+            (lambda folder: (folder / metrics).unlink(), f"{metrics} is missing"),
+            # Somebody who mended the checksums too: dvc.lock of the commit tells.
+            (lambda folder: flip(folder / weights) or True, f"runs/{CELL} is not what dvc.lock names"),
+            (lambda folder: flip(folder / "files/dvc.lock") or True, "dvc.lock is not that of the commit"),
+            (lambda folder: flip(folder / metrics) or True, f"metrics/{CELL}.json is not that of the commit"),
+        ]
+    ):
+        code, said = check(repacked(archive, tmp_path / f"{number}.tar", change))
+        assert (code, named in said) == (1, True), said
+        assert len(said.splitlines()) == 1
+    (tmp_path / "no.tar").write_text("x")
+    assert check(tmp_path / "no.tar")[0] == 1
 
 
 def test_the_same_bytes_from_another_clone(root, tmp_path):

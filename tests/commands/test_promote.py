@@ -143,6 +143,19 @@ def test_promote_again_other_version_and_rollback(root):
     assert model.metadata.get_input_schema().input_names() == ["image"]
 
 
+def test_command_line(root, monkeypatch, capsys, tmp_path):
+    from repix.exporting import registry
+
+    # As in a fresh clone: no store yet.
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    monkeypatch.setitem(registry.promote.__kwdefaults__, "gate", verdict())
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["promote", CELL, "--json"])
+    told = json.loads(capsys.readouterr().out)
+    assert not stopped.value.code
+    assert told["uri"] == "models:/repix-tiny@champion" and told["version"] == champion(root)
+
+
 def test_command_line_refuses_in_one_line(root, capsys):
     with pytest.raises(SystemExit) as stopped:
         cli.main(["promote", "tiny-none-0"])

@@ -4,8 +4,13 @@ In it: the code with its history, params.yaml, dvc.lock, metrics, lineage, weigh
 models with their cards, and checksums. The tree must be clean and the export must be what
 was scored. README.md in the archive says how to restore it.
 
+--check restores an archive in an empty folder, and says L0 where all files are those of its
+checksums and every out is, bit for bit, what dvc.lock of its commit names. It needs nothing
+of the repository that made it.
+
 Examples:
   repix bundle sample-pix2pix_small-0 -o result.tar
+  repix bundle --check result.tar
   tar -xf result.tar && cd sample-pix2pix_small-0 && sha256sum -c SHA256SUMS
 """
 
@@ -18,16 +23,24 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("cell", metavar="CELL", help="<dataset>-<model>-<seed>")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("cell", metavar="CELL", nargs="?", help="<dataset>-<model>-<seed>")
+    what.add_argument("--check", type=Path, metavar="FILE.tar", help="restore an archive elsewhere and check it")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE.tar", help="default: CELL.tar beside the repository")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Run the subcommand."""
-    from repix.exporting.bundle import bundle
+    from repix.exporting.bundle import bundle, check
     from repix.files import digest_file
 
+    if arguments.check:
+        found = check(arguments.check)
+        outs = f"{len(found['outs'])} outs equal dvc.lock of {found['commit'][:12]}"
+        told = f"{found['files']} files as in SHA256SUMS, {outs}"
+        print(json.dumps(found, indent=2) if arguments.json else f"{arguments.check}: {told}, bit for bit (L0)")
+        return 0
     # Inside the repository it would make the tree unclean for the next command.
     out = arguments.output or Path("..") / f"{arguments.cell}.tar"
     held = bundle(Path(), arguments.cell, out)

@@ -11,11 +11,14 @@ import hashlib
 import io
 import subprocess
 import tarfile
+import tempfile
 from pathlib import Path
+from typing import Any
 
 from repix.errors import UserError
 from repix.exporting.registry import check_clean, check_export
 from repix.files import atomic_path, digest_file
+from repix.proof import lock
 
 CODE = "code.bundle"
 SUMS = "SHA256SUMS"
@@ -61,6 +64,9 @@ again, the data has to be fetched from where `files/params.yaml` says.
 ## Check
 
     sha256sum -c {SUMS}
+
+With repix at hand, `repix bundle --check {cell}.tar` does both of these in an empty folder,
+and holds every result against `dvc.lock` of the commit.
 
 ## Restore
 
@@ -130,3 +136,68 @@ def bundle(root: Path, cell: str, out: Path) -> dict[str, str]:
 
 def _digest(content: Path | bytes) -> str:
     return digest_file(content) if isinstance(content, Path) else hashlib.sha256(content).hexdigest()
+
+
+def check(archive: Path) -> dict[str, Any]:
+    """Restore an archive in an empty folder, as its README says, and hold it against its own dvc.lock.
+
+    Args:
+        archive: what :func:`bundle` wrote, from any machine.
+
+    Returns:
+        ``cell``, ``commit``, ``files`` (how many, as SHA256SUMS has them) and ``outs``: the
+        outs in the archive, each bit for bit what ``dvc.lock`` of the commit names (L0).
+
+    Raises:
+        UserError: it is no such archive, or something in it was changed; which is named.
+    """
+    with tempfile.TemporaryDirectory(prefix="repix-bundle-") as temporary:
+        try:
+            with tarfile.open(archive) as stream:
+                # Nothing outside the folder, no links out of it, no devices.
+                stream.extractall(temporary, filter="data")
+        except (OSError, tarfile.TarError) as error:
+            raise UserError(f"{archive}: cannot be read as a bundle: {error}") from None
+        folders = list(Path(temporary).iterdir())
+        if len(folders) != 1 or not (folders[0] / SUMS).is_file() or not (folders[0] / CODE).is_file():
+            raise UserError(f"{archive}: is not what `repix bundle` writes: one folder with {SUMS} and {CODE}")
+        (folder,) = folders
+        count = _check_sums(archive, folder)
+        restored = folder / "repository"
+        _git(folder, "clone", "--quiet", str(folder / CODE), str(restored))
+        for path in sorted((folder / "files").rglob("*")):
+            if path.is_file():
+                place = restored / path.relative_to(folder / "files")
+                place.parent.mkdir(parents=True, exist_ok=True)
+                path.replace(place)
+        changed = _git(restored, "status", "--porcelain").decode().splitlines()
+        if changed:
+            raise UserError(f"{archive}: {changed[0][3:]} is not that of the commit in {CODE}")
+        outs = {out: md5 for out, md5 in lock.all_outs(lock.read(restored)).items() if (restored / out).exists()}
+        # Of the prepared data the manifest alone is in the archive.
+        whole = {out: md5 for out, md5 in outs.items() if not out.startswith("data/")}
+        for out, md5 in sorted(whole.items()):
+            if lock.md5(restored / out) != md5:
+                raise UserError(
+                    f"{archive}: {out} is not what dvc.lock names: other bytes, or a bundle of another state"
+                )
+        for out in (f"runs/{folder.name}", f"exports/{folder.name}"):
+            if out not in whole:
+                raise UserError(f"{archive}: {out} is missing, or dvc.lock does not know it")
+        commit = _git(restored, "rev-parse", "HEAD").decode().strip()
+    return {"cell": folder.name, "commit": commit, "files": count, "outs": sorted(whole)}
+
+
+def _check_sums(archive: Path, folder: Path) -> int:
+    """Return how many files a folder has, all of them as in its list of checksums."""
+    told = {}
+    for line in (folder / SUMS).read_text(encoding="utf-8").splitlines():
+        found, _, name = line.partition("  ")
+        told[name] = found
+    held = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file() and p.name != SUMS}
+    for name in sorted(told.keys() | held.keys()):
+        if name not in held or name not in told:
+            raise UserError(f"{archive}: {name} is {'missing' if name in told else f'not in {SUMS}'}")
+        if digest_file(held[name]) != told[name]:
+            raise UserError(f"{archive}: {name} was changed: its checksum is not that of {SUMS}")
+    return len(told)

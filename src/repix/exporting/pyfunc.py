@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
@@ -108,18 +109,26 @@ class TranslatorModel(PythonModel):
 
     def load_context(self, context) -> None:
         """Open the model and read what its numbers mean."""
-        import onnxruntime
-
         folder = Path(context.artifacts["export"])
         record = json.loads((folder / "export.json").read_text(encoding="utf-8"))
+        self.open(folder / "model.onnx", record, record["translator"])
+
+    def open(self, model: Path, record: dict[str, Any], translator: str) -> None:
+        """Open an ONNX file.
+
+        Args:
+            model: the file.
+            record: ``crop_size``, ``source`` and ``target`` of the export's record.
+            translator: which way it translates.
+        """
+        import onnxruntime
+
         self.size = tuple(record["crop_size"])
-        forward = record["translator"] == "source_to_target"
+        forward = translator == "source_to_target"
         self.source, self.target = (record["source"], record["target"])[:: 1 if forward else -1]
         options = onnxruntime.SessionOptions()
         options.inter_op_num_threads = 1
-        self.session = onnxruntime.InferenceSession(
-            str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"]
-        )
+        self.session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
 
     def translate(self, image: np.ndarray) -> np.ndarray:
         """Return the translation of one image, stored integers both ways, (height, width, channels)."""
@@ -130,7 +139,7 @@ class TranslatorModel(PythonModel):
         stored = (found[0] + 1) * ((high - low) / np.float32(2)) + low
         return np.round(np.clip(stored, low, high)).astype(self.target["dtype"])
 
-    def predict(self, context, model_input, params: dict[str, Any] | None = None):
+    def predict(self, context, model_input: pandas.DataFrame, params: dict[str, Any] | None = None):
         """Return a table with a ``translation`` per row; see the module's text.
 
         Args:
@@ -138,8 +147,6 @@ class TranslatorModel(PythonModel):
             model_input: a table with the column ``image``.
             params: ``output``: ``png`` or ``array``.
         """
-        import pandas
-
         try:
             output = (params or {}).get("output", "png")
             if output not in ("png", "array"):

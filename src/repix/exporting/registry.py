@@ -218,10 +218,11 @@ def promote(root: Path, cell: str, *, translator: str = "source_to_target", gate
             if value is not None
         },
     }
-    client, uri = mlflow_run.connect(root)
+    store = root.resolve()  # MLflow names what lies in it by file: addresses, which are absolute
+    client, uri = mlflow_run.connect(store)
     from mlflow.exceptions import MlflowException
 
-    run = mlflow_run.open_run(cell, run_key=exported.run_key, root=root)
+    run = mlflow_run.open_run(cell, run_key=exported.run_key, root=store)
     if not run:
         raise UserError("the registry needs tracking, and it is off (REPIX_TRACKING, or the line above)")
     try:
@@ -267,7 +268,7 @@ def rollback(root: Path, dataset: str, *, translator: str = "source_to_target") 
     Raises:
         UserError: there is no champion, or it had none before it.
     """
-    client, _ = mlflow_run.connect(root)
+    client, _ = mlflow_run.connect(root.resolve())
     name = model_name(dataset, translator)
     now = champion(client, name)
     if now is None:
