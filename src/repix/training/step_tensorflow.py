@@ -15,14 +15,13 @@ import tensorflow as tf
 
 from repix import profile, seeds
 from repix.config.models import Optimizer
+from repix.data.sampler import Sampler
 from repix.models.initialize import weights
-from repix.models.layers import dropouts
+from repix.models.layers import DRAWS_PER_STEP, dropouts
 from repix.models.scaling import to_unit
 from repix.models.system import Batch, System
 from repix.quiet import native_chatter
-
-# Dropout streams advance by one for each draw; an iteration never makes this many.
-DRAWS_PER_STEP = 64
+from repix.training.checkpoint import check_state
 
 
 def configure() -> None:
@@ -51,8 +50,12 @@ def configure() -> None:
 configure()
 
 
-def compile_function(function: Callable) -> Callable:
-    """Return ``function`` of tensors, compiled once for each shape that it meets."""
+def compile_function(function: Callable, network: keras.Model | None = None) -> Callable:
+    """Return ``function`` of tensors, compiled once for each shape that it meets.
+
+    Args:
+        network: the network that it runs, for backends whose functions cannot see weights change.
+    """
     return tf.function(function, reduce_retracing=False)
 
 
@@ -86,6 +89,8 @@ class Step:
         self.source, self.target = source, target
         self.losses: list[str] = []
         system.gradient = self._gradient
+        # For a GPU; TensorFlow's own default would round the products of float32.
+        tf.config.experimental.enable_tensor_float_32_execution(system.precision == "tf32")
         self._variables: dict[str, dict[str, keras.Variable]] = {}
         self._slots: dict[str, dict[str, tf.Variable]] = {}
         for player, networks in system.players.items():
@@ -104,6 +109,10 @@ class Step:
             self._slots[player] = slots
         self._phase_losses: list[list[str]] = [[] for _ in system.moves]
         self._functions = [self._compile(phase) for phase in range(len(system.moves))]
+
+    def feed(self, sampler: Sampler) -> Sampler:
+        """Return what gives the loop its batches: here the sampler itself."""
+        return sampler
 
     @staticmethod
     def _gradient(function: Callable, x):
@@ -223,13 +232,6 @@ class Step:
             ValueError: names, dtypes or shapes are not those of this system; nothing was set.
         """
         named = self._named()
-        if named.keys() != state.keys():
-            odd = sorted(named.keys() ^ state.keys())
-            raise ValueError(f"the state is another system's: {len(odd)} names differ, first {odd[0]}")
-        for name, value in named.items():
-            found = f"{state[name].dtype} {state[name].shape}"
-            wanted = f"{keras.backend.standardize_dtype(value.dtype)} {tuple(value.shape)}"
-            if found != wanted:
-                raise ValueError(f"the state is another system's: {name} is {found}, not {wanted}")
+        check_state(state, named)
         for name, value in named.items():
             value.assign(state[name])
