@@ -47,6 +47,10 @@ test: .venv/.ready ## run the tests
 ui: .venv/.ready ## MLflow's pages on http://127.0.0.1:5000
 	@"$(BIN)/mlflow" ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}" --host 127.0.0.1 --port 5000
 
+.PHONY: bench
+bench: .venv/.ready ## run the benchmarks, write docs/performance.md (BENCH=--quick: only see that they run)
+	@"$(BIN)/python" benchmarks/bench.py $(BENCH)
+
 .PHONY: lint
 lint: .venv/.ready ## check style
 	@"$(BIN)/ruff" check . && "$(BIN)/ruff" format --check .
