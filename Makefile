@@ -55,6 +55,10 @@ ui: .venv/.ready ## MLflow's pages on http://127.0.0.1:5000
 demo: .venv/.ready ## a page to try the exported models, on http://127.0.0.1:7860
 	@"$(BIN)/repix" demo
 
+.PHONY: bench
+bench: .venv/.ready ## run the benchmarks, write docs/performance.md (BENCH=--quick: only see that they run)
+	@"$(BIN)/python" benchmarks/bench.py $(BENCH)
+
 .PHONY: lint
 lint: .venv/.ready ## check style
 	@"$(BIN)/ruff" check . && "$(BIN)/ruff" format --check .

@@ -10,6 +10,11 @@ Contenders of pix2pix: repix (fp32, fast profile), repix-bf16, repix-portable, t
 code does it: channels first, eager, fp32), torch-bf16 (its best: channels last, autocast,
 fused Adam), tutorial (Keras predict + train_on_batch, as most tutorials do it).
 Of cyclegan: repix, repix-bf16, torch, torch-bf16.
+
+A last process measures in the same turns what the machine can do: FLOP/s of a matrix product and of a
+convolution, best of TensorFlow and PyTorch, in float32 and bfloat16, and the rate of a copy. The
+share of the peak is the step's floating-point operations (``repix describe``) by its median time,
+over the better of product and convolution in its precision.
 """
 
 from __future__ import annotations
@@ -18,7 +23,6 @@ import argparse
 import itertools
 import json
 import os
-import platform
 import resource
 import statistics
 import subprocess
@@ -33,6 +37,12 @@ CONTENDERS = {
     "pix2pix": ("repix", "repix-bf16", "repix-portable", "torch", "torch-bf16", "tutorial"),
     "cyclegan": ("repix", "repix-bf16", "torch", "torch-bf16"),
 }
+
+
+def cpu() -> str:
+    """Return the processor's name."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
 def recipe_of(system: str, precision: str):
@@ -253,11 +263,65 @@ def tutorial_step(size: int, batch: int):
     return step
 
 
+def measure_peak() -> dict[str, float]:
+    """Return FLOP/s of product and convolution by precision, and bytes/s of a copy, read and write counted."""
+    import tensorflow as tf
+    import torch
+
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+
+    def best(function, repeats=3) -> float:
+        times = []
+        for _ in range(repeats + 1):
+            before = time.perf_counter()
+            function()
+            times.append(time.perf_counter() - before)
+        return min(times[1:])
+
+    side, (height, width, channels) = 1536, (64, 64, 256)
+    product, convolution = 2 * side**3, 2 * 9 * height * width * channels**2
+    found = {}
+    for name, ours, theirs in (("fp32", tf.float32, torch.float32), ("bf16", tf.bfloat16, torch.bfloat16)):
+        a, image = tf.ones((side, side), ours), tf.ones((1, height, width, channels), ours)
+        kernel = tf.ones((3, 3, channels, channels), ours)
+        b = torch.ones((side, side), dtype=theirs)
+        channels_last = {"memory_format": torch.channels_last}
+        picture = torch.ones((1, channels, height, width), dtype=theirs).to(**channels_last)
+        filters = torch.ones((channels, channels, 3, 3), dtype=theirs).to(**channels_last)
+        products = (lambda a=a: tf.matmul(a, a), lambda b=b: b @ b)
+        convolutions = (
+            lambda x=image, k=kernel: tf.nn.conv2d(x, k, 1, "SAME"),
+            lambda x=picture, k=filters: torch.nn.functional.conv2d(x, k, padding=1),
+        )
+        with torch.inference_mode():
+            found[f"matmul_{name}"] = product / min(map(best, products))
+            found[f"conv_{name}"] = convolution / min(map(best, convolutions))
+    one, other = torch.ones(2**26), torch.empty(2**26)
+    found["copy"] = 2 * one.nbytes / best(lambda: other.copy_(one))
+    return found
+
+
+def flops_of(system: str, size: int, batch: int) -> int:
+    """Return the floating-point operations of one step."""
+    from repix.models.describe import facts
+    from repix.models.system import build
+    from repix.training.backend import step_module
+
+    step_module()
+    recipe = recipe_of(system, "float32").model_copy(update={"batch_size": batch})
+    return facts(build(recipe, (size, size), 3, 3, True), recipe, 3, 3).step_flops
+
+
 def work(name: str, system: str, size: int, batch: int) -> None:
     """Be one contender: read how many steps to run, answer with milliseconds, until the input ends."""
     from repix import profile
 
     profile.enter("portable" if name == "repix-portable" else "fast")
+    if name == "peak":
+        for line in sys.stdin:
+            answer = {"step_flops": flops_of(system, size, batch)} if line == "0\n" else measure_peak()
+            print(json.dumps(answer), flush=True)
+        return
     precision = "bfloat16" if name.endswith("bf16") else "float32"
     if name.startswith("repix"):
         step = repix_step(system, size, batch, precision)
@@ -292,7 +356,7 @@ def main() -> None:
         return
     names = [n for n in CONTENDERS[given.system] if not given.only or n == "repix" or n in given.only]
     workers = {}
-    for name in names:
+    for name in [*names, "peak"]:
         command = [sys.executable, __file__, "--worker", name]
         command += ["--system", given.system, "--size", str(given.size), "--batch", str(given.batch)]
         workers[name] = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -307,6 +371,7 @@ def main() -> None:
 
     for name in names:
         ask(name, 3)  # traces, caches, allocators
+    flops, peaks = ask("peak", 0)["step_flops"], []
     times: dict[str, list[float]] = {name: [] for name in names}
     peak = {}
     for _ in range(given.rounds):
@@ -314,16 +379,24 @@ def main() -> None:
             answer = ask(name, given.steps)
             times[name] += answer["ms"]
             peak[name] = answer["peak_mb"]
+        peaks.append(ask("peak", 1))
     for process in workers.values():
         process.stdin.close()
         process.wait()
     ours = statistics.median(times["repix"])
+    machine = {key: max(each[key] for each in peaks) for key in peaks[0]}
+
+    def share(name: str, values: list[float]) -> float:
+        kind = "bf16" if name.endswith("bf16") else "fp32"
+        return 1000 * flops / statistics.median(values) / max(machine[f"matmul_{kind}"], machine[f"conv_{kind}"])
+
     rows = {
         name: {
             "median_ms": round(statistics.median(values), 1),
             "min_ms": round(min(values), 1),
             "repix_over_this": round(ours / statistics.median(values), 3),
             "peak_mb": round(peak[name]),
+            "share_of_peak": round(share(name, values), 3),
             "steps": len(values),
         }
         for name, values in times.items()
@@ -333,7 +406,10 @@ def main() -> None:
         "size": given.size,
         "batch": given.batch,
         "threads": len(os.sched_getaffinity(0)),
-        "cpu": platform.processor() or platform.machine(),
+        "cpu": cpu(),
+        "load": [round(value, 1) for value in os.getloadavg()],
+        "step_gflop": round(flops / 1e9, 1),
+        "peak": {key: round(value / 1e9, 1) for key, value in machine.items()},
         "contenders": rows,
     }
     print(json.dumps(result, indent=2))

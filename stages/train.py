@@ -83,4 +83,4 @@ def main(cell: Cell) -> None:
 
 
 if __name__ == "__main__":
-    stage.run(main, __doc__, "dataset", "model", "seed")
+    stage.run(main, __doc__, "dataset", "model", "seed", trains=True)

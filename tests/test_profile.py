@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from repix import profile
+from repix import profile, stage
 from repix.errors import UserError
 from tests.conftest import ROOT
 
@@ -78,7 +78,7 @@ def test_an_unknown_profile_is_one_line():
         profile.find("portabel")
     assert (
         str(caught.value)
-        == "params.yaml: run.profile: 'portabel' is not an execution profile; there are portable, fast"
+        == "params.yaml: run.profile: 'portabel' is not an execution profile; there are portable, fast, jax"
     )
 
 
@@ -151,3 +151,37 @@ print((compiled(lambda a, b: a / keras.ops.sqrt(b))(x, v).numpy() == x / np.sqrt
     assert ended.stdout.split() == ["True", "True"], ended.stderr
     # What the portable profile is protected from; when this goes green, TensorFlow has changed.
     assert "False" in python(code, "fast").stdout.split()
+
+
+def test_jax_trains_and_nothing_else(monkeypatch):
+    jax = profile.find("jax")
+    assert jax.environment()["KERAS_BACKEND"] == "jax" and jax.record()["backend"] == "jax"
+    assert "--xla_gpu_deterministic_ops=true" in jax.environment()["XLA_FLAGS"].split()
+    assert profile.find(jax.after_training()).backend == "tensorflow"
+    assert [profile.find(name).after_training() for name in ("portable", "fast")] == ["portable", "fast"]
+
+    entered = []
+    monkeypatch.setattr(profile, "enter", entered.append)
+    monkeypatch.setattr(stage, "import_keras", lambda: None)
+    monkeypatch.setattr(
+        stage.reader, "read", lambda section, kind: kind(datasets=("a",), models=("b",), seeds=(0,), profile="jax")
+    )
+    monkeypatch.setattr(stage.reader, "section", lambda name: {})
+    for trains in (True, False):
+        stage._enter_and_call(lambda cell: None, {"dataset": "a", "model": "b", "seed": "0"}, True, trains)
+    assert entered == ["jax", "fast"]
+
+
+def test_a_backend_that_is_not_installed_is_one_line():
+    code = """
+import sys
+sys.modules["jax"] = None  # what Python finds where it is not installed
+from repix import profile, stage
+from repix.quiet import import_keras
+profile.apply("jax")
+stage.guard(import_keras)
+"""
+    ended = python(code)
+    assert ended.returncode == 1 and ended.stderr.splitlines() == [
+        "repix: the profile jax needs JAX: pip install -c constraints.txt -e '.[jax]', or '.[jax-cuda]' on a GPU"
+    ]

@@ -27,7 +27,7 @@ class Profile:
 
     Attributes:
         name: the entry's name in ``params.yaml`` (``run.profile``).
-        backend: Keras backend, ``tensorflow`` or ``jax``.
+        backend: Keras backend that trains, ``tensorflow`` or ``jax``.
         threads: CPU threads of one operation; 0 is every core that this process may use.
             Another count sums in another order, hence gives other bits.
         onednn: whether TensorFlow may rewrite operations to oneDNN. Fast, and its results
@@ -59,6 +59,10 @@ class Profile:
         # Not everywhere can a process ask which cores are its own (macOS).
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
+    def after_training(self) -> str:
+        """Return the name of the profile of stages that do not train: networks run on TensorFlow there."""
+        return self.name if self.backend == "tensorflow" else "fast"
+
     def record(self) -> dict:
         """Return the profile as it goes into lineage: all of it, threads resolved."""
         return asdict(self) | {"threads": self.resolved_threads()}
@@ -74,7 +78,8 @@ class Profile:
             "TF_DETERMINISTIC_OPS": "1",
             # A user's own switches would move bits that the record says nothing of.
             "TF_XLA_FLAGS": None,
-            "XLA_FLAGS": None,
+            # Kernels whose sums have one order, chosen by rule and not by a race between them.
+            "XLA_FLAGS": "--xla_gpu_deterministic_ops=true" if self.backend == "jax" else None,
             "NPY_ENABLE_CPU_FEATURES": None,
             "TF_NUM_INTRAOP_THREADS": threads,
             "TF_NUM_INTEROP_THREADS": "1",
@@ -107,6 +112,7 @@ PROFILES: dict[str, Profile] = {
             portable=True,
         ),
         Profile("fast"),
+        Profile("jax", backend="jax"),
     )
 }
 
@@ -158,7 +164,7 @@ def enter(name: str) -> Profile:
     if odd:
         if again == str(os.getpid()):  # exec keeps the process number
             raise RuntimeError(f"something sets {', '.join(odd)} whenever Python starts: remove it")
-        late = {"numpy", "tensorflow", "keras", "torch"} & sys.modules.keys()
+        late = {"numpy", "tensorflow", "keras", "torch", "jax"} & sys.modules.keys()
         if late:
             raise RuntimeError(f"profile.enter must come before the import of {', '.join(sorted(late))}")
         apply(name)

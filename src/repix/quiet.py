@@ -8,6 +8,8 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from repix.errors import UserError
+
 
 @contextmanager
 def native_chatter() -> Iterator[None]:
@@ -37,6 +39,17 @@ def native_chatter() -> Iterator[None]:
 
 
 def import_keras() -> None:
-    """Import Keras and its backend without their chatter; the profile must be in force."""
-    with native_chatter():
-        import keras  # noqa: F401
+    """Import Keras and its backend without their chatter; the profile must be in force.
+
+    Raises:
+        UserError: the backend is JAX, which is not installed.
+    """
+    try:
+        with native_chatter():
+            import keras  # noqa: F401
+    except ModuleNotFoundError as error:
+        if error.name not in ("jax", "jaxlib"):
+            raise
+        raise UserError(
+            "the profile jax needs JAX: pip install -c constraints.txt -e '.[jax]', or '.[jax-cuda]' on a GPU"
+        ) from None

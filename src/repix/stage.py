@@ -29,7 +29,7 @@ RUNS, TRANSLATIONS, EXPORTS = Path("runs"), Path("translations"), Path("exports"
 METRICS, PLOTS, LINEAGE = Path("metrics"), Path("plots"), Path("lineage")
 
 
-def run(main: Callable[..., None], doc: str, *names: str, profiled: bool = True) -> None:
+def run(main: Callable[..., None], doc: str, *names: str, profiled: bool = True, trains: bool = False) -> None:
     """Run a stage's ``main`` with its command-line arguments; exit like a command should.
 
     Args:
@@ -39,12 +39,13 @@ def run(main: Callable[..., None], doc: str, *names: str, profiled: bool = True)
         names: the positional arguments.
         profiled: whether the stage's bits depend on the execution profile, so that
             ``run.profile`` is entered first.
+        trains: whether it trains, on the profile's backend; all else runs on TensorFlow.
     """
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in names:
         parser.add_argument(name)
     given = vars(parser.parse_args())
-    guard(lambda: _enter_and_call(main, given, profiled))
+    guard(lambda: _enter_and_call(main, given, profiled, trains))
 
 
 # What a full, limited or read-only disk says: no defect of ours, and nothing that a traceback would explain.
@@ -90,14 +91,14 @@ def _end(message: str, code: int) -> None:
     sys.exit(code)
 
 
-def _enter_and_call(main: Callable[..., None], given: Mapping[str, Any], profiled: bool) -> None:
+def _enter_and_call(main: Callable[..., None], given: Mapping[str, Any], profiled: bool, trains: bool) -> None:
     if profiled:
         asked = reader.read("run", Run).profile
         if asked == "auto":
             # Read as it stands: importing the models' settings would make every stage depend on them.
             recipe = reader.section(f"models.{given['model']}") if "model" in given else {"profile": "portable"}
             asked = recipe.get("profile", "fast")
-        profile.enter(asked)
+        profile.enter(asked if trains else profile.find(asked).after_training())
     else:
         profile.leave()
     if "model" in given:

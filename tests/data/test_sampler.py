@@ -158,3 +158,18 @@ def test_a_crop_larger_than_the_images_is_refused():
 
 PINNED = [(1, 0, 2, False), (2, 0, 1, True)]
 PINNED_DRAWS = [0.20930743217468262, 0.48822325468063354, 0.5423697829246521]
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_windows_are_what_batches_are_cut_from(paired):
+    asked = sampler(7, 7 if paired else 5, paired=paired)
+    mirrored = 0
+    for step in range(8):
+        *sides, draws = asked.batch(step)
+        *windows, same = asked.windows(step)
+        np.testing.assert_array_equal(draws, same)
+        for images, rows in zip(sides, windows, strict=True):
+            assert rows.shape == (2, 4) and rows.dtype == np.int32
+            assert [place(image) for image in images] == [(*map(int, row[:3]), bool(row[3])) for row in rows]
+            mirrored += int(rows[:, 3].sum())
+    assert 0 < mirrored < 32

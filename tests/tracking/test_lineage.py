@@ -85,6 +85,9 @@ def test_packages_are_those_that_the_closure_uses(tmp_path):
     (tmp_path / "src/toy/door.py").write_text("def f():\n    import keras\n")
     assert "tensorflow" in lineage.bit_packages(files, tmp_path)
     assert "torch" not in lineage.bit_packages(files, tmp_path)
+    (tmp_path / "src/toy/door.py").write_text("import keras\ndef f():\n    from jax import lax\n")
+    assert not {"jax", "jaxlib"} & set(lineage.bit_packages(files, tmp_path))
+    assert {"jax", "jaxlib", "keras"} <= set(lineage.bit_packages(files, tmp_path, "jax"))
 
 
 def test_the_environment_is_versions_without_build_labels_and_imports_nothing(monkeypatch):

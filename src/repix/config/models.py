@@ -143,9 +143,11 @@ class Recipe(Settings):
         pool: size of the pool of earlier fakes shown to discriminators (0: none).
         initializer: ``normal`` (kernels N(0, 0.02), norm scales N(1, 0.02)), ``normal_kernels``
             (the same kernels, scales 1) or ``glorot`` (uniform kernels, scales 1).
-        profile: execution profile where ``run.profile`` is auto: ``fast``, or ``portable``, whose
-            bits do not depend on the CPU and which costs three times as much at 256 px.
-        precision: ``float32`` or ``bfloat16`` (networks compute in it, weights stay float32).
+        profile: execution profile where ``run.profile`` is auto: ``fast``, ``portable``, whose
+            bits do not depend on the CPU and which costs three times as much at 256 px, or
+            ``jax`` (training on Keras' JAX backend, for a GPU).
+        precision: ``float32``, ``tf32`` (float32 whose products a GPU may round to 10 bits; a
+            CPU computes float32) or ``bfloat16`` (networks compute in it, weights stay float32).
         validate_every: epochs between scorings of the val split, by which the best
             weights are chosen.
         picture_every: epochs between sample pictures.
@@ -164,8 +166,8 @@ class Recipe(Settings):
     updates: Literal["together", "simultaneous", "separate", "alternate"] = "together"
     pool: int = Field(default=0, ge=0)
     initializer: Literal["normal", "normal_kernels", "glorot"] = "normal"
-    profile: Literal["portable", "fast"] = "fast"
-    precision: Literal["float32", "bfloat16"] = "float32"
+    profile: Literal["portable", "fast", "jax"] = "fast"
+    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
     validate_every: int = Field(default=10, ge=1)
     picture_every: int = Field(default=10, ge=1)
     checkpoint_every: int = Field(default=5, ge=1)

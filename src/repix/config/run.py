@@ -50,13 +50,14 @@ class Run(Settings):
         datasets, models: names of entries.
         seeds: one cell each.
         profile: execution profile of all stages; ``auto`` takes that of the model's entry,
-            and ``portable`` for stages that have no model.
+            and ``portable`` for stages that have no model. ``jax`` trains on JAX, and runs the
+            other stages under ``fast``.
     """
 
     datasets: tuple[str, ...] = Field(min_length=1)
     models: tuple[str, ...] = Field(min_length=1)
     seeds: tuple[int, ...] = Field(min_length=1)
-    profile: Literal["auto", "portable", "fast"] = "auto"
+    profile: Literal["auto", "portable", "fast", "jax"] = "auto"
 
     @field_validator("datasets", "models")
     @classmethod

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import keras
 from keras import ops
+
+# Dropout streams advance by one for each draw; no iteration, and no translation, makes this many.
+DRAWS_PER_STEP = 64
 
 
 def _normalize(x, axes, epsilon):
@@ -124,7 +129,13 @@ class Dropout(keras.layers.Layer):
 
     Args:
         rate: share of the values set to 0; the others are scaled by 1 / (1 - rate).
+
+    Attributes:
+        uniform: ``uniform(seed, shape, dtype)`` in [0, 1), by which another backend's step draws the
+            masks that TensorFlow draws; None leaves it to Keras.
     """
+
+    uniform: Callable | None = None
 
     def __init__(self, rate: float = 0.5, **kwargs):
         super().__init__(**kwargs)
@@ -142,7 +153,10 @@ class Dropout(keras.layers.Layer):
     def call(self, x, training=False):
         if not training or self.rate == 0:
             return x
-        return keras.random.dropout(x, self.rate, seed=self.seed_generator)
+        if self.uniform is None:
+            return keras.random.dropout(x, self.rate, seed=self.seed_generator)
+        kept = self.uniform(self.seed_generator.next(), x.shape, x.dtype) >= self.rate
+        return ops.where(kept, x * (1 / (1 - self.rate)), 0)
 
     def get_config(self):
         return super().get_config() | {"rate": self.rate}

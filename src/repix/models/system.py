@@ -63,6 +63,7 @@ class System:
         pools: image pools, whose contents belong into a checkpoint.
         draws: uniform draws that one example of a batch needs.
         gradient: set by the step: ``gradient(f, x)`` of a scalar function.
+        precision: the recipe's, set by :func:`build`; steps put it in force on a GPU.
     """
 
     networks: dict[str, keras.Model]
@@ -73,6 +74,7 @@ class System:
     pools: dict[str, Pool] = field(default_factory=dict)
     draws: int = 0
     gradient: Callable | None = None
+    precision: str = "float32"
 
 
 class Pool:
@@ -150,6 +152,8 @@ def build(recipe: Recipe, size: tuple[int, int], source: int, target: int, paire
         )
     keras.config.set_dtype_policy("mixed_bfloat16" if recipe.precision == "bfloat16" else "float32")
     try:
-        return module.build(recipe, size, source, target)
+        system = module.build(recipe, size, source, target)
     finally:
         keras.config.set_dtype_policy("float32")
+    system.precision = recipe.precision
+    return system

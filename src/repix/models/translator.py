@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from repix import seeds
-from repix.models.layers import dropouts
+from repix.models.layers import DRAWS_PER_STEP, dropouts
 from repix.models.scaling import from_unit, to_unit
 
 
@@ -42,11 +42,11 @@ class Translator:
 
         def function(image, index):
             for layer in streams:
-                layer.reseed(seeds.key("paper", layer.name) % 2**32, index * 64)
+                layer.reseed(seeds.key("paper", layer.name) % 2**32, index * DRAWS_PER_STEP)
             unit = network(to_unit(image, source.low, source.high), training=paper)
             return from_unit(unit, target.low, target.high, target.dtype)
 
-        self._function = compile_function(function)
+        self._function = compile_function(function, network)
 
     def __call__(self, images: Iterable[np.ndarray], first: int = 0) -> Iterable[np.ndarray]:
         """Yield the translation of each (height, width, channels) image, in order.

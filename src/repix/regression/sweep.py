@@ -118,7 +118,7 @@ def plan(root: Path, dataset: str, model: str, *, changes: Mapping[str, Any] | N
                 "params": params,
                 "inputs": inputs,
                 "code": lineage.code_digest(code, root),
-                "environment": lineage.environment(lineage.bit_packages(code, root)),
+                "environment": lineage.environment(lineage.bit_packages(code, root, profile.find(name).backend)),
                 "profile": profile.find(name).record(),
             }
         )

@@ -99,7 +99,7 @@ def declare(
         "params": dict(params),
         "inputs": dict(inputs),
         "code": code_digest(files, root),
-        "environment": environment(bit_packages(files, root)),
+        "environment": environment(bit_packages(files, root, profile.get("backend", "tensorflow"))),
         "profile": dict(profile),
     }
     return Lineage(**known, run_key=run_key(**known))
@@ -242,7 +242,7 @@ def code_digest(paths: Iterable[Path], root: Path) -> dict[str, str]:
     return {Path(path).as_posix(): digest_file(root / path) for path in sorted(paths)}
 
 
-def bit_packages(paths: Iterable[Path], root: Path) -> tuple[str, ...]:
+def bit_packages(paths: Iterable[Path], root: Path, backend: str = "tensorflow") -> tuple[str, ...]:
     """Return the distributions of :data:`BITS` that files use: imported, or required by those.
 
     A stage that never imports torch has a run key that does not ask for torch's version.
@@ -250,11 +250,15 @@ def bit_packages(paths: Iterable[Path], root: Path) -> tuple[str, ...]:
     Args:
         paths: Python files relative to ``root``, such as :func:`import_closure` gives.
         root: the repository.
+        backend: Keras backend in force. JAX counts under its own alone: elsewhere it moves no
+            bits, and it need not be installed.
     """
     from packaging.requirements import Requirement
     from packaging.utils import canonicalize_name
 
     modules = {name.split(".")[0] for path in paths for name in imported_names(root / path)}
+    if backend != "jax":
+        modules.discard("jax")
     used = {package for package, module in BITS.items() if module in modules}
     if "keras" in used:
         used.add("tensorflow")  # the backend, which Keras requires only at run time

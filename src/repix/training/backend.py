@@ -9,7 +9,7 @@ import keras
 
 from repix.errors import UserError
 
-BACKENDS = ("tensorflow",)
+BACKENDS = ("tensorflow", "jax")
 
 
 def step_module() -> ModuleType:

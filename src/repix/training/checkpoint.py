@@ -53,6 +53,25 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
         return {name: archive[name] for name in archive.files}
 
 
+def check_state(state: dict[str, np.ndarray], wanted: dict[str, Any]) -> None:
+    """Raise ValueError where names, dtypes or shapes of a state are not those of ``wanted``.
+
+    Args:
+        state: name -> array.
+        wanted: name -> variable or tensor of any backend.
+    """
+    from keras.backend import standardize_dtype
+
+    if wanted.keys() != state.keys():
+        odd = sorted(wanted.keys() ^ state.keys())
+        raise ValueError(f"the state is another system's: {len(odd)} names differ, first {odd[0]}")
+    for name, value in wanted.items():
+        found = f"{state[name].dtype} {state[name].shape}"
+        needed = f"{standardize_dtype(value.dtype)} {tuple(value.shape)}"
+        if found != needed:
+            raise ValueError(f"the state is another system's: {name} is {found}, not {needed}")
+
+
 class Checkpoints:
     """The checkpoints of one run key.
 

@@ -25,7 +25,7 @@ class Game:
     Attributes:
         system: networks and players.
         step: the backend's step.
-        sampler: batches of the train split.
+        sampler: batches of the train split, in the form that the step takes them.
         translators: name -> function of stored integers, following the weights.
     """
 
@@ -85,4 +85,4 @@ def prepare(cell: Cell, recipe: Recipe, prepared: Prepared, *, flip: bool) -> Ga
         name: Translator(system.networks[network], *sides[name], backend.compile_function)
         for name, network in system.translators.items()
     }
-    return Game(system, step, sampler, translators)
+    return Game(system, step, step.feed(sampler), translators)

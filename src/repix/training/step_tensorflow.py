@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from functools import partial
 
 import keras
 import numpy as np
@@ -15,14 +17,14 @@ import tensorflow as tf
 
 from repix import profile, seeds
 from repix.config.models import Optimizer
+from repix.data.sampler import Sampler
 from repix.models.initialize import weights
-from repix.models.layers import dropouts
+from repix.models.layers import DRAWS_PER_STEP, dropouts
 from repix.models.scaling import to_unit
 from repix.models.system import Batch, System
 from repix.quiet import native_chatter
-
-# Dropout streams advance by one for each draw; an iteration never makes this many.
-DRAWS_PER_STEP = 64
+from repix.training.checkpoint import check_state
+from repix.training.small_images import as_products
 
 
 def configure() -> None:
@@ -51,8 +53,18 @@ def configure() -> None:
 configure()
 
 
-def compile_function(function: Callable) -> Callable:
-    """Return ``function`` of tensors, compiled once for each shape that it meets."""
+def read(variable: keras.Variable | tf.Variable) -> np.ndarray:
+    """Return what a variable holds now, as a read-only view on its memory."""
+    variable = variable.value if isinstance(variable, keras.Variable) else variable
+    return np.asarray(memoryview(variable.read_value()))
+
+
+def compile_function(function: Callable, network: keras.Model | None = None) -> Callable:
+    """Return ``function`` of tensors, compiled once for each shape that it meets.
+
+    Args:
+        network: the network that it runs, for backends whose functions cannot see weights change.
+    """
     return tf.function(function, reduce_retracing=False)
 
 
@@ -86,6 +98,8 @@ class Step:
         self.source, self.target = source, target
         self.losses: list[str] = []
         system.gradient = self._gradient
+        # For a GPU; TensorFlow's own default would round the products of float32.
+        tf.config.experimental.enable_tensor_float_32_execution(system.precision == "tf32")
         self._variables: dict[str, dict[str, keras.Variable]] = {}
         self._slots: dict[str, dict[str, tf.Variable]] = {}
         for player, networks in system.players.items():
@@ -104,6 +118,10 @@ class Step:
             self._slots[player] = slots
         self._phase_losses: list[list[str]] = [[] for _ in system.moves]
         self._functions = [self._compile(phase) for phase in range(len(system.moves))]
+
+    def feed(self, sampler: Sampler) -> Sampler:
+        """Return what gives the loop its batches: here the sampler itself."""
+        return sampler
 
     @staticmethod
     def _gradient(function: Callable, x):
@@ -144,7 +162,14 @@ class Step:
             for layer in dropouts(model)
         ]
 
+        # Not where the bits are promised: products and convolutions round differently.
+        shortcut = nullcontext if profile.current().portable else partial(as_products, system.networks.values())
+
         def function(source, target, draws, step, rate):
+            with shortcut():  # it holds while the function is traced
+                return play(source, target, draws, step, rate)
+
+        def play(source, target, draws, step, rate):
             for layer, key in streams:
                 layer.reseed(key, step * DRAWS_PER_STEP)
             batch = Batch(to_unit(source, *self.source), to_unit(target, *self.target), draws)
@@ -213,8 +238,13 @@ class Step:
         return named
 
     def state(self) -> dict[str, np.ndarray]:
-        """Return everything that moves: weights, Adam's moments and powers, pools."""
-        return {name: np.asarray(keras.ops.convert_to_numpy(value)) for name, value in self._named().items()}
+        """Return everything that moves: weights, Adam's moments and powers, pools.
+
+        The arrays are read-only views, not copies: a full-size system's state is larger than all that a
+        step needs beside it. They stay as they are when training goes on, since TensorFlow writes an update
+        into memory of its own as long as somebody holds what was read.
+        """
+        return {name: read(value) for name, value in self._named().items()}
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
         """Set everything that moves to what :meth:`state` returned.
@@ -223,13 +253,6 @@ class Step:
             ValueError: names, dtypes or shapes are not those of this system; nothing was set.
         """
         named = self._named()
-        if named.keys() != state.keys():
-            odd = sorted(named.keys() ^ state.keys())
-            raise ValueError(f"the state is another system's: {len(odd)} names differ, first {odd[0]}")
-        for name, value in named.items():
-            found = f"{state[name].dtype} {state[name].shape}"
-            wanted = f"{keras.backend.standardize_dtype(value.dtype)} {tuple(value.shape)}"
-            if found != wanted:
-                raise ValueError(f"the state is another system's: {name} is {found}, not {wanted}")
+        check_state(state, named)
         for name, value in named.items():
             value.assign(state[name])

@@ -1,0 +1,144 @@
+"""docs/performance.md from the JSON of bench-results/: every figure of the page is one of theirs.
+
+python benchmarks/report.py
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT / "src")]
+
+from repix.files import write_text  # noqa: E402
+
+TITLES = {
+    "step-pix2pix-1": "pix2pix, one training step",
+    "step-pix2pix-16": "pix2pix, batch 16",
+    "step-cyclegan": "CycleGAN, one training step",
+}
+# (contender, goal for repix over it, which of ours)
+GOALS = {"torch": ("repix", 0.80), "tutorial": ("repix", 0.60), "torch-bf16": ("repix-bf16", 0.95)}
+NOTES = """\
+## How to read it
+
+- Contenders are processes of their own that run in turns (A B C A B C ...) with the same number of threads, so ratios
+  stand where absolute times do not. A ratio below 1 means that repix is faster.
+- `torch` is the step as the reference code is organised: channels first, eager, float32. `torch-bf16` is PyTorch at its
+  best: channels last, autocast to bfloat16, fused Adam. `tutorial` is predict and train_on_batch.
+- Peak is the best that TensorFlow or PyTorch reached on a plain matrix product or convolution between the turns. A
+  step's operations are those of its convolutions (`repix describe`).
+- The load is that of the machine when the benchmark ended; with more running than it has cores, all times grow,
+  and those of some contenders more than those of others: read such a page for its ordering at most.
+- GPU figures are open: the step on JAX is tested on a CPU (`tests/training/test_step_jax.py`).
+"""
+
+
+def table(rows: list[list]) -> list[str]:
+    """Return a Markdown table; the first row is its head."""
+    text = [[str(cell) for cell in row] for row in rows]
+    lines = ["| " + " | ".join(row) + " |" for row in text]
+    return [lines[0], "|" + "---|" * len(rows[0]), *lines[1:], ""]
+
+
+def step_section(title: str, record: dict) -> list[str]:
+    """Return the section of one run of benchmarks/step.py."""
+    found, rows = record["result"], record["result"]["contenders"]
+    peak = found["peak"]
+    matmul, convolution = (f"{peak[f'{kind}_fp32']} and {peak[f'{kind}_bf16']}" for kind in ("matmul", "conv"))
+    lines = [
+        f"## {title}",
+        "",
+        f"`{record['command']}`: {found['size']} px, batch {found['batch']}, {found['threads']} threads, "
+        f"{found['cpu']}, load {found['load'][0]}. A step is {found['step_gflop']} GFLOP. Measured peak in GFLOP/s, "
+        f"float32 and bfloat16: matmul {matmul}, convolution {convolution}; copy {peak['copy']} GB/s.",
+        "",
+    ]
+    head = ["contender", "median ms", "min ms", "repix / this", "share of peak", "peak MB"]
+    keys = ("median_ms", "min_ms", "repix_over_this", "share_of_peak", "peak_mb")
+    lines += table([head, *([name, *(row[key] for key in keys)] for name, row in rows.items())])
+    for other, (ours, goal) in GOALS.items():
+        if found["batch"] == 1 and found["system"] == "pix2pix" and {other, ours} <= rows.keys():
+            ratio = rows[ours]["median_ms"] / rows[other]["median_ms"]
+            verdict = "reached" if ratio <= goal else "missed"
+            lines.append(f"- {ours} / {other}: {ratio:.3f} (goal {goal:.2f}: {verdict})")
+    return [*lines, ""]
+
+
+def stages_section(record: dict) -> list[str]:
+    """Return the section of benchmarks/stages.py."""
+    found = record["result"]
+    lines = ["## Beside the training", "", f"`{record['command']}`", ""]
+    if "startup" in found:
+        head = ["stage", "--help, s", "refusal of an unknown data set, s", "heavy packages imported by then"]
+        rows = [
+            [
+                name,
+                f"{row['help']:.2f}",
+                f"{row['refusal']:.2f}" if "refusal" in row else "",
+                ", ".join(row.get("heavy", [])) or "none",
+            ]
+            for name, row in found["startup"].items()
+        ]
+        lines += table([head, *rows])
+    for name, text in (
+        ("facades", "real facades ({pairs} pairs): unpack {unpack:.1f} s, preprocess {preprocess:.1f} s"),
+        ("repro", "`dvc repro` with nothing to do: {seconds:.2f} s"),
+        (
+            "translate",
+            "pix2pix at 256 px, one image: {median_ms:.0f} ms; the first {first_ms:.0f} ms, "
+            "after imports of {imports_ms:.0f} ms",
+        ),
+    ):
+        part = found.get(name)
+        if part:
+            lines.append(
+                f"- {name}: not measured, {part['skipped']}" if "skipped" in part else f"- {text.format(**part)}"
+            )
+    return [*lines, ""]
+
+
+def page(results: Path) -> str:
+    """Return the page that the results in a folder make."""
+    found = {path.stem: json.loads(path.read_text()) for path in sorted(results.glob("*.json"))}
+    lines = ["# Performance", "", "Written by `make bench`; every figure comes from the command above it.", "", NOTES]
+    for name, title in TITLES.items():
+        if name in found:
+            lines += step_section(title, found[name])
+    if "sampler" in found:
+        row = found["sampler"]["result"]
+        lines += ["## Sampler", "", f"`{found['sampler']['command']}`", ""]
+        lines += [
+            f"{row['pairs_per_second_per_core']} pairs a second on one core, {row['load']} -> {row['crop']} px.",
+            "",
+        ]
+    if "frechet" in found:
+        lines += ["## Fréchet distance", "", f"`{found['frechet']['command']}`", ""]
+        head = ["n", "dims", "repix, s", "pytorch-fid, s", "pytorch-fid / repix", "relative difference"]
+        rows = [
+            [
+                run["n"],
+                run["dims"],
+                f"{run['seconds_repix']:.2f}",
+                f"{run['seconds_pytorch_fid']:.2f}",
+                f"{run['ratio']:.1f}",
+                f"{run['relative_difference']:.1e}",
+            ]
+            for run in found["frechet"]["result"]["runs"]
+        ]
+        lines += table([head, *rows])
+    if "stages" in found:
+        lines += stages_section(found["stages"])
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def write(results: Path, out: Path) -> None:
+    """Write the page."""
+    write_text(out, page(results))
+    print(f"written: {out.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    write(ROOT / "bench-results", ROOT / "docs" / "performance.md")
