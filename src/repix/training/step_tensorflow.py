@@ -44,8 +44,10 @@ def configure() -> None:
         if str(found) != str(threads):
             raise RuntimeError(f"TensorFlow was used before its threads were set: {error}") from error
     tf.config.experimental.enable_op_determinism()
-    if not now.graph_optimizer:
-        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    # Of the graph optimiser, the pass that fuses fails on a discriminator's gradient, leaves the graph as it
+    # was and says so as an error: without it the same graph runs, and nobody looks for a mistake.
+    off = {"remapping": False} if now.graph_optimizer else {"disable_meta_optimizer": True}
+    tf.config.optimizer.set_experimental_options(off)
     with native_chatter():
         tf.config.list_logical_devices()
 
