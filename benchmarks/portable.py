@@ -374,7 +374,7 @@ def write(path: Path, marker: str, table: str) -> None:
     """Put a table between the comments of a Markdown file that are named by ``marker``."""
     from repix.commands.results import write_between_markers
 
-    write_between_markers(path, table, marker)
+    write_between_markers(path, f"```text\n{table}\n```", marker)
 
 
 def main() -> None:
