@@ -1,4 +1,4 @@
-"""The cards say what the records say. (mlcroissant is not installed: the fields are checked by hand.)"""
+"""The cards say what the records say, and MLCommons' own validator takes the data card."""
 
 from __future__ import annotations
 
@@ -38,6 +38,22 @@ def test_model_card_holds_every_number_of_its_records(root):
     assert json.loads(re.search(r"```json\n(.*?)```", text, re.S)[1]) == trained.recipe
     for link in re.findall(r"\]\(([^)]*)\)", text):
         assert (root / "exports" / CELL / link).exists(), link
+
+
+def test_mlcroissant_takes_the_data_card_and_refuses_a_broken_one(root, tmp_path):
+    import mlcroissant
+
+    path = root / "exports" / CELL / "croissant.json"
+    dataset = mlcroissant.Dataset(jsonld=path)
+    assert not dataset.metadata.ctx.issues.errors
+    files = {file["name"] for file in json.loads(path.read_text())["distribution"]}
+    assert {file.name for file in dataset.metadata.distribution} == files
+
+    card = json.loads(path.read_text())
+    del card["distribution"][0]["encodingFormat"]
+    (tmp_path / "broken.json").write_text(json.dumps(card))
+    with pytest.raises(mlcroissant.ValidationError):
+        mlcroissant.Dataset(jsonld=tmp_path / "broken.json")
 
 
 def test_data_card_has_the_fields_of_croissant_and_the_digests_of_the_files(root):
