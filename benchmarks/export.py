@@ -6,6 +6,7 @@ it learned) unless --cell names a trained one.
 
   python benchmarks/export.py --model pix2pix --size 256
   python benchmarks/export.py --cell sample-pix2pix_small-0 --json export.json
+  python benchmarks/export.py --cell sample-pix2pix_small-0 --write docs/export.md   (between its markers)
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--cell", help="measure this trained cell of runs/ instead")
     parser.add_argument("--n", type=int, default=4, help="compared images (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the table as JSON")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="put the table between its markers in FILE")
     parser.add_argument("--format", choices=FORMATS, help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -121,8 +123,12 @@ def main() -> None:
         rows.append(json.loads(done.stdout.splitlines()[-1]))
         print(f"{kind} done", file=sys.stderr)
     what = asked.cell or f"{asked.model}, {asked.size} px, first weights of seed 0"
-    print(f"{what}: {rows[0]['parameters']:,} parameters")
-    print(table(rows))
+    shown = f"{what}: {rows[0]['parameters']:,} parameters\n{table(rows)}"
+    print(shown)
+    if asked.write:
+        from repix.commands.results import write_between_markers
+
+        write_between_markers(asked.write, f"```text\n{shown}\n```", asked.cell or asked.model)
     if asked.json:
         from repix.files import write_json
 
