@@ -259,6 +259,26 @@ def test_a_stage_that_leaks_is_seen(tmp_path, leak, what):
 # (d) dvc.lock fits the tree
 
 
+def test_every_entry_of_the_params_has_what_the_stages_declare(tmp_path):
+    """DVC refuses a declared key that is missing, and only when its stage begins: after the training."""
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    grid = {"datasets": list(params["datasets"]), "models": list(params["models"]), "seeds": [0]}
+    shutil.copy(ROOT / "dvc.yaml", tmp_path)
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params | {"run": params["run"] | grid}))
+    found = wire.stages(tmp_path)
+    assert len(found) > len(grid["datasets"]) * len(grid["models"])
+    missing = [f"{one.name}: {key}" for one in found for key in one.params if not has(params, key)]
+    assert missing == []
+
+    del params["models"]["pix2pix"]["profile"]
+    assert {key for one in found for key in one.params if not has(params, key)} == {"models.pix2pix.profile"}
+
+
+def has(tree, key):
+    group, _, last = key.rpartition(".")
+    return last in (wire.look_up(tree, group) if group else tree)
+
+
 def test_the_committed_lock_fits_the_pipeline_the_params_and_the_code():
     if not (ROOT / "dvc.lock").exists():
         pytest.skip("no dvc.lock in this tree; `dvc repro` makes it")

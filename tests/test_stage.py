@@ -101,6 +101,19 @@ def test_a_wrong_cell_is_said_in_one_line_before_anything_heavy_is_imported(
     assert caught.value.code == 1 and message.startswith(f"repix: {said}") and message.count("\n") == 1
 
 
+def test_a_model_without_a_profile_is_refused_before_its_training_and_not_after(capsys, monkeypatch, tmp_path):
+    text = (ROOT / "params.yaml").read_text()
+    (tmp_path / "params.yaml").write_text(text.replace("    profile: fast\n", ""))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train.py", "facades", "pix2pix", "0"])
+    monkeypatch.setattr(stage.profile, "enter", lambda name: pytest.fail("the stage went on"))
+    with pytest.raises(SystemExit):
+        stage.run(lambda cell: None, "doc", "dataset", "model", "seed", trains=True)
+    assert capsys.readouterr().err == (
+        "repix: params.yaml: models.pix2pix.profile: missing; add `profile: fast` (or portable, jax)\n"
+    )
+
+
 def test_a_right_cell_reaches_the_stage(monkeypatch, tmp_path):
     shutil.copy(ROOT / "params.yaml", tmp_path)
     monkeypatch.chdir(tmp_path)

@@ -91,13 +91,25 @@ def _end(message: str, code: int) -> None:
     sys.exit(code)
 
 
+def _profile_of(model: str) -> str:
+    """Return the execution profile that a model's entry names.
+
+    Raises:
+        UserError: it names none. DVC would say so too, but only after hours of training: `evaluate` and
+            `export` declare this one key of the entry, and a declared key has to be there.
+    """
+    found = reader.section(f"models.{model}").get("profile")
+    if found is None:
+        raise UserError(f"params.yaml: models.{model}.profile: missing; add `profile: fast` (or portable, jax)")
+    return found
+
+
 def _enter_and_call(main: Callable[..., None], given: Mapping[str, Any], profiled: bool, trains: bool) -> None:
     if profiled:
         asked = reader.read("run", Run).profile
-        if asked == "auto":
-            # Read as it stands: importing the models' settings would make every stage depend on them.
-            recipe = reader.section(f"models.{given['model']}") if "model" in given else {"profile": "portable"}
-            asked = recipe.get("profile", "fast")
+        # Read as it stands: importing the models' settings would make every stage depend on them.
+        own = _profile_of(given["model"]) if "model" in given else "portable"
+        asked = own if asked == "auto" else asked
         profile.enter(asked if trains else profile.find(asked).after_training())
     else:
         profile.leave()
