@@ -139,7 +139,16 @@ def sync(root: Path) -> str:
 
 
 def said(root: Path, run_id: str) -> str:
-    """Return the digest of what MLflow says of a run, without ids, times, and what only the training's machine knew."""
+    """Return the digest of what MLflow says of a run, without ids, times, and what only the training's machine knew.
+
+    Asked in a process of its own: MLflow holds on to a database that was deleted.
+    """
+    command = [sys.executable, __file__, "--said", str(root), run_id]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def digest_of(root: Path, run_id: str) -> str:
+    """Return what :func:`said` does, in this process."""
     from repix.tracking import mlflow_run
 
     os.environ.pop("MLFLOW_TRACKING_URI", None)
@@ -170,7 +179,12 @@ def ui(root: Path) -> list[str]:
 
 
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--said", nargs=2, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.said:
+        print(digest_of(Path(given.said[0]), given.said[1]))
+        return
     with tempfile.TemporaryDirectory(prefix="repix-tracking-") as folder:
         base = Path(folder)
         outs, content = {}, {}

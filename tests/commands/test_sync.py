@@ -131,6 +131,8 @@ def test_a_run_is_rebuilt_whole_and_a_second_sync_changes_nothing(clone, capsys)
     name, status, params, tags, curves, entry, pictures = run
     assert (name, status) == (CELL, "FINISHED")
     assert params["models.pix2pix.optimizer.learning_rate"] == params["optimizer.learning_rate"] == "0.0002"
+    assert (params["dataset"], params["model"], params["seed"]) == tuple(CELL.split("-"))
+    assert params["crop_size"] == "[8,8]"
     assert (params["parameters.generator"], params["steps"], params["steps_per_epoch"]) == ("16", "8", "4")
     assert curves["loss/g_l1"] == [(4, 1.0), (8, 0.5)] and curves["val/l1"] == [(4, 0.5), (8, 0.25)]
     assert curves["test/source_to_target/last/l1"] == [(0, 0.25)]

@@ -69,10 +69,12 @@ def sync_cell(root: Path, folder: Path) -> mlflow_run.Run:
     }
     hashes = mlflow_run.dvc_tags(root, outs.values())
     prepared, lineage = root / outs["prepared"] / "manifest.json", root / "lineage" / "train" / f"{cell}.json"
-    # Without the lineage record (not pulled) the recipe still says most of it.
-    params = {f"models.{trained.model}": trained.recipe}
+    # Without the lineage record (not pulled) the weights' own still says most of it.
+    params = {f"models.{trained.model}": trained.recipe, "crop_size": trained.crop_size}
     if lineage.is_file() and (record := Lineage.read(lineage)).run_key == trained.run_key:
-        params = record.params
+        params = record.params | record.params.get(f"datasets.{trained.dataset}", {})
+    # As the train stage logs them: short names, by which runs are searched and compared.
+    params |= {"dataset": trained.dataset, "model": trained.model, "seed": trained.seed}
     run = mlflow_run.open_run(
         cell,
         run_key=trained.run_key,
