@@ -171,12 +171,22 @@ def other_environment(folder: Path) -> str:
     return str(python)
 
 
+def runs_for_others() -> bool:
+    """Return whether this Python is where another user can run it, and not, say, below root's home."""
+    try:
+        return subprocess.run([sys.executable, "-c", "pass"], user=NOBODY, group=NOBODY, check=False).returncode == 0
+    except PermissionError:
+        return False
+
+
 def verify(row: Row, repository: Path, scratch: Path, stage: str | None) -> tuple[int, list[str]] | str:
     """Clone, change, run the command; return exit code and what it said, or why it cannot be run here."""
     root = scratch / ("another path/with spaces" if row.where == "path" else "clone")
     python, extra = sys.executable, {}
     if row.where == "user" and os.getuid() != 0:
         return "SKIPPED: becoming another user needs root"
+    if row.where == "user" and not runs_for_others():
+        return f"SKIPPED: other users may not run {sys.executable}"
     if row.where == "cores" and not shutil.which("taskset"):
         return "SKIPPED: taskset is not installed"
     shutil.copytree(repository, root, symlinks=True)
