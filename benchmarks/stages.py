@@ -78,7 +78,7 @@ def facades(given) -> dict:
                 times.append(seconds)
             found[name] = statistics.median(times)
         manifest = json.loads((root / "data/prepared/facades/manifest.json").read_text())
-        found["pairs"] = sum(len(split["examples"]) for split in manifest["splits"].values())
+        found["pairs"] = sum(split["source"]["n"] for split in manifest["splits"].values())
     return found
 
 
