@@ -166,7 +166,7 @@ def test_jax_trains_and_nothing_else(monkeypatch):
     monkeypatch.setattr(
         stage.reader, "read", lambda section, kind: kind(datasets=("a",), models=("b",), seeds=(0,), profile="jax")
     )
-    monkeypatch.setattr(stage.reader, "section", lambda name: {})
+    monkeypatch.setattr(stage.reader, "section", lambda name: {"profile": "fast"})
     for trains in (True, False):
         stage._enter_and_call(lambda cell: None, {"dataset": "a", "model": "b", "seed": "0"}, True, trains)
     assert entered == ["jax", "fast"]

@@ -229,7 +229,15 @@ def test_the_colours_of_a_label_map_are_those_to_draw_with(entries):
 
 def test_the_command_says_where_it_listens_and_ends_on_interrupt(repository):
     command = [sys.executable, "-m", "repix.cli", "demo", "--port", "0"]
-    server = subprocess.Popen(command, cwd=repository, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    server = subprocess.Popen(
+        command,
+        cwd=repository,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell's background jobs ignore Ctrl-C, and so would what they start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     try:
         line = server.stdout.readline()
         assert line.startswith("2 models at http://127.0.0.1:"), server.stderr.read()
