@@ -28,6 +28,7 @@ NOTES = """\
   stand where absolute times do not. A ratio below 1 means that repix is faster.
 - `torch` is the step as the reference code is organised: channels first, eager, float32. `torch-bf16` is PyTorch at its
   best: channels last, autocast to bfloat16, fused Adam. `tutorial` is predict and train_on_batch.
+- `repix-convolutions` is repix without the matrix products that stand in for its smallest convolutions.
 - Peak is the best that TensorFlow or PyTorch reached on a plain matrix product or convolution between the turns. A
   step's operations are those of its convolutions (`repix describe`).
 - The load is that of the machine when the benchmark ended; with more running than it has cores, all times grow,

@@ -6,7 +6,8 @@ medians; absolute times belong to the machine.
 
     python benchmarks/step.py --system pix2pix --size 256 --batch 1 --rounds 5 --steps 8
 
-Contenders of pix2pix: repix (fp32, fast profile), repix-bf16, repix-portable, torch (as the reference
+Contenders of pix2pix: repix (fp32, fast profile), repix-convolutions (the same without the products of
+src/repix/training/small_images.py: what these save), repix-bf16, repix-portable, torch (as the reference
 code does it: channels first, eager, fp32), torch-bf16 (its best: channels last, autocast,
 fused Adam), tutorial (Keras predict + train_on_batch, as most tutorials do it).
 Of cyclegan: repix, repix-bf16, torch, torch-bf16.
@@ -34,7 +35,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 
 CONTENDERS = {
-    "pix2pix": ("repix", "repix-bf16", "repix-portable", "torch", "torch-bf16", "tutorial"),
+    "pix2pix": ("repix", "repix-convolutions", "repix-bf16", "repix-portable", "torch", "torch-bf16", "tutorial"),
     "cyclegan": ("repix", "repix-bf16", "torch", "torch-bf16"),
 }
 
@@ -323,6 +324,13 @@ def work(name: str, system: str, size: int, batch: int) -> None:
             print(json.dumps(answer), flush=True)
         return
     precision = "bfloat16" if name.endswith("bf16") else "float32"
+    if name == "repix-convolutions":
+        from repix.quiet import import_keras
+
+        import_keras()
+        from repix.training import small_images
+
+        small_images.MOST_PLACES = 0
     if name.startswith("repix"):
         step = repix_step(system, size, batch, precision)
     elif name.startswith("torch"):
