@@ -149,6 +149,15 @@ def test_a_changed_byte_of_a_tracked_out_is_named(clone, capsys):
     assert said.splitlines()[1:] == ["data/prepared/sample/test-source.npy"]
 
 
+def test_a_file_that_is_not_there_is_not_missed_but_one_too_many_is_named(clone, capsys):
+    (clone / "data/prepared/sample/test-source.npy").unlink()
+    assert run(capsys)[0] == 0
+    (clone / "data/prepared/sample/own.npy").write_bytes(b"mine")
+    code, said = run(capsys)
+    assert code == verify.CHANGED_SINCE
+    assert said.splitlines()[1:] == ["data/prepared/sample/own.npy"]
+
+
 def test_mistakes_are_one_line(clone, capsys):
     for arguments, said in (
         (["--rev", "none-such"], "none-such"),

@@ -147,7 +147,8 @@ class Recorded:
 
         Args:
             built: a tree in which the outs have been rebuilt as recorded.
-            outs: which outs; those that the workspace does not have are not missed.
+            outs: which outs; those that the workspace does not have, or not whole (what a bundle
+                restores), are not missed: nobody can take them for the recorded ones.
         """
         try:
             here = lock.all_outs(lock.read(self.root))
@@ -158,13 +159,13 @@ class Recorded:
             if here.get(out) != self.hashes[out] or lock.md5(self.root / out) in (None, self.hashes[out]):
                 continue
             now, then = files_of(self.root / out), files_of(built / out)
-            names = [n for n in sorted(now.keys() | then.keys()) if not _same(now.get(n), then.get(n))]
+            names = [name for name in sorted(now) if not _same(now[name], then.get(name))]
             found += [f"{out}/{name}".rstrip("/") for name in names]
         return found
 
 
-def _same(one: Path | None, other: Path | None) -> bool:
-    return one is not None and other is not None and lock.md5(one) == lock.md5(other)
+def _same(one: Path, other: Path | None) -> bool:
+    return other is not None and lock.md5(one) == lock.md5(other)
 
 
 def files_of(path: Path) -> dict[str, Path]:
