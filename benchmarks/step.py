@@ -5,6 +5,7 @@ C ...) so that a machine that gets slower gets slower for all. Figures to quote 
 medians; absolute times belong to the machine.
 
     python benchmarks/step.py --system pix2pix --size 256 --batch 1 --rounds 5 --steps 8
+    python benchmarks/step.py --profile repix repix-convolutions   # where the time of a step goes, by operation
 
 Contenders of pix2pix: repix (fp32, fast profile), repix-convolutions (the same without the products of
 src/repix/training/small_images.py: what these save), repix-bf16, repix-portable, torch (as the reference
@@ -28,7 +29,9 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -313,6 +316,22 @@ def flops_of(system: str, size: int, batch: int) -> int:
     return facts(build(recipe, (size, size), 3, 3, True), recipe, 3, 3).step_flops
 
 
+def contender(name: str, system: str, size: int, batch: int):
+    """Return the function that plays one step of a contender; the profile is in force."""
+    if name == "repix-convolutions":
+        from repix.quiet import import_keras
+
+        import_keras()
+        from repix.training import small_images
+
+        small_images.MOST_PLACES = 0
+    if name.startswith("repix"):
+        return repix_step(system, size, batch, "bfloat16" if name.endswith("bf16") else "float32")
+    if name.startswith("torch"):
+        return torch_step(system, size, batch, best=name == "torch-bf16")
+    return tutorial_step(size, batch)
+
+
 def work(name: str, system: str, size: int, batch: int) -> None:
     """Be one contender: read how many steps to run, answer with milliseconds, until the input ends."""
     from repix import profile
@@ -323,20 +342,7 @@ def work(name: str, system: str, size: int, batch: int) -> None:
             answer = {"step_flops": flops_of(system, size, batch)} if line == "0\n" else measure_peak()
             print(json.dumps(answer), flush=True)
         return
-    precision = "bfloat16" if name.endswith("bf16") else "float32"
-    if name == "repix-convolutions":
-        from repix.quiet import import_keras
-
-        import_keras()
-        from repix.training import small_images
-
-        small_images.MOST_PLACES = 0
-    if name.startswith("repix"):
-        step = repix_step(system, size, batch, precision)
-    elif name.startswith("torch"):
-        step = torch_step(system, size, batch, best=name == "torch-bf16")
-    else:
-        step = tutorial_step(size, batch)
+    step = contender(name, system, size, batch)
     for line in sys.stdin:
         times = []
         for _ in range(int(line)):
@@ -345,6 +351,34 @@ def work(name: str, system: str, size: int, batch: int) -> None:
             times.append(1000 * (time.perf_counter() - before))
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(json.dumps({"ms": times, "peak_mb": peak}), flush=True)
+
+
+def profiled(name: str, system: str, size: int, batch: int, steps: int = 5) -> dict[str, float]:
+    """Return operation -> milliseconds of a step of ours, in all threads together, by TensorFlow's profiler."""
+    from repix import profile
+
+    profile.enter("portable" if name == "repix-portable" else "fast")
+    step = contender(name, system, size, batch)
+    import tensorflow as tf
+    from tensorflow.tsl.profiler.protobuf import xplane_pb2
+
+    for _ in range(3):
+        step()
+    with tempfile.TemporaryDirectory() as folder:
+        with tf.profiler.experimental.Profile(folder):
+            for _ in range(steps):
+                step()
+        [path] = Path(folder).rglob("*.xplane.pb")
+        space = xplane_pb2.XSpace.FromString(path.read_bytes())
+    total: Counter[str] = Counter()
+    for plane in space.planes:
+        for line in plane.lines:
+            for event in line.events:
+                # An operation is "name:Type"; others enclose these.
+                _, separator, kind = plane.event_metadata[event.metadata_id].name.rpartition(":")
+                if separator and kind.lstrip("_")[:1].isalpha() and kind not in ("Run", "Process"):
+                    total[kind] += event.duration_ps
+    return {kind: round(duration / 1e9 / steps, 1) for kind, duration in total.most_common(12)}
 
 
 def main() -> None:
@@ -357,8 +391,19 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=6, help="steps of each contender in a round")
     parser.add_argument("--only", nargs="*", help="contenders to run; repix is always among them")
     parser.add_argument("--out", type=Path, help="file for the JSON")
+    ours = [name for name in CONTENDERS["pix2pix"] if name.startswith("repix")]
+    parser.add_argument("--profile", nargs="+", choices=ours, metavar="OURS", help="milliseconds by operation instead")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.profile and not given.worker:
+        for name in given.profile:  # each in a process of its own, as contenders are
+            command = [sys.executable, __file__, "--worker", "profile", "--profile", name]
+            command += ["--system", given.system, "--size", str(given.size), "--batch", str(given.batch)]
+            print(name, subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout, end="")
+        return
+    if given.worker == "profile":
+        print(json.dumps(profiled(given.profile[0], given.system, given.size, given.batch)))
+        return
     if given.worker:
         work(given.worker, given.system, given.size, given.batch)
         return
