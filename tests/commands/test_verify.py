@@ -149,9 +149,12 @@ def test_a_changed_byte_of_a_tracked_out_is_named(clone, capsys):
     assert said.splitlines()[1:] == ["data/prepared/sample/test-source.npy"]
 
 
-def test_a_file_that_is_not_there_is_not_missed_but_one_too_many_is_named(clone, capsys):
+def test_a_file_that_is_gone_is_told_and_one_too_many_is_a_change(clone, capsys):
     (clone / "data/prepared/sample/test-source.npy").unlink()
-    assert run(capsys)[0] == 0
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(["verify"])
+    assert not exit_.value.code
+    assert "not in the workspace: data/prepared/sample/test-source.npy (`dvc checkout`" in capsys.readouterr().err
     (clone / "data/prepared/sample/own.npy").write_bytes(b"mine")
     code, said = run(capsys)
     assert code == verify.CHANGED_SINCE

@@ -142,26 +142,27 @@ class Recorded:
         files = self.files(lineage_out(stage))
         return Lineage.read(files[""]) if files else None
 
-    def changed_since(self, built: Path, outs: Iterable[str]) -> list[str]:
-        """Return the files of outs in the workspace that are no longer the recorded ones.
+    def changed_since(self, built: Path, outs: Iterable[str]) -> tuple[list[str], list[str]]:
+        """Return the files of outs in the workspace that are no longer the recorded ones, and those gone from them.
 
         Args:
             built: a tree in which the outs have been rebuilt as recorded.
-            outs: which outs; those that the workspace does not have, or not whole (what a bundle
-                restores), are not missed: nobody can take them for the recorded ones.
+            outs: which outs; one that the workspace does not have at all is not missed. Of one that it has
+                in part (what a bundle restores) the absent files are told: nobody can take them for others.
         """
         try:
             here = lock.all_outs(lock.read(self.root))
         except UserError:
-            return []
-        found = []
+            return [], []
+        found, gone = [], []
         for out in outs:
             if here.get(out) != self.hashes[out] or lock.md5(self.root / out) in (None, self.hashes[out]):
                 continue
             now, then = files_of(self.root / out), files_of(built / out)
             names = [name for name in sorted(now) if not _same(now[name], then.get(name))]
             found += [f"{out}/{name}".rstrip("/") for name in names]
-        return found
+            gone += [f"{out}/{name}" for name in sorted(then.keys() - now.keys())]
+        return found, gone
 
 
 def _same(one: Path, other: Path | None) -> bool:
@@ -375,7 +376,10 @@ def main(arguments: argparse.Namespace) -> int:
         recorded.keep(tree, tree.parent / "recorded")
         result = rebuild(tree, found, recorded, entries, say)
         outs = [out for stage in found for out in stage.outs]
-        since = recorded.changed_since(tree, outs) if not result["level"] else []
+        since, gone = recorded.changed_since(tree, outs) if not result["level"] else ([], [])
+    if gone:
+        what = f"{gone[0]}{f' and {len(gone) - 1} more' if len(gone) > 1 else ''}"
+        say(f"not in the workspace: {what} (`dvc checkout` brings what the cache has)")
     code = EXIT[result["level"]]
     lines = [f"{result['level'].name}: {_meaning(result['level'], len(outs))}", *result["why"][:5]]
     if result["first"]:
