@@ -28,9 +28,11 @@ NOTES = """\
   stand where absolute times do not. A ratio below 1 means that repix is faster.
 - `torch` is the step as the reference code is organised: channels first, eager, float32. `torch-bf16` is PyTorch at its
   best: channels last, autocast to bfloat16, fused Adam. `tutorial` is predict and train_on_batch.
-- `repix-convolutions` is repix without the matrix products that stand in for its smallest convolutions.
+- `repix-convolutions` is repix with every convolution left to TensorFlow; the other rows of repix compute the smallest
+  and the widest ones as matrix products (`src/repix/training/convolutions.py`).
 - Peak is the best that TensorFlow or PyTorch reached on a plain matrix product or convolution between the turns. A
-  step's operations are those of its convolutions (`repix describe`).
+  step's operations are those of its convolutions as they are defined (`repix describe`). Minimal filtering needs
+  fewer multiplications, so the share of peak says how fast the step is for its size, not how busy the cores are.
 - The load is that of the machine when the benchmark ended; with more running than it has cores, all times grow,
   and those of some contenders more than those of others: read such a page for its ordering at most.
 - GPU figures are open: the step on JAX is tested on a CPU (`tests/training/test_step_jax.py`).

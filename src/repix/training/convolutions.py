@@ -1,0 +1,228 @@
+"""Convolutions as matrix products: the same functions with fewer multiplications or less copying.
+
+On a CPU two kinds of layers take most of the time of a step, and need not:
+
+- At the bottom of a U-Net images have few places and kernels millions of numbers. A library's
+  convolution brings such a kernel into an order of its own, and its gradient back, at every step,
+  which takes longer than the arithmetic. :func:`halving` and :func:`doubling` read it as it lies.
+- Wide convolutions of stride 1 (a discriminator's fourth, the blocks of a ResNet) are all
+  arithmetic, and :func:`filtering` does with one multiplication what takes four otherwise, at the
+  price of memory (an image at its points is more than twice the image) and of some rounding.
+
+Both move images between places by products with constant matrices, one for the height and one for
+the width: these are small, need no slices or paddings, and their gradients are of the same kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from functools import cache, partial
+from math import prod
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+# And the one at infinity. These round less than other usual sets, with 3 and with 4 taps
+# (tests/training/test_convolutions.py); see Barabasz et al. 2018, arXiv 1803.10986.
+POINTS = (Fraction(0), Fraction(1), Fraction(-1), Fraction(2), Fraction(-1, 2))
+# Measured: with fewer the library's convolution is faster.
+FEWEST_TILES = {"float32": 16, "bfloat16": 100}
+
+
+def _times(matrix: np.ndarray, x):
+    """Return matrix @ x, for a constant (rows, height) and a tensor (..., height, numbers)."""
+    return ops.matmul(ops.convert_to_tensor(matrix, x.dtype), x)
+
+
+def _sides(x, rows: np.ndarray, columns: np.ndarray):
+    """Return (batch, height, width, channels) with ``rows`` applied to its height, ``columns`` to its width."""
+    batch, height, width, channels = x.shape
+    x = _times(rows, ops.reshape(x, (batch, height, width * channels)))
+    x = _times(columns, ops.reshape(x, (batch * len(rows), width, channels)))
+    return ops.reshape(x, (batch, len(rows), len(columns), channels))
+
+
+@cache
+def _taps(length: int) -> np.ndarray:
+    """Return (4 * length / 2, length): row (k, i) picks place 2i + k - 1, or nothing beyond the border."""
+    picked = 2 * np.arange(length // 2) + np.arange(-1, 3)[:, None]
+    return (picked.reshape(-1, 1) == np.arange(length)).astype(np.float32)
+
+
+def halving(x, kernel):
+    """Return the 4x4 convolution of stride 2, padding 1, of (batch, 2h, 2w, channels): (batch, h, w, filters).
+
+    Args:
+        kernel: (4, 4, channels, filters).
+    """
+    batch, height, width, channels = x.shape
+    x = ops.reshape(_sides(x, _taps(height), _taps(width)), (batch, 4, height // 2, 4, width // 2, channels))
+    rows = ops.reshape(ops.transpose(x, (0, 2, 4, 1, 3, 5)), (-1, 16 * channels))
+    return ops.reshape(ops.matmul(rows, ops.reshape(kernel, (16 * channels, -1))), (batch, height // 2, width // 2, -1))
+
+
+def doubling(x, kernel):
+    """Return the 4x4 transposed one of stride 2, padding 1, of (batch, h, w, channels): (batch, 2h, 2w, filters).
+
+    Args:
+        kernel: (4, 4, filters, channels).
+    """
+    batch, height, width, channels = x.shape
+    filters = kernel.shape[2]
+    # The kernel, which is the larger one, stands on the left and is read as it lies.
+    taps = ops.matmul(ops.reshape(kernel, (16 * filters, channels)), ops.transpose(ops.reshape(x, (-1, channels))))
+    taps = ops.transpose(ops.reshape(taps, (4, 4, filters, batch, height, width)), (3, 0, 4, 1, 5, 2))
+    taps = ops.reshape(taps, (batch, 4 * height, 4 * width, filters))
+    return _sides(taps, _taps(2 * height).T, _taps(2 * width).T)
+
+
+@cache
+def _toom_cook(taps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the matrices of minimal filtering for a kernel of ``taps`` (Winograd 1980; Toom and Cook).
+
+    Polynomials are multiplied by their values at n = 6 points, infinity among them; a filter is
+    that product transposed. So m = n + 1 - taps outputs take n multiplications, not m * taps.
+
+    Returns:
+        (out, kernel, image) of shapes (m, n), (n, taps), (n, n) such that for n numbers d and taps g
+        ``out @ ((kernel @ g) * (image @ d))`` is ``sum(d[i + k] * g[k])`` for each i < m.
+    """
+    n = len(POINTS) + 1
+
+    def values(count: int) -> list[list[Fraction]]:
+        """Values of a polynomial of ``count`` coefficients; at infinity it is its highest one."""
+        return [[p**k for k in range(count)] for p in POINTS] + [[Fraction(k == count - 1) for k in range(count)]]
+
+    # Gauss and Jordan on exact fractions: n is 6.
+    table = [row + [Fraction(i == j) for j in range(n)] for i, row in enumerate(values(n))]
+    for i in range(n):
+        pivot = next(j for j in range(i, n) if table[j][i])
+        table[i], table[pivot] = table[pivot], table[i]
+        table[i] = [number / table[i][i] for number in table[i]]
+        for j in set(range(n)) - {i}:
+            table[j] = [a - table[j][i] * b for a, b in zip(table[j], table[i], strict=True)]
+    inverse = [row[n:] for row in table]
+    # Each row of `image` is scaled to at most 1 and the kernel's by as much the other way.
+    largest = [max(abs(inverse[k][i]) for k in range(n)) for i in range(n)]
+    image = [[inverse[k][i] / largest[i] for k in range(n)] for i in range(n)]
+    kernel = [[number * largest[i] for number in row] for i, row in enumerate(values(taps))]
+    return np.array(values(n + 1 - taps), float).T, np.array(kernel, float), np.array(image, float)
+
+
+@cache
+def _tiles(length: int, before: int, taps: int, count: int) -> np.ndarray:
+    """Return (6 * count, length): row (k, tile) gives a tile's k-th number of an axis padded by ``before``."""
+    image = _toom_cook(taps)[2]
+    rows = np.zeros((len(image), count, length), np.float32)
+    for tile in range(count):
+        for j, column in enumerate(image.T):
+            place = tile * (len(image) + 1 - taps) + j - before
+            if 0 <= place < length:
+                rows[:, tile, place] = column
+    return rows.reshape(-1, length)
+
+
+def filtering(x, kernel, before: int = 0, after: int = 0):
+    """Return the convolution of stride 1 of (batch, height, width, channels) by minimal filtering.
+
+    Winograd's algorithm in two dimensions (Lavin and Gray 2015, arXiv 1509.09308): tiles of the
+    image and the kernel are brought to 6 x 6 points, where the convolution is one product for
+    each point: 36 multiplications for the 9 or 16 outputs of a tile in place of 144. What rounding
+    leaves, of outputs and gradients, is below 5e-6 of their root mean square at 256 channels.
+
+    Args:
+        kernel: (taps, taps, channels, filters) with 3 or 4 taps.
+        before, after: zeros around height and width.
+
+    Returns:
+        (batch, height + before + after + 1 - taps, ..., filters).
+    """
+    batch, height, width, channels = x.shape
+    taps, filters = kernel.shape[0], kernel.shape[3]
+    out, of_kernel, _ = _toom_cook(taps)
+    m, n = out.shape
+    sides = [side + before + after + 1 - taps for side in (height, width)]
+    down, across = (-(-side // m) for side in sides)
+    x = _sides(x, _tiles(height, before, taps, down), _tiles(width, before, taps, across))
+    x = ops.transpose(ops.reshape(x, (batch, n, down, n, across, channels)), (1, 3, 0, 2, 4, 5))
+    kernel = _times(np.kron(of_kernel, of_kernel), ops.reshape(kernel, (taps * taps, channels * filters)))
+    y = ops.matmul(
+        ops.reshape(x, (n * n, batch * down * across, channels)), ops.reshape(kernel, (n * n, channels, filters))
+    )
+    y = ops.reshape(_times(np.kron(out, out), ops.reshape(y, (n * n, -1))), (m, m, batch, down, across, filters))
+    y = ops.reshape(ops.transpose(y, (2, 3, 0, 4, 1, 5)), (batch, down * m, across * m, filters))
+    return ops.slice(y, (0, 0, 0, 0), (batch, *sides, filters))
+
+
+def _product_of(layer, x) -> Callable | None:
+    """Return :func:`halving` or :func:`doubling` where it is faster than the library for an input."""
+    batch, height, width, channels = x.shape
+    if layer.kernel_size != (4, 4) or layer.strides != (2, 2) or layer.padding != "same":
+        return None
+    # Measured: worth it where the smaller image has fewer places than half its channels.
+    if isinstance(layer, layers.Conv2DTranspose):
+        return doubling if 2 * batch * height * width < channels else None
+    even = height % 2 == width % 2 == 0
+    return halving if even and 2 * batch * (height // 2) * (width // 2) < layer.filters else None
+
+
+def _zeros_around(layer, x) -> tuple[int, int] | None:
+    """Return the zeros before and after that :func:`filtering` takes, where it is faster for an input."""
+    taps, batch, sides, channels = layer.kernel_size[0], x.shape[0], x.shape[1:3], x.shape[3]
+    if layer.kernel_size not in ((3, 3), (4, 4)) or layer.strides != (1, 1) or layer.padding not in ("same", "valid"):
+        return None
+    # The matrices for the sides grow with these.
+    if isinstance(layer, layers.Conv2DTranspose) or max(sides) > min(channels, layer.filters):
+        return None
+    total = taps - 1 if layer.padding == "same" else 0
+    tiles = batch * prod(-(-(side + total + 1 - taps) // len(_toom_cook(taps)[0])) for side in sides)
+    return (total // 2, total - total // 2) if tiles >= FEWEST_TILES[layer.compute_dtype] else None
+
+
+@contextmanager
+def as_products(networks: Iterable[keras.Model]) -> Iterator[None]:
+    """Within it, networks that are called (or traced) compute such convolutions as products.
+
+    The function is the same but for rounding; weights, layers and what is exported stay as they are.
+    """
+    replaced = []
+    for network in networks:
+        for layer in network.layers:
+            convolution = isinstance(layer, layers.Conv2DTranspose) or type(layer) is layers.Conv2D
+            if convolution and layer.dilation_rate == (1, 1) and getattr(layer, "groups", 1) == 1:
+                # The instance's attribute hides the class's method, and goes again.
+                object.__setattr__(layer, "call", partial(_call, layer, layer.call))
+            elif type(layer) is layers.Cropping2D:
+                object.__setattr__(layer, "call", partial(_crop, layer))
+            else:
+                continue
+            replaced.append(layer)
+    try:
+        yield
+    finally:
+        for layer in replaced:
+            object.__delattr__(layer, "call")
+
+
+def _call(layer, usual: Callable, x):
+    """Be a convolution's ``call``."""
+    if (function := _product_of(layer, x)) is not None:
+        y = function(x, ops.convert_to_tensor(layer.kernel))
+    elif (zeros := _zeros_around(layer, x)) is not None:
+        # In float32 always: in bfloat16 differences between points would have no digits left.
+        y = ops.cast(filtering(ops.cast(x, "float32"), ops.cast(layer.kernel, "float32"), *zeros), x.dtype)
+    else:
+        return usual(x)
+    if layer.use_bias:
+        y = y + ops.convert_to_tensor(layer.bias)
+    return y if layer.activation is None else layer.activation(y)
+
+
+def _crop(layer, x):
+    """Be a cropping's ``call``: the gradient of a slice is a padding, that of x[a:b] takes one core and its time."""
+    (top, bottom), (left, right) = layer.cropping
+    batch, height, width, channels = x.shape
+    return ops.slice(x, (0, top, left, 0), (batch, height - top - bottom, width - left - right, channels))

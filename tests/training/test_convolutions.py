@@ -1,0 +1,223 @@
+"""Matrix products in place of convolutions: the same functions, the same gradients, a stated rounding error."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from repix.training import convolutions
+from tests import cells
+
+GENERATOR = np.random.default_rng(0)
+PRODUCTS = ("halving", "doubling", "filtering")
+
+
+def numbers(*shape: int) -> np.ndarray:
+    return GENERATOR.standard_normal(shape).astype(np.float32)
+
+
+def values(network, x, *, penalty: bool = False):
+    """Return output, gradient to the input and gradients to the weights of sum(output * fixed numbers).
+
+    With ``penalty`` the sum of the input gradient's squares is added: weights through a second derivative.
+    """
+    x = tf.constant(x)
+    with tf.GradientTape() as outer:
+        outer.watch(x)
+        with tf.GradientTape() as inner:
+            inner.watch(x)
+            y = network(x, training=True)
+            fixed = np.random.default_rng(7).standard_normal(y.shape).astype(np.float32)
+            loss = tf.reduce_sum(tf.cast(y, tf.float32) * fixed)
+        slope = inner.gradient(loss, x)
+        loss = tf.reduce_sum(tf.square(slope)) if penalty else loss
+    gradients = outer.gradient(loss, [x, *(v.value for v in network.trainable_variables)])
+    return [tf.cast(y, tf.float32).numpy(), slope.numpy(), *(g.numpy() for g in gradients if g is not None)]
+
+
+def used(monkeypatch) -> list[str]:
+    """Return a list that will hold the names of the products that are called."""
+    names: list[str] = []
+    for name in PRODUCTS:
+        function = getattr(convolutions, name)
+        monkeypatch.setattr(
+            convolutions, name, lambda *given, n=name, f=function, **options: names.append(n) or f(*given, **options)
+        )
+    return names
+
+
+def one_layer(layer, *shape: int) -> keras.Model:
+    """Return a network of one layer whose weights are not zero."""
+    image = keras.Input(shape)
+    network = keras.Model(image, layer(image))
+    for variable in network.trainable_variables:
+        variable.assign(0.1 * numbers(*variable.shape))
+    return network
+
+
+def close(got, expected, tolerance: float = 1e-5) -> None:
+    assert len(got) == len(expected)
+    for one, other in zip(got, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=tolerance * np.abs(other).max())
+
+
+@pytest.mark.parametrize("kind", [layers.Conv2D, layers.Conv2DTranspose])
+@pytest.mark.parametrize(("batch", "size"), [(2, (1, 2)), (2, (2, 2)), (1, (4, 2)), (1, (4, 4))])
+def test_at_the_bottom_of_a_unet(kind, batch, size, monkeypatch):
+    network = one_layer(kind(40, 4, 2, "same", activation="tanh"), *size, 40)
+    x = numbers(batch, *size, 40)
+    expected = values(network, x)
+    names = used(monkeypatch)
+    with convolutions.as_products([network]):
+        got = values(network, x)
+    # Keras pads an image of one row unevenly: left to the library.
+    wanted = {layers.Conv2D: [] if size == (1, 2) else ["halving"], layers.Conv2DTranspose: ["doubling"]}
+    assert names == wanted[kind]
+    close(got, expected)
+    assert "call" not in vars(network.layers[-1])
+    values(network, x)
+    assert names == wanted[kind]
+
+
+@pytest.mark.parametrize("taps", [3, 4])
+@pytest.mark.parametrize("padding", ["valid", "same"])
+@pytest.mark.parametrize(("batch", "size"), [(1, (17, 20)), (3, (9, 14))])
+def test_wide_convolutions(taps, padding, batch, size, monkeypatch):
+    network = one_layer(layers.Conv2D(24, taps, padding=padding, activation="tanh"), *size, 20)
+    x = numbers(batch, *size, 20)
+    expected, twice = values(network, x), values(network, x, penalty=True)
+    names = used(monkeypatch)
+    with convolutions.as_products([network]):
+        close(values(network, x), expected)
+        close(values(network, x, penalty=True), twice, 2e-5)
+    assert names == ["filtering"] * 2
+
+
+@pytest.mark.parametrize("taps", [2, 3, 4, 5])
+def test_minimal_filtering_is_a_filter(taps):
+    out, of_kernel, of_image = convolutions._toom_cook(taps)
+    d, g = GENERATOR.standard_normal(6), GENERATOR.standard_normal(taps)
+    assert out.shape == (7 - taps, 6)
+    np.testing.assert_allclose(out @ ((of_kernel @ g) * (of_image @ d)), np.correlate(d, g), rtol=0, atol=1e-13)
+
+
+def rounding(taps: int, points: tuple = convolutions.POINTS) -> list[float]:
+    """Return the errors of output and gradients, root mean square against float64, relative to the values.
+
+    Of 256 channels, as the blocks of a ResNet and the fourth convolution of a discriminator have.
+    """
+    generator = np.random.default_rng(1)
+    x, kernel = generator.standard_normal((1, 18, 18, 256)), 0.02 * generator.standard_normal((taps, taps, 256, 32))
+    gradient = generator.standard_normal((1, 19 - taps, 19 - taps, 32)).astype(np.float32)
+
+    def all_of(function, dtype):
+        a, b = (tf.cast(tf.constant(array, tf.float32), dtype) for array in (x, kernel))
+        with tf.GradientTape() as tape:
+            tape.watch([a, b])
+            y = function(a, b)
+        return [y, *tape.gradient(y, [a, b], tf.constant(gradient, dtype))]
+
+    def library(a, b):
+        return tf.nn.conv2d(a, b, 1, "VALID")
+
+    caches = (convolutions._toom_cook, convolutions._tiles)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(convolutions, "POINTS", tuple(map(Fraction, points)))
+        for cached in caches:
+            cached.cache_clear()
+        found = all_of(convolutions.filtering, tf.float32)
+    for cached in caches:
+        cached.cache_clear()
+    exact = [value.numpy() for value in all_of(library, tf.float64)]
+    pairs = zip(found, exact, strict=True)
+    return [float(np.sqrt(np.mean(np.square(got - true)) / np.mean(np.square(true)))) for got, true in pairs]
+
+
+@pytest.mark.parametrize("taps", [3, 4])
+def test_its_rounding_error(taps):
+    errors = rounding(taps)
+    assert all(1e-8 < error < 5e-6 for error in errors)
+    for points in ((0, 1, -1, 2, -2), (0, 1, -1, "1/2", "-1/2"), (0, 1, -1, 2, 3)):
+        assert all(other > 1.2 * error for other, error in zip(rounding(taps, points), errors, strict=True))
+
+
+def test_others_are_left_to_the_library(monkeypatch):
+    names = used(monkeypatch)
+
+    def run(layer, *shape, batch=1):
+        network = one_layer(layer, *shape)
+        with convolutions.as_products([network]):
+            assert network(numbers(batch, *shape)).shape[1] > 0
+        found = names.copy()
+        names.clear()
+        return found
+
+    small = (4, 4, 40)
+    for options in ((40, 3, 2, "same"), (40, 4, 1, "same"), (40, 4, 2, "valid"), (40, (4, 3), 2, "same")):
+        for kind in (layers.Conv2D, layers.Conv2DTranspose):
+            assert run(kind(*options), *small) == []
+    assert run(layers.Conv2D(40, 4, 2, "same"), *small) == ["halving"]
+    assert run(layers.Conv2D(40, 4, 2, "same"), *small, batch=5) == []  # 20 places of 40 channels
+    assert run(layers.Conv2D(40, 4, 2, "same", groups=2), *small) == []
+    assert run(layers.Conv2DTranspose(40, 4, 2, "same"), *small) == ["doubling"]
+    assert run(layers.Conv2DTranspose(40, 4, 2, "same"), *small, batch=2) == []  # 32 places
+    wide = (18, 18, 24)
+    assert run(layers.Conv2D(24, 3), *wide) == ["filtering"]
+    assert run(layers.Conv2D(12, 3), *wide) == []  # 18 places a side, 12 filters
+    assert run(layers.Conv2D(24, 3, dilation_rate=2), *wide) == []
+    assert run(layers.Conv2D(24, 5), *wide) == []
+    assert run(layers.Conv2D(24, 3), 12, 12, 24) == []  # 9 tiles
+    assert run(layers.Conv2DTranspose(24, 3), *wide) == []
+
+
+def test_bfloat16_filters_in_float32(monkeypatch):
+    names = used(monkeypatch)
+    layer = layers.Conv2D(48, 3, dtype="mixed_bfloat16")
+    network = one_layer(layer, 42, 42, 48)
+    x = numbers(1, 42, 42, 48)
+    usual = network(x)
+    with convolutions.as_products([network]):
+        got = network(x)
+    assert names == ["filtering"]
+    assert got.dtype == usual.dtype == "bfloat16"
+    kernel = tf.cast(tf.cast(layer.kernel.value, tf.bfloat16), tf.float64)
+    true = tf.nn.conv2d(tf.cast(tf.cast(x, tf.bfloat16), tf.float64), kernel, 1, "VALID") + tf.cast(
+        layer.bias.value, tf.float64
+    )
+
+    def error(y):
+        return float(tf.math.reduce_std(tf.cast(y, tf.float64) - true))
+
+    assert error(got) < 1.1 * error(usual)
+
+
+def test_a_crop_is_the_same_to_the_bit():
+    network = one_layer(layers.Cropping2D(((1, 0), (2, 1))), 6, 7, 3)
+    x = numbers(2, 6, 7, 3)
+    expected = values(network, x)
+    with convolutions.as_products([network]):
+        got = values(network, x)
+    for one, other in zip(got, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("system", ["pix2pix", "cyclegan"])
+def test_the_step_uses_them_where_no_bits_are_promised(system, tmp_path, monkeypatch):
+    from repix import profile
+    from tests.training.step_jax_worker import game_of, play
+
+    data = cells.prepare_set(tmp_path)
+    monkeypatch.setattr(convolutions, "FEWEST_TILES", {"float32": 1})
+    names = used(monkeypatch)
+    portable = play(game_of(system, data), 0, 5)
+    assert names == []
+    monkeypatch.setattr(profile, "current", lambda: profile.find("fast"))
+    fast = play(game_of(system, data), 0, 5)
+    assert names
+    assert (portable != fast).any()
+    np.testing.assert_allclose(portable, fast, rtol=0, atol=1e-5)
