@@ -7,8 +7,8 @@ medians; absolute times belong to the machine.
     python benchmarks/step.py --system pix2pix --size 256 --batch 1 --rounds 5 --steps 8
     python benchmarks/step.py --profile repix repix-convolutions   # where the time of a step goes, by operation
 
-Contenders of pix2pix: repix (fp32, fast profile), repix-convolutions (the same with all convolutions left to
-the library: what src/repix/training/convolutions.py saves), repix-bf16, repix-portable, torch (as the reference
+Contenders of pix2pix: repix (fp32, fast profile), repix-convolutions (the same without
+src/repix/training/convolutions.py: what that saves), repix-bf16, repix-portable, torch (as the reference
 code does it: channels first, eager, fp32), torch-bf16 (its best: channels last, autocast,
 fused Adam), tutorial (Keras predict + train_on_batch, as most tutorials do it).
 Of cyclegan: repix, repix-convolutions, repix-bf16, torch, torch-bf16.
@@ -33,6 +33,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -323,9 +324,9 @@ def contender(name: str, system: str, size: int, batch: int):
         from repix.quiet import import_keras
 
         import_keras()
-        from repix.training import convolutions
+        from repix.training import step_tensorflow
 
-        convolutions._call = lambda layer, usual, x: usual(x)
+        step_tensorflow.as_products = lambda networks: nullcontext()
     if name.startswith("repix"):
         return repix_step(system, size, batch, "bfloat16" if name.endswith("bf16") else "float32")
     if name.startswith("torch"):

@@ -1,5 +1,9 @@
 """Every bit of a file reaches the array, or the file is refused with its name and the reason."""
 
+import gc
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
@@ -86,6 +90,35 @@ def test_big_endian_npy_keeps_its_values(tmp_path):
     back = images.read(tmp_path / "x.npy", channels=1, bit_depth=16)
     assert back.dtype == np.dtype("uint16")
     np.testing.assert_array_equal(back[..., 0], array)
+
+
+class Interrupting:
+    """Garbage whose end runs Python code, so that another thread may go on in the middle of a parse."""
+
+    def __init__(self):
+        self.itself = self
+
+    def __del__(self):
+        sum(range(50))
+
+
+def test_npy_in_many_threads(tmp_path):
+    images.write(tmp_path / "x.npy", noise(2, 2, 3))
+
+    def read_often(_):
+        for _ in range(300):
+            Interrupting()
+            images.decode(tmp_path / "x.npy")
+
+    interval, thresholds = sys.getswitchinterval(), gc.get_threshold()
+    try:
+        sys.setswitchinterval(1e-6)
+        gc.set_threshold(20, 1, 10**6)
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(read_often, range(8)))
+    finally:
+        sys.setswitchinterval(interval)
+        gc.set_threshold(*thresholds)
 
 
 def test_pgm_of_16_bits(tmp_path):

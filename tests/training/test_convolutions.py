@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
-
 import keras
 import numpy as np
 import pytest
@@ -13,18 +11,18 @@ from keras import layers
 from repix.training import convolutions
 from tests import cells
 
-GENERATOR = np.random.default_rng(0)
-PRODUCTS = ("halving", "doubling", "filtering")
+REPLACEMENTS = ("halving", "doubling", "filtering", "_crop")
 
 
 def numbers(*shape: int) -> np.ndarray:
-    return GENERATOR.standard_normal(shape).astype(np.float32)
+    """Return numbers that follow from the shape."""
+    return np.random.default_rng(shape).standard_normal(shape).astype(np.float32)
 
 
 def values(network, x, *, penalty: bool = False):
     """Return output, gradient to the input and gradients to the weights of sum(output * fixed numbers).
 
-    With ``penalty`` the sum of the input gradient's squares is added: weights through a second derivative.
+    With ``penalty`` gradients are of the sum of the input gradient's squares: a second derivative.
     """
     x = tf.constant(x)
     with tf.GradientTape() as outer:
@@ -41,9 +39,9 @@ def values(network, x, *, penalty: bool = False):
 
 
 def used(monkeypatch) -> list[str]:
-    """Return a list that will hold the names of the products that are called."""
+    """Return a list that will hold the names of the replacements that are called."""
     names: list[str] = []
-    for name in PRODUCTS:
+    for name in REPLACEMENTS:
         function = getattr(convolutions, name)
         monkeypatch.setattr(
             convolutions, name, lambda *given, n=name, f=function, **options: names.append(n) or f(*given, **options)
@@ -71,17 +69,20 @@ def close(got, expected, tolerance: float = 1e-5) -> None:
 def test_at_the_bottom_of_a_unet(kind, batch, size, monkeypatch):
     network = one_layer(kind(40, 4, 2, "same", activation="tanh"), *size, 40)
     x = numbers(batch, *size, 40)
-    expected = values(network, x)
+    expected, twice = values(network, x), values(network, x, penalty=True)
     names = used(monkeypatch)
     with convolutions.as_products([network]):
         got = values(network, x)
+    found = names.copy()
+    with convolutions.as_products([network]):
+        close(values(network, x, penalty=True), twice, 2e-5)
     # Keras pads an image of one row unevenly: left to the library.
     wanted = {layers.Conv2D: [] if size == (1, 2) else ["halving"], layers.Conv2DTranspose: ["doubling"]}
-    assert names == wanted[kind]
+    assert found == wanted[kind]
     close(got, expected)
-    assert "call" not in vars(network.layers[-1])
+    names.clear()
     values(network, x)
-    assert names == wanted[kind]
+    assert names == []
 
 
 @pytest.mark.parametrize("taps", [3, 4])
@@ -101,7 +102,7 @@ def test_wide_convolutions(taps, padding, batch, size, monkeypatch):
 @pytest.mark.parametrize("taps", [2, 3, 4, 5])
 def test_minimal_filtering_is_a_filter(taps):
     out, of_kernel, of_image = convolutions._toom_cook(taps)
-    d, g = GENERATOR.standard_normal(6), GENERATOR.standard_normal(taps)
+    d, g = numbers(6).astype(float), numbers(taps).astype(float)
     assert out.shape == (7 - taps, 6)
     np.testing.assert_allclose(out @ ((of_kernel @ g) * (of_image @ d)), np.correlate(d, g), rtol=0, atol=1e-13)
 
@@ -127,7 +128,7 @@ def rounding(taps: int, points: tuple = convolutions.POINTS) -> list[float]:
 
     caches = (convolutions._toom_cook, convolutions._tiles)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(convolutions, "POINTS", tuple(map(Fraction, points)))
+        patch.setattr(convolutions, "POINTS", points)
         for cached in caches:
             cached.cache_clear()
         found = all_of(convolutions.filtering, tf.float32)
@@ -142,8 +143,18 @@ def rounding(taps: int, points: tuple = convolutions.POINTS) -> list[float]:
 def test_its_rounding_error(taps):
     errors = rounding(taps)
     assert all(1e-8 < error < 5e-6 for error in errors)
-    for points in ((0, 1, -1, 2, -2), (0, 1, -1, "1/2", "-1/2"), (0, 1, -1, 2, 3)):
+    for points in ((0.0, 1.0, -1.0, 2.0, -2.0), (0.0, 1.0, -1.0, 0.5, -0.5), (0.0, 1.0, -1.0, 2.0, 3.0)):
         assert all(other > 1.2 * error for other, error in zip(rounding(taps, points), errors, strict=True))
+
+
+class Scaled(layers.Conv2D):
+    def call(self, x):
+        return 2 * super().call(x)
+
+
+class ScaledTranspose(layers.Conv2DTranspose):
+    def call(self, x):
+        return 2 * super().call(x)
 
 
 def test_others_are_left_to_the_library(monkeypatch):
@@ -151,8 +162,10 @@ def test_others_are_left_to_the_library(monkeypatch):
 
     def run(layer, *shape, batch=1):
         network = one_layer(layer, *shape)
+        x = numbers(batch, *shape)
+        usual = network(x)
         with convolutions.as_products([network]):
-            assert network(numbers(batch, *shape)).shape[1] > 0
+            close([network(x)], [usual], 0.02 if layer.compute_dtype == "bfloat16" else 1e-5)
         found = names.copy()
         names.clear()
         return found
@@ -164,8 +177,11 @@ def test_others_are_left_to_the_library(monkeypatch):
     assert run(layers.Conv2D(40, 4, 2, "same"), *small) == ["halving"]
     assert run(layers.Conv2D(40, 4, 2, "same"), *small, batch=5) == []  # 20 places of 40 channels
     assert run(layers.Conv2D(40, 4, 2, "same", groups=2), *small) == []
+    assert run(Scaled(40, 4, 2, "same"), *small) == []
     assert run(layers.Conv2DTranspose(40, 4, 2, "same"), *small) == ["doubling"]
     assert run(layers.Conv2DTranspose(40, 4, 2, "same"), *small, batch=2) == []  # 32 places
+    assert run(layers.Conv2DTranspose(40, 4, 2, "same", output_padding=1), *small) == []
+    assert run(ScaledTranspose(40, 4, 2, "same"), *small) == []
     wide = (18, 18, 24)
     assert run(layers.Conv2D(24, 3), *wide) == ["filtering"]
     assert run(layers.Conv2D(12, 3), *wide) == []  # 18 places a side, 12 filters
@@ -173,41 +189,77 @@ def test_others_are_left_to_the_library(monkeypatch):
     assert run(layers.Conv2D(24, 5), *wide) == []
     assert run(layers.Conv2D(24, 3), 12, 12, 24) == []  # 9 tiles
     assert run(layers.Conv2DTranspose(24, 3), *wide) == []
+    assert run(layers.Conv2D(24, 3, dtype="float64"), *wide) == []
+    assert run(layers.Conv2D(48, 3, dtype="mixed_bfloat16"), 42, 42, 48) == ["filtering"]
+    assert run(layers.Conv2D(48, 3, dtype="mixed_bfloat16"), 38, 38, 48) == []  # 81 tiles
+    assert run(layers.Cropping2D(1), *small) == ["_crop"]
+    assert run(layers.Cropping2D(1, data_format="channels_first"), *small) == []
 
 
-def test_bfloat16_filters_in_float32(monkeypatch):
+def test_layers_are_as_before_whatever_happens():
+    shared = layers.Conv2D(40, 4, 2, "same")
+    first = one_layer(shared, 4, 4, 40)
+    second = one_layer(shared, 4, 4, 40)
+    with pytest.raises(ZeroDivisionError), convolutions.as_products([first, second]):
+        assert "call" in vars(shared)
+        raise ZeroDivisionError
+    assert "call" not in vars(shared)
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (layers.Conv2D(48, 3, dtype="mixed_bfloat16"), (42, 42, 48)),
+        (layers.Conv2D(256, 4, 2, "same", dtype="mixed_bfloat16"), (8, 8, 256)),
+        (layers.Conv2DTranspose(256, 4, 2, "same", dtype="mixed_bfloat16"), (4, 4, 256)),
+    ],
+)
+def test_in_bfloat16(layer, shape, monkeypatch):
+    """Output and gradients against float64: within the distance from 1 to the next number of bfloat16."""
     names = used(monkeypatch)
-    layer = layers.Conv2D(48, 3, dtype="mixed_bfloat16")
-    network = one_layer(layer, 42, 42, 48)
-    x = numbers(1, 42, 42, 48)
-    usual = network(x)
+    network, x = one_layer(layer, *shape), tf.cast(tf.cast(numbers(1, *shape), tf.bfloat16), tf.float32)
+    kernel = tf.cast(layer.kernel.value, tf.bfloat16)
+    wide = one_layer(type(layer).from_config(layer.get_config() | {"dtype": "float64", "name": "wide"}), *shape)
+    wide.set_weights([kernel.numpy().astype(float), layer.bias.numpy().astype(float)])
+
+    def all_of(network, dtype):
+        @tf.function(autograph=False)
+        def compiled(given):
+            with tf.GradientTape() as tape:
+                tape.watch(given)
+                y = network(given)
+                loss = tf.reduce_sum(y * tf.cast(numbers(*y.shape), y.dtype))
+            gradients = tape.gradient(loss, [given, network.trainable_variables[0].value])
+            return [tf.cast(value, tf.float64) for value in (y, *gradients)]
+
+        return [value.numpy() for value in compiled(tf.cast(x, dtype))]
+
+    true = all_of(wide, tf.float64)
+    assert names == []
     with convolutions.as_products([network]):
-        got = network(x)
-    assert names == ["filtering"]
-    assert got.dtype == usual.dtype == "bfloat16"
-    kernel = tf.cast(tf.cast(layer.kernel.value, tf.bfloat16), tf.float64)
-    true = tf.nn.conv2d(tf.cast(tf.cast(x, tf.bfloat16), tf.float64), kernel, 1, "VALID") + tf.cast(
-        layer.bias.value, tf.float64
-    )
-
-    def error(y):
-        return float(tf.math.reduce_std(tf.cast(y, tf.float64) - true))
-
-    assert error(got) < 1.1 * error(usual)
+        got = all_of(network, tf.bfloat16)
+        assert network(x).dtype == "bfloat16"
+    assert len(set(names)) == 1
+    for value, right in zip(got, true, strict=True):
+        assert 2**-12 < np.std(value - right) / np.std(right) < 2**-7
 
 
-def test_a_crop_is_the_same_to_the_bit():
+def test_a_crop_is_the_same_to_the_bit(monkeypatch):
     network = one_layer(layers.Cropping2D(((1, 0), (2, 1))), 6, 7, 3)
     x = numbers(2, 6, 7, 3)
     expected = values(network, x)
+    names = used(monkeypatch)
     with convolutions.as_products([network]):
         got = values(network, x)
+    assert names == ["_crop"]
     for one, other in zip(got, expected, strict=True):
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize("system", ["pix2pix", "cyclegan"])
-def test_the_step_uses_them_where_no_bits_are_promised(system, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("system", "expected"), [("pix2pix", {"halving", "doubling"}), ("cyclegan", {"filtering", "_crop"})]
+)
+def test_the_step_uses_them_where_no_bits_are_promised(system, expected, tmp_path, monkeypatch):
     from repix import profile
     from tests.training.step_jax_worker import game_of, play
 
@@ -218,7 +270,7 @@ def test_the_step_uses_them_where_no_bits_are_promised(system, tmp_path, monkeyp
     assert names == []
     monkeypatch.setattr(profile, "current", lambda: profile.find("fast"))
     fast = play(game_of(system, data), 0, 5)
-    assert names
+    assert set(names) == expected
     np.testing.assert_array_equal(play(game_of(system, data), 0, 5), fast)
     assert (portable != fast).any()
     np.testing.assert_allclose(portable, fast, rtol=0, atol=1e-5)

@@ -8,6 +8,7 @@ TIFF through tifffile (which scikit-image brings along).
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -26,6 +27,7 @@ SUFFIXES = (*PILLOW_SUFFIXES, *TIFF_SUFFIXES, ".npy")
 FULL = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
 ORIENTATION = 0x0112  # the EXIF and TIFF tag
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_ONE_HEADER_AT_A_TIME = threading.Lock()
 
 
 class BadImageError(UserError):
@@ -88,7 +90,10 @@ def from_array(array: np.ndarray, path: str | Path) -> Decoded:
 
 
 def _decode_npy(path: Path, header_only: bool) -> Decoded:
-    array = np.load(path, mmap_mode="r" if header_only else None, allow_pickle=False)
+    # A header is a Python literal, and Python's parser (3.11 at least) counts the nesting of all threads together
+    # (python/cpython#106905): without the lock a sound file is refused once in a while.
+    with _ONE_HEADER_AT_A_TIME:
+        array = np.load(path, mmap_mode="r" if header_only else None, allow_pickle=False)
     return from_array(array, path)
 
 

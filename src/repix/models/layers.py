@@ -12,7 +12,7 @@ DRAWS_PER_STEP = 64
 
 
 def _normalize(x, axes, epsilon):
-    """Return (x - mean) and 1 / standard deviation as a division, over ``axes``.
+    """Return (x - mean) and the standard deviation over ``axes``, which callers divide by.
 
     Written with sqrt and division, which IEEE 754 fixes to the bit, and never with rsqrt,
     which is a hardware approximation and differs between CPUs.

@@ -165,11 +165,11 @@ class Step:
         ]
 
         # Not where the bits are promised: products and convolutions round differently. Not on a GPU: measured on CPUs.
-        usual = profile.current().portable or tf.config.list_logical_devices("GPU")
-        convolutions = nullcontext if usual else partial(as_products, system.networks.values())
+        as_written = profile.current().portable or tf.config.list_logical_devices("GPU")
+        layers = nullcontext if as_written else partial(as_products, system.networks.values())
 
         def function(source, target, draws, step, rate):
-            with convolutions():  # it holds while the function is traced
+            with layers():  # it holds while the function is traced
                 return play(source, target, draws, step, rate)
 
         def play(source, target, draws, step, rate):
