@@ -228,8 +228,11 @@ def shrunk(tree: Path, system: str, profile_name: str) -> None:
     route.write_params(tree, params)
 
 
-def row(system: str, profile_name: str, condition: str) -> dict[str, Any]:
-    """Run one row in a process of its own; return what it wrote and how long it took."""
+def row(system: str, profile_name: str, condition: str, tries: int = 2) -> dict[str, Any]:
+    """Run one row in a process of its own; return what it wrote and how long it took.
+
+    The emulator itself crashes once in a while, on a busy machine, which says nothing of bits: then again.
+    """
     with tempfile.TemporaryDirectory(prefix="repix-portable-") as folder:
         tree = Path(folder) / "tree"
         if system == "other":
@@ -247,6 +250,9 @@ def row(system: str, profile_name: str, condition: str) -> dict[str, Any]:
             environ = {key: value for key, value in found.items() if value is not None}
             code = subprocess.run(command, env=environ, stdout=said, stderr=said).returncode
             said.seek(0)
+            if cpu and code < 0 and tries > 1:
+                print(f"{profile_name} {system} {condition}: {QEMU} died of signal {-code}, once more", file=sys.stderr)
+                return row(system, profile_name, condition, tries - 1)
             if code or not (tree / "result.json").is_file():
                 sys.exit(f"{profile_name} {system} {condition}: exit code {code}\n{said.read()[-4000:]}")
         result = json.loads((tree / "result.json").read_text())

@@ -48,3 +48,14 @@ def test_the_profile_wins_over_the_machine_and_forcing_over_the_profile():
 def test_the_cpu_says_its_own_name():
     assert portable.cpuid(0)[4:16] in (b"AuthcAMDenti", b"GenuntelineI")  # EBX, ECX, EDX of the vendor
     assert "emulated" not in portable.cpu_name() and len(portable.cpu_name()) > 3
+
+
+@pytest.mark.parametrize(("end", "runs"), [("kill -SEGV $$", 2), ("exit 3", 1)])
+def test_an_emulator_that_crashes_gets_one_more_try(end, runs, tmp_path, monkeypatch):
+    count, emulator = tmp_path / "count", tmp_path / "emulator"
+    emulator.write_text(f"#!/bin/sh\necho run >> {count}\n{end}\n")
+    emulator.chmod(0o755)
+    monkeypatch.setattr(portable, "QEMU", str(emulator))
+    with pytest.raises(SystemExit, match="portable other qemu-Haswell: exit code"):
+        portable.row("other", "portable", "qemu-Haswell")
+    assert count.read_text().split() == ["run"] * runs
