@@ -108,17 +108,19 @@ def test_npy_in_many_threads(tmp_path):
     def read_often(_):
         for _ in range(300):
             Interrupting()
-            images.decode(tmp_path / "x.npy")
+            last = images.decode(tmp_path / "x.npy")
+        return last.pixels
 
     interval, thresholds = sys.getswitchinterval(), gc.get_threshold()
     try:
         sys.setswitchinterval(1e-6)
         gc.set_threshold(20, 1, 10**6)
         with ThreadPoolExecutor(8) as pool:
-            list(pool.map(read_often, range(8)))
+            read = list(pool.map(read_often, range(8)))
     finally:
         sys.setswitchinterval(interval)
         gc.set_threshold(*thresholds)
+    assert all((pixels == noise(2, 2, 3)).all() for pixels in read)
 
 
 def test_pgm_of_16_bits(tmp_path):
