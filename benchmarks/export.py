@@ -50,13 +50,13 @@ def measure(asked: argparse.Namespace) -> dict:
 
     from repix.config import models, reader
     from repix.exporting import export
+    from repix.inference.backend import backend_module
+    from repix.inference.trained import TrainedModel
     from repix.models.generators import build_generator
-    from repix.models.initialize import initialize
+    from repix.models.initialization import initialize
     from repix.schemas import Side
-    from repix.training.backend import step_module
-    from repix.training.trained import TrainedModel
 
-    step_module()
+    backend_module()
     if asked.cell:
         trained = TrainedModel(ROOT / "runs" / asked.cell)
         trained.load("last")

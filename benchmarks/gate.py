@@ -27,16 +27,17 @@ from types import SimpleNamespace
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from repix import cli, profile, stage
-from repix.commands import sweep as sweep_command
+from repix import cli, paths, profile
+from repix.commands import seeds as sweep_command
 from repix.commands.results import write_between_markers
 from repix.config import reader
 from repix.config.evaluation import Evaluate
 from repix.config.gate import Gate
 from repix.errors import UserError
 from repix.files import digest_text
-from repix.regression import baseline, sweep, tolerance
+from repix.regression import baseline, tolerance
 from repix.schemas import Metrics
+from repix.studies import seed_study
 
 SIGMAS = (1.0, 2.0)
 SHARES = (10, 3)  # a tenth and a third of the epochs
@@ -60,7 +61,7 @@ class Broken:
 
 def first_half(prepared):
     """Return a prepared set with the first half of its test split."""
-    from repix.data.store import SplitArrays
+    from repix.data.prepared import SplitArrays
 
     manifest, test = prepared.manifest, prepared.split("test")
     half = len(test.source) // 2
@@ -131,13 +132,13 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--write", action="store_true", help="put the tables into docs/gate.md")
     arguments = parser.parse_args()
-    missing = [path for path in (stage.RUNS / arguments.cell, arguments.tolerances) if not path.exists()]
+    missing = [path for path in (paths.RUNS / arguments.cell, arguments.tolerances) if not path.exists()]
     if missing and arguments.if_trained:
         print(f"{missing[0]} is not there: nothing to judge")
         return 0
     if missing:
-        raise UserError(f"{missing[0]}: no such file; run `dvc repro`, then `repix sweep ... --write`")
-    profile.enter(sweep.profile_of(arguments.cell.split("-")[1]))
+        raise UserError(f"{missing[0]}: no such file; run `dvc repro`, then `repix seeds ... --write`")
+    profile.enter(seed_study.profile_of(arguments.cell.split("-")[1]))
     with tempfile.TemporaryDirectory() as scratch:
         rows = judge_all(arguments, Path(scratch))
     wrong = [row for row in rows if not row["as_expected"]]
@@ -164,12 +165,12 @@ def judge_all(arguments: argparse.Namespace, scratch: Path) -> list[dict]:
     from repix.quiet import import_keras
 
     import_keras()
-    from repix.data.store import Prepared
+    from repix.data.prepared import Prepared
     from repix.evaluation.evaluate import evaluate
-    from repix.training.trained import TrainedModel
+    from repix.inference.trained import TrainedModel
 
     dataset, name, seed = arguments.cell.split("-")
-    model, prepared = TrainedModel(stage.RUNS / arguments.cell), Prepared.open(stage.PREPARED / dataset)
+    model, prepared = TrainedModel(paths.RUNS / arguments.cell), Prepared.open(paths.PREPARED / dataset)
     limits = tolerance.read_tolerances(arguments.tolerances)
     settings = reader.read("evaluate", Evaluate).model_copy(update={"fid": False, "kid": False, "paper_mode": False})
     rows: list[dict] = []
@@ -205,8 +206,8 @@ def judge_all(arguments: argparse.Namespace, scratch: Path) -> list[dict]:
         }
         loss = recipe.loss.model_dump() | {"gan_weight": 0.0}
         for title, change in (changes | {"L1 alone": {"loss": loss}}).items():
-            wanted = sweep.plan(Path(), dataset, name, changes=change)
-            sweep.sweep(wanted, [int(seed)], root=Path())
+            wanted = seed_study.plan(Path(), dataset, name, changes=change)
+            seed_study.run(wanted, [int(seed)], root=Path())
             case(title, 1, honest, Metrics.read(wanted.metrics_path(int(seed))))
     return rows
 

@@ -32,7 +32,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "src"), str(ROOT)]
 
-from repix import profile, stage  # noqa: E402
+from repix import paths, profile  # noqa: E402
 from repix.commands.results import write_between_markers  # noqa: E402
 from repix.errors import UserError  # noqa: E402
 
@@ -119,7 +119,7 @@ class Workspace:
 
     def __init__(self, arguments: argparse.Namespace):
         self.arguments = arguments
-        self.folder = (stage.WORK / "benchmarks" / "facades").resolve()
+        self.folder = (paths.WORK / "benchmarks" / "facades").resolve()
         self._prepared: dict[str, Any] = {}
 
     def configure(self, **evaluate: Any) -> None:
@@ -168,12 +168,12 @@ class Workspace:
     def prepared(self):
         """Return the façades as the pipeline prepares them."""
         if "facades" not in self._prepared:
-            from repix.data.store import Prepared
+            from repix.data.prepared import Prepared
 
             self.configure()
             for name in ("download", "unpack", "preprocess"):
                 self.run(name, "facades")
-            self._prepared["facades"] = Prepared.open(self.folder / stage.PREPARED / "facades")
+            self._prepared["facades"] = Prepared.open(self.folder / paths.PREPARED / "facades")
         return self._prepared["facades"]
 
     def photos(self):
@@ -187,7 +187,7 @@ class Workspace:
 
         test = self.prepared().split("test")
         n, (height, width) = len(test.target), test.target.shape[1:3]
-        files = sorted((self.folder / stage.IMAGES / "facades").rglob("train/*.jpg"), key=lambda path: int(path.stem))
+        files = sorted((self.folder / paths.IMAGES / "facades").rglob("train/*.jpg"), key=lambda path: int(path.stem))
         chosen = sorted(np.argsort([hash_of(path.stem) for path in files], kind="stable")[:n].tolist())
         train = np.stack([decode(files[i]).pixels[:, :width] for i in chosen])
         if train.shape != (n, height, width, 3):
@@ -203,7 +203,7 @@ class Workspace:
 
     def trained(self) -> Path:
         """Return the folder of a trained cell; trains one where none was given."""
-        folder = self.folder / stage.RUNS / "-".join(CELL)
+        folder = self.folder / paths.RUNS / "-".join(CELL)
         if self.arguments.trained:
             folder.parent.mkdir(parents=True, exist_ok=True)
             if folder.is_symlink():
@@ -458,7 +458,7 @@ def independence(train, network, known, workspace: Workspace) -> list[dict]:
     import numpy as np
 
     from repix.config import datasets, reader
-    from repix.data import store
+    from repix.data import preprocess
     from repix.evaluation.features import extract
     from repix.evaluation.frechet import Statistics
 
@@ -481,12 +481,12 @@ def independence(train, network, known, workspace: Workspace) -> list[dict]:
         tree = Path(scratch) / "images"
         for split in ("train", "test"):
             (tree / split).mkdir(parents=True)
-            source = workspace.folder / stage.IMAGES / "facades"
+            source = workspace.folder / paths.IMAGES / "facades"
             for path in sorted(source.rglob(f"{split}/*.jpg"))[:12]:
                 shutil.copy(path, tree / split)
         folders = [Path(scratch) / f"prepared{workers}" for workers in (1, 2, 8)]
         for workers, folder in zip((1, 2, 8), folders, strict=True):
-            store.prepare(tree, entry, folder, name="facades", workers=workers)
+            preprocess.prepare(tree, entry, folder, name="facades", workers=workers)
         arrays = [
             np.concatenate([np.frombuffer(path.read_bytes(), np.uint8) for path in sorted(folder.iterdir())])
             for folder in folders
@@ -509,8 +509,8 @@ def facades(workspace: Workspace) -> dict[str, Any]:
     from repix.config.evaluation import Evaluate
     from repix.config.run import Cell
     from repix.evaluation.score import score_paired_and_distribution
-    from repix.regression.floors import untrained
-    from repix.training.trained import TrainedModel
+    from repix.inference.trained import TrainedModel
+    from repix.studies.baselines import untrained
 
     train, test = workspace.photos()
     prepared, model = workspace.prepared(), TrainedModel(workspace.trained())
@@ -593,7 +593,7 @@ def evaluate(workspace: Workspace) -> dict[str, Any]:
         workspace.configure(**asked)
         shutil.rmtree(workspace.folder / ".repix" / "features", ignore_errors=True)
         seconds, peak = workspace.run("evaluate", *CELL)
-        n = json.loads((workspace.folder / stage.METRICS / f"{'-'.join(CELL)}.json").read_text())["n"]
+        n = json.loads((workspace.folder / paths.METRICS / f"{'-'.join(CELL)}.json").read_text())["n"]
         rows.append({"metrics": name, "n": n, "seconds": round(seconds, 1), "gigabytes": round(peak, 2)})
     return {
         "columns": [

@@ -138,7 +138,7 @@ def _no_exec(*_: Any) -> None:
 def route_of(tree: Path, system: str) -> dict[str, str]:
     """Run the stages; return the digests of weights, of scores, and of the bytes of each out."""
     from repix.files import canonical_json, digest_text, digest_tree
-    from repix.proof.wire import stages
+    from repix.provenance.pipeline import stages
     from repix.schemas import Metrics, Trained
 
     os.chdir(tree)
@@ -163,14 +163,14 @@ def floats(folder: Path) -> str:
     import numpy as np
 
     from repix.files import digest_arrays
-    from repix.training.backend import step_module
-    from repix.training.trained import TrainedModel
+    from repix.inference.backend import backend_module
+    from repix.inference.trained import TrainedModel
 
     model = TrainedModel(folder)
     model.load("last")
     network = model.system.networks[model.record.translators["source_to_target"]]
     noise = np.random.default_rng(0).uniform(-1, 1, (1, *model.record.crop_size, 3)).astype(np.float32)
-    said = step_module().compile_function(lambda image: network(image, training=False))(noise)
+    said = backend_module().compile_function(lambda image: network(image, training=False))(noise)
     return digest_arrays({"said": np.asarray(said)})
 
 

@@ -34,7 +34,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 
 from repix.errors import UserError  # noqa: E402
-from repix.proof import lock  # noqa: E402
+from repix.provenance import lock  # noqa: E402
 
 BUCKET = "repix"
 START_SECONDS = 30

@@ -43,7 +43,7 @@ def work(system: str, root: Path, checkpoints: Path, save_seconds: float) -> Non
     from tests import cells
 
     from repix.config.run import Cell
-    from repix.data.store import Prepared
+    from repix.data.prepared import Prepared
     from repix.evaluation.validation import Validation
     from repix.files import canonical_json, digest_arrays, digest_text, write_json
     from repix.training import loop
@@ -65,7 +65,7 @@ def work(system: str, root: Path, checkpoints: Path, save_seconds: float) -> Non
         recipe,
         checkpoints=Checkpoints(checkpoints, "tiny"),
         observer=Teller(),
-        validate=Validation(prepared, game.translators, Observer()).score,
+        validate=Validation(prepared, game.translators, Observer().pictures).score,
         best_of=game.translator_weights,
     )
     rows = {"epochs": history.epochs, "best": history.best}

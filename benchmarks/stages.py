@@ -100,13 +100,13 @@ def translate(given) -> dict:
     import numpy as np
 
     from repix.config import models, reader
-    from repix.models.any_size import AnySize
-    from repix.models.initialize import initialize
-    from repix.models.system import build
+    from repix.inference.any_size import AnySize
+    from repix.inference.backend import backend_module
+    from repix.models.initialization import initialize
     from repix.schemas import Side
-    from repix.training.backend import step_module
+    from repix.systems.system import build
 
-    compile_function = step_module().compile_function
+    compile_function = backend_module().compile_function
     recipe = reader.read("models.pix2pix", models.Recipe, ROOT / "params.yaml")
     networks = build(recipe, (256, 256), 3, 3, True).networks
     initialize(networks, "normal", 0)

@@ -66,9 +66,9 @@ def repix_step(system: str, size: int, batch: int, precision: str):
     import_keras()
     import numpy as np
 
-    from repix.models.initialize import initialize
-    from repix.models.system import build
-    from repix.training.backend import step_module
+    from repix.models.initialization import initialize
+    from repix.systems.system import build
+    from repix.inference.backend import step_module
 
     backend = step_module()
     recipe = recipe_of(system, precision)
@@ -239,9 +239,9 @@ def tutorial_step(size: int, batch: int):
     import keras
     import numpy as np
 
-    from repix.models.initialize import initialize
-    from repix.models.system import build
-    from repix.training.backend import step_module
+    from repix.models.initialization import initialize
+    from repix.systems.system import build
+    from repix.inference.backend import step_module
 
     step_module()
     networks = build(recipe_of("pix2pix", "float32"), (size, size), 3, 3, True).networks
@@ -309,9 +309,9 @@ def measure_peak() -> dict[str, float]:
 
 def flops_of(system: str, size: int, batch: int) -> int:
     """Return the floating-point operations of one step."""
-    from repix.models.describe import facts
-    from repix.models.system import build
-    from repix.training.backend import step_module
+    from repix.description.facts import facts
+    from repix.systems.system import build
+    from repix.inference.backend import step_module
 
     step_module()
     recipe = recipe_of(system, "float32").model_copy(update={"batch_size": batch})

@@ -35,7 +35,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from repix import profile, stage
+from repix import paths, profile, stage
 from repix.config import reader
 from repix.config.run import Cell
 from repix.errors import UserError
@@ -162,11 +162,11 @@ def thin(tree: Path, keep: Mapping[str, int]) -> None:
 
 def data(folder: Path, dataset: str, keep: Mapping[str, int] | None = None) -> None:
     """Download, unpack and preprocess a data set in a folder, with so many images of each split."""
-    if (folder / stage.PREPARED / dataset / "manifest.json").exists():
+    if (folder / paths.PREPARED / dataset / "manifest.json").exists():
         return
     run_stage(folder, "download", dataset)
     run_stage(folder, "unpack", dataset)
-    thin(folder / stage.IMAGES / dataset, keep or {})
+    thin(folder / paths.IMAGES / dataset, keep or {})
     run_stage(folder, "preprocess", dataset)
 
 
@@ -178,9 +178,9 @@ def train_row(row: Row, folder: Path) -> dict[str, Any]:
     folder = folder.resolve()
     cell = Cell(row.dataset, row.model, 0)
     data(folder, row.dataset, {"train": TRAIN_IMAGES})
-    if not (folder / stage.FEATURES).exists():
+    if not (folder / paths.FEATURES).exists():
         run_stage(folder, "features")
-    for name, out in (("train", stage.RUNS / cell.name), ("evaluate", stage.METRICS / f"{cell.name}.json")):
+    for name, out in (("train", paths.RUNS / cell.name), ("evaluate", paths.METRICS / f"{cell.name}.json")):
         if not (folder / out).exists():
             run_stage(folder, name, *cell.name.split("-"))
 
@@ -189,16 +189,16 @@ def train_row(row: Row, folder: Path) -> dict[str, Any]:
 
     import_keras()
     from repix.commands.describe import describe
-    from repix.data.store import Prepared
+    from repix.data.prepared import Prepared
+    from repix.inference.backend import backend_module
     from repix.schemas import Metrics
-    from repix.tracking.observers import read_table
-    from repix.training.backend import step_module
+    from repix.training.history import read_table
 
-    step_module()
+    backend_module()
     facts = describe(row.model, row.dataset)[0].facts.networks
-    prepared = Prepared.open(stage.PREPARED / row.dataset)
-    metrics = Metrics.read(stage.METRICS / f"{cell.name}.json")
-    losses = read_table(stage.PLOTS / cell.name / "losses.csv")
+    prepared = Prepared.open(paths.PREPARED / row.dataset)
+    metrics = Metrics.read(paths.METRICS / f"{cell.name}.json")
+    losses = read_table(paths.PLOTS / cell.name / "losses.csv")
     return {
         "row": row.name,
         "model": row.model,
@@ -210,13 +210,13 @@ def train_row(row: Row, folder: Path) -> dict[str, Any]:
         },
         "steps": losses[-1].step,
         "losses": {"first": losses[0].values, "last": losses[-1].values},
-        "ms_per_step": ms_per_step(stage.WORK / "tensorboard" / cell.name),
+        "ms_per_step": ms_per_step(paths.WORK / "tensorboard" / cell.name),
         "weights": metrics.weights_digest,
         "translators": {
             name: compared(variants["last"], floors(prepared, name)) for name, variants in metrics.scores.items()
         },
         "pictures": {
-            name: (folder / stage.TRANSLATIONS / cell.name / f"{name}.png").as_posix() for name in metrics.scores
+            name: (folder / paths.TRANSLATIONS / cell.name / f"{name}.png").as_posix() for name in metrics.scores
         },
     }
 
@@ -240,10 +240,10 @@ def floors(prepared, translator: str) -> dict[str, dict[str, float | None]]:
     import numpy as np
 
     from repix.config.evaluation import Evaluate
-    from repix.evaluation import floors as predictors
+    from repix.evaluation import baselines as predictors
     from repix.evaluation.evaluate import View
     from repix.evaluation.score import score_paired_and_distribution
-    from repix.regression.floors import resized
+    from repix.studies.baselines import resized
 
     view = View.of(prepared, translator)
     sources, targets = np.asarray(view.sources), np.asarray(view.targets)
@@ -317,12 +317,12 @@ def game_of(row: Row):
 
     import_keras()
     from repix.config import datasets, models
-    from repix.data.store import Prepared
+    from repix.data.prepared import Prepared
     from repix.training.prepare import prepare
 
     recipe = reader.read(f"models.{row.model}", models.Recipe)
     entry = reader.read(f"datasets.{row.dataset}", datasets.Dataset)
-    prepared = Prepared.open(stage.PREPARED / row.dataset)
+    prepared = Prepared.open(paths.PREPARED / row.dataset)
     return prepare(Cell(row.dataset, row.model, 0), recipe, prepared, flip=entry.flip), recipe
 
 
@@ -384,14 +384,14 @@ def hdf5_and_back(out: Path) -> dict[str, Any]:
     """Rebuild the book's HDF5 tree from the façades, send it through the stages, and write it again."""
     from repix.data import archives
     from repix.data.hdf5 import write_prepared
-    from repix.data.store import Prepared
+    from repix.data.prepared import Prepared
 
     folder = out / "hdf5"
     shutil.rmtree(folder, ignore_errors=True)
     first, second = folder / "first", folder / "second"
     lay_out(first, params_of({"pix2pix_book": {}}, {"facades_bw": archive_of("facades_bw")}))
     data(first, "facades_bw")
-    made = Prepared.open(first / stage.PREPARED / "facades_bw")
+    made = Prepared.open(first / paths.PREPARED / "facades_bw")
     write_prepared(folder / "book", made)
 
     files = sorted(path for path in (folder / "book").rglob("*.h5"))
@@ -400,7 +400,7 @@ def hdf5_and_back(out: Path) -> dict[str, Any]:
     entry = {"urls": [packed.resolve().as_uri()], "layout": "hdf5", "resize": "none"}
     lay_out(second, params_of({"pix2pix_book": {}}, {"facades_bw": entry}))
     data(second, "facades_bw")
-    back = Prepared.open(second / stage.PREPARED / "facades_bw")
+    back = Prepared.open(second / paths.PREPARED / "facades_bw")
     write_prepared(folder / "again", back)
     splits = {name: made.split(name) for name in made.manifest.splits}
     return {
@@ -575,7 +575,7 @@ def main() -> int:
     """Run the command; return its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=ROWS, metavar="ROW", help=f"some of {', '.join(ROWS)}")
-    parser.add_argument("--out", type=Path, default=stage.WORK / "systems", metavar="DIR", help="default: %(default)s")
+    parser.add_argument("--out", type=Path, default=paths.WORK / "systems", metavar="DIR", help="default: %(default)s")
     parser.add_argument("--force", action="store_true", help="make rows anew that are there")
     parser.add_argument("--epochs", type=int, metavar="N", help="instead of the row's, for a trial")
     parser.add_argument("--build", action="store_true", help="three steps at 256 px, a checkpoint, and back from it")

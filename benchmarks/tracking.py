@@ -35,7 +35,7 @@ sys.path[:0] = [str(ROOT / "src"), str(ROOT)]
 from tests import route  # noqa: E402
 
 from repix.files import canonical_json, digest_text  # noqa: E402
-from repix.proof import lock, wire  # noqa: E402
+from repix.provenance import lock, pipeline  # noqa: E402
 
 START_SECONDS = 180
 NOT_REBUILT = re.compile(
@@ -123,7 +123,7 @@ def run(root: Path, **environment: str) -> dict[str, str]:
     for kinds in (("download", "unpack"), ("preprocess",), ("features", "train", "evaluate")):
         route.run(root, *kinds, **environment)
     route.locked(root)
-    outs = [out for stage in wire.stages(root) if stage.kind != "export" for out in stage.outs]
+    outs = [out for stage in pipeline.stages(root) if stage.kind != "export" for out in stage.outs]
     return {out: lock.md5(root / out) for out in outs}
 
 

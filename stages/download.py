@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from repix import stage
+from repix import paths, stage
 from repix.config import datasets, reader
 from repix.data import sources
 from repix.errors import UserError
@@ -26,14 +26,14 @@ def main(dataset: str) -> None:
         "limits.download_bytes": limits.download_bytes,
     }
     record = stage.Record("download", dataset, params, [])
-    out = stage.RAW / dataset
+    out = paths.RAW / dataset
     sources.fetch(
         entry.urls,
         entry.sha256,
         out,
         dataset=dataset,
         max_bytes=limits.download_bytes,
-        work=stage.WORK / "downloads",
+        work=paths.WORK / "downloads",
     )
     record.write(out)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from repix import stage
+from repix import paths, stage
 from repix.config import evaluation, reader
 from repix.config.run import Cell
 from repix.files import atomic_folder
@@ -20,24 +20,24 @@ from repix.files import atomic_folder
 def main(cell: Cell) -> None:
     """Evaluate ``cell``."""
     settings = reader.read("evaluate", evaluation.Evaluate)
-    prepared, trained = stage.PREPARED / cell.dataset, stage.RUNS / cell.name
-    out, metrics = stage.TRANSLATIONS / cell.name, stage.METRICS / f"{cell.name}.json"
-    shown = stage.PLOTS / cell.name / "test"
-    record = stage.Record("evaluate", cell.name, {"evaluate": settings}, [prepared, trained, stage.FEATURES])
+    prepared, trained = paths.PREPARED / cell.dataset, paths.RUNS / cell.name
+    out, metrics = paths.TRANSLATIONS / cell.name, paths.METRICS / f"{cell.name}.json"
+    shown = paths.PLOTS / cell.name / "test"
+    record = stage.Record("evaluate", cell.name, {"evaluate": settings}, [prepared, trained, paths.FEATURES])
 
-    from repix.data.store import Prepared
+    from repix.data.prepared import Prepared
     from repix.evaluation.evaluate import evaluate
     from repix.evaluation.features import load_network
+    from repix.inference.trained import TrainedModel
     from repix.schemas import Archive
     from repix.tracking import mlflow_run
-    from repix.training.trained import TrainedModel
 
     network = None
     if settings.fid or settings.kid:
-        weights = Archive.read(stage.FEATURES / "archive.json")
-        network = load_network(settings.dims, stage.FEATURES / weights.file, weights.sha256)
+        weights = Archive.read(paths.FEATURES / "archive.json")
+        network = load_network(settings.dims, paths.FEATURES / weights.file, weights.sha256)
     model = TrainedModel(trained)
-    scored = evaluate(model, Prepared.open(prepared), settings, out, features=network, cache=stage.WORK / "features")
+    scored = evaluate(model, Prepared.open(prepared), settings, out, features=network, cache=paths.WORK / "features")
     with atomic_folder(shown) as folder:
         for translator in model.record.translators:
             shutil.copyfile(out / f"{translator}.png", folder / f"{translator}.png")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from repix import stage
+from repix import paths, stage
 from repix.config import datasets, reader
 from repix.config import export as config
 from repix.config.run import Cell
@@ -19,19 +19,19 @@ from repix.config.run import Cell
 def main(cell: Cell) -> None:
     """Export ``cell``."""
     settings = reader.read("export", config.Export)
-    prepared, trained = stage.PREPARED / cell.dataset, stage.RUNS / cell.name
-    metrics, out = stage.METRICS / f"{cell.name}.json", stage.EXPORTS / cell.name
+    prepared, trained = paths.PREPARED / cell.dataset, paths.RUNS / cell.name
+    metrics, out = paths.METRICS / f"{cell.name}.json", paths.EXPORTS / cell.name
     entry = reader.read(f"datasets.{cell.dataset}", datasets.Dataset)
     described = {"urls": list(entry.urls), "sha256": entry.sha256, "licence": entry.licence}
     params = {"export": settings, f"datasets.{cell.dataset}": described}
     record = stage.Record("export", cell.name, params, [prepared, trained, metrics])
 
-    from repix.data.store import Prepared
+    from repix.data.prepared import Prepared
     from repix.exporting.export import export
+    from repix.inference.trained import TrainedModel
     from repix.schemas import Metrics
     from repix.tracking import mlflow_run
-    from repix.tracking.observers import Row
-    from repix.training.trained import TrainedModel
+    from repix.training.history import Row
 
     model = TrainedModel(trained)
     scores = Metrics.read(metrics)

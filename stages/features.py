@@ -10,7 +10,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from repix import stage
+from repix import paths, stage
 from repix.config import datasets, evaluation, reader
 from repix.data import sources
 from repix.files import atomic_folder, write_json
@@ -30,16 +30,16 @@ def main() -> None:
         sources.fetch(
             weights.urls,
             weights.sha256,
-            stage.FEATURES,
+            paths.FEATURES,
             dataset=evaluate.features,
             max_bytes=limit,
-            work=stage.WORK / "downloads",
+            work=paths.WORK / "downloads",
             archive=False,
         )
     else:
-        with atomic_folder(stage.FEATURES) as folder:
+        with atomic_folder(paths.FEATURES) as folder:
             write_json(folder / "absent.json", {"reason": "neither evaluate.fid nor evaluate.kid is on"})
-    record.write(stage.FEATURES)
+    record.write(paths.FEATURES)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from repix import stage
+from repix import paths, stage
 from repix.config import datasets, reader
 
 READS = (
@@ -30,14 +30,14 @@ READS = (
 def main(dataset: str) -> None:
     """Prepare the images of ``dataset``."""
     entry = reader.read(f"datasets.{dataset}", datasets.Dataset)
-    tree, out = stage.IMAGES / dataset, stage.PREPARED / dataset
+    tree, out = paths.IMAGES / dataset, paths.PREPARED / dataset
     params = {f"datasets.{dataset}": entry.model_dump(mode="json", include=set(READS))}
     record = stage.Record("preprocess", dataset, params, [tree])
 
     # NumPy must not be imported before the profile is in force.
-    from repix.data import store
+    from repix.data import preprocess
 
-    manifest = store.prepare(tree, entry, out, name=dataset)
+    manifest = preprocess.prepare(tree, entry, out, name=dataset)
     counts = ", ".join(f"{name} {split.source.n}" for name, split in sorted(manifest.splits.items()))
     print(f"{dataset}: {counts}; skipped {len(manifest.skipped)}")
     record.write(out)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from repix import stage
+from repix import paths, stage
 from repix.config import datasets, models, reader
 from repix.config.run import Cell
 
@@ -24,19 +24,20 @@ def main(cell: Cell) -> None:
         f"models.{cell.model}": recipe,
         f"datasets.{cell.dataset}": {"crop_size": datasets.height_width(entry.crop_size), "flip": entry.flip},
     }
-    folder, out, plots = stage.PREPARED / cell.dataset, stage.RUNS / cell.name, stage.PLOTS / cell.name
+    folder, out, plots = paths.PREPARED / cell.dataset, paths.RUNS / cell.name, paths.PLOTS / cell.name
     losses, curves = plots / "losses.csv", plots / "curves"
     record = stage.Record("train", cell.name, params, [folder])
 
     # Heavy imports come after the mistakes that need none.
-    from repix.data.store import Prepared
-    from repix.evaluation.animation import Frames
+    from repix.data.prepared import Prepared
     from repix.evaluation.validation import Validation
+    from repix.inference import trained
     from repix.tracking import mlflow_run
-    from repix.tracking.observers import ProgressBar, write_curves, write_losses
+    from repix.tracking.animation import Frames
+    from repix.tracking.progress import ProgressBar
     from repix.tracking.tensorboard import TensorBoard
-    from repix.training import trained
     from repix.training.checkpoint import Checkpoints
+    from repix.training.history import write_curves, write_losses
     from repix.training.loop import train
     from repix.training.observer import Observers
     from repix.training.prepare import prepare
@@ -52,12 +53,12 @@ def main(cell: Cell) -> None:
         dataset=mlflow_run.dataset_entry(prepared.manifest, data_digest, folder.as_posix()),
         training=True,
     )
-    board = TensorBoard(stage.WORK / "tensorboard" / cell.name)
-    frames = Frames(stage.WORK / "frames", record.run_key, stage.WORK / "animation")
+    board = TensorBoard(paths.WORK / "tensorboard" / cell.name)
+    frames = Frames(paths.WORK / "frames", record.run_key, paths.WORK / "animation")
     observer = Observers([ProgressBar(), board, mlflow_run.MLflowObserver(run), frames])
-    validation = Validation(prepared, game.translators, observer)
+    validation = Validation(prepared, game.translators, observer.pictures)
 
-    checkpoints = Checkpoints(stage.WORK / "checkpoints", record.run_key)
+    checkpoints = Checkpoints(paths.WORK / "checkpoints", record.run_key)
     history, best = train(
         game.step,
         game.sampler,

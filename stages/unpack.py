@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from repix import stage
+from repix import paths, stage
 from repix.config import datasets, reader
 from repix.data import archives
 from repix.schemas import Archive
@@ -19,7 +19,7 @@ def main(dataset: str) -> None:
     """Unpack the archive of ``dataset``."""
     limits = reader.read("limits", datasets.Limits)
     params = {f"limits.{key}": getattr(limits, key) for key in ("unpack_bytes", "unpack_files", "unpack_ratio")}
-    raw, out = stage.RAW / dataset, stage.IMAGES / dataset
+    raw, out = paths.RAW / dataset, paths.IMAGES / dataset
     record = stage.Record("unpack", dataset, params, [raw])
     archives.unpack(
         raw / Archive.read(raw / "archive.json").file,

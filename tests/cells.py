@@ -46,7 +46,7 @@ def prepare_set(
 ) -> Path:
     """Write a tiny image tree below ``root``, prepare it, and return the prepared folder."""
     from repix.config.datasets import Dataset
-    from repix.data import store
+    from repix.data import preprocess
     from repix.data.images import write
 
     tree = root / "images"
@@ -67,16 +67,16 @@ def prepare_set(
         "crop_size": SIZE,
     }
     out = root / "prepared"
-    store.prepare(tree, Dataset.model_validate(asked | entry), out, name="tiny")
+    preprocess.prepare(tree, Dataset.model_validate(asked | entry), out, name="tiny")
     return out
 
 
 def train_cell(root: Path, *, system: str = "pix2pix", seed: int = 0, paired: bool = True, **changes: Any) -> TinyCell:
     """Prepare a tiny set and train a tiny cell on it; return where both lie."""
     from repix.config.run import Cell
-    from repix.data.store import Prepared
+    from repix.data.prepared import Prepared
     from repix.evaluation.validation import Validation
-    from repix.training import trained
+    from repix.inference import trained
     from repix.training.checkpoint import Checkpoints
     from repix.training.loop import train
     from repix.training.observer import Observer
@@ -85,7 +85,7 @@ def train_cell(root: Path, *, system: str = "pix2pix", seed: int = 0, paired: bo
     folder = prepare_set(root, paired=paired)
     prepared, cell, asked = Prepared.open(folder), Cell("tiny", system, seed), recipe(system, **changes)
     game = prepare(cell, asked, prepared, flip=True)
-    validation = Validation(prepared, game.translators, Observer())
+    validation = Validation(prepared, game.translators, Observer().pictures)
     history, best = train(
         game.step,
         game.sampler,

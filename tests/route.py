@@ -10,9 +10,9 @@ from pathlib import Path
 
 import yaml
 
-from repix.proof import lock
-from repix.proof.wire import Stage, stages
-from repix.tracking.lineage import Lineage
+from repix.provenance import lock
+from repix.provenance.lineage import Lineage
+from repix.provenance.pipeline import Stage, stages
 
 ROOT = Path(__file__).resolve().parents[1]
 CELL = "sample-pix2pix_small-0"

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from repix.tracking.lineage import imported_names
+from repix.provenance.code import imported_names
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("models", "training")
@@ -37,7 +37,7 @@ def test_the_check_sees_what_it_forbids(tmp_path):
         "models/good.py": "import keras\nimport numpy as np\n",
         "models/lazy.py": "def show():\n    import mlflow.keras\n",
         "models/__init__.py": "from .. import tracking\n",
-        "training/loop.py": "from repix.tracking.observers import ProgressBar\nfrom dvc.api import params_show\n",
+        "training/loop.py": "from repix.tracking.progress import ProgressBar\nfrom dvc.api import params_show\n",
         "training/step_tensorflow.py": "import tensorflow as tf\n",
         "training/step_jax.py": "from jax import lax\n",
         "models/layers.py": "import jax.numpy as jnp\n",

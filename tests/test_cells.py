@@ -11,10 +11,10 @@ from tests.cells import train_cell
 def test_tiny_cell_trains_evaluates_and_exports(tmp_path, system, paired):
     from repix.config.evaluation import Evaluate
     from repix.config.export import Export
-    from repix.data.store import Prepared
+    from repix.data.prepared import Prepared
     from repix.evaluation.evaluate import evaluate
     from repix.exporting.export import export
-    from repix.training.trained import TrainedModel
+    from repix.inference.trained import TrainedModel
 
     cell = train_cell(tmp_path, system=system, paired=paired)
     model = TrainedModel(cell.trained)

@@ -16,8 +16,8 @@ import pytest
 import yaml
 
 from repix.files import digest_file
-from repix.proof import lock, wire
-from repix.tracking.lineage import imported_names
+from repix.provenance import lock, pipeline
+from repix.provenance.code import imported_names
 from tests import route
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -69,7 +69,7 @@ def routes(tmp_path_factory):
     on what was built before; DVC, too, gives every stage a process.
     """
     base = tmp_path_factory.mktemp("routes")
-    kinds = [stage.kind for stage in wire.stages(ROOT)]
+    kinds = [stage.kind for stage in pipeline.stages(ROOT)]
     here = travel(base, HERE, *((kind,) for kind in kinds))
     there = travel(base, THERE, *((kind,) for kind in kinds[:-3]), ("train", "evaluate"), ("export",))
     return here, there
@@ -79,7 +79,7 @@ def routes(tmp_path_factory):
 
 
 def test_every_stage_depends_on_the_code_that_it_imports_and_on_no_other():
-    assert wire.code_problems(ROOT) == [], f"mend: {wire.MEND}"
+    assert pipeline.code_problems(ROOT) == [], f"mend: {pipeline.MEND}"
 
 
 def test_a_missing_and_a_superfluous_code_dependency_are_named_and_mended(tmp_path):
@@ -90,11 +90,11 @@ def test_a_missing_and_a_superfluous_code_dependency_are_named_and_mended(tmp_pa
     broken = broken.replace("    deps:\n", "    deps:\n      - src/repix/training/loop.py\n", 1)
     assert broken != right
     (root / "dvc.yaml").write_text(broken)
-    assert wire.code_problems(root) == [
+    assert pipeline.code_problems(root) == [
         "download: depends on src/repix/training/loop.py, which it does not import",
         "train: imports src/repix/training/loop.py, which is not among its deps",
     ]
-    mend = [sys.executable, "-m", "repix.proof.wire", "--write"]
+    mend = [sys.executable, "-m", "repix.provenance.pipeline", "--write"]
     subprocess.run(mend, cwd=root, check=True, env={"PYTHONPATH": str(ROOT / "src")}, stdout=subprocess.DEVNULL)
     assert (root / "dvc.yaml").read_text() == right
 
@@ -106,7 +106,7 @@ def test_the_stages_are_those_that_dvc_sees(tmp_path):
     route.write_params(root, params)
     for command in (["init", "--no-scm", "-q"], ["stage", "list", "--name-only"]):
         done = subprocess.run([sys.executable, "-m", "dvc", *command], cwd=root, capture_output=True, check=True)
-    assert sorted(done.stdout.decode().split()) == sorted(stage.name for stage in wire.stages(root))
+    assert sorted(done.stdout.decode().split()) == sorted(stage.name for stage in pipeline.stages(root))
 
 
 # (b) the params that a stage reads
@@ -116,9 +116,9 @@ def param_problems(tree: Path, logs: Iterable[Path]) -> list[str]:
     """Hold what dvc.yaml of ``tree`` declares against what stages were seen to read in ``logs``."""
     params = yaml.safe_load((tree / "params.yaml").read_text())
     problems = []
-    for stage in wire.stages(tree):
+    for stage in pipeline.stages(tree):
         used = set().union(*(route.reads(log, stage.kind) for log in logs))
-        problems += wire.param_problems(stage, used, params)
+        problems += pipeline.param_problems(stage, used, params)
     return problems
 
 
@@ -159,9 +159,9 @@ def test_undeclared_and_unused_params_are_named(routes, with_features, tmp_path)
 
 
 def test_the_lineage_record_names_no_param_that_is_not_declared(routes):
-    for stage in wire.stages(routes[0]):
+    for stage in pipeline.stages(routes[0]):
         recorded = route.lineage(routes[0], stage).params
-        keys = {leaf for key, value in recorded.items() for leaf in wire.leaves(value, key)}
+        keys = {leaf for key, value in recorded.items() for leaf in pipeline.leaves(value, key)}
         stranger = [key for key in sorted(keys) if not any(f"{key}.".startswith(f"{d}.") for d in stage.params)]
         assert stranger == [], stage.name
 
@@ -223,7 +223,7 @@ def needles(root: Path, here: Here) -> dict[str, str]:
 def test_outs_are_the_same_bytes_elsewhere_later_and_by_somebody_else(routes):
     here, there = routes
     files = route.out_files(here)
-    missing = {stage.name for stage in wire.stages(here) for out in stage.outs if not (here / out).exists()}
+    missing = {stage.name for stage in pipeline.stages(here) for out in stage.outs if not (here / out).exists()}
     assert not missing and len(files) > 30
     assert differences(here, there) == []
 
@@ -265,7 +265,7 @@ def test_every_entry_of_the_params_has_what_the_stages_declare(tmp_path):
     grid = {"datasets": list(params["datasets"]), "models": list(params["models"]), "seeds": [0]}
     shutil.copy(ROOT / "dvc.yaml", tmp_path)
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params | {"run": params["run"] | grid}))
-    found = wire.stages(tmp_path)
+    found = pipeline.stages(tmp_path)
     assert len(found) > len(grid["datasets"]) * len(grid["models"])
     missing = [f"{one.name}: {key}" for one in found for key in one.params if not has(params, key)]
     assert missing == []
@@ -276,7 +276,7 @@ def test_every_entry_of_the_params_has_what_the_stages_declare(tmp_path):
 
 def has(tree, key):
     group, _, last = key.rpartition(".")
-    return last in (wire.look_up(tree, group) if group else tree)
+    return last in (pipeline.look_up(tree, group) if group else tree)
 
 
 def test_the_committed_lock_fits_the_pipeline_the_params_and_the_code():
@@ -323,6 +323,6 @@ def test_a_lock_that_does_not_fit_is_named(clone):
 
 def test_stages_import_nothing_of_the_proof():
     """What checks the pipeline must not be part of it, or every change of a check would re-run it."""
-    for stage in wire.stages(ROOT):
-        for file in wire.closure(ROOT, stage.script):
-            assert not any(name.startswith("repix.proof") for name in imported_names(ROOT / file)), file
+    for stage in pipeline.stages(ROOT):
+        for file in pipeline.closure(ROOT, stage.script):
+            assert not any(name.startswith("repix.provenance") for name in imported_names(ROOT / file)), file

@@ -121,9 +121,9 @@ def test_a_users_keras_json_has_no_say(tmp_path):
     (tmp_path / "keras.json").write_text('{"image_data_format": "channels_first", "floatx": "float16"}')
     code = """
 import keras
-from repix.training.backend import step_module
+from repix.inference.backend import backend_module
 print(keras.config.image_data_format(), keras.config.floatx())
-step_module()
+backend_module()
 print(keras.config.image_data_format(), keras.config.floatx())
 """
     ended = python(code, KERAS_HOME=str(tmp_path), KERAS_BACKEND="tensorflow")
@@ -139,8 +139,8 @@ profile.apply(sys.argv[1])
 from repix.quiet import import_keras
 import_keras()
 import numpy as np
-from repix.training.backend import step_module
-compiled = step_module().compile_function
+from repix.inference.backend import backend_module
+compiled = backend_module().compile_function
 draw = np.random.default_rng(0)
 x, v = (draw.uniform(0.01, 9, 4096).astype("float32") for _ in range(2))
 import keras

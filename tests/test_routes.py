@@ -30,26 +30,26 @@ class Route:
         from repix.config.evaluation import Evaluate
         from repix.config.export import Export
         from repix.config.run import Cell
-        from repix.data import store
-        from repix.evaluation.animation import Frames
+        from repix.data import preprocess
         from repix.evaluation.evaluate import evaluate
         from repix.evaluation.validation import Validation
         from repix.exporting.export import export
-        from repix.training import trained
-        from repix.training.backend import step_module
+        from repix.inference import trained
+        from repix.inference.backend import backend_module
+        from repix.tracking.animation import Frames
         from repix.training.checkpoint import Checkpoints
         from repix.training.loop import train
         from repix.training.prepare import prepare
 
-        step_module()
+        backend_module()
         self.root, self.translations = root, root / "translations"
         dataset = Dataset.model_validate({"urls": ["file:unused"], "resize": "none", "load_size": 16} | entry)
-        store.prepare(tree, dataset, root / "prepared", name="tiny")
-        self.prepared = store.Prepared.open(root / "prepared")
+        preprocess.prepare(tree, dataset, root / "prepared", name="tiny")
+        self.prepared = preprocess.Prepared.open(root / "prepared")
         cell, asked = Cell("tiny", system, 0), recipe(system, epochs=1, picture_every=1, **changes)
         game = prepare(cell, asked, self.prepared, flip=True)
         self.frames = Frames(root / "frames", "key", root / "animation")
-        validation = Validation(self.prepared, game.translators, self.frames)
+        validation = Validation(self.prepared, game.translators, self.frames.pictures)
         history, best = train(
             game.step,
             game.sampler,

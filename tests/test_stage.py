@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import yaml
 
-from repix import stage
+from repix import paths, stage
 from repix.config.run import Cell
 from repix.errors import UserError
 from tests.conftest import ROOT
@@ -128,7 +128,7 @@ def test_a_right_cell_reaches_the_stage(monkeypatch, tmp_path):
 def test_a_missing_input_is_one_line(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="data/prepared/x: not there; `dvc repro` makes it"):
-        stage.Record("preprocess", "x", {}, [stage.PREPARED / "x"])
+        stage.Record("preprocess", "x", {}, [paths.PREPARED / "x"])
 
 
 def archive(path) -> None:

@@ -11,18 +11,21 @@ from repix.errors import UserError
 
 # name -> one line for `repix --help`; the module is repix.commands.<name>.
 COMMANDS = {
+    "baselines": "what trained cells have to beat: trivial predictors, and the margins in standard deviations",
     "bundle": "pack a cell with code, data hashes, weights and checksums into one archive",
     "demo": "a page to try exported models: pick, upload or draw, and compare",
     "describe": "build a model's networks and print what they cost, without training",
-    "floors": "what trained cells have to beat: naive predictors, and the margins in standard deviations",
     "gate": "compare the metrics with the committed baseline; the exit code is the verdict",
     "promote": "make an exported cell the champion of the registry, if the gate passed it",
     "results": "print the metrics of all cells as a table",
-    "sweep": "train several seeds and measure the noise between them: the gate's tolerances",
+    "seeds": "train several seeds and measure the noise between them: the gate's tolerances",
     "sync": "rebuild MLflow's runs from git, dvc.lock and the outs",
     "translate": "apply a trained model to images of any size",
     "verify": "rebuild results from scratch and compare them with dvc.lock",
 }
+
+# Names of earlier versions: they still work, and say the new one.
+RENAMED = {"floors": "baselines", "sweep": "seeds"}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -34,6 +37,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--version", action="version", version=f"repix {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     asked = next((word for word in argv if not word.startswith("-")), None)
+    if asked in RENAMED:
+        print(f"repix: `repix {asked}` is now called `repix {RENAMED[asked]}`", file=sys.stderr)
+        argv = [RENAMED[asked] if word == asked else word for word in argv]
+        asked = RENAMED[asked]
     for name, line in COMMANDS.items():
         # Only the module that is asked for is imported: help and errors stay instant.
         module = importlib.import_module(f"repix.commands.{name}") if name == asked else None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import errno
-import os
 import signal
 import sys
 import threading
@@ -17,16 +16,9 @@ from repix.config import reader
 from repix.config.run import Cell, Run
 from repix.errors import UserError
 from repix.files import clear_leftovers, digest_tree
+from repix.paths import LINEAGE, METRICS, PLOTS
+from repix.provenance import lineage
 from repix.quiet import import_keras
-from repix.tracking import lineage
-
-# Ignored by git and DVC: checkpoints, partial downloads, caches. Experiments in temporary
-# folders (`dvc exp run --temp`) share that of the repository they came from.
-WORK = Path(os.environ.get("DVC_ROOT", "")) / ".repix"
-RAW, IMAGES, PREPARED = Path("data/raw"), Path("data/images"), Path("data/prepared")
-FEATURES = Path("data/features")
-RUNS, TRANSLATIONS, EXPORTS = Path("runs"), Path("translations"), Path("exports")
-METRICS, PLOTS, LINEAGE = Path("metrics"), Path("plots"), Path("lineage")
 
 
 def run(main: Callable[..., None], doc: str, *names: str, profiled: bool = True, trains: bool = False) -> None:

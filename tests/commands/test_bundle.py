@@ -13,7 +13,7 @@ import yaml
 from repix import cli
 from repix.errors import UserError
 from repix.files import digest_file, digest_tree
-from repix.proof import lock
+from repix.provenance import lock
 from tests.exporting.repository import CELL, git, make
 
 
@@ -33,7 +33,7 @@ def sh(folder, *command):
 
 
 def test_restored_in_an_empty_folder(root, tmp_path, monkeypatch, capsys):
-    from repix.training.trained import TrainedModel
+    from repix.inference.trained import TrainedModel
 
     monkeypatch.chdir(root)
     with pytest.raises(SystemExit) as stopped:

@@ -31,7 +31,7 @@ def described(cell):
 
     import_keras()
     from repix.models.layers import BatchNormalization
-    from repix.training.backend import step_module
+    from repix.inference.backend import step_module
 
     step_module()
     dataset, _, model = cell.rpartition("-")
@@ -160,7 +160,7 @@ def test_flops_by_hand():
     import_keras()
     from keras import Input, Model, layers
 
-    from repix.models.describe import activations, flops, receptive_field
+    from repix.description.facts import activations, flops, receptive_field
 
     x = image = Input((8, 8, 3))
     x = layers.Conv2D(5, 4, 2, "same")(x)
@@ -177,9 +177,9 @@ def test_passes_and_checkpoint_are_those_of_the_step(tmp_path):
     from repix.quiet import import_keras
 
     import_keras()
-    from repix.models.describe import checkpoint_bytes, passes
-    from repix.models.system import build
-    from repix.training.backend import step_module
+    from repix.description.facts import checkpoint_bytes, passes
+    from repix.systems.system import build
+    from repix.inference.backend import step_module
     from repix.training.checkpoint import Checkpoint, Checkpoints
     from tests import cells
 

@@ -14,13 +14,13 @@ import pytest
 import yaml
 
 from repix import cli
+from repix.arrays import save_arrays
 from repix.data.images import write
 from repix.files import digest_arrays
-from repix.proof import lock
+from repix.provenance import lock
 from repix.schemas import Exported, Metrics, Side, Trained
 from repix.tracking import mlflow_run
-from repix.tracking.observers import write_losses
-from repix.training.checkpoint import save_arrays
+from repix.training.history import write_losses
 
 CELL = "tiny-pix2pix-0"
 WEIGHTS = {"generator/kernel": np.ones((3, 4), np.float32), "generator/bias": np.zeros(4, np.float32)}

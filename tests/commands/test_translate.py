@@ -19,9 +19,9 @@ def cell(tmp_path_factory) -> TinyCell:
 @pytest.fixture(scope="module")
 def exported(cell):
     from repix.config.export import Export
-    from repix.data.store import Prepared
+    from repix.data.prepared import Prepared
     from repix.exporting.export import export
-    from repix.training.trained import TrainedModel
+    from repix.inference.trained import TrainedModel
 
     out = cell.root / "exports" / "tiny"
     export(TrainedModel(cell.trained), Prepared.open(cell.prepared), Export(formats=("keras",)), out)
@@ -53,7 +53,7 @@ def read(path):
 
 def scored(cell, pixels, name="source_to_target", variant="last"):
     """Return what the evaluation would have scored."""
-    from repix.training.trained import TrainedModel
+    from repix.inference.trained import TrainedModel
 
     model = TrainedModel(cell.trained)
     model.load(variant)

@@ -11,8 +11,8 @@ import yaml
 
 from repix import cli
 from repix.commands import verify
-from repix.proof import lock, wire
-from repix.tracking.lineage import Lineage
+from repix.provenance import lock, pipeline
+from repix.provenance.lineage import Lineage
 from tests import route
 
 
@@ -193,7 +193,7 @@ def test_the_lock_line_says_same_or_what_differs_first(clone, capsys):
 
 
 def test_a_cell_needs_its_own_stages_and_those_above():
-    found = wire.stages(route.ROOT)
+    found = pipeline.stages(route.ROOT)
     names = [stage.kind for stage in verify.chosen(found, None, "train")]
     assert names == ["download", "unpack", "preprocess", "train"]
     assert [s.kind for s in verify.chosen(found, route.CELL, None)] == [s.kind for s in found]

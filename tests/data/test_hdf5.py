@@ -6,7 +6,8 @@ import pytest
 
 from repix.config.datasets import Dataset
 from repix.data import hdf5, images
-from repix.data.store import Prepared, prepare
+from repix.data.prepared import Prepared
+from repix.data.preprocess import prepare
 from repix.errors import UserError
 
 

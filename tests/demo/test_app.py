@@ -91,7 +91,7 @@ def test_scores_of_other_weights_are_not_shown(repository, entries):
 
 
 def test_a_translation_is_that_of_the_served_model(repository, client):
-    from repix.training.trained import TrainedModel
+    from repix.inference.trained import TrainedModel
 
     (image,) = images(5, 1)
     answer = client.post(f"{AT}/translate", data=encoded(image))
@@ -107,7 +107,7 @@ def test_a_translation_is_that_of_the_served_model(repository, client):
 
 
 def test_test_images_and_their_targets(repository, client, entries):
-    from repix.data.store import Prepared
+    from repix.data.prepared import Prepared
 
     test = Prepared.open(repository / "data" / "prepared" / "tiny").split("test")
     for side in ("source", "target"):
@@ -211,7 +211,7 @@ def test_the_colours_of_a_label_map_are_those_to_draw_with(entries):
 
     class Labels(Entry):
         def _test(self):
-            from repix.data.store import SplitArrays
+            from repix.data.prepared import SplitArrays
 
             found = np.empty((20, 16, 16, 3), np.uint8)
             found[...], found[:, 4:9], found[:, 12:, 3:5] = PALETTE["wall"], PALETTE["window"], PALETTE["door"]

@@ -161,7 +161,7 @@ def test_draw_translate_compare_undo(shown, translate, tmp_path):
 
 
 def test_pick_shows_the_pair_and_the_facts_of_the_model(shown, repository, translate):
-    from repix.data.store import Prepared
+    from repix.data.prepared import Prepared
 
     page, test = shown.page, Prepared.open(repository / "data" / "prepared" / "tiny").split("test")
     page.get_by_label("Test image 2").click()

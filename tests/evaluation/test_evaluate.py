@@ -20,18 +20,18 @@ def unpaired(tmp_path_factory) -> TinyCell:
 
 def run(cell: TinyCell, out, **settings):
     from repix.config.evaluation import Evaluate
-    from repix.data.store import Prepared
+    from repix.data.prepared import Prepared
     from repix.evaluation.evaluate import evaluate
-    from repix.training.trained import TrainedModel
+    from repix.inference.trained import TrainedModel
 
     return evaluate(TrainedModel(cell.trained), Prepared.open(cell.prepared), Evaluate(**settings), out)
 
 
 def test_outputs_are_the_model_s_and_scores_are_theirs(cell, tmp_path):
     from repix.data.images import decode
-    from repix.data.store import Prepared
+    from repix.data.prepared import Prepared
     from repix.evaluation import l1
-    from repix.training.trained import TrainedModel
+    from repix.inference.trained import TrainedModel
 
     metrics = run(cell, tmp_path / "out")
     model, test = TrainedModel(cell.trained), Prepared.open(cell.prepared).split("test")
@@ -74,7 +74,7 @@ def test_one_test_image_is_scored_and_what_takes_two_is_left_out(cell, tmp_path)
 @pytest.mark.parametrize("same", [True, False])
 def test_equal_weights_are_translated_once(cell, tmp_path, monkeypatch, same):
     from repix.evaluation import evaluate as module
-    from repix.training.trained import TrainedModel
+    from repix.inference.trained import TrainedModel
 
     translated = []
     original = module._translate
@@ -97,7 +97,7 @@ def test_equal_weights_are_translated_once(cell, tmp_path, monkeypatch, same):
 
 
 def test_both_directions_without_pairs(unpaired, tmp_path):
-    from repix.data.store import Prepared
+    from repix.data.prepared import Prepared
 
     metrics = run(unpaired, tmp_path / "out")
     test = Prepared.open(unpaired.prepared).split("test")

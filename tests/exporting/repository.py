@@ -17,7 +17,7 @@ def git(root: Path, *command: str) -> str:
 def write_lineage(root: Path) -> None:
     """Write the export stage's record for what lies in exports/."""
     from repix.files import digest_tree
-    from repix.tracking.lineage import Lineage
+    from repix.provenance.lineage import Lineage
 
     path = f"exports/{CELL}"
     record = Lineage(
@@ -39,10 +39,10 @@ def make(root: Path) -> Path:
     from repix.config.datasets import Dataset
     from repix.config.evaluation import Evaluate
     from repix.config.export import Export
-    from repix.data.store import Prepared
+    from repix.data.prepared import Prepared
     from repix.evaluation.evaluate import evaluate
     from repix.exporting.export import export
-    from repix.training.trained import TrainedModel
+    from repix.inference.trained import TrainedModel
     from tests.cells import train_cell
 
     root.mkdir()

@@ -19,9 +19,9 @@ def cell(tmp_path_factory):
 
 
 def run(cell, out, **settings):
-    from repix.data.store import Prepared
+    from repix.data.prepared import Prepared
     from repix.exporting.export import export
-    from repix.training.trained import TrainedModel
+    from repix.inference.trained import TrainedModel
 
     return export(TrainedModel(cell.trained), Prepared.open(cell.prepared), Export(**settings), out)
 

@@ -17,7 +17,7 @@ def generator(size=(16, 16), source=3, **settings):
     """Return a generator of four filters with weights that are not the zeros of a new one."""
     from repix.config.models import Generator
     from repix.models.generators import build_generator
-    from repix.models.initialize import initialize
+    from repix.models.initialization import initialize
 
     network = build_generator(Generator.model_validate({"filters": 4} | settings), size, source, 3)
     initialize({"generator": network}, "glorot", 1)

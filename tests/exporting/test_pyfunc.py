@@ -53,7 +53,7 @@ def model(served):
 
 
 def test_bytes_base64_and_arrays_are_one_translation_and_that_of_the_network(served, model):
-    from repix.training.trained import TrainedModel
+    from repix.inference.trained import TrainedModel
 
     (image,) = images(5, 1)
     asked = pandas.DataFrame({"image": [png(image), text(png(image)), image, image.tolist()]})

@@ -178,7 +178,7 @@ def test_without_known_noise_only_equal_scores_pass():
     none = tolerance.Tolerances(families={})
     assert judge(changed(entry(), "weights_digest", to={"generator": "o"}), limits=none).exit_code == 0
     result = judge(other_weights(ssim=0.500001), limits=none)
-    assert result.exit_code == 2 and any("repix sweep toy net --write" in v.why for v in result.verdicts)
+    assert result.exit_code == 2 and any("repix seeds toy net --write" in v.why for v in result.verdicts)
 
 
 def test_a_tolerance_that_was_measured_otherwise_is_not_used():

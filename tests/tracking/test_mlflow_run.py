@@ -16,7 +16,7 @@ import pytest
 from repix.schemas import Half, Manifest, Metrics, Side, Split
 from repix.tracking import mlflow_run
 from repix.tracking.mlflow_run import MLflowObserver, log_metrics_record, log_model_entry, log_pictures, open_run
-from repix.tracking.observers import Row
+from repix.training.history import Row
 
 PLAN = {
     "cell": "sample-tiny-0",

@@ -6,7 +6,8 @@ import struct
 import pytest
 
 from repix.errors import UserError
-from repix.tracking.observers import ProgressBar, Row, read_table, table_text, write_curves, write_losses
+from repix.tracking.progress import ProgressBar
+from repix.training.history import Row, read_table, table_text, write_curves, write_losses
 
 PLAN = {"cell": "sample-tiny-0", "steps": 8, "epochs": 2, "steps_per_epoch": 4, "first_step": 0}
 

@@ -20,7 +20,7 @@ STEPS = 20
 def game_of(system: str, data: str):
     """Return the tiny game that both backends play."""
     from repix.config.run import Cell
-    from repix.data.store import Prepared
+    from repix.data.prepared import Prepared
     from repix.training.prepare import prepare
     from tests import cells
 

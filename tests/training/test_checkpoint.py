@@ -11,10 +11,11 @@ import sys
 import numpy as np
 import pytest
 
+from repix.arrays import load_arrays, save_arrays
 from repix.errors import UserError
 from repix.files import digest_arrays
 from repix.training import checkpoint
-from repix.training.checkpoint import Checkpoint, Checkpoints, load_arrays, save_arrays
+from repix.training.checkpoint import Checkpoint, Checkpoints
 from tests.conftest import ROOT
 
 EXTRA = {"epochs": [{"epoch": 1, "g_l1": 0.1 + 0.2}], "best": None}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from repix.config.run import Cell
-from repix.data.store import Prepared
+from repix.data.prepared import Prepared
 from repix.evaluation.validation import Validation
 from repix.files import digest_arrays
 from repix.training import loop
@@ -63,7 +63,7 @@ def play(data, folder, system, at=None, deed=kill, **changes):
         asked,
         checkpoints=Checkpoints(folder, "key"),
         observer=witness,
-        validate=Validation(prepared, game.translators, Observer()).score,
+        validate=Validation(prepared, game.translators, Observer().pictures).score,
         best_of=game.translator_weights,
     )
     state = game.step.state()

@@ -25,8 +25,8 @@ from repix.files import atomic_path
 from repix.quiet import import_keras
 
 if TYPE_CHECKING:
-    from repix.models.describe import Facts
-    from repix.models.system import System
+    from repix.description.facts import Facts
+    from repix.systems.system import System
 
 SIZE, CHANNELS = (256, 256), (3, 3)  # without a data set: the papers'
 GRAPHICS = (".png", ".svg", ".pdf")
@@ -63,8 +63,8 @@ def describe(model: str, dataset: str | None) -> tuple[Description, System]:
     """
     from repix.config.datasets import Dataset, height_width
     from repix.config.models import Recipe
-    from repix.models.describe import facts
-    from repix.models.system import build
+    from repix.description.facts import facts
+    from repix.systems.system import build
 
     recipe = reader.read(f"models.{model}", Recipe)
     size, channels, paired = SIZE, CHANNELS, True
@@ -174,15 +174,15 @@ def main(arguments: argparse.Namespace) -> int:
     if profile.entered() is None:
         profile.enter("fast")
     import_keras()
-    from repix.training.backend import step_module
+    from repix.inference.backend import backend_module
 
-    step_module()
+    backend_module()
     found = []
     for model, dataset in wanted:
         description, system = describe(model, dataset)
         found.append(description)
         if figure:
-            from repix.models.diagram import draw
+            from repix.description.diagram import draw
 
             with atomic_path(figure) as temporary:
                 draw(system, f"{model}, {_side(description)}", temporary, figure.suffix[1:].lower())

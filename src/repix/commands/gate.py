@@ -6,7 +6,7 @@
                     or nothing to compare with: no baseline, no such cell, unknown noise
   3  contradiction  equal weights gave unequal scores
 
-Tolerances come from `repix sweep` (metrics/tolerances.json). Needs nothing but these files.
+Tolerances come from `repix seeds` (metrics/tolerances.json). Needs nothing but these files.
 
 Examples:
   repix gate

@@ -26,10 +26,10 @@ from tqdm import tqdm
 
 from repix.errors import UserError
 from repix.files import digest_tree
+from repix.provenance.lineage import Lineage
 from repix.schemas import Exported, Manifest, Metrics, Trained
 from repix.tracking import mlflow_run
-from repix.tracking.lineage import Lineage
-from repix.tracking.observers import Row, read_table
+from repix.training.history import Row, read_table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -98,7 +98,7 @@ def sync_cell(root: Path, folder: Path) -> mlflow_run.Run:
 
 def _plan(trained: Trained, folder: Path) -> dict[str, int]:
     """Return what a training logs of its size."""
-    from repix.training.checkpoint import load_arrays
+    from repix.arrays import load_arrays
 
     plan = {"steps": trained.steps, "epochs": trained.epochs, "steps_per_epoch": trained.steps // trained.epochs}
     for network in trained.networks:

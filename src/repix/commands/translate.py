@@ -34,7 +34,7 @@ from repix.schemas import Exported, Side, Trained
 if TYPE_CHECKING:
     import numpy as np
 
-    from repix.models.any_size import AnySize
+    from repix.inference.any_size import AnySize
 
 TRANSLATORS = ("source_to_target", "target_to_source")
 FORMATS = {"png": ".png", "jpeg": ".jpg", "jpg": ".jpg", "tiff": ".tif", "npy": ".npy"}
@@ -179,7 +179,7 @@ def translate_image(pixels: np.ndarray, network: AnySize, how: str | None, index
     With a Lab model the result is a photo: what the network made, and what it saw as it was.
     """
     from repix.data import colour, images
-    from repix.data.store import LAB_PARTS
+    from repix.data.colour import LAB_PARTS
 
     size = pixels.shape[:2]
     resized, how = how == "resize", None if how == "resize" else how
@@ -203,15 +203,15 @@ def load(folder: Path, record: Trained | Exported, translator: str, variant: str
     Raises:
         UserError: the model has no such translator, variant or file, or the file was changed.
     """
-    from repix.models.any_size import AnySize
-    from repix.training.backend import step_module
+    from repix.inference.any_size import AnySize
+    from repix.inference.backend import backend_module
 
     names = sorted(record.translators if isinstance(record, Trained) else record.digests)
     if translator not in names:
         raise UserError(f"{folder}: has no translator {translator}; it has {', '.join(names)}")
-    compile_function = step_module().compile_function
+    compile_function = backend_module().compile_function
     if isinstance(record, Trained):
-        from repix.training.trained import TrainedModel
+        from repix.inference.trained import TrainedModel
 
         model = TrainedModel(folder)
         model.load(variant or "last")

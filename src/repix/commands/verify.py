@@ -42,13 +42,13 @@ from typing import Any
 
 from repix.config.run import Cell
 from repix.errors import UserError
-from repix.proof import lock
-from repix.proof.compare import Level, Verdict, noise_verdict, out_verdict
-from repix.proof.lock import Difference
-from repix.proof.wire import Stage, stages
-from repix.proof.worktree import changes, checkout, git, run
+from repix.provenance import lock
+from repix.provenance.checkout import changes, checkout, git, run
+from repix.provenance.compare import Level, Verdict, noise_verdict, out_verdict
+from repix.provenance.lineage import Lineage
+from repix.provenance.lock import Difference
+from repix.provenance.pipeline import Stage, stages
 from repix.schemas import Metrics, Trained
-from repix.tracking.lineage import Lineage
 
 EXIT = {Level.L0: 0, Level.L1: 3, Level.L2: 4, Level.L3: 5, Level.DIFFERENT: 6}
 LEARNED = ("train", "evaluate", "export")  # stages whose outs another training may change within the noise

@@ -10,10 +10,10 @@ from repix.config.reader import Settings
 
 
 class Gate(Settings):
-    """``gate``: read by ``repix sweep``, which turns it into tolerances; the gate reads those alone.
+    """``gate``: read by ``repix seeds``, which turns it into tolerances; the gate reads those alone.
 
     Attributes:
-        seeds: what ``repix sweep`` trains where it is not told otherwise.
+        seeds: what ``repix seeds`` trains where it is not told otherwise.
         metrics: the metrics that are gated, by the first part of their names: ``fid`` covers
             ``fid_768`` too. The others are measured and shown, but turn nothing red.
         variants: the weights whose scores are gated. The correction for many comparisons is

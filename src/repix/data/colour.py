@@ -20,6 +20,7 @@ L_SCALE, L_MAX = 300, 30000
 AB_SCALE, AB_MAX = 256, 28160
 _SCALES = np.array([L_SCALE, AB_SCALE, AB_SCALE], np.float64)
 
+LAB_PARTS = {"lab_l": slice(0, 1), "lab_ab": slice(1, 3)}
 LAB_L = Side(channels=1, dtype="int16", low=(0,), high=(L_MAX,), meaning=("L",), colour="lab_l")
 LAB_AB = Side(channels=2, dtype="int16", low=(-AB_MAX,) * 2, high=(AB_MAX,) * 2, meaning=("a", "b"), colour="lab_ab")
 

@@ -14,7 +14,7 @@ import numpy as np
 from repix.errors import UserError
 
 if TYPE_CHECKING:
-    from repix.data.store import Prepared
+    from repix.data.prepared import Prepared
 
 KEY = "data"
 FOLDERS = {"train": "training", "val": "validation", "test": "testing"}

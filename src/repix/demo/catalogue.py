@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from repix.data.store import MANIFEST, Prepared, SplitArrays
+from repix.data.prepared import MANIFEST, Prepared, SplitArrays
 from repix.data.synthetic import PALETTE
 from repix.errors import UserError
 from repix.exporting.cards import BETTER, MODEL_CARD
 from repix.files import digest_file
+from repix.provenance.lineage import Lineage
 from repix.schemas import Exported, Metrics, Side
 from repix.tracking import mlflow_run
-from repix.tracking.lineage import Lineage
 
 EXAMPLES = 12  # test images that can be picked
 PICTURES = ("rgb", "gray")  # colours that a page can show

@@ -13,14 +13,14 @@ from tqdm import tqdm
 from repix import profile
 from repix.config.evaluation import Evaluate
 from repix.data import images
-from repix.data.store import Prepared
+from repix.data.prepared import Prepared
 from repix.errors import UserError
 from repix.evaluation import gallery, pictures
 from repix.evaluation.features import FeatureNetwork
 from repix.evaluation.score import score_paired_and_distribution
 from repix.files import atomic_folder
+from repix.inference.trained import TrainedModel
 from repix.schemas import Metrics, Side
-from repix.training.trained import TrainedModel
 
 SHOWN = 8  # rows of the picture grid
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from repix.config.evaluation import Evaluate
-from repix.evaluation import bootstrap, floors
+from repix.evaluation import baselines, bootstrap
 from repix.evaluation import frechet as frechet_module
 from repix.evaluation import kid as kid_module
 from repix.evaluation import l1 as l1_module
@@ -134,7 +134,7 @@ def _swd(
     protocol["swd"]["n"] = min(len(outputs), len(reference))
     protocol["swd"]["description"] = {"levels": distances}
     if describe and len(reference) >= 2:
-        floor = floors.self_distance(swd_module.swd, reference, names)["mean"]
+        floor = baselines.self_distance(swd_module.swd, reference, names)["mean"]
         protocol["swd"]["description"] |= {"floor": floor, "floor_n": len(reference) // 2}
 
 
@@ -187,7 +187,7 @@ def _on_features(
             if describe and metric == "kid":
                 description["subsets"] = kid_module.kid_subsets(output_features, real_features)
             if describe and len(real_features) >= 4:
-                description["floor"] = floors.self_distance(distance, real_features, names)
+                description["floor"] = baselines.self_distance(distance, real_features, names)
                 description["floor_n"] = len(real_features) // 2
             if description:
                 protocol[name]["description"] = description

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from repix.data.store import Prepared
+from repix.data.prepared import Prepared
 from repix.evaluation import l1, pictures, ssim, swd
-from repix.models.translator import Translator
-from repix.training.observer import Observer
+from repix.inference.translator import Translator
 
 SHOWN = 4  # images in a sample picture
 
@@ -20,15 +19,15 @@ class Validation:
     Args:
         prepared: the data set; its val split is scored, and shown (test where there is none).
         translators: name -> function of stored integers.
-        observer: is shown the pictures.
+        show: is called with (step, name of the series, uint8 picture (height, width, 3)).
 
     Attributes:
         possible: whether there is a val split to score.
     """
 
-    def __init__(self, prepared: Prepared, translators: Mapping[str, Translator], observer: Observer):
+    def __init__(self, prepared: Prepared, translators: Mapping[str, Translator], show: Callable):
         self.manifest = prepared.manifest
-        self.translators, self.observer = translators, observer
+        self.translators, self.show = translators, show
         self.possible = "val" in self.manifest.splits
         self._split = prepared.split("val" if self.possible else "train")
 
@@ -73,6 +72,6 @@ class Validation:
             sources = self._crop(sources[:SHOWN])
             outputs = translator.translate(sources)
             beside = self._crop(targets[:SHOWN]) if self.manifest.paired else None
-            self.observer.pictures(
+            self.show(
                 step, f"samples/{name}", pictures.grid(pictures.triples(sources, outputs, beside, source, target))
             )

@@ -18,7 +18,7 @@ from typing import Any
 from repix.errors import UserError
 from repix.exporting.registry import check_clean, check_export
 from repix.files import atomic_path, digest_file
-from repix.proof import lock
+from repix.provenance import lock
 
 CODE = "code.bundle"
 SUMS = "SHA256SUMS"

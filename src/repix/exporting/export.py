@@ -14,14 +14,14 @@ import numpy as np
 from repix.config.datasets import Dataset
 from repix.config.export import Export
 from repix.data.images import write as write_image
-from repix.data.store import Prepared
+from repix.data.prepared import Prepared
 from repix.errors import UserError
 from repix.evaluation import pictures
 from repix.exporting import cards
 from repix.files import atomic_folder, digest_tree, write_json, write_text
+from repix.inference.trained import TrainedModel
 from repix.models.scaling import to_unit
 from repix.schemas import Exported, Metrics, Side
-from repix.training.trained import TrainedModel
 
 TIMED = 5  # calls of one image that a latency is the median of
 

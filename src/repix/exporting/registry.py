@@ -21,9 +21,9 @@ from typing import Any
 
 from repix.errors import UserError
 from repix.files import digest_tree, write_json
+from repix.provenance.lineage import Lineage
 from repix.schemas import Exported, Metrics
 from repix.tracking import mlflow_run
-from repix.tracking.lineage import Lineage
 
 ALIAS = "champion"
 PREVIOUS = "repix.previous_champion"

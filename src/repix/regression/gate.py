@@ -137,7 +137,7 @@ def _judge_score(at: Verdict, old: Entry, new: Entry, family: Family | None, sam
         if at.old == at.new:
             return say("pass", "equal; its noise between seeds is not known")
         parts = at.cell.split("-")
-        return say("incomparable", f"noise between seeds is not known: repix sweep {parts[0]} {parts[1]} --write")
+        return say("incomparable", f"noise between seeds is not known: repix seeds {parts[0]} {parts[1]} --write")
     other = _unlike(family.n, family.protocol, new.n, new.protocol, at)
     if other:
         return say("incomparable", f"the tolerance was measured otherwise: {_listed(other)}; repeat the sweep")

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 from repix import profile
 from repix.files import canonical_json, digest_text
 from repix.schemas import Manifest, Metrics
-from repix.tracking.observers import Row
+from repix.training.history import Row
 from repix.training.observer import Observer
 
 if TYPE_CHECKING:

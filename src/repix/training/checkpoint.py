@@ -18,8 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from repix.arrays import load_arrays, save_arrays
 from repix.errors import UserError
-from repix.files import atomic_path, clear_leftovers, digest_arrays
+from repix.files import clear_leftovers, digest_arrays
 
 KEEP = 2
 _HEADER, _DIGEST = "__header__", "__digest__"
@@ -32,25 +33,6 @@ class Checkpoint:
     step: int
     arrays: dict[str, np.ndarray]
     extra: dict[str, Any]
-
-
-def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Write named arrays as ``.npz``, atomically; equal arrays give equal bytes.
-
-    Stored, not compressed: weights do not shrink, and zlib builds differ.
-    """
-    with atomic_path(path) as temporary, open(temporary, "wb") as stream:
-        np.savez(stream, **{name: arrays[name] for name in sorted(arrays)})
-
-
-def load_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Read what :func:`save_arrays` wrote.
-
-    Raises:
-        OSError: it is missing. A damaged one raises whatever NumPy or zipfile stumbles over.
-    """
-    with np.load(path, allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}
 
 
 def check_state(state: dict[str, np.ndarray], wanted: dict[str, Any]) -> None:

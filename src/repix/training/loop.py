@@ -1,7 +1,7 @@
 """The loop, from top to bottom: batches in, losses out, checkpoints on the way.
 
-It knows no system, no backend and no tracker: see :class:`repix.models.system.System`,
-:mod:`repix.training.backend` and :class:`repix.training.observer.Observer`.
+It knows no system, no backend and no tracker: see :class:`repix.systems.system.System`,
+:mod:`repix.inference.backend` and :class:`repix.training.observer.Observer`.
 """
 
 from __future__ import annotations

@@ -10,12 +10,13 @@ import numpy as np
 
 from repix.config.models import Recipe
 from repix.config.run import Cell
+from repix.data.prepared import Prepared
 from repix.data.sampler import Sampler
-from repix.data.store import Prepared
-from repix.models.initialize import initialize, weights
-from repix.models.system import System, build
-from repix.models.translator import Translator
-from repix.training.backend import step_module
+from repix.inference.backend import backend_module
+from repix.inference.translator import Translator
+from repix.models.initialization import initialize, weights
+from repix.systems.system import System, build
+from repix.inference.backend import step_module
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def prepare(cell: Cell, recipe: Recipe, prepared: Prepared, *, flip: bool) -> Ga
     )
     sides = {"source_to_target": (source, target), "target_to_source": (target, source)}
     translators = {
-        name: Translator(system.networks[network], *sides[name], backend.compile_function)
+        name: Translator(system.networks[network], *sides[name], backend_module().compile_function)
         for name, network in system.translators.items()
     }
     return Game(system, step, step.feed(sampler), translators)

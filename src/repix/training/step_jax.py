@@ -1,6 +1,6 @@
 """The training step on JAX: many iterations in one compiled call, for a GPU.
 
-The only file of ``models`` and ``training`` that names JAX. It plays the same moves as
+The only file of ``training`` that names JAX. It plays the same moves as
 :mod:`repix.training.step_tensorflow`, with the same Adam, the same dropout masks and the
 same names in its state; what differs is what a GPU asks for: weights, moments and pools are
 donated to the call and never leave the device, neither does a data set that fits, and one
@@ -23,10 +23,10 @@ from jax import numpy as jnp
 from repix import seeds
 from repix.config.models import Optimizer
 from repix.data.sampler import Sampler
-from repix.models.initialize import weights
+from repix.models.initialization import weights
 from repix.models.layers import DRAWS_PER_STEP, Dropout, dropouts
 from repix.models.scaling import to_unit
-from repix.models.system import Batch, Move, System
+from repix.systems.system import Batch, Move, System
 from repix.training.checkpoint import check_state
 
 STEPS_PER_CALL = 25  # as many as the loop lets pass between two looks at the losses
@@ -39,22 +39,6 @@ PRODUCTS = {"float32": "highest", "tf32": "tensorfloat32", "bfloat16": "highest"
 def room() -> float:
     """Return the bytes that a data set may take on the device; 0 on a CPU, whose memory is the host's."""
     return RESIDENT_SHARE * (jax.devices()[0].memory_stats() or {}).get("bytes_limit", 0)
-
-
-def compile_function(function: Callable, network: keras.Model | None = None) -> Callable:
-    """Return ``function`` of tensors, compiled once for each shape that it meets.
-
-    Args:
-        network: the network that it runs: its variables are read anew at each call.
-    """
-    variables = network.variables if network is not None else []
-
-    @jax.jit
-    def pure(values, *given):
-        with keras.StatelessScope(list(zip(variables, values, strict=True))):
-            return function(*given)
-
-    return lambda *given: pure([variable.value for variable in variables], *given)
 
 
 def _philox(key: Sequence, counter: Sequence) -> list:

@@ -1,12 +1,11 @@
 """The training step on TensorFlow: one compiled function for all moves of an iteration.
 
-The only file of ``models`` and ``training`` that names TensorFlow. A step file for another
-Keras backend offers the same two names: :class:`Step` and :func:`compile_function`.
+The only file of ``training`` that names TensorFlow. A step file for another Keras backend
+offers a class of the same name.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -18,56 +17,13 @@ import tensorflow as tf
 from repix import profile, seeds
 from repix.config.models import Optimizer
 from repix.data.sampler import Sampler
-from repix.models.initialize import weights
+from repix.inference.tensorflow_backend import compile_function, read
+from repix.models.initialization import weights
 from repix.models.layers import DRAWS_PER_STEP, dropouts
 from repix.models.scaling import to_unit
-from repix.models.system import Batch, System
-from repix.quiet import native_chatter
+from repix.systems.system import Batch, System
 from repix.training.checkpoint import check_state
 from repix.training.convolutions import as_products
-
-
-def configure() -> None:
-    """Put threads, determinism and the graph optimiser's absence in force.
-
-    Raises:
-        RuntimeError: TensorFlow was used before, with another thread count.
-    """
-    now = profile.current()
-    threads = now.resolved_threads()
-    try:
-        tf.config.threading.set_intra_op_parallelism_threads(threads)
-        tf.config.threading.set_inter_op_parallelism_threads(1)
-    except RuntimeError as error:
-        # Used before, but under the profile's environment, which says the same: 0 is "not set here".
-        found = tf.config.threading.get_intra_op_parallelism_threads() or os.environ.get("TF_NUM_INTRAOP_THREADS")
-        if str(found) != str(threads):
-            raise RuntimeError(f"TensorFlow was used before its threads were set: {error}") from error
-    tf.config.experimental.enable_op_determinism()
-    # Of the graph optimiser, the pass that fuses fails on a discriminator's gradient, leaves the graph as it
-    # was and says so as an error: without it the same graph runs, and nobody looks for a mistake.
-    off = {"remapping": False} if now.graph_optimizer else {"disable_meta_optimizer": True}
-    tf.config.optimizer.set_experimental_options(off)
-    with native_chatter():
-        tf.config.list_logical_devices()
-
-
-configure()
-
-
-def read(variable: keras.Variable | tf.Variable) -> np.ndarray:
-    """Return what a variable holds now, as a read-only view on its memory."""
-    variable = variable.value if isinstance(variable, keras.Variable) else variable
-    return np.asarray(memoryview(variable.read_value()))
-
-
-def compile_function(function: Callable, network: keras.Model | None = None) -> Callable:
-    """Return ``function`` of tensors, compiled once for each shape that it meets.
-
-    Args:
-        network: the network that it runs, for backends whose functions cannot see weights change.
-    """
-    return tf.function(function, reduce_retracing=False)
 
 
 class Step:

@@ -1,0 +1,74 @@
+"""What trained cells have to beat on a paired data set, and by how many standard deviations.
+
+Floors: the untrained generator (a model's first weights), the best constant colour per label,
+the median training image, and the target of the nearest training neighbour by label map. The
+neighbour is made of real photos: on SWD it marks what is possible, not what is to be beaten.
+L1 rewards blur and is shown beside SSIM and SWD. Trained cells: mean and standard deviation
+over the seeds in metrics/ and in metrics/tolerances.json.
+
+Examples:
+  repix baselines sample
+  repix baselines sample --cells sample-pix2pix_small-0 sample-pix2pix_small-1 --json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from repix.errors import UserError
+from repix.regression import baseline, tolerance
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("dataset", help="a paired data set, prepared")
+    parser.add_argument("--cells", nargs="+", metavar="CELL", help="trained cells; default: every one of the data set")
+    parser.add_argument("--metrics", type=Path, default=Path("metrics"), metavar="DIR", help="folder of <cell>.json")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def trained_cells(dataset: str, cells: list[str] | None, folder: Path) -> dict[str, dict[str, baseline.Entry]]:
+    """Return model -> cell -> scores, from the folder's metrics and its tolerances' provenance.
+
+    A cell that is in both is taken from the metrics.
+
+    Raises:
+        UserError: there is none, or one that was asked for is not there.
+    """
+    found: dict[str, baseline.Entry] = {}
+    for family in tolerance.read_tolerances(folder / tolerance.FILE).families.values():
+        found |= family.cells()
+    found |= baseline.read_metrics(folder)
+    names = cells or [cell for cell in found if cell.split("-")[0] == dataset]
+    for cell in names:
+        if cell not in found or cell.split("-")[0] != dataset:
+            raise UserError(f"no metrics of {cell} on {dataset} in {folder}/; there are {', '.join(sorted(found))}")
+    if not names:
+        raise UserError(f"no metrics of {dataset} in {folder}/; run `dvc repro` first")
+    models: dict[str, dict[str, baseline.Entry]] = {}
+    for cell in sorted(names):
+        models.setdefault(cell.split("-")[1], {})[cell] = found[cell]
+    return models
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Run the subcommand."""
+    from repix import profile
+    from repix.studies.seed_study import profile_of
+
+    models = trained_cells(arguments.dataset, arguments.cells, arguments.metrics)
+    profile.enter(profile_of(next(iter(models))))
+
+    from repix.quiet import import_keras
+
+    import_keras()
+    from repix.studies import baselines
+
+    found = [baselines.compare(arguments.dataset, model, cells) for model, cells in models.items()]
+    if arguments.json:
+        print(json.dumps([comparison.as_json() for comparison in found], indent=2, sort_keys=True))
+    else:
+        print("\n\n".join(comparison.text() for comparison in found))
+    return 0

@@ -1,0 +1,396 @@
+"""The prepared store: an image tree becomes one large integer array per split and side, and a manifest.
+
+What is the same at every visit (decode, colour, resize) is done here, once. Train images are
+stored at load size, for training to crop; those of other splits at crop size, as the reference
+code (junyanz/pytorch-CycleGAN-and-pix2pix, ``data/base_dataset.py``) tests them.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from repix.config.datasets import Dataset, height_width
+from repix.data import colour, hdf5, images, layouts
+from repix.data.colour import LAB_PARTS
+from repix.data.images import BadImageError, Decoded
+from repix.data.layouts import Item, Listing
+from repix.data.prepared import MANIFEST
+from repix.errors import UserError
+from repix.files import atomic_folder, digest_file
+from repix.schemas import Example, Half, Manifest, Side, Skipped, Split
+
+Size = tuple[int, int]
+MOST_WORKERS = 8  # each holds a decoded image or two
+IN_FLIGHT = 256  # images handed to the pool at once
+
+
+def side_of(dataset: Dataset, which: int) -> Side:
+    """Return what the stored numbers of the source (0) or target (1) mean.
+
+    Raises:
+        UserError: ``colour: rgb`` with other than 1 or 3 channels.
+    """
+    if dataset.colour == "lab":
+        return (colour.LAB_L, colour.LAB_AB)[which]
+    n = dataset.channels[which]
+    if dataset.colour == "raw":
+        kind, meaning = "raw", tuple(f"c{i}" for i in range(n))
+    elif n in (1, 3):
+        kind, meaning = ("gray", ("gray",)) if n == 1 else ("rgb", ("R", "G", "B"))
+    else:
+        raise UserError(f"channels: {n} with colour: {dataset.colour}; it has 1 or 3, colour: raw any number")
+    high = 255 if dataset.bit_depth == 8 else 65535
+    dtype = f"uint{dataset.bit_depth}"
+    return Side(channels=n, dtype=dtype, low=(0,) * n, high=(high,) * n, meaning=meaning, colour=kind)
+
+
+class Geometry(NamedTuple):
+    """How an image gets its stored size: resize to ``resized``, then keep the centre ``stored`` of it."""
+
+    resized: Size
+    stored: Size
+
+
+def geometry(dataset: Dataset, split: str, size: Size) -> Geometry:
+    """Return how an image of ``size`` (height, width) of a split is brought to its stored size.
+
+    ``resize_and_crop``: to load size in train, straight to crop size elsewhere. ``scale_width``:
+    to the width of load size, height in proportion; elsewhere than in train the centre of
+    that. ``crop``: as it is; elsewhere the centre. ``none``: as it is; elsewhere it must be of
+    crop size.
+
+    Raises:
+        ValueError: with the reason, where the image is too small or of another size.
+    """
+    load, crop = height_width(dataset.load_size), height_width(dataset.crop_size)
+    if dataset.resize == "resize_and_crop":
+        whole = load if split == "train" else crop
+        return Geometry(whole, whole)
+    height, width = size
+    if dataset.resize == "scale_width":
+        size = ((2 * height * load[1] + width) // (2 * width), load[1])  # halves round up
+    if size[0] < crop[0] or size[1] < crop[1]:
+        raise ValueError(f"{_times(size)} under resize: {dataset.resize}, smaller than crop_size {_times(crop)}")
+    if split == "train":
+        return Geometry(size, size)
+    if dataset.resize == "none" and size != crop:
+        raise ValueError(f"{_times(size)}, and resize: none needs crop_size {_times(crop)} outside train")
+    return Geometry(size, crop)
+
+
+def _times(size: Size) -> str:
+    return f"{size[0]}x{size[1]}"
+
+
+def _half_of(decoded: Decoded, item: Item) -> Decoded:
+    """Return the half of a side-by-side file that ``item`` asks for.
+
+    Raises:
+        BadImageError: the width is odd.
+    """
+    if item.half is None:
+        return decoded
+    width = decoded.pixels.shape[1]
+    if width % 2:
+        raise BadImageError(item.path, f"width {width} is odd; two images side by side have an even one")
+    middle = width // 2
+    pixels = decoded.pixels[:, :middle] if item.half == "left" else decoded.pixels[:, middle:]
+    return decoded._replace(pixels=pixels)
+
+
+def _size_of(item: Item) -> Size:
+    """Return an item's (height, width), read off the header.
+
+    Raises:
+        BadImageError: the file cannot be read.
+    """
+    if item.row is not None:
+        return hdf5.shape(item.path)[1:3]
+    height, width = images.size(item.path)
+    return (height, width // 2) if item.half else (height, width)
+
+
+def _stored_size(dataset: Dataset, split: str, listing: Listing) -> Size:
+    """Return the size that all images of a split are to have: the most frequent one, where they decide it."""
+    if split != "train" or dataset.resize == "resize_and_crop":
+        return height_width(dataset.crop_size if split != "train" else dataset.load_size)
+    sizes: Counter[Size] = Counter()
+    for item in (*listing.source, *listing.target):
+        try:
+            sizes[geometry(dataset, split, _size_of(item)).stored] += 1
+        except (BadImageError, ValueError):
+            continue  # the one pass over the pixels says what is wrong with it
+    return min(sizes, key=lambda size: (-sizes[size], size), default=height_width(dataset.crop_size))
+
+
+class _Rows:
+    """A .npy array whose rows are written in any order, by any thread.
+
+    It is written through its file descriptor rather than a memory map: written pages then
+    belong to the page cache and not to this process, so that memory stays bounded, and a full disk is
+    an error rather than a SIGBUS.
+    """
+
+    def __init__(self, path: Path, n: int, size: Size, side: Side) -> None:
+        self.path, self.shape, self.dtype = path, (n, *size, side.channels), np.dtype(side.dtype)
+        header = np.lib.format.open_memmap(path, mode="w+", dtype=self.dtype, shape=self.shape)
+        self._start = header.offset
+        self._step = header[0].nbytes
+        del header
+        self._file = open(path, "r+b", buffering=0)  # noqa: SIM115 - closed by close()
+
+    def write(self, row: int, image: np.ndarray) -> None:
+        assert image.shape == self.shape[1:] and image.dtype == self.dtype
+        data = memoryview(np.ascontiguousarray(image)).cast("B")
+        offset = self._start + row * self._step
+        while data:
+            written = os.pwrite(self._file.fileno(), data, offset)
+            data, offset = data[written:], offset + written
+
+    def keep(self, rows: list[int]) -> None:
+        """Leave only these rows, in this order; the bytes are as if the others had never been."""
+        temporary = self.path.with_suffix(".kept.npy")
+        header = np.lib.format.open_memmap(temporary, mode="w+", dtype=self.dtype, shape=(len(rows), *self.shape[1:]))
+        start = header.offset
+        del header
+        with open(temporary, "r+b") as kept:
+            kept.seek(start)
+            for row in rows:
+                kept.write(os.pread(self._file.fileno(), self._step, self._start + row * self._step))
+        self.close()
+        os.replace(temporary, self.path)
+        self.shape = (len(rows), *self.shape[1:])
+
+    def close(self) -> None:
+        self._file.close()
+
+
+@dataclass
+class _Plan:
+    """One split on its way: its images, its arrays and, by row, what came out of it (None: nothing)."""
+
+    split: str
+    listing: Listing
+    size: Size
+    rows: list[_Rows] = field(default_factory=list)
+    examples: tuple[list[Example | None], ...] = ()
+
+    def sides(self) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
+        return self.listing.source, self.listing.target
+
+
+class _Job(NamedTuple):
+    """What stands or falls together: a pair, or one image of an unpaired set."""
+
+    plan: _Plan
+    items: tuple[tuple[int, int, Item], ...]  # side (0 source, 1 target), row, image
+
+
+class _Done(NamedTuple):
+    job: _Job
+    examples: list[Example]
+    bad: dict[str, str]  # label -> reason
+
+
+def _jobs(plans: list[_Plan], paired: bool) -> Iterator[_Job]:
+    for plan in plans:
+        if paired:
+            for row, pair in enumerate(zip(*plan.sides(), strict=True)):
+                yield _Job(plan, tuple((which, row, item) for which, item in enumerate(pair)))
+        else:
+            for which, items in enumerate(plan.sides()):
+                for row, item in enumerate(items):
+                    yield _Job(plan, ((which, row, item),))
+
+
+class _Worker:
+    """Turns jobs into rows. Called from several threads: Pillow, hashing and file writes release the GIL."""
+
+    def __init__(self, tree: Path, dataset: Dataset, sides: tuple[Side, Side]) -> None:
+        self.tree, self.dataset, self.sides = tree, dataset, sides
+        self.digest = lru_cache(maxsize=64)(digest_file)  # an HDF5 file holds many images
+
+    def __call__(self, job: _Job) -> _Done:
+        # Both sides of a pair may come from one file: it is decoded once, and has one example.
+        files: dict[Item, tuple[Decoded, Example]] = {}
+        whole: dict[Item, np.ndarray] = {}  # L, a and b of one photo serve both sides
+        arrays, examples, bad = [], [], {}
+        for which, _, item in job.items:
+            file = item._replace(half=None)
+            try:
+                if file not in files:
+                    files[file] = self._open(item)
+                decoded, example = files[file]
+                if item not in whole:
+                    whole[item] = self._image(_half_of(decoded, item), item, which, job.plan)
+                arrays.append(whole[item][..., LAB_PARTS.get(self.sides[which].colour, slice(None))])
+                examples.append(example)
+            except BadImageError as error:
+                path = item.path.relative_to(self.tree).as_posix()
+                bad.setdefault(path if item.row is None else f"{path}[{item.row}]", error.reason)
+        if not bad:
+            for (which, row, _), array in zip(job.items, arrays, strict=True):
+                job.plan.rows[which].write(row, array)
+        return _Done(job, examples, bad)
+
+    def _open(self, item: Item) -> tuple[Decoded, Example]:
+        """Decode the file of an item."""
+        path = item.path
+        if item.row is None:
+            decoded = images.decode(path)
+        else:
+            try:
+                decoded = images.from_array(hdf5.read_row(path, item.row), path)
+            except OSError as error:  # a damaged chunk within the file
+                raise BadImageError(path, f"cannot be decoded: {error}") from None
+        size = _half_of(decoded, item).pixels.shape[:2]
+        file = path.relative_to(self.tree).as_posix()
+        return decoded, Example(name=item.name, file=file, sha256=self.digest(path), size=size)
+
+    def _image(self, decoded: Decoded, item: Item, which: int, plan: _Plan) -> np.ndarray:
+        """Return an image in its stored colour and size; of Lab all three channels."""
+        dataset = self.dataset
+        lab = dataset.colour == "lab"
+        channels = 3 if lab else self.sides[which].channels
+        array = images.convert(
+            decoded, item.path, colour=dataset.colour, channels=channels, bit_depth=dataset.bit_depth
+        )
+        try:
+            steps = geometry(dataset, plan.split, array.shape[:2])
+        except ValueError as error:
+            raise BadImageError(item.path, str(error)) from None
+        if steps.stored != plan.size:
+            most = f"most of {plan.split} are {_times(plan.size)}"
+            raise BadImageError(item.path, f"{_times(steps.stored)} under resize: {dataset.resize}; {most}")
+        array = images.crop_centre(images.resize(array, steps.resized, dataset.resample), steps.stored)
+        return colour.rgb_to_lab(array) if lab else array
+
+
+def _batches(jobs: Iterable[_Job]) -> Iterator[list[_Job]]:
+    jobs = iter(jobs)
+    while batch := list(islice(jobs, IN_FLIGHT)):
+        yield batch
+
+
+def _listed(bad: dict[str, str]) -> str:
+    return "".join(f"\n  {file}: {reason}" for file, reason in bad.items())
+
+
+def prepare(tree: str | Path, dataset: Dataset, out: str | Path, *, name: str, workers: int | None = None) -> Manifest:
+    """Turn an image tree into arrays and a manifest in the folder ``out``, which appears whole or not at all.
+
+    Writes ``<split>-source.npy`` and ``<split>-target.npy``, (n, height, width, channels) of
+    ``uint8``, ``uint16`` or (Lab) ``int16``, and ``manifest.json``. Memory does not grow with the number of
+    images, and the bytes do not depend on the number of workers. ``Example.size`` is that of
+    the upright image, of its half in a side-by-side file.
+
+    Args:
+        tree: the unpacked archive.
+        dataset: what is asked for.
+        out: replaced if it exists.
+        name: the data set's name in params.yaml.
+        workers: threads; by default as many as this process has cores, at most 8.
+
+    Returns:
+        The manifest that was written.
+
+    Raises:
+        UserError: the layout does not fit; or images cannot be used, all of them listed
+            (``on_error: strict``); or nothing is left of a split (``skip``); or the disk is too small.
+    """
+    from tqdm import tqdm
+
+    tree, out = Path(tree), Path(out)
+    sides = (side_of(dataset, 0), side_of(dataset, 1))
+    plans = [
+        _Plan(split, listing, _stored_size(dataset, split, listing))
+        for split, listing in layouts.find(tree, dataset).items()
+    ]
+    workers = workers or min(MOST_WORKERS, len(os.sched_getaffinity(0)))
+    bad: dict[str, str] = {}
+    with atomic_folder(out) as folder, ThreadPoolExecutor(workers) as pool:
+        _check_space(folder, plans, sides)
+        for plan in plans:
+            plan.examples = tuple([None] * len(items) for items in plan.sides())
+            for which, (role, items) in enumerate(zip(("source", "target"), plan.sides(), strict=True)):
+                path = folder / f"{plan.split}-{role}.npy"
+                plan.rows.append(_Rows(path, len(items), plan.size, sides[which]))
+        try:
+            total = sum(
+                len(plan.listing.source) + (0 if dataset.paired else len(plan.listing.target)) for plan in plans
+            )
+            worker = _Worker(tree, dataset, sides)
+            with tqdm(total=total, desc=f"preprocess {name}", unit="image", disable=None) as progress:
+                for batch in _batches(_jobs(plans, dataset.paired)):
+                    for done in pool.map(worker, batch):
+                        bad |= done.bad
+                        if not done.bad:
+                            for (which, row, _), example in zip(done.job.items, done.examples, strict=True):
+                                done.job.plan.examples[which][row] = example
+                        progress.update()
+            if bad and dataset.on_error == "strict":
+                mend = f"mend or remove them, or set datasets.{name}.on_error: skip"
+                raise UserError(f"{name}: {len(bad)} image(s) cannot be used; {mend}:{_listed(bad)}")
+            for plan in plans:
+                for rows, examples in zip(plan.rows, plan.examples, strict=True):
+                    kept = [row for row, example in enumerate(examples) if example]
+                    if not kept:
+                        raise UserError(f"{name}: all images of {plan.split} cannot be used; mend them:{_listed(bad)}")
+                    if len(kept) < len(examples):
+                        rows.keep(kept)
+        finally:
+            for plan in plans:
+                for rows in plan.rows:
+                    rows.close()
+        digests = pool.map(digest_file, [rows.path for plan in plans for rows in plan.rows])
+        manifest = Manifest(
+            dataset=name,
+            paired=dataset.paired,
+            direction=dataset.direction,
+            resize=dataset.resize,
+            resample=dataset.resample,
+            load_size=next(plan.size for plan in plans if plan.split == "train"),
+            crop_size=height_width(dataset.crop_size),
+            source=sides[0],
+            target=sides[1],
+            splits={plan.split: _split_record(plan, digests) for plan in plans},
+            skipped=tuple(Skipped(file=file, reason=reason) for file, reason in sorted(bad.items())),
+        )
+        manifest.write(folder / MANIFEST)
+    return manifest
+
+
+def _check_space(folder: Path, plans: list[_Plan], sides: tuple[Side, Side]) -> None:
+    needed = 0
+    for plan in plans:
+        for side, items in zip(sides, plan.sides(), strict=True):
+            needed += len(items) * plan.size[0] * plan.size[1] * side.channels * np.dtype(side.dtype).itemsize
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise UserError(f"{folder.parent}: the arrays need {needed} bytes and {free} are free; make room")
+
+
+def _split_record(plan: _Plan, digests: Iterator[str]) -> Split:
+    """Return a split's record; takes the digests of its source and its target, in this order."""
+    halves = [
+        Half(
+            file=rows.path.name,
+            n=rows.shape[0],
+            size=plan.size,
+            sha256=next(digests),
+            examples=tuple(example for example in examples if example),
+        )
+        for rows, examples in zip(plan.rows, plan.examples, strict=True)
+    ]
+    return Split(source=halves[0], target=halves[1])

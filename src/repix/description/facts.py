@@ -1,0 +1,222 @@
+"""What networks cost and see, worked out from their layers before anyone trains."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+from keras import layers
+
+from repix.config.models import Recipe
+from repix.models.discriminators import MinibatchDiscrimination
+from repix.systems.system import Batch, System, build
+
+NPZ_ENTRY = 400  # bytes that one array costs in an .npz beside its numbers, about
+
+
+def parameters(network: keras.Model) -> int:
+    """Return the number of trainable parameters."""
+    return sum(math.prod(variable.shape) for variable in network.trainable_variables)
+
+
+def layer_flops(layer: keras.Layer) -> int:
+    """Return the floating-point operations of one layer on one example; a multiply-add counts as two.
+
+    Convolutions, transposed convolutions and matrix products are counted, all else is
+    little beside them: kernel size x values that the kernel is laid on x 2.
+    """
+    if isinstance(layer, layers.Conv2DTranspose):
+        places = math.prod(layer.input.shape[1:3])
+    elif isinstance(layer, layers.Conv2D):
+        places = math.prod(layer.output.shape[1:3])
+    elif isinstance(layer, layers.Dense | MinibatchDiscrimination):
+        places = 1
+    else:
+        return 0
+    return 2 * math.prod(layer.kernel.shape) * places
+
+
+def flops(network: keras.Model) -> int:
+    """Return the floating-point operations of one forward pass on one example."""
+    return sum(layer_flops(layer) for layer in network.layers)
+
+
+def activations(network: keras.Model) -> int:
+    """Return how many numbers the layers of a network put out for one example.
+
+    Padding, cropping and inputs are left out: no gradient needs them kept.
+    """
+    cheap = layers.InputLayer | layers.ZeroPadding2D | layers.Cropping2D
+    return sum(math.prod(layer.output.shape[1:]) for layer in network.layers if not isinstance(layer, cheap))
+
+
+def receptive_field(network: keras.Model) -> int | None:
+    """Return the side, in pixels, of the patch of the input that one output value can see.
+
+    Followed through the graph, the widest way counting; norms, which see the whole image,
+    are left out as is usual. None: the whole image by construction (a dense layer).
+    For plain chains it equals :func:`repix.models.discriminators.receptive_field`.
+    """
+    seen: dict[str, tuple[float, float]] = {}  # layer -> (pixels seen, pixels between neighbours)
+    for layer in network.layers:
+        before = [seen[tensor._keras_history.operation.name] for tensor in _inputs(layer)]
+        field = max((one for one, _ in before), default=1.0)
+        jump = max((other for _, other in before), default=1.0)
+        if isinstance(layer, layers.Flatten):
+            return None
+        if isinstance(layer, layers.Conv2DTranspose):
+            field += (math.ceil(layer.kernel_size[0] / layer.strides[0]) - 1) * jump
+            jump /= layer.strides[0]
+        elif isinstance(layer, layers.Conv2D):
+            field += (layer.kernel_size[0] - 1) * jump
+            jump *= layer.strides[0]
+        elif isinstance(layer, layers.UpSampling2D):
+            jump /= layer.size[0]
+        seen[layer.name] = field, jump
+    return math.ceil(seen[network.layers[-1].name][0])
+
+
+def _inputs(layer: keras.Layer) -> list:
+    if isinstance(layer, layers.InputLayer):
+        return []
+    return layer.input if isinstance(layer.input, list) else [layer.input]
+
+
+@contextmanager
+def _counted(networks: dict[str, keras.Model]) -> Iterator[Counter]:
+    """Count the calls of networks by name."""
+    calls: Counter = Counter()
+
+    def counting(name, call):
+        def function(*args, **kwargs):
+            calls[name] += 1
+            return call(*args, **kwargs)
+
+        return function
+
+    originals = {name: network.call for name, network in networks.items()}
+    for name, network in networks.items():
+        network.call = counting(name, originals[name])
+    try:
+        yield calls
+    finally:
+        for name, network in networks.items():
+            network.call = originals[name]
+
+
+def passes(recipe: Recipe, source: int, target: int) -> tuple[Counter, Counter]:
+    """Return how often each network is passed in one iteration: (all passes, passes kept for the generator).
+
+    The system plays one iteration of each phase in miniature (8 x 8 px, one filter), and its
+    networks are counted. A forward pass is one; the gradient to what a network was given
+    another; the gradient to its weights a third. Phases are averaged.
+    """
+    small = recipe.model_copy(
+        update={
+            "generator": recipe.generator.model_copy(
+                update={"filters": 1, "depth": None, "blocks": 1, "decoder_filters": None}
+            ),
+            "discriminator": recipe.discriminator.model_copy(update={"filters": 1, "layers": 1, "kernels": 1}),
+            "pool": 0,
+        }
+    )
+    system = build(small, (8, 8), source, target, paired=True)
+    system.gradient = lambda f, x: (f(x), x)[1]
+    images = (np.zeros((1, 8, 8, channels), np.float32) for channels in (source, target))
+    batch = Batch(*map(keras.ops.convert_to_tensor, images), keras.ops.zeros((1, system.draws)))
+    total: Counter = Counter()
+    kept: Counter = Counter()
+    for phase in system.moves:
+        with _counted(system.networks) as calls:
+            played = system.generate(batch)
+        for name, number in calls.items():
+            total[name] += 3 * number
+            kept[name] += number
+        for move in phase:
+            with _counted(system.networks) as calls:
+                move.loss(batch, played)
+            own = system.players[move.player]
+            for name, number in calls.items():
+                total[name] += number * (3 if name in own else 2)
+                kept[name] += number if move.player == "generator" else 0
+    share = len(system.moves)
+    return (
+        Counter({name: number / share for name, number in total.items()}),
+        Counter({name: number / share for name, number in kept.items()}),
+    )
+
+
+def checkpoint_bytes(system: System) -> int:
+    """Return the size of a checkpoint: weights, both moments of Adam, pools (best weights not counted)."""
+    numbers = arrays = 0
+    for network in system.networks.values():
+        numbers += sum(math.prod(variable.shape) for variable in network.weights) + 2 * parameters(network)
+        arrays += len(network.weights) + 2 * len(network.trainable_variables)
+    arrays += 2 * len(system.players)
+    for pool in system.pools.values():
+        numbers += math.prod(pool.images.shape)
+        arrays += 2
+    return 4 * numbers + NPZ_ENTRY * arrays
+
+
+@dataclass(frozen=True)
+class NetworkFacts:
+    """A network in numbers.
+
+    Attributes:
+        parameters: trainable ones.
+        output: shape of what it returns for one example.
+        receptive_field: see :func:`receptive_field`.
+        flops: of one forward pass on one example.
+    """
+
+    parameters: int
+    output: tuple[int, ...]
+    receptive_field: int | None
+    flops: int
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A system in numbers: what one training iteration and one checkpoint cost.
+
+    Attributes:
+        networks: name -> its numbers.
+        step_flops: of one iteration on one batch, an estimate: passes of each network, the
+            gradients to inputs and weights counted as one forward pass each.
+        activation_bytes: what the generator's move keeps for its gradients, an estimate: the
+            outputs of the layers, each once, in the precision of the recipe.
+        checkpoint_bytes: of one checkpoint.
+    """
+
+    networks: dict[str, NetworkFacts]
+    step_flops: int
+    activation_bytes: int
+    checkpoint_bytes: int
+
+
+def facts(system: System, recipe: Recipe, source: int, target: int) -> Facts:
+    """Return the numbers of a system that was built from ``recipe`` for these channel counts."""
+    total, kept = passes(recipe, source, target)
+    width = 2 if recipe.precision == "bfloat16" else 4
+    networks = {
+        name: NetworkFacts(
+            parameters(network), tuple(network.output.shape[1:]), receptive_field(network), flops(network)
+        )
+        for name, network in system.networks.items()
+    }
+    return Facts(
+        networks=networks,
+        step_flops=round(recipe.batch_size * sum(total[name] * one.flops for name, one in networks.items())),
+        activation_bytes=round(
+            width
+            * recipe.batch_size
+            * sum(kept[name] * activations(network) for name, network in system.networks.items())
+        ),
+        checkpoint_bytes=checkpoint_bytes(system),
+    )

@@ -1,0 +1,101 @@
+"""What a training leaves, and how it is loaded again: ``runs/<cell>/``.
+
+``trained.json`` is everything that it takes to build the networks; ``last/<network>.npz``
+and ``best/<network>.npz`` are weights. Nothing needs to be retyped to use them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from repix.arrays import load_arrays
+from repix.config import reader
+from repix.config.models import Recipe
+from repix.errors import UserError
+from repix.files import digest_arrays
+from repix.inference.backend import backend_module
+from repix.inference.translator import Translator
+from repix.models.initialization import weights
+from repix.schemas import Trained
+from repix.systems.system import System, build
+
+
+def by_network(arrays: dict[str, np.ndarray], networks) -> dict[str, dict[str, np.ndarray]]:
+    """Split named arrays (``generator/down1/kernel``) by network."""
+    return {
+        network: {name: array for name, array in arrays.items() if name.startswith(f"{network}/")}
+        for network in networks
+    }
+
+
+def digests(arrays: dict[str, np.ndarray], networks) -> dict[str, str]:
+    """Return the canonical digest of each network's weights."""
+    return {network: digest_arrays(named) for network, named in by_network(arrays, networks).items() if named}
+
+
+class TrainedModel:
+    """A finished training, ready for use.
+
+    Args:
+        folder: ``runs/<cell>``.
+
+    Attributes:
+        record: its :class:`Trained` record.
+        recipe: the recipe, typed again.
+        variants: ``last``, and ``best`` where a val split was scored.
+
+    Raises:
+        UserError: the folder is not a finished training.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = Path(folder)
+        self.record = Trained.read(self.folder / "trained.json")
+        self.recipe = reader.parse(self.record.recipe, Recipe, "recipe", self.folder / "trained.json")
+        self.variants = ["last", *(["best"] if self.record.best else [])]
+        self._system: System | None = None
+        self._translators: dict[tuple[str, bool], Translator] = {}
+
+    @property
+    def system(self) -> System:
+        """The networks, built at first use."""
+        if self._system is None:
+            backend_module()  # threads and determinism before the first operation
+            size, record = self.record.crop_size, self.record
+            # Built for pairs: what the data allows was settled when the training began.
+            self._system = build(self.recipe, size, record.source.channels, record.target.channels, paired=True)
+        return self._system
+
+    def load(self, variant: str) -> None:
+        """Put the weights of a variant into the networks that translate, and check them.
+
+        Raises:
+            UserError: the variant does not exist, or the bytes are not those of the record.
+        """
+        if variant not in self.variants:
+            raise UserError(f"{self.folder}: no weights {variant!r}; there are {', '.join(self.variants)}")
+        expected = self.record.networks if variant == "last" else self.record.best["networks"]
+        for network in sorted(set(self.record.translators.values())):
+            path = self.folder / variant / f"{network}.npz"
+            try:
+                arrays = load_arrays(path)
+            except Exception as error:  # a damaged file can make its readers raise anything
+                said = " ".join(str(error).split()) or type(error).__name__
+                raise UserError(f"{path}: cannot be read ({said}); run `dvc checkout` or `dvc repro`") from None
+            if digest_arrays(arrays) != expected[network]:
+                raise UserError(f"{path}: not the weights of trained.json; run `dvc checkout` or `dvc repro`")
+            for name, variable in weights(network, self.system.networks[network]).items():
+                variable.assign(arrays[name])
+
+    def translator(self, name: str, *, paper: bool = False) -> Translator:
+        """Return the translator ``source_to_target`` or, where there is one, the reverse."""
+        if (name, paper) not in self._translators:
+            sides = {"source_to_target": (self.record.source, self.record.target)}
+            sides["target_to_source"] = sides["source_to_target"][::-1]
+            network = self.system.networks[self.record.translators[name]]
+            self._translators[name, paper] = Translator(
+                network, *sides[name], backend_module().compile_function, paper=paper
+            )
+        return self._translators[name, paper]

@@ -1,0 +1,91 @@
+"""A revision in a folder of its own, and its stages run there from nothing.
+
+The tree is what git holds of the revision: no workspace, no DVC cache, no run cache, no
+checkpoints and no earlier downloads can take part, and the user's DVC lock is not needed.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from repix.errors import UserError
+from repix.provenance.pipeline import Stage
+
+
+def git(root: Path, *command: str) -> bytes:
+    """Return what git says in a repository.
+
+    Raises:
+        UserError: git is missing, there is no repository, or the command fails.
+    """
+    try:
+        done = subprocess.run(["git", "-C", str(root), *command], capture_output=True, check=True)
+    except FileNotFoundError:
+        raise UserError("git is not installed; verify compares with what git holds") from None
+    except subprocess.CalledProcessError as error:
+        said = error.stderr.decode("utf-8", "replace").strip().splitlines()
+        raise UserError(f"git {command[0]}: {said[0] if said else 'failed'}") from None
+    return done.stdout
+
+
+def changes(root: Path) -> list[str]:
+    """Return the files of the working tree that differ from HEAD, untracked ones included."""
+    listed = git(root, "status", "--porcelain", "-z", "--no-renames", "--untracked-files=all", "--", ".")
+    return sorted(entry[3:] for entry in listed.decode().split("\0") if entry)
+
+
+@contextmanager
+def checkout(root: Path, revision: str | None) -> Iterator[Path]:
+    """Yield a temporary folder with a revision, or with the working tree, and nothing else.
+
+    Args:
+        root: the repository.
+        revision: what git calls a commit; None copies the working tree: tracked files as
+            they are now, and untracked ones that are not ignored.
+
+    Raises:
+        UserError: there is no such revision.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="repix-verify-"))
+    tree = folder / "tree"
+    tree.mkdir()
+    try:
+        if revision is None:
+            names = git(root, "ls-files", "-z", "--cached", "--others", "--exclude-standard").decode().split("\0")
+            for name in sorted(set(filter(None, names))):
+                if (root / name).is_file():
+                    (tree / name).parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copy(root / name, tree / name)
+        else:
+            content = git(root, "archive", "--format=tar", f"{revision}^{{commit}}")
+            with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+                archive.extractall(tree, filter="tar")
+        yield tree
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def run(tree: Path, stage: Stage) -> None:
+    """Run a stage's script in a tree, with tracking off and its output on standard error.
+
+    Raises:
+        UserError: the script failed.
+    """
+    aside = ("DVC_", "MLFLOW_", "REPIX_PROFILE", "PYTHONPATH")
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(aside)}
+    environment |= {"REPIX_TRACKING": "off", "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, *shlex.split(stage.cmd)[1:]]
+    # Standard output is for the verdict, so a stage speaks on standard error (2).
+    code = subprocess.run(command, cwd=tree, env=environment, stdout=2).returncode
+    if code:
+        raise UserError(f"{stage.name} failed with exit code {code} in the clean tree: see above")

@@ -1,0 +1,172 @@
+"""dvc.lock, read without DVC: what it says, and whether a tree still fits it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from repix.errors import UserError
+from repix.files import canonical_json, digest_text
+from repix.provenance.pipeline import Stage, leaves, look_up, stages
+
+FILE = "dvc.lock"
+
+
+class Difference(NamedTuple):
+    """One thing that two states of a stage do not share.
+
+    ``kind`` is ``param``, ``code``, ``input``, ``package``, ``profile``, ``command`` or ``out``;
+    ``was`` is the side of dvc.lock, None where it has no such thing.
+    """
+
+    stage: str
+    kind: str
+    name: str
+    was: Any
+    now: Any
+
+    def __str__(self) -> str:
+        return f"{self.stage}: {self.kind} {self.name}: {shown(self.was)} -> {shown(self.now)}"
+
+
+def shown(value: Any) -> str:
+    """Return a value in the few letters that a line has room for: of a hash, the first eight."""
+    if value is None:
+        return "(none)"
+    text = value if isinstance(value, str) else json.dumps(value)
+    is_hash = len(text) >= 32 and set(text.removesuffix(".dir")) <= set("0123456789abcdef")
+    return text[:8] if is_hash else text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def md5(path: Path) -> str | None:
+    """Return the hash that DVC 3 gives a file or folder (``<md5>.dir``); None where there is nothing.
+
+    A folder's is the md5 of the JSON list of its files' hashes and relative paths.
+    """
+    if path.is_file():
+        with open(path, "rb") as stream:
+            return hashlib.file_digest(stream, "md5").hexdigest()
+    if not path.is_dir():
+        return None
+    files = {file.relative_to(path).as_posix(): file for file in path.rglob("*") if file.is_file()}
+    listed = [{"md5": md5(files[name]), "relpath": name} for name in sorted(files) if "__pycache__" not in name]
+    return hashlib.md5(json.dumps(listed, sort_keys=True).encode()).hexdigest() + ".dir"
+
+
+def parse(text: str, where: str = FILE) -> dict[str, dict]:
+    """Return stage -> entry of a dvc.lock.
+
+    Raises:
+        UserError: it is not one.
+    """
+    try:
+        tree = yaml.safe_load(text)
+        return dict(tree["stages"])
+    except (yaml.YAMLError, TypeError, KeyError, ValueError):
+        raise UserError(f"{where}: not a dvc.lock; restore it with `git checkout dvc.lock`") from None
+
+
+def read(root: Path) -> dict[str, dict]:
+    """Return stage -> entry of a tree's dvc.lock.
+
+    Raises:
+        UserError: it is missing or is not one.
+    """
+    try:
+        return parse((root / FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError("no dvc.lock; `dvc repro` makes it, then commit it") from None
+
+
+def hashes(entry: Mapping[str, Any], what: str) -> dict[str, str | None]:
+    """Return path -> hash for ``deps`` or ``outs`` of one stage's entry."""
+    return {item["path"]: item.get("md5") for item in entry.get(what, ())}
+
+
+def flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return params with those that are groups taken apart: ``models.x`` to ``models.x.epochs``."""
+    return {
+        leaf: look_up(value, leaf[len(key) + 1 :]) if leaf != key else value
+        for key, value in values.items()
+        for leaf in leaves(value, key)
+    }
+
+
+def params(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the params of one stage's entry, by key, groups taken apart."""
+    found = flat({key: value for file in entry.get("params", {}).values() for key, value in file.items()})
+    return {key: _number(value) for key, value in found.items()}
+
+
+def _number(value: Any) -> Any:
+    """Return the number that a text like ``1e-05`` is to DVC, which reads YAML 1.2; PyYAML reads 1.1."""
+    is_number = isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", value)
+    return float(value) if is_number else value
+
+
+def all_outs(lock: Mapping[str, dict]) -> dict[str, str | None]:
+    """Return out -> hash over all stages."""
+    return {path: value for entry in lock.values() for path, value in hashes(entry, "outs").items()}
+
+
+def digest(lock: Mapping[str, dict]) -> str:
+    """Return the digest of all outs, 16 hexadecimal digits: what README publishes."""
+    return digest_text(canonical_json(all_outs(lock)))[:16]
+
+
+def causes(name: str, was: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Difference]:
+    """Yield what two entries of a stage do not share on the side of the inputs: params, code, data."""
+    kinds = [("param", params(was), params(now))]
+    deps = hashes(was, "deps"), hashes(now, "deps")
+    for kind, is_code in (("code", True), ("input", False)):
+        kinds.append((kind, *({p: h for p, h in side.items() if p.endswith(".py") == is_code} for side in deps)))
+    if was.get("cmd") != now.get("cmd"):
+        yield Difference(name, "command", "cmd", was.get("cmd"), now.get("cmd"))
+    for kind, before, after in kinds:
+        for key in sorted(before.keys() | after.keys()):
+            if before.get(key) != after.get(key) or (key in before) != (key in after):
+                yield Difference(name, kind, key, before.get(key), after.get(key))
+
+
+def entry_of(root: Path, stage: Stage, made: Mapping[str, str | None]) -> dict[str, Any]:
+    """Return the entry that dvc.lock would have for the inputs of a stage in a tree.
+
+    Args:
+        root: the tree.
+        stage: one of its stages.
+        made: hash of each dependency that another stage makes.
+    """
+    values = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))
+    deps = [{"path": dep, "md5": made[dep] if dep in made else md5(root / dep)} for dep in stage.deps]
+    return {
+        "cmd": stage.cmd,
+        "deps": deps,
+        "params": {"params.yaml": {key: look_up(values, key) for key in stage.params}},
+    }
+
+
+def stale(root: Path) -> list[Difference]:
+    """Return where a tree's dvc.lock does not fit its dvc.yaml, params.yaml and code; nothing is run.
+
+    It is what ``dvc status`` asks, without the need for data: a dependency that another
+    stage makes is held against that stage's out in dvc.lock. Entries of cells that the grid
+    no longer has are left alone, as DVC does.
+    """
+    lock, found = read(root), []
+    made = all_outs(lock)
+    for stage in stages(root):
+        entry = lock.get(stage.name)
+        if entry is None:
+            found.append(Difference(stage.name, "command", "cmd", None, stage.cmd))
+            continue
+        found += causes(stage.name, entry, entry_of(root, stage, made))
+        outs = hashes(entry, "outs")
+        found += [Difference(stage.name, "out", out, None, "declared") for out in stage.outs if not outs.get(out)]
+        found += [Difference(stage.name, "out", out, outs[out], None) for out in sorted(outs.keys() - set(stage.outs))]
+    return found

@@ -1,0 +1,235 @@
+"""dvc.yaml, read without DVC and held against the code that its stages run.
+
+``python -m repix.provenance.pipeline --write`` brings the code dependencies of dvc.yaml up to date;
+without ``--write`` it says what is wrong and exits with 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import re
+import shlex
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from repix.errors import UserError
+from repix.files import write_text
+from repix.provenance.code import import_closure
+
+MEND = "python -m repix.provenance.pipeline --write"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of dvc.yaml for one item of its matrix.
+
+    Attributes:
+        name: as DVC names it: ``train@sample-pix2pix-0``.
+        kind: its name in dvc.yaml: ``train``.
+        item: axis of the matrix -> value.
+        cmd: the command line.
+        params: declared keys of params.yaml.
+        deps: declared dependencies.
+        outs: outs, metrics and plots, in this order.
+    """
+
+    name: str
+    kind: str
+    item: dict[str, Any]
+    cmd: str
+    params: tuple[str, ...]
+    deps: tuple[str, ...]
+    outs: tuple[str, ...]
+
+    @property
+    def script(self) -> str:
+        """The Python file that the command runs."""
+        return next(word for word in shlex.split(self.cmd) if word.endswith(".py"))
+
+    @property
+    def code(self) -> tuple[str, ...]:
+        """The dependencies that are Python files."""
+        return tuple(dep for dep in self.deps if dep.endswith(".py"))
+
+    @property
+    def data(self) -> tuple[str, ...]:
+        """The dependencies that are not code."""
+        return tuple(dep for dep in self.deps if not dep.endswith(".py"))
+
+
+def look_up(tree: Any, key: str) -> Any:
+    """Return what stands under a dotted key, or None."""
+    for part in key.split("."):
+        if not isinstance(tree, Mapping) or part not in tree:
+            return None
+        tree = tree[part]
+    return tree
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; run from the root of the repository") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def _paths(entries: Iterable[Any]) -> Iterable[str]:
+    """Yield the paths of outs; one with options is a mapping of one key."""
+    for entry in entries or ():
+        yield entry if isinstance(entry, str) else next(iter(entry))
+
+
+def stages(root: Path) -> list[Stage]:
+    """Return the stages of a tree, matrices expanded, each after those that it depends on.
+
+    Understood is what this project uses of dvc.yaml: ``matrix`` over lists of params.yaml,
+    ``${item.<axis>}``, and params of params.yaml.
+
+    Raises:
+        UserError: dvc.yaml or params.yaml is missing or not YAML.
+    """
+    wiring, params = _load(root / "dvc.yaml"), _load(root / "params.yaml")
+
+    def resolved(value: Any) -> list:
+        named = re.fullmatch(r"\$\{(.+)\}", value) if isinstance(value, str) else None
+        return list((look_up(params, named[1]) or []) if named else value)
+
+    found = []
+    for kind, entry in wiring["stages"].items():
+        axes = {axis: resolved(value) for axis, value in entry.get("matrix", {}).items()}
+        for values in itertools.product(*axes.values()):
+            item = dict(zip(axes, values, strict=True))
+
+            def fill(text: str, item=item) -> str:
+                return re.sub(r"\$\{item\.(\w+)\}", lambda match: str(item[match[1]]), text)
+
+            outs = [path for key in ("outs", "metrics", "plots") for path in _paths(entry.get(key))]
+            found.append(
+                Stage(
+                    name=f"{kind}@{'-'.join(map(str, values))}" if axes else kind,
+                    kind=kind,
+                    item=item,
+                    cmd=fill(entry["cmd"]),
+                    params=tuple(map(fill, entry.get("params", ()))),
+                    deps=tuple(map(fill, entry.get("deps", ()))),
+                    outs=tuple(map(fill, outs)),
+                )
+            )
+    return _ordered(found)
+
+
+def _ordered(found: list[Stage]) -> list[Stage]:
+    """Return stages in an order in which they can run; dvc.yaml's order where it is free."""
+    waiting, done, made = list(found), [], set()
+    makes = {out for stage in found for out in stage.outs}
+    while waiting:
+        ready = next((s for s in waiting if all(dep in made or dep not in makes for dep in s.data)), None)
+        if ready is None:
+            raise UserError(f"dvc.yaml: {waiting[0].name} waits for itself; break the circle of its deps")
+        waiting.remove(ready)
+        done.append(ready)
+        made.update(ready.outs)
+    return done
+
+
+def closure(root: Path, script: str) -> list[str]:
+    """Return the Python files that a stage script can import, relative to the repository."""
+    return [path.as_posix() for path in import_closure(root / script, root / "src" / "repix")]
+
+
+def code_problems(root: Path) -> list[str]:
+    """Return one line for every code dependency that dvc.yaml misses or has too many."""
+    problems, seen = [], set()
+    for stage in stages(root):
+        if stage.kind in seen:
+            continue
+        seen.add(stage.kind)
+        declared, needed = set(stage.code), set(closure(root, stage.script))
+        problems += [f"{stage.kind}: imports {file}, which is not among its deps" for file in sorted(needed - declared)]
+        problems += [f"{stage.kind}: depends on {file}, which it does not import" for file in sorted(declared - needed)]
+    return problems
+
+
+def param_problems(stage: Stage, used: Iterable[str], params: Mapping[str, Any]) -> list[str]:
+    """Return one line for every param that a stage uses undeclared, or declares unused.
+
+    Args:
+        stage: what dvc.yaml declares.
+        used: dotted keys that its code was seen to read.
+        params: the content of params.yaml: a declared section is used when each of its keys is.
+    """
+    used = set(used)
+
+    def covers(section: str, key: str) -> bool:
+        return key == section or key.startswith(f"{section}.")
+
+    undeclared = {key for key in used if not any(covers(declared, key) for declared in stage.params)}
+    problems = [f"{stage.kind}: reads param {key}, which it does not declare" for key in sorted(undeclared)]
+    for declared in stage.params:
+        for leaf in leaves(look_up(params, declared), declared):
+            if not any(covers(leaf, key) or covers(key, leaf) for key in used):
+                problems.append(f"{stage.kind}: declares param {leaf}, which it does not read")
+    return problems
+
+
+def leaves(value: Any, key: str) -> list[str]:
+    """Return the dotted keys of everything below ``key`` that is not itself a group."""
+    if not isinstance(value, Mapping) or not value:
+        return [key]
+    return [leaf for name, below in value.items() for leaf in leaves(below, f"{key}.{name}")]
+
+
+def rewired(root: Path) -> str:
+    """Return dvc.yaml's text with the code dependencies that the imports ask for.
+
+    Everything else, comments and order included, stays as it is.
+    """
+    scripts = {stage.kind: stage.script for stage in stages(root)}
+    lines, result = (root / "dvc.yaml").read_text(encoding="utf-8").splitlines(), []
+    kind, in_deps = None, False
+    for line in [*lines, ""]:
+        header, key = re.match(r"  (\w+):\s*$", line), re.match(r"    (\w+):", line)
+        if in_deps and not line.startswith("      - "):
+            result += [f"      - {file}" for file in closure(root, scripts[kind])]
+            in_deps = False
+        if header:
+            kind = header[1]
+        if key and kind in scripts:
+            in_deps = key[1] == "deps"
+        if not (in_deps and line.startswith("      - ") and line.rstrip().endswith(".py")):
+            result.append(line)
+    return "\n".join(result[:-1]) + "\n"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Check the code dependencies, or write them; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m repix.provenance.pipeline", description=__doc__)
+    parser.add_argument("--write", action="store_true", help="write the code dependencies into dvc.yaml")
+    root = Path()
+    if parser.parse_args(argv).write:
+        text = rewired(root)
+        if text != (root / "dvc.yaml").read_text(encoding="utf-8"):
+            write_text(root / "dvc.yaml", text)
+            print("dvc.yaml: code dependencies written")
+        return 0
+    problems = code_problems(root)
+    for line in problems:
+        print(line)
+    if problems:
+        print(f"mend: {MEND}")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except UserError as error:
+        sys.exit(f"repix: {error}")

@@ -1,0 +1,241 @@
+"""Several seeds of one data set and model, trained and evaluated beside the pipeline.
+
+The cells are made by the stage scripts themselves, as subprocesses in a folder of their own:
+copies of exactly the code that the stages can import, a params.yaml with only what they
+read, and the repository's prepared data, linked. The folder is named after the digest of all
+that, so that it says what was run, an edit of the code under way changes nothing, and the
+same command goes on where it stopped. The tracked workspace, its outs, DVC's locks and the
+pipeline's MLflow database are left alone.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from tqdm import tqdm
+
+from repix import profile
+from repix.config import datasets, evaluation, models, reader
+from repix.config.run import Cell, Run
+from repix.errors import UserError
+from repix.files import canonical_json, digest_text, digest_tree, write_text
+from repix.paths import FEATURES, PREPARED, WORK
+from repix.provenance import lineage
+from repix.regression.baseline import Entry
+from repix.schemas import Metrics
+
+STAGES = ("train", "evaluate")
+QUICK = {"epochs": 1}
+SHARED = ("run", "models", "datasets", "evaluate", "features", "limits")
+
+Runner = Callable[[Path, str, Cell], None]
+"""Makes one stage of one cell in a folder: ``runner(folder, stage, cell)``."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a sweep is going to run.
+
+    Attributes:
+        folder: ``.repix/sweep/<dataset>-<model>-<key>``.
+        key: digest of code, parameters, data, packages and profile; the seed is not in it.
+        params: the parameters that the cells read, by their keys in params.yaml.
+        code: the files that the stages may import, relative to the repository.
+    """
+
+    dataset: str
+    model: str
+    folder: Path
+    key: str
+    params: dict[str, Any]
+    code: tuple[Path, ...]
+
+    def cell(self, seed: int) -> Cell:
+        """Return the cell of a seed."""
+        return Cell(self.dataset, self.model, seed)
+
+    def metrics_path(self, seed: int) -> Path:
+        """Return where the cell's metrics lie once it is finished."""
+        return self.folder / "metrics" / f"{self.cell(seed).name}.json"
+
+    def finished(self, seed: int) -> bool:
+        """Whether the cell was evaluated: its lineage is the last thing that a stage writes."""
+        return (self.folder / "lineage" / "evaluate" / f"{self.cell(seed).name}.json").exists()
+
+
+def profile_of(model: str, path: str | Path = reader.FILE) -> str:
+    """Return the name of the execution profile that a model's stages enter."""
+    asked = reader.read("run", Run, path).profile
+    return reader.section(f"models.{model}", path).get("profile", "fast") if asked == "auto" else asked
+
+
+def plan(root: Path, dataset: str, model: str, *, changes: Mapping[str, Any] | None = None) -> Plan:
+    """Read what a sweep would run, check it, and name its folder.
+
+    Args:
+        root: the repository.
+        dataset, model: names in params.yaml.
+        changes: fields of the model's entry that are replaced, such as ``{"epochs": 1}``.
+
+    Raises:
+        UserError: wrong parameters, or data that is not prepared yet.
+    """
+    path = root / reader.FILE
+    given = reader.section(f"models.{model}", path)
+    recipe = reader.parse(given | dict(changes or {}), models.Recipe, f"models.{model}", path)
+    entry = reader.read(f"datasets.{dataset}", datasets.Dataset, path)
+    settings = reader.read("evaluate", evaluation.Evaluate, path)
+    name = profile_of(model, path)
+    prepared = root / PREPARED / dataset
+    if not (prepared / "manifest.json").exists():
+        raise UserError(f"{prepared}: not prepared yet; run `dvc repro preprocess` with {dataset} in run.datasets")
+    package = root / "src" / "repix"
+    code = sorted(
+        {file for stage in STAGES for file in lineage.import_closure(root / "stages" / f"{stage}.py", package)}
+    )
+    params = {
+        f"models.{model}": recipe.model_dump(mode="json"),
+        f"datasets.{dataset}": {"crop_size": list(datasets.height_width(entry.crop_size)), "flip": entry.flip},
+        "evaluate": settings.model_dump(mode="json"),
+        "run.profile": name,
+    }
+    inputs = {"prepared": digest_tree(prepared)}
+    if settings.fid or settings.kid:
+        inputs["features"] = digest_tree(root / FEATURES)
+    key = digest_text(
+        canonical_json(
+            {
+                "params": params,
+                "inputs": inputs,
+                "code": lineage.code_digest(code, root),
+                "environment": lineage.environment(lineage.bit_packages(code, root, profile.find(name).backend)),
+                "profile": profile.find(name).record(),
+            }
+        )
+    )
+    folder = root / WORK / "sweep" / f"{dataset}-{model}-{key[:12]}"
+    return Plan(dataset, model, folder, key, params, tuple(code))
+
+
+def lay_out(root: Path, wanted: Plan) -> None:
+    """Make the sweep's folder: code, params.yaml, and a link to the data."""
+    for file in wanted.code:
+        (wanted.folder / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(root / file, wanted.folder / file)
+    tree = {key: value for key, value in reader.load(root / reader.FILE).items() if key in SHARED}
+    tree["models"] = {wanted.model: wanted.params[f"models.{wanted.model}"]}
+    tree["datasets"] = {wanted.dataset: tree["datasets"][wanted.dataset]}
+    tree["run"] |= {"datasets": [wanted.dataset], "models": [wanted.model]}
+    write_text(wanted.folder / reader.FILE, yaml.safe_dump(tree, sort_keys=False))
+    link = wanted.folder / "data"
+    if not link.is_symlink():
+        link.symlink_to((root / "data").resolve(), target_is_directory=True)
+
+
+def run_stage(folder: Path, stage: str, cell: Cell) -> None:
+    """Run a stage's script in the sweep's folder; what it says goes to ``logs/``.
+
+    Raises:
+        UserError: it failed; the last line that it said is in the message.
+    """
+    log = folder / "logs" / f"{cell.name}-{stage}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, f"stages/{stage}.py", cell.dataset, cell.model, str(cell.seed)]
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    # These runs cannot be rebuilt from git and DVC: they stay out of the pipeline's tracking,
+    # which finds its database by this variable.
+    environment["DVC_ROOT"] = str(folder.resolve())
+    with open(log, "w", encoding="utf-8") as stream:
+        code = subprocess.run(
+            command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, check=False
+        ).returncode
+    if code:
+        said = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+        raise UserError(
+            f"{stage} of {cell.name} ended with {code}: {said[-1] if said else 'no output'}; all of it: {log}"
+        )
+
+
+def run(wanted: Plan, seeds: Sequence[int], *, root: Path, runner: Runner = run_stage) -> dict[str, Entry]:
+    """Train and evaluate every seed that is not finished yet; return cell -> scores.
+
+    Args:
+        wanted: see :func:`plan`.
+        seeds: which seeds.
+        root: the repository.
+        runner: makes one stage of one cell.
+    """
+    lay_out(root, wanted)
+    with tqdm(total=len(seeds), desc=f"{wanted.dataset}-{wanted.model}", unit="seed", disable=None) as bar:
+        for seed in seeds:
+            if not wanted.finished(seed):
+                for stage in STAGES:
+                    bar.set_postfix(seed=seed, stage=stage)
+                    runner(wanted.folder, stage, wanted.cell(seed))
+            bar.update()
+    return collect(wanted, seeds)
+
+
+def collect(wanted: Plan, seeds: Sequence[int]) -> dict[str, Entry]:
+    """Return cell -> scores of finished seeds.
+
+    Raises:
+        UserError: a seed's metrics are missing.
+    """
+    return {wanted.cell(seed).name: Entry.of(Metrics.read(wanted.metrics_path(seed))) for seed in seeds}
+
+
+def spread_csv(cells: Mapping[str, Entry]) -> str:
+    """Return the scores as CSV: seed, translator, weights, metric, value; for ``dvc plots`` and pandas."""
+    rows = [
+        (int(cell.rpartition("-")[2]), translator, variant, metric, value)
+        for cell, entry in cells.items()
+        for translator, variants in entry.scores.items()
+        for variant, scores in variants.items()
+        for metric, value in (scores or {}).items()
+        if value is not None
+    ]
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["seed", "translator", "weights", "metric", "value"])
+    table.writerows([*row[:4], repr(row[4])] for row in sorted(rows))
+    return text.getvalue()
+
+
+def spread_plot(cells: Mapping[str, Entry], path: Path) -> None:
+    """Draw each metric of the last weights as one point per seed, with mean and standard deviation."""
+    from matplotlib.figure import Figure
+
+    from repix.files import atomic_path
+    from repix.regression.tolerance import mean_and_sd
+
+    points: dict[str, list[tuple[int, float]]] = {}
+    for cell, entry in cells.items():
+        for translator, variants in sorted(entry.scores.items()):
+            for metric, value in sorted((variants.get("last") or {}).items()):
+                if value is not None:
+                    title = metric if len(entry.scores) == 1 else f"{translator} {metric}"
+                    points.setdefault(title, []).append((int(cell.rpartition("-")[2]), value))
+    figure = Figure(figsize=(3 * len(points), 3), layout="constrained")
+    for axes, (title, found) in zip(figure.subplots(1, len(points), squeeze=False)[0], points.items(), strict=True):
+        seeds, values = zip(*sorted(found), strict=True)
+        axes.plot(seeds, values, "o", markersize=4)
+        if len(values) > 1:
+            mean, sd = mean_and_sd(values)
+            axes.axhline(mean, linewidth=1)
+            axes.axhspan(mean - sd, mean + sd, alpha=0.2)
+            title = f"{title}: {mean:.4g} ± {sd:.2g}"
+        axes.set_title(title, fontsize=9)
+        axes.set_xlabel("seed")
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=100)

@@ -1,0 +1,57 @@
+"""What needs no service: a progress bar, the loss table, and its curves for ``dvc plots``."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from repix.training.observer import Observer
+
+
+class ProgressBar(Observer):
+    """Steps done, time left and the last losses on stderr; without a terminal, one line per epoch.
+
+    Args:
+        stream: a text stream in place of stderr.
+    """
+
+    def __init__(self, stream=None):
+        self._stream = stream
+        self._bar = None
+        self._plan: dict[str, Any] = {}
+
+    def started(self, plan: dict[str, Any]) -> None:
+        from tqdm import tqdm
+
+        stream = self._stream or sys.stderr
+        self._plan = plan
+        self._bar = tqdm(
+            total=plan["steps"],
+            initial=plan["first_step"],
+            desc=plan["cell"],
+            unit="step",
+            file=stream,
+            disable=not stream.isatty(),
+            dynamic_ncols=True,
+        )
+
+    def step_done(self, step: int) -> None:
+        if not self._bar.disable:  # a disabled bar keeps no count
+            self._bar.update(step - self._bar.n)
+
+    def epoch_ended(self, epoch: int, step: int, losses: dict[str, float]) -> None:
+        said = {name: f"{value:.4g}" for name, value in sorted(losses.items())}
+        if self._bar.disable:
+            plan = self._plan
+            listed = ", ".join(f"{name} {value}" for name, value in said.items())
+            place = f"epoch {epoch}/{plan['epochs']}, step {step}/{plan['steps']}"
+            print(f"{plan['cell']}: {place}: {listed}", file=self._stream or sys.stderr)
+        else:
+            self._bar.set_postfix(said)
+
+    def finished(self, step: int) -> None:
+        self._bar.close()
+
+    def failed(self, error: BaseException) -> None:
+        if self._bar is not None:
+            self._bar.close()

@@ -1,0 +1,61 @@
+"""What a finished training leaves: ``runs/<cell>/`` with its record and weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from repix.arrays import save_arrays
+from repix.config.models import Recipe
+from repix.files import atomic_folder
+from repix.inference.trained import by_network, digests
+from repix.schemas import Trained
+
+
+def describe(cell, recipe: Recipe, game, manifest, history, best, run_key: str, data: str, profile: dict) -> Trained:
+    """Return the record of a finished training.
+
+    Args:
+        cell: data set, model and seed.
+        recipe: the model's entry, defaults filled in.
+        game: see :class:`repix.training.prepare.Game`, at its last weights.
+        manifest: the prepared data's manifest.
+        history: what the loop returned.
+        best: weights kept at the best validation; empty without one.
+        run_key: digest of everything declared.
+        data: digest of the prepared data.
+        profile: the execution profile's record.
+    """
+    networks = game.system.networks
+    if history.best:
+        history.best["networks"] = digests(best, networks)
+    return Trained(
+        cell=cell.name,
+        dataset=cell.dataset,
+        model=cell.model,
+        seed=cell.seed,
+        run_key=run_key,
+        steps=recipe.epochs * game.sampler.steps_per_epoch,
+        epochs=recipe.epochs,
+        profile=profile,
+        recipe=recipe.model_dump(mode="json"),
+        crop_size=manifest.crop_size,
+        source=manifest.source,
+        target=manifest.target,
+        translators=game.system.translators,
+        networks=digests(game.step.state(), networks),
+        best=history.best,
+        data_digest=data,
+        direction=manifest.direction,
+    )
+
+
+def write(out: Path, record: Trained, last: dict[str, np.ndarray], best: dict[str, np.ndarray]) -> None:
+    """Write the folder of a finished training: record, last weights, best weights if any."""
+    with atomic_folder(out) as folder:
+        for variant, arrays in (("last", last), ("best", best)):
+            for network, named in by_network(arrays, record.networks).items():
+                if named:
+                    save_arrays(folder / variant / f"{network}.npz", named)
+        record.write(folder / "trained.json")

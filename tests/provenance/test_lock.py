@@ -1,0 +1,50 @@
+"""Hashes are DVC's."""
+
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from repix.errors import UserError
+from repix.provenance import lock
+
+
+def test_hashes_are_those_of_dvc(tmp_path):
+    files = {"tree/b/x.txt": "1", "tree/a.txt": "22", "tree/é.txt": "", "tree/a/z": "3", "one.bin": "4"}
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    for command in (["init", "--no-scm", "-q"], ["add", "-q", "tree", "one.bin"]):
+        subprocess.run([sys.executable, "-m", "dvc", *command], cwd=tmp_path, check=True, capture_output=True)
+    for name in ("tree", "one.bin"):
+        [out] = yaml.safe_load((tmp_path / f"{name}.dvc").read_text())["outs"]
+        assert lock.md5(tmp_path / name) == out["md5"]
+    assert lock.md5(tmp_path / "none") is None
+
+
+def test_the_digest_is_of_every_out_and_of_nothing_else():
+    entry = {"cmd": "x", "deps": [{"path": "d", "md5": "1"}], "outs": [{"path": "a", "md5": "2"}]}
+    same = entry | {"cmd": "y", "deps": []}
+    other = entry | {"outs": [{"path": "a", "md5": "3"}]}
+    assert lock.digest({"s": entry}) == lock.digest({"s": same}) != lock.digest({"s": other})
+    assert len(lock.digest({"s": entry})) == 16
+
+
+@pytest.mark.parametrize("text", ["", "[]", "a: [", "stages: 3"])
+def test_what_is_no_lock_is_refused(text):
+    with pytest.raises(UserError, match=r"not a dvc\.lock"):
+        lock.parse(text)
+
+
+def test_in_a_group_of_params_the_one_that_differs_is_named():
+    def entry(slope):
+        return {"params": {"params.yaml": {"models.x": {"generator": {"slope": slope, "filters": [1, 2]}}, "a.b": 1}}}
+
+    found = lock.causes("train@x", entry(0.2), entry(0.3))
+    assert list(map(str, found)) == ["train@x: param models.x.generator.slope: 0.2 -> 0.3"]
+
+
+def test_a_small_number_is_the_same_in_both_files():
+    was, now = ({"params": {"params.yaml": {"a": value}}} for value in ("1e-05", 0.00001))
+    assert list(lock.causes("x", was, now)) == []

@@ -1,0 +1,135 @@
+"""A sweep without training: what it lays out, what it runs, and where it goes on."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from repix.errors import UserError
+from repix.files import read_json, write_json
+from repix.schemas import Metrics
+from repix.studies import seed_study
+from tests.regression.test_gate import entry
+
+ROOT = Path(__file__).resolve().parents[2]
+RECIPE = {"system": "pix2pix", "epochs": 7, "generator": {"filters": 4}, "profile": "portable"}
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A repository with our code, a params.yaml of its own, and a prepared set in name."""
+    for part in ("src", "stages"):
+        shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    tree = yaml.safe_load((ROOT / "params.yaml").read_text())
+    tree["models"] = {"net": RECIPE, "other": RECIPE}
+    tree["datasets"] = {"toy": tree["datasets"]["sample"]}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(tree))
+    write_json(tmp_path / "data/prepared/toy/manifest.json", {"any": "thing"})
+    return tmp_path
+
+
+class Runner:
+    """Stands for the stages: keeps a list, and leaves what evaluate leaves."""
+
+    def __init__(self, fail_at: int | None = None):
+        self.ran: list[tuple[str, int]] = []
+        self.fail_at = fail_at
+
+    def __call__(self, folder: Path, stage: str, cell) -> None:
+        if stage == "train" and cell.seed == self.fail_at:
+            raise UserError("stopped")
+        self.ran.append((stage, cell.seed))
+        if stage == "evaluate":
+            Metrics(cell=cell.name, **entry(cell.seed).model_dump()).write(folder / "metrics" / f"{cell.name}.json")
+            write_json(folder / "lineage" / "evaluate" / f"{cell.name}.json", {})
+
+
+def tree(root: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for path in root.rglob("*")
+        if path.is_file() and ".repix" not in path.parts
+    }
+
+
+def test_every_seed_once_and_the_workspace_as_it_was(root):
+    before, runner = tree(root), Runner()
+    cells = seed_study.run(seed_study.plan(root, "toy", "net"), [0, 1], root=root, runner=runner)
+    assert runner.ran == [("train", 0), ("evaluate", 0), ("train", 1), ("evaluate", 1)]
+    assert cells == {"toy-net-0": entry(0), "toy-net-1": entry(1)}
+    assert tree(root) == before
+
+
+def test_it_goes_on_where_it_stopped(root):
+    plan, runner = seed_study.plan(root, "toy", "net"), Runner(fail_at=1)
+    with pytest.raises(UserError, match="stopped"):
+        seed_study.run(plan, [0, 1], root=root, runner=runner)
+    again = Runner()
+    seed_study.run(seed_study.plan(root, "toy", "net"), [0, 1, 2], root=root, runner=again)
+    assert [seed for stage, seed in again.ran if stage == "train"] == [1, 2]
+
+
+def test_the_folder_follows_what_determines_the_results_and_nothing_else(root):
+    first = seed_study.plan(root, "toy", "net").key
+    (root / "src/repix/regression/report.py").write_text("# no stage imports it\n")
+    text = (root / "params.yaml").read_text()
+    (root / "params.yaml").write_text(text.replace("seeds:", "# a comment\n  seeds:", 1))
+    assert seed_study.plan(root, "toy", "net").key == first
+    keys = {first, seed_study.plan(root, "toy", "net", changes={"epochs": 1}).key}
+    (root / "src/repix/training/loop.py").write_text("# another loop\n")
+    keys.add(seed_study.plan(root, "toy", "net").key)
+    write_json(root / "data/prepared/toy/manifest.json", {"any": "other"})
+    keys.add(seed_study.plan(root, "toy", "net").key)
+    assert len(keys) == 4
+
+
+def test_the_folder_holds_exactly_what_runs(root):
+    plan = seed_study.plan(root, "toy", "net", changes={"epochs": 1})
+    seed_study.lay_out(root, plan)
+    params = yaml.safe_load((plan.folder / "params.yaml").read_text())
+    assert params["models"].keys() == {"net"} and params["models"]["net"]["epochs"] == 1
+    assert plan.params["models.net"]["epochs"] == 1 and params["run"]["models"] == ["net"]
+    assert (plan.folder / "stages/train.py").read_bytes() == (ROOT / "stages/train.py").read_bytes()
+    assert not (plan.folder / "src/repix/regression").exists()
+    assert read_json(plan.folder / "data/prepared/toy/manifest.json") == {"any": "thing"}
+
+
+def test_a_stage_starts_in_the_folder(root):
+    """The real script with the copied code, as far as its own complaint about the folder's parameters."""
+    plan = seed_study.plan(root, "toy", "net")
+    seed_study.lay_out(root, plan)
+    file = plan.folder / "params.yaml"
+    file.write_text(file.read_text().replace("profile: auto", "profile: slow", 1))
+    with pytest.raises(UserError, match=r"train of toy-net-3 ended with 1: repix: params\.yaml: run\.profile: 'slow'"):
+        seed_study.run_stage(plan.folder, "train", plan.cell(3))
+
+
+def test_mistakes_are_named(root):
+    with pytest.raises(UserError, match="did you mean 'net'"):
+        seed_study.plan(root, "toy", "nett")
+    with pytest.raises(UserError, match="epochs"):
+        seed_study.plan(root, "toy", "net", changes={"epochs": 0})
+    shutil.rmtree(root / "data/prepared/toy")
+    with pytest.raises(UserError, match="not prepared yet"):
+        seed_study.plan(root, "toy", "net")
+
+
+def test_the_spread_as_csv_and_picture(tmp_path):
+    cells = {f"toy-net-{s}": entry(s) for s in (10, 9)}
+    lines = seed_study.spread_csv(cells).splitlines()
+    assert lines[0] == "seed,translator,weights,metric,value"
+    assert lines[1].startswith("9,source_to_target,last,l1,0.109") and len(lines) == 7
+    seed_study.spread_plot(cells, tmp_path / "spread.png")
+    assert (tmp_path / "spread.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_profile_is_that_of_the_model_where_run_says_auto(root):
+    path = root / "params.yaml"
+    tree = yaml.safe_load(path.read_text())
+    for asked, expected in (("auto", "portable"), ("fast", "fast")):
+        tree["run"]["profile"] = asked
+        path.write_text(yaml.safe_dump(tree))
+        assert seed_study.profile_of("net", path) == expected

@@ -1,0 +1,13 @@
+"""Networks are built under the same threads and determinism as in training."""
+
+import pytest
+
+from repix.quiet import import_keras
+
+
+@pytest.fixture(autouse=True, scope="session")
+def backend():
+    import_keras()
+    from repix.inference.backend import step_module
+
+    return step_module()
