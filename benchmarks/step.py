@@ -68,7 +68,7 @@ def repix_step(system: str, size: int, batch: int, precision: str):
 
     from repix.models.initialization import initialize
     from repix.systems.system import build
-    from repix.inference.backend import step_module
+    from repix.training.backend import step_module
 
     backend = step_module()
     recipe = recipe_of(system, precision)
@@ -241,7 +241,7 @@ def tutorial_step(size: int, batch: int):
 
     from repix.models.initialization import initialize
     from repix.systems.system import build
-    from repix.inference.backend import step_module
+    from repix.training.backend import step_module
 
     step_module()
     networks = build(recipe_of("pix2pix", "float32"), (size, size), 3, 3, True).networks
@@ -311,7 +311,7 @@ def flops_of(system: str, size: int, batch: int) -> int:
     """Return the floating-point operations of one step."""
     from repix.description.facts import facts
     from repix.systems.system import build
-    from repix.inference.backend import step_module
+    from repix.training.backend import step_module
 
     step_module()
     recipe = recipe_of(system, "float32").model_copy(update={"batch_size": batch})

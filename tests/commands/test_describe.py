@@ -31,7 +31,7 @@ def described(cell):
 
     import_keras()
     from repix.models.layers import BatchNormalization
-    from repix.inference.backend import step_module
+    from repix.training.backend import step_module
 
     step_module()
     dataset, _, model = cell.rpartition("-")
@@ -179,7 +179,7 @@ def test_passes_and_checkpoint_are_those_of_the_step(tmp_path):
     import_keras()
     from repix.description.facts import checkpoint_bytes, passes
     from repix.systems.system import build
-    from repix.inference.backend import step_module
+    from repix.training.backend import step_module
     from repix.training.checkpoint import Checkpoint, Checkpoints
     from tests import cells
 

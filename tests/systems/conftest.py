@@ -8,6 +8,6 @@ from repix.quiet import import_keras
 @pytest.fixture(autouse=True, scope="session")
 def backend():
     import_keras()
-    from repix.inference.backend import step_module
+    from repix.training.backend import step_module
 
     return step_module()

@@ -16,7 +16,7 @@ from repix.inference.backend import backend_module
 from repix.inference.translator import Translator
 from repix.models.initialization import initialize, weights
 from repix.systems.system import System, build
-from repix.inference.backend import step_module
+from repix.training.backend import step_module
 
 
 @dataclass(frozen=True)
