@@ -43,7 +43,7 @@ def main(cell: Cell) -> None:
             shutil.copyfile(out / f"{translator}.png", folder / f"{translator}.png")
     scored.write(metrics)
 
-    run = mlflow_run.open_run(cell.name, run_key=model.record.run_key)
+    run = mlflow_run.open_run(cell.name, run_key=mlflow_run.run_key_of(cell.name))
     mlflow_run.log_metrics_record(run, scored)
     from repix.data.images import decode
 

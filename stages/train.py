@@ -71,7 +71,7 @@ def main(cell: Cell) -> None:
         plan={"cell": cell.name, "parameters": game.parameters(), "recipe": recipe.model_dump(mode="json")},
     )
     description = trained.describe(
-        cell, recipe, game, prepared.manifest, history, best, record.run_key, data_digest, record.declared.profile
+        cell, recipe, game, prepared.manifest, history, best, data_digest, record.declared.profile
     )
     for animation in frames.written:
         run.file(animation, "animation")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from repix.errors import UserError
-from repix.files import read_json, write_json
+from repix.files import write_json
 
 
 class Record(BaseModel):
@@ -29,10 +30,23 @@ class Record(BaseModel):
             UserError: no such file, not JSON, another schema, or fields that do not fit.
         """
         try:
-            tree = read_json(path)
+            text = Path(path).read_text(encoding="utf-8")
         except FileNotFoundError:
             raise UserError(f"{path}: no such file; `dvc repro` makes it") from None
         except (ValueError, OSError) as error:
+            raise UserError(f"{path}: cannot be read as JSON ({error}); restore it or run `dvc repro`") from None
+        return cls.parse(text, path)
+
+    @classmethod
+    def parse(cls, text: str, path: str | Path) -> Self:
+        """Return the record that a text holds; ``path`` is where it was found.
+
+        Raises:
+            UserError: not JSON, another schema, or fields that do not fit.
+        """
+        try:
+            tree = json.loads(text)
+        except ValueError as error:
             raise UserError(f"{path}: cannot be read as JSON ({error}); restore it or run `dvc repro`") from None
         found = tree.pop("schema", None) if isinstance(tree, dict) else None
         if found != cls.SCHEMA:
@@ -160,12 +174,11 @@ class Trained(Record):
         direction: which half of a side-by-side image is the source: AtoB (left) or BtoA.
     """
 
-    SCHEMA = "repix.trained/1"
+    SCHEMA = "repix.trained/2"
     cell: str
     dataset: str
     model: str
     seed: int
-    run_key: str
     steps: int
     epochs: int
     profile: dict[str, Any]

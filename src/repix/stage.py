@@ -18,6 +18,7 @@ from repix.errors import UserError
 from repix.files import clear_leftovers, digest_tree
 from repix.paths import LINEAGE, METRICS, PLOTS
 from repix.provenance import lineage
+from repix.provenance.code import Closure
 from repix.quiet import import_keras
 
 
@@ -145,8 +146,7 @@ class Record:
                 key: getattr(value, "model_dump", lambda mode, v=value: v)(mode="json") for key, value in params.items()
             },
             inputs={path.as_posix(): digest_tree(path) for path in inputs},
-            script=root / "stages" / f"{stage}.py",
-            package=root / "src" / "repix",
+            code=Closure.of_stage(root, reader.load(), stage, item.split("-")[1] if "-" in item else None),
             profile=current.record() if current else {},
         )
 

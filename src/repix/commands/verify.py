@@ -33,25 +33,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
-import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from repix.config.run import Cell
 from repix.errors import UserError
 from repix.provenance import lock
-from repix.provenance.checkout import changes, checkout, git, run
-from repix.provenance.compare import Level, Verdict, noise_verdict, out_verdict
-from repix.provenance.lineage import Lineage
-from repix.provenance.lock import Difference
-from repix.provenance.pipeline import Stage, stages
-from repix.schemas import Metrics, Trained
+from repix.provenance.checkout import changes, checkout
+from repix.provenance.compare import Level
+from repix.provenance.pipeline import stages
+from repix.provenance.verify import Recorded, chosen, lock_line, rebuild
 
 EXIT = {Level.L0: 0, Level.L1: 3, Level.L2: 4, Level.L3: 5, Level.DIFFERENT: 6}
-LEARNED = ("train", "evaluate", "export")  # stages whose outs another training may change within the noise
 OTHER_LINEAGE, CHANGED_SINCE = 7, 8
 
 
@@ -64,232 +58,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     which.add_argument("--lock-only", action="store_true", help="rebuild nothing: compare dvc.lock with that of HEAD")
     parser.add_argument("--stage", metavar="S", help="stop after this stage, such as train")
     parser.add_argument("--json", action="store_true", help="print JSON")
-
-
-def chosen(found: list[Stage], cell: str | None, stage: str | None) -> list[Stage]:
-    """Return the stages that a cell and a last stage need, in order.
-
-    Raises:
-        UserError: there is no such cell or stage.
-    """
-    if stage is not None and stage not in {s.kind for s in found}:
-        raise UserError(f"no stage {stage!r}; there are {', '.join(dict.fromkeys(s.kind for s in found))}")
-    cells = {Cell(**s.item).name for s in found if "model" in s.item}
-    if cell is not None and cell not in cells:
-        raise UserError(f"no cell {cell!r} in the grid of run; there are {', '.join(sorted(cells))}")
-    last = [s for s in found if (stage is None or s.kind == stage) and (cell is None or _serves(s, cell))]
-    needed = {dep for s in last for dep in s.data}
-    kept = []
-    for s in reversed(found):
-        if s in last or needed & set(s.outs):
-            kept.append(s)
-            needed.update(s.data)
-    return kept[::-1]
-
-
-def _serves(stage: Stage, cell: str) -> bool:
-    """Whether a stage is one of the cell's own, or one that any cell may need."""
-    if "model" in stage.item:
-        return Cell(**stage.item).name == cell
-    return cell.split("-")[0] == stage.item.get("dataset", cell.split("-")[0])
-
-
-class Recorded:
-    """The outs that dvc.lock tells of, where their bytes are still at hand.
-
-    Args:
-        root: the repository: its workspace, then DVC's cache, are looked at.
-        lock_: the recorded dvc.lock.
-    """
-
-    def __init__(self, root: Path, lock_: Mapping[str, dict]):
-        self.root, self.hashes = root, lock.all_outs(lock_)
-        self._cache: Path | None = None
-        self._places = [root]
-
-    def keep(self, tree: Path, aside: Path) -> None:
-        """Copy outs that git itself holds (metrics) from a clean tree to ``aside``, before a stage replaces them."""
-        for out in self.hashes:
-            if (tree / out).is_file():
-                (aside / out).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(tree / out, aside / out)
-        self._places = [aside, self.root]
-
-    def _cached(self, md5: str) -> Path:
-        if self._cache is None:
-            asked = subprocess.run(
-                [sys.executable, "-m", "dvc", "cache", "dir"], cwd=self.root, capture_output=True, text=True
-            )
-            self._cache = Path(self.root, asked.stdout.strip() or ".dvc/cache")
-        return self._cache / "files" / "md5" / md5[:2] / md5[2:]
-
-    def files(self, out: str) -> dict[str, Path] | None:
-        """Return name below the out -> file with the recorded bytes (a file out: the empty name), or None."""
-        md5 = self.hashes.get(out)
-        for place in self._places if md5 else ():
-            if lock.md5(place / out) == md5:
-                return files_of(place / out)
-        if not md5 or not self._cached(md5).is_file():
-            return None
-        if not md5.endswith(".dir"):
-            return {"": self._cached(md5)}
-        listed = json.loads(self._cached(md5).read_text(encoding="utf-8"))
-        files = {entry["relpath"]: self._cached(entry["md5"]) for entry in listed}
-        return files if all(path.is_file() for path in files.values()) else None
-
-    def lineage(self, stage: Stage) -> Lineage | None:
-        """Return the recorded lineage of a stage, if it is at hand."""
-        files = self.files(lineage_out(stage))
-        return Lineage.read(files[""]) if files else None
-
-    def changed_since(self, built: Path, outs: Iterable[str]) -> tuple[list[str], list[str]]:
-        """Return the files of outs in the workspace that are no longer the recorded ones, and those gone from them.
-
-        Args:
-            built: a tree in which the outs have been rebuilt as recorded.
-            outs: which outs; one that the workspace does not have at all is not missed. Of one that it has
-                in part (what a bundle restores) the absent files are told: nobody can take them for others.
-        """
-        try:
-            here = lock.all_outs(lock.read(self.root))
-        except UserError:
-            return [], []
-        found, gone = [], []
-        for out in outs:
-            if here.get(out) != self.hashes[out] or lock.md5(self.root / out) in (None, self.hashes[out]):
-                continue
-            now, then = files_of(self.root / out), files_of(built / out)
-            names = [name for name in sorted(now) if not _same(now[name], then.get(name))]
-            found += [f"{out}/{name}".rstrip("/") for name in names]
-            gone += [f"{out}/{name}" for name in sorted(then.keys() - now.keys())]
-        return found, gone
-
-
-def _same(one: Path, other: Path | None) -> bool:
-    return other is not None and lock.md5(one) == lock.md5(other)
-
-
-def files_of(path: Path) -> dict[str, Path]:
-    """Return name below a folder -> file; a file has the empty name."""
-    if path.is_file():
-        return {"": path}
-    return {file.relative_to(path).as_posix(): file for file in path.rglob("*") if file.is_file()}
-
-
-def lineage_out(stage: Stage) -> str:
-    """Return the out that is the stage's lineage record."""
-    return next(out for out in stage.outs if out.startswith("lineage/"))
-
-
-def lineage_differences(stage: str, was: Lineage, now: Lineage) -> list[Difference]:
-    """Return what two lineage records of a stage do not share, outputs aside."""
-    found = _compare(stage, "param", lock.flat(was.params), lock.flat(now.params))
-    for kind, field in (("code", "code"), ("input", "inputs"), ("package", "environment")):
-        found += _compare(stage, kind, getattr(was, field), getattr(now, field))
-    return found + _compare(stage, "profile", was.profile, now.profile)
-
-
-def _compare(stage: str, kind: str, was: Mapping[str, Any], now: Mapping[str, Any]) -> list[Difference]:
-    keys = sorted(was.keys() | now.keys())
-    return [Difference(stage, kind, key, was.get(key), now.get(key)) for key in keys if was.get(key) != now.get(key)]
-
-
-def noise_of(tree: Path, cell: Cell) -> dict[str, float]:
-    """Return score -> noise between seeds of a data set and model, empty where none was measured."""
-    path = tree / "metrics" / "tolerances.json"
-    if not path.is_file():
-        return {}
-    families = json.loads(path.read_text(encoding="utf-8")).get("families", {})
-    scores = families.get(f"{cell.dataset}-{cell.model}", {}).get("scores", {})
-    return {
-        f"{translator}/{variant}/{metric}": noise["tolerance"]
-        for translator, variants in scores.items()
-        for variant, metrics in variants.items()
-        for metric, noise in metrics.items()
-        if noise.get("tolerance") is not None
-    }
-
-
-def digest_verdict(stage: Stage, tree: Path, recorded: Recorded, out: str) -> Verdict:
-    """Return the verdict on an out whose recorded bytes are gone: git's metrics still name the weights."""
-    if stage.kind == "train" and out.startswith("runs/"):
-        metrics = recorded.files(f"metrics/{Cell(**stage.item).name}.json")
-        if metrics:
-            digests = Metrics.read(metrics[""]).weights_digest
-            now = Trained.read(tree / out / "trained.json").networks
-            if digests and all(now.get(network) == digest for network, digest in digests.items()):
-                return Verdict(Level.L1, f"{out}: the weights' digests are those of metrics/")
-    return Verdict(
-        Level.DIFFERENT, f"{out}: other bytes, and the recorded ones are not here (`dvc pull`) to look closer"
-    )
-
-
-def rebuild(tree: Path, found: list[Stage], recorded: Recorded, entries: Mapping[str, dict], say) -> dict[str, Any]:
-    """Run stages in a clean tree and compare; return level, reasons and causes as plain data.
-
-    Args:
-        tree: the clean tree.
-        found: the stages, in order.
-        recorded: the recorded outs.
-        entries: the recorded dvc.lock.
-        say: called with a line for people after each stage.
-    """
-    verdicts: dict[str, Verdict] = {}
-    learned, first, lineages = {}, None, []
-    noise: dict[str, Verdict] = {}
-    for stage in found:
-        run(tree, stage)
-        record = lineage_out(stage)
-        of_stage = {}
-        for out in stage.outs:
-            if out == record:
-                continue
-            if lock.md5(tree / out) == recorded.hashes[out]:
-                of_stage[out] = Verdict(Level.L0)
-            else:
-                files = recorded.files(out)
-                of_stage[out] = (
-                    out_verdict(out, files_of(tree / out), files)
-                    if files
-                    else digest_verdict(stage, tree, recorded, out)
-                )
-        verdicts |= of_stage
-        worst = max(of_stage.values(), key=lambda verdict: verdict.level)
-        if stage.kind in LEARNED:
-            learned |= of_stage
-        if stage.kind == "evaluate" and worst.level > Level.L2:
-            noise[stage.name] = _noise(tree, stage, recorded)
-        same_record = lock.md5(tree / record) == recorded.hashes[record]
-        if (worst.level or not same_record) and first is None:
-            causes = list(lock.causes(stage.name, entries[stage.name], _entry(tree, stage)))
-            was = recorded.lineage(stage)
-            now = Lineage.read(tree / record)
-            named = {cause[:3] for cause in causes}
-            causes += [d for d in lineage_differences(stage.name, was, now) if d[:3] not in named] if was else []
-            first = {"stage": stage.name, "causes": causes, "lineage": was is not None}
-        lineages += [] if same_record else [record]
-        say(f"{stage.name}: {worst.level.name}{f': {worst.why}' if worst.why else ''}")
-    level = max(verdict.level for verdict in verdicts.values())
-    why = [verdict.why for verdict in verdicts.values() if verdict.level == level and verdict.why]
-    beyond = {out for out, verdict in verdicts.items() if verdict.level > Level.L2}
-    if noise and beyond <= learned.keys():
-        worst = max(noise.values(), key=lambda verdict: verdict.level)
-        level, why = worst.level, [worst.why, *why]
-    return {"level": level, "why": why, "first": first, "lineages": lineages}
-
-
-def _noise(tree: Path, stage: Stage, recorded: Recorded) -> Verdict:
-    """Return the verdict on a cell's scores."""
-    cell = Cell(**stage.item)
-    path = f"metrics/{cell.name}.json"
-    files = recorded.files(path)
-    if files is None:
-        return Verdict(Level.DIFFERENT, f"{path}: not the file that dvc.lock tells of")
-    return noise_verdict(Metrics.read(tree / path), Metrics.read(files[""]), noise_of(tree, cell))
-
-
-def _entry(tree: Path, stage: Stage) -> dict[str, Any]:
-    return lock.entry_of(tree, stage, {dep: lock.md5(tree / dep) for dep in stage.data})
 
 
 def explain(first: Mapping[str, Any]) -> list[str]:
@@ -305,44 +73,6 @@ def explain(first: Mapping[str, Any]) -> list[str]:
         "is not here (`dvc pull`)"
     )
     return [f"first difference: {first['stage']}, from {told}: another machine, or a stage that is not deterministic"]
-
-
-def lock_line(root: Path) -> tuple[str, int]:
-    """Return one line that compares dvc.lock here with that of HEAD, and the exit code."""
-    here = lock.read(root)
-    said = f"outs {lock.digest(here)}"
-    try:
-        text = git(root, "show", "HEAD:./dvc.lock").decode()
-    except UserError:
-        return f"{said}: no dvc.lock is committed at HEAD, so there is nothing to compare with", 1
-    there = lock.parse(text, "HEAD:dvc.lock")
-    for stage in [*(s.name for s in stages(root)), *sorted(here)]:
-        was, now = there.get(stage), here.get(stage)
-        if now is None or (was and lock.hashes(was, "outs") == lock.hashes(now, "outs")):
-            continue
-        if was is None:
-            return f"{said}: {stage} is not in the committed dvc.lock ({lock.digest(there)})", 6
-        outs = lock.hashes(was, "outs"), lock.hashes(now, "outs")
-        out = min(path for path in outs[0].keys() | outs[1].keys() if outs[0].get(path) != outs[1].get(path))
-        causes = list(lock.causes(stage, was, now))
-        because = "; ".join(f"{c.kind} {c.name}: {lock.shown(c.was)} -> {lock.shown(c.now)}" for c in causes[:3])
-        if not causes:
-            because = _undeclared(root, there, stage)
-        elif len(causes) > 3:
-            because += f" and {len(causes) - 3} more"
-        return f"{said}: not the committed dvc.lock ({lock.digest(there)}); first {stage}: {out}; {because}", 6
-    return f"{said}: every out equals the committed dvc.lock, bit for bit (L0)", 0
-
-
-def _undeclared(root: Path, there: Mapping[str, dict], name: str) -> str:
-    """Return what the lineage records tell of a stage whose declared inputs are the same."""
-    record = f"lineage/{name.replace('@', '/') if '@' in name else f'{name}/{name}'}.json"
-    was = Recorded(root, there).files(record)
-    if was and (root / record).is_file():
-        told = lineage_differences(name, Lineage.read(was[""]), Lineage.read(root / record))
-        if told:
-            return "; ".join(f"{d.kind} {d.name}: {lock.shown(d.was)} -> {lock.shown(d.now)}" for d in told[:3])
-    return f"params, code and inputs are the same, so packages, profile or machine differ: see {record}"
 
 
 def main(arguments: argparse.Namespace) -> int:

@@ -1,14 +1,32 @@
-"""The code that a stage runs: the files that its script imports, found without running them, and their digests."""
+"""The code that a stage runs: which files, found without running them, and a digest of what each computes.
+
+A stage re-runs when this changes, and only then. So two things are left out, because they cannot
+move a bit of an out (tests/test_pipeline.py runs the route with and without them):
+
+- of each file: comments, docstrings, formatting and positions (:func:`syntax_digest`);
+- of the closure: :mod:`repix.tracking`, which a stage tells of its work and asks for nothing, and of
+  :mod:`repix.registry` all that the stage's parameters do not choose.
+"""
 
 from __future__ import annotations
 
 import ast
+import hashlib
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import cache
 from importlib import metadata
 from pathlib import Path
+from typing import Any, Self
 
 from repix.files import digest_file
+from repix.schemas import Record
+
+FOLDER = "code"  # one record for each stage, and where a model decides, for each model
+WITHOUT_MODEL = "all"
+OBSERVERS = "repix.tracking"
+REGISTRY = "repix.registry"
+PACKAGE = Path("src/repix")
 
 # Distributions whose version can move bits -> the module that they are imported by.
 BITS = {
@@ -29,6 +47,56 @@ BITS = {
     "torch": "torch",
     "torchvision": "torchvision",
 }
+
+Chosen = Mapping[str, Iterable[str]]  # table of repix.registry -> names that the parameters choose
+
+
+@cache
+def _parsed(path: Path, stamp: tuple[int, int]) -> ast.Module:
+    return ast.parse(path.read_bytes(), filename=str(path))
+
+
+def _tree(path: Path) -> ast.Module:
+    """Return a file's syntax; a file is parsed once as long as it does not change."""
+    seen = path.stat()
+    return _parsed(path, (seen.st_mtime_ns, seen.st_size))
+
+
+def _canonical(node: Any) -> str:
+    """Return the one text of a piece of syntax: no positions, no docstrings, nothing that is empty.
+
+    What is empty is left out so that fields which a later Python adds to its syntax change nothing.
+    """
+    if isinstance(node, ast.AST):
+        fields = []
+        for name, value in ast.iter_fields(node):
+            if name == "body" and isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+                value = value[1:] if ast.get_docstring(node, clean=False) is not None else value
+            if value not in (None, []) and name not in ("kind", "type_comment"):
+                fields.append(f"{name}={_canonical(value)}")
+        return f"{type(node).__name__}({','.join(fields)})"
+    if isinstance(node, list):
+        return f"[{','.join(map(_canonical, node))}]"
+    return f"{type(node).__name__}:{node!r}"
+
+
+def _digest(node: Any) -> str:
+    return hashlib.sha256(_canonical(node).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+@cache
+def _syntax_digest(path: Path, stamp: tuple[int, int]) -> str:
+    return _digest(_parsed(path, stamp))
+
+
+def syntax_digest(path: Path) -> str:
+    """Return the sha256 of what a Python file computes: its syntax without comments, docstrings and positions.
+
+    Raises:
+        SyntaxError: the file is not Python.
+    """
+    seen = path.stat()
+    return _syntax_digest(path, (seen.st_mtime_ns, seen.st_size))
 
 
 def _is_type_checking(test: ast.expr) -> bool:
@@ -62,8 +130,14 @@ def imported_names(path: Path, module: str | None = None) -> list[str]:
         ValueError: ``import_module`` is given something other than a literal name, so that
             what the file imports cannot be read from it.
     """
+    seen = path.stat()
+    return list(_imported_names(path, module, (seen.st_mtime_ns, seen.st_size)))
+
+
+@cache
+def _imported_names(path: Path, module: str | None, stamp: tuple[int, int]) -> list[str]:
     names: set[str] = set()
-    for node in _nodes(ast.parse(path.read_bytes(), filename=str(path))):
+    for node in _nodes(_parsed(path, stamp)):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -79,70 +153,186 @@ def imported_names(path: Path, module: str | None = None) -> list[str]:
         elif isinstance(node, ast.Call) and node.args:
             called = getattr(node.func, "id", getattr(node.func, "attr", None))
             if called in ("import_module", "__import__"):
-                names.add(_dynamic_name(node.args[0], path))
+                names.add(_dynamic_name(node.args[0], path) or REGISTRY)
     return sorted(names)
 
 
-def _dynamic_name(argument: ast.expr, path: Path) -> str:
-    """Return what ``import_module`` is given: a name, or ``prefix*`` for f"prefix{...}"."""
+def _dynamic_name(argument: ast.expr, path: Path) -> str | None:
+    """Return what ``import_module`` is given: a name, or ``prefix*`` for f"prefix{...}".
+
+    ``TABLE[...]`` gives None: what a table of :mod:`repix.registry` leads to is followed
+    where the table is imported.
+    """
     if isinstance(argument, ast.Constant) and isinstance(argument.value, str):
         return argument.value
     if isinstance(argument, ast.JoinedStr) and isinstance(argument.values[0], ast.Constant):
         return f"{argument.values[0].value}*"
-    raise ValueError(f"{path}:{argument.lineno}: import by a literal name or f-string, so that lineage can see it")
+    held = argument.value if isinstance(argument, ast.Attribute) else argument
+    if isinstance(held, ast.Subscript) and isinstance(held.value, ast.Name) and held.value.id.isupper():
+        return None
+    raise ValueError(
+        f"{path}:{argument.lineno}: import by a literal name, an f-string or a table of {REGISTRY}, "
+        f"so that lineage can see it"
+    )
 
 
-def import_closure(script: Path, package: Path) -> list[Path]:
-    """Return every file of ours that a stage script may import, found without running it.
+class CodeRecord(Record):
+    """What a stage runs: ``code/<stage>/<model>.json``, or ``all.json`` where it has no model. In git.
+
+    A stage depends on its record, so it re-runs when the record changes, and a pull request
+    shows which records a change touches.
+
+    Attributes:
+        code: what :meth:`Closure.digests` gave.
+    """
+
+    SCHEMA = "repix.code/1"
+    stage: str
+    model: str | None
+    code: dict[str, str]
+
+
+def _tables(registry: Path) -> dict[str, dict[str, ast.expr]]:
+    """Return table -> name -> value, for each dict that a registry file spells out."""
+    found = {}
+    for node in _tree(registry).body:
+        targets = (
+            node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        )
+        if targets and isinstance(targets[0], ast.Name) and isinstance(node.value, ast.Dict):
+            found[targets[0].id] = {
+                ast.literal_eval(k): v for k, v in zip(node.value.keys, node.value.values, strict=True)
+            }
+    return found
+
+
+@cache
+def _files_of(name: str, source: Path, package: str, beside: Path) -> list[tuple[Path, str]]:
+    """Return the files that importing a dotted name runs, with their own dotted names.
+
+    Args:
+        name: such as ``repix.data.images``, or ``prefix*`` for every module that begins so.
+        source, package: the folder that holds the package, and its name.
+        beside: the script's folder, where all other names are looked for.
+    """
+    if name == OBSERVERS or name.startswith(f"{OBSERVERS}."):
+        return []
+    if name.endswith("*"):
+        folder, _, prefix = name[:-1].rpartition(".")
+        files = sorted(source.joinpath(*folder.split(".")).glob(f"{prefix}*.py"))
+        return [found for file in files for found in _files_of(f"{folder}.{file.stem}", source, package, beside)]
+    parts, found = name.split("."), []
+    base = source if parts[0] == package else beside
+    for end in range(1, len(parts) + 1):
+        place, dotted = base.joinpath(*parts[:end]), ".".join(parts[:end])
+        if (place / "__init__.py").is_file():
+            found.append((place / "__init__.py", dotted))
+        elif place.with_suffix(".py").is_file():
+            found.append((place.with_suffix(".py"), dotted))
+    return found
+
+
+class Closure:
+    """Every file of ours that a stage script may import, and what is chosen of the registry.
 
     Followed are imports of the package and of the script's neighbours, at module level and
-    inside functions, with the ``__init__.py`` of every package on the way.
+    inside functions, with the ``__init__.py`` of every package on the way; templates beside
+    a followed module count as code.
 
     Args:
         script: the stage's script, inside the repository.
         package: the package's folder, ``<repository>/src/<name>``.
+        chosen: table of the registry -> names whose modules are followed where somebody imports the
+            table; a table that is not mentioned is followed whole.
 
-    Returns:
-        Paths relative to the repository, sorted; the script is among them.
+    Attributes:
+        files: paths relative to the repository, sorted; the script is among them.
 
     Raises:
         ValueError: an import cannot be read (see :func:`imported_names`), or the script
             lies outside the repository.
     """
-    package, script = package.resolve(), script.resolve()
-    source, root = package.parent, package.parents[1]
 
-    def files_of(name: str) -> Iterable[tuple[Path, str]]:
-        """Yield the files that importing a dotted name runs, with their own dotted names."""
-        if name.endswith("*"):
-            folder, _, prefix = name[:-1].rpartition(".")
-            for file in sorted(source.joinpath(*folder.split(".")).glob(f"{prefix}*.py")):
-                yield from files_of(f"{folder}.{file.stem}")
+    def __init__(self, script: Path, package: Path, chosen: Chosen | None = None):
+        self.package, script = package.resolve(), script.resolve()
+        self.root, self._source, self._beside = self.package.parents[1], self.package.parent, script.parent
+        self._registry = self._source / Path(*REGISTRY.split(".")).with_suffix(".py")
+        self._chosen = chosen or {}
+        self._values: dict[str, ast.expr] = {}  # "<table>.<name>" -> its value in the registry
+        found, waiting = {script: ""}, [script]
+        while waiting:
+            path = waiting.pop()
+            for name in self._names(path, found[path] or None):
+                for file, dotted in _files_of(name, self._source, self.package.name, self._beside):
+                    if file not in found:
+                        found[file] = dotted
+                        waiting.append(file)
+        self.files = sorted(path.relative_to(self.root) for path in found)
+
+    def _names(self, path: Path, module: str | None) -> Iterable[str]:
+        """Yield the dotted names that a file imports, those behind the tables of the registry too."""
+        if path == self._registry:
             return
-        parts = name.split(".")
-        base = source if parts[0] == package.name else script.parent
-        for end in range(1, len(parts) + 1):
-            place, dotted = base.joinpath(*parts[:end]), ".".join(parts[:end])
-            if (place / "__init__.py").is_file():
-                yield place / "__init__.py", dotted
-            elif place.with_suffix(".py").is_file():
-                yield place.with_suffix(".py"), dotted
+        for name in imported_names(path, module):
+            yield name
+            table = _tables(self._registry).get(name.rpartition(".")[2]) if name.startswith(f"{REGISTRY}.") else None
+            for key in self._chosen.get(name.rpartition(".")[2], table) if table else ():
+                if key in table:  # a name that does not exist is the settings' matter
+                    self._values[f"{name.rpartition('.')[2]}.{key}"] = table[key]
+                    constants = (n.value for n in ast.walk(table[key]) if isinstance(n, ast.Constant))
+                    yield from (c for c in constants if isinstance(c, str) and c.startswith(f"{self.package.name}."))
 
-    found = {script: ""}
-    waiting = [script]
-    while waiting:
-        path = waiting.pop()
-        for name in imported_names(path, found[path] or None):
-            for file, dotted in files_of(name):
-                if file not in found:
-                    found[file] = dotted
-                    waiting.append(file)
-    return sorted(path.relative_to(root) for path in found)
+    @classmethod
+    def of_stage(cls, root: Path, params: Mapping[str, Any], stage: str, model: str | None = None) -> Self:
+        """Return the closure of a stage of the repository ``root``, for a model where it has one.
+
+        Args:
+            params: the whole of params.yaml, whose choices count.
+        """
+        return cls(root / "stages" / f"{stage}.py", root / PACKAGE, chosen(params, stage, model))
+
+    def digests(self) -> dict[str, str]:
+        """Return what the stage runs -> sha256: files by their syntax, chosen lines of the registry, templates."""
+        found = {}
+        for path in self.files:
+            if self.root / path == self._registry:
+                tables = _tables(self._registry)
+                others = [n for n in _tree(self._registry).body if _assigned(n) not in tables]
+                found[path.as_posix()] = _digest(ast.Module(body=others, type_ignores=[]))
+                found |= {f"{path.as_posix()}:{key}": _digest(value) for key, value in self._values.items()}
+            else:
+                found[path.as_posix()] = syntax_digest(self.root / path)
+        for folder in {path.parent / "templates" for path in self.files}:
+            for file in sorted((self.root / folder).glob("*")):
+                if file.is_file():
+                    found[(folder / file.name).as_posix()] = digest_file(file)
+        return dict(sorted(found.items()))
 
 
-def code_digest(paths: Iterable[Path], root: Path) -> dict[str, str]:
-    """Return path -> sha256 for files given relative to ``root``, with ``/`` in the names."""
-    return {Path(path).as_posix(): digest_file(root / path) for path in sorted(paths)}
+def _assigned(node: ast.stmt) -> str | None:
+    target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
+    return target.id if isinstance(target, ast.Name) else None
+
+
+def chosen(params: Mapping[str, Any], stage: str, model: str | None) -> dict[str, list[str]]:
+    """Return what a tree of params.yaml chooses of the registry for a stage of a model.
+
+    Args:
+        params: the whole of params.yaml.
+        stage: name of the stage.
+        model: name of the model; None for stages that have none.
+    """
+    entry = (params.get("models") or {}).get(model) or {}
+    asked = (params.get("run") or {}).get("profile", "auto")
+    asked = entry.get("profile", "fast") if asked == "auto" else asked
+    backend = "jax" if asked == "jax" and stage == "train" else "tensorflow"
+    found = {"INFERENCE": [backend], "STEPS": [backend]}
+    if entry.get("system"):
+        found["SYSTEMS"] = [entry["system"]]
+    formats = (params.get("export") or {}).get("formats")
+    if isinstance(formats, list):
+        found["FORMATS"] = formats
+    return found
 
 
 def bit_packages(paths: Iterable[Path], root: Path, backend: str = "tensorflow") -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 L0  the same bytes
 L1  the same content: arrays with the same canonical digest, the same pixels, the same
-    numbers; only the container or the name of the run (``run_key``) is another
+    numbers; only the container is another
 L2  the same within a bound: arrays of floats, and numbers in JSON and CSV, within
     :data:`BOUND` (absolute up to 1, relative above), pixels within one level
 L3  another result, whose test scores lie within the noise measured between seeds
@@ -77,7 +77,7 @@ def _trees(one: Any, other: Any, where: str = "") -> Verdict:
     if isinstance(one, dict) and isinstance(other, dict):
         if one.keys() != other.keys():
             return Verdict(Level.DIFFERENT, f"{where}: only one has {min(map(str, one.keys() ^ other.keys()))}")
-        below = (_trees(one[key], other[key], f"{where}.{key}".lstrip(".")) for key in sorted(one) if key != "run_key")
+        below = (_trees(one[key], other[key], f"{where}.{key}".lstrip(".")) for key in sorted(one))
         return max(below, key=lambda verdict: verdict.level, default=Verdict(Level.L1))
     if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
         below = (_trees(a, b, f"{where}[{i}]") for i, (a, b) in enumerate(zip(one, other, strict=True)))

@@ -8,13 +8,12 @@ whenever they run; host, time and processor are observations, and belong to trac
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Self
 
 from pydantic import Field
 
 from repix.files import canonical_json, digest_text
-from repix.provenance.code import bit_packages, code_digest, environment, import_closure
+from repix.provenance.code import Closure, bit_packages, environment
 from repix.schemas import Record
 
 
@@ -26,7 +25,7 @@ class Lineage(Record):
         cell: the matrix item it ran for: a cell, or a data set's name.
         params: every parameter that the stage read, with defaults filled in.
         inputs: input -> sha256 (canonical digest for weights and arrays).
-        code: file of the import closure -> sha256.
+        code: file of the import closure -> digest of what it computes (:mod:`repix.provenance.code`).
         environment: Python and the packages that can move bits -> version.
         profile: the declared execution profile.
         run_key: digest of all of the above, and of nothing else.
@@ -55,8 +54,7 @@ def declare(
     cell: str,
     params: Mapping[str, Any],
     inputs: Mapping[str, str],
-    script: Path,
-    package: Path,
+    code: Closure,
     profile: Mapping[str, Any],
 ) -> Lineage:
     """Return the lineage of a stage that is about to run: all but its outputs.
@@ -65,19 +63,17 @@ def declare(
         stage, cell: see :class:`Lineage`.
         params: plain JSON data, such as ``settings.model_dump(mode="json")``.
         inputs: input -> digest.
-        script: the stage's script.
-        package: the folder ``<repository>/src/repix``.
+        code: what the stage may import.
         profile: :meth:`repix.profile.Profile.record`.
     """
-    root = package.resolve().parents[1]
-    files = import_closure(script, package)
+    packages = bit_packages(code.files, code.root, profile.get("backend", "tensorflow"))
     known = {
         "stage": stage,
         "cell": cell,
         "params": dict(params),
         "inputs": dict(inputs),
-        "code": code_digest(files, root),
-        "environment": environment(bit_packages(files, root, profile.get("backend", "tensorflow"))),
+        "code": code.digests(),
+        "environment": environment(packages),
         "profile": dict(profile),
     }
     return Lineage(**known, run_key=run_key(**known))

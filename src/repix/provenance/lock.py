@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,9 +13,13 @@ import yaml
 
 from repix.errors import UserError
 from repix.files import canonical_json, digest_text
-from repix.provenance.pipeline import Stage, leaves, look_up, stages
+from repix.provenance.code import FOLDER, CodeRecord
+from repix.provenance.pipeline import Stage, code_records, leaves, look_up, stages
 
 FILE = "dvc.lock"
+
+
+CodeReader = Callable[[str], str | None]
 
 
 class Difference(NamedTuple):
@@ -116,8 +120,8 @@ def all_outs(lock: Mapping[str, dict]) -> dict[str, str | None]:
 
 
 def digest(lock: Mapping[str, dict]) -> str:
-    """Return the digest of all outs, 16 hexadecimal digits: what README publishes."""
-    return digest_text(canonical_json(all_outs(lock)))[:16]
+    """Return the digest of all outs but the records of code, 16 hexadecimal digits: what README publishes."""
+    return digest_text(canonical_json({out: md5 for out, md5 in all_outs(lock).items() if out != FOLDER}))[:16]
 
 
 def causes(name: str, was: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Difference]:
@@ -125,13 +129,37 @@ def causes(name: str, was: Mapping[str, Any], now: Mapping[str, Any]) -> Iterato
     kinds = [("param", params(was), params(now))]
     deps = hashes(was, "deps"), hashes(now, "deps")
     for kind, is_code in (("code", True), ("input", False)):
-        kinds.append((kind, *({p: h for p, h in side.items() if p.endswith(".py") == is_code} for side in deps)))
+        sides = ({p: h for p, h in side.items() if p.startswith(f"{FOLDER}/") == is_code} for side in deps)
+        kinds.append((kind, *sides))
     if was.get("cmd") != now.get("cmd"):
         yield Difference(name, "command", "cmd", was.get("cmd"), now.get("cmd"))
     for kind, before, after in kinds:
         for key in sorted(before.keys() | after.keys()):
             if before.get(key) != after.get(key) or (key in before) != (key in after):
                 yield Difference(name, kind, key, before.get(key), after.get(key))
+
+
+def opened(found: Iterable[Difference], was: CodeReader, now: CodeReader) -> Iterator[Difference]:
+    """Yield differences, that of a record of code as what is different in it: the files.
+
+    Args:
+        found: differences of one stage.
+        was, now: give the text of a record's file on each side, or None where it is not at hand.
+    """
+    for difference in found:
+        texts = was(difference.name), now(difference.name)
+        if difference.kind != "code" or None in texts:
+            yield difference
+            continue
+        sides = [CodeRecord.parse(text, difference.name).code for text in texts]
+        yield from code_differences(difference.stage, *sides)
+
+
+def code_differences(stage: str, was: Mapping[str, str], now: Mapping[str, str]) -> Iterator[Difference]:
+    """Yield the files whose digests two records of a stage's code do not share."""
+    for path in sorted(was.keys() | now.keys()):
+        if was.get(path) != now.get(path):
+            yield Difference(stage, "code", path, was.get(path), now.get(path))
 
 
 def entry_of(root: Path, stage: Stage, made: Mapping[str, str | None]) -> dict[str, Any]:
@@ -160,11 +188,16 @@ def stale(root: Path) -> list[Difference]:
     """
     lock, found = read(root), []
     made = all_outs(lock)
+    records = code_records(root)
     for stage in stages(root):
         entry = lock.get(stage.name)
         if entry is None:
             found.append(Difference(stage.name, "command", "cmd", None, stage.cmd))
             continue
+        for path in stage.code:
+            written = root / path
+            recorded = CodeRecord.read(written).code if written.is_file() else {}
+            found += code_differences(stage.name, recorded, records[path].code if path in records else {})
         found += causes(stage.name, entry, entry_of(root, stage, made))
         outs = hashes(entry, "outs")
         found += [Difference(stage.name, "out", out, None, "declared") for out in stage.outs if not outs.get(out)]

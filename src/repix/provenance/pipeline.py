@@ -1,16 +1,10 @@
-"""dvc.yaml, read without DVC and held against the code that its stages run.
-
-``python -m repix.provenance.pipeline --write`` brings the code dependencies of dvc.yaml up to date;
-without ``--write`` it says what is wrong and exits with 1.
-"""
+"""dvc.yaml, read without DVC: its stages with their matrices expanded, and what they read of params.yaml."""
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import re
 import shlex
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +13,7 @@ from typing import Any
 import yaml
 
 from repix.errors import UserError
-from repix.files import write_text
-from repix.provenance.code import import_closure
-
-MEND = "python -m repix.provenance.pipeline --write"
+from repix.provenance.code import FOLDER, WITHOUT_MODEL, Closure, CodeRecord
 
 
 @dataclass(frozen=True)
@@ -54,13 +45,13 @@ class Stage:
 
     @property
     def code(self) -> tuple[str, ...]:
-        """The dependencies that are Python files."""
-        return tuple(dep for dep in self.deps if dep.endswith(".py"))
+        """The dependencies that are records of code (:mod:`repix.provenance.code`)."""
+        return tuple(dep for dep in self.deps if dep.startswith(f"{FOLDER}/"))
 
     @property
     def data(self) -> tuple[str, ...]:
         """The dependencies that are not code."""
-        return tuple(dep for dep in self.deps if not dep.endswith(".py"))
+        return tuple(dep for dep in self.deps if not dep.startswith(f"{FOLDER}/"))
 
 
 def look_up(tree: Any, key: str) -> Any:
@@ -140,22 +131,25 @@ def _ordered(found: list[Stage]) -> list[Stage]:
     return done
 
 
-def closure(root: Path, script: str) -> list[str]:
-    """Return the Python files that a stage script can import, relative to the repository."""
-    return [path.as_posix() for path in import_closure(root / script, root / "src" / "repix")]
+def code_records(root: Path) -> dict[str, CodeRecord]:
+    """Return the records of what each stage runs, as the stage ``code`` writes them: path -> record.
 
+    Stages whose matrix has a model get one for every entry of ``models``, in the grid or not.
 
-def code_problems(root: Path) -> list[str]:
-    """Return one line for every code dependency that dvc.yaml misses or has too many."""
-    problems, seen = [], set()
-    for stage in stages(root):
-        if stage.kind in seen:
+    Raises:
+        UserError: dvc.yaml or params.yaml is missing or not YAML.
+        SyntaxError: a file of the package is not Python.
+    """
+    wiring, params = _load(root / "dvc.yaml"), _load(root / "params.yaml")
+    found = {}
+    for kind, entry in wiring["stages"].items():
+        if kind == FOLDER:
             continue
-        seen.add(stage.kind)
-        declared, needed = set(stage.code), set(closure(root, stage.script))
-        problems += [f"{stage.kind}: imports {file}, which is not among its deps" for file in sorted(needed - declared)]
-        problems += [f"{stage.kind}: depends on {file}, which it does not import" for file in sorted(declared - needed)]
-    return problems
+        for model in sorted(params.get("models") or {}) if "model" in entry.get("matrix", {}) else [None]:
+            path = f"{FOLDER}/{kind}/{model or WITHOUT_MODEL}.json"
+            code = Closure.of_stage(root, params, kind, model).digests()
+            found[path] = CodeRecord(stage=kind, model=model, code=code)
+    return found
 
 
 def param_problems(stage: Stage, used: Iterable[str], params: Mapping[str, Any]) -> list[str]:
@@ -185,51 +179,3 @@ def leaves(value: Any, key: str) -> list[str]:
     if not isinstance(value, Mapping) or not value:
         return [key]
     return [leaf for name, below in value.items() for leaf in leaves(below, f"{key}.{name}")]
-
-
-def rewired(root: Path) -> str:
-    """Return dvc.yaml's text with the code dependencies that the imports ask for.
-
-    Everything else, comments and order included, stays as it is.
-    """
-    scripts = {stage.kind: stage.script for stage in stages(root)}
-    lines, result = (root / "dvc.yaml").read_text(encoding="utf-8").splitlines(), []
-    kind, in_deps = None, False
-    for line in [*lines, ""]:
-        header, key = re.match(r"  (\w+):\s*$", line), re.match(r"    (\w+):", line)
-        if in_deps and not line.startswith("      - "):
-            result += [f"      - {file}" for file in closure(root, scripts[kind])]
-            in_deps = False
-        if header:
-            kind = header[1]
-        if key and kind in scripts:
-            in_deps = key[1] == "deps"
-        if not (in_deps and line.startswith("      - ") and line.rstrip().endswith(".py")):
-            result.append(line)
-    return "\n".join(result[:-1]) + "\n"
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Check the code dependencies, or write them; return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m repix.provenance.pipeline", description=__doc__)
-    parser.add_argument("--write", action="store_true", help="write the code dependencies into dvc.yaml")
-    root = Path()
-    if parser.parse_args(argv).write:
-        text = rewired(root)
-        if text != (root / "dvc.yaml").read_text(encoding="utf-8"):
-            write_text(root / "dvc.yaml", text)
-            print("dvc.yaml: code dependencies written")
-        return 0
-    problems = code_problems(root)
-    for line in problems:
-        print(line)
-    if problems:
-        print(f"mend: {MEND}")
-    return 1 if problems else 0
-
-
-if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except UserError as error:
-        sys.exit(f"repix: {error}")

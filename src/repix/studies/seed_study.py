@@ -1,7 +1,7 @@
 """Several seeds of one data set and model, trained and evaluated beside the pipeline.
 
 The cells are made by the stage scripts themselves, as subprocesses in a folder of their own:
-copies of exactly the code that the stages can import, a params.yaml with only what they
+copies of the code, a params.yaml with only what they
 read, and the repository's prepared data, linked. The folder is named after the digest of all
 that, so that it says what was run, an edit of the code under way changes nothing, and the
 same command goes on where it stopped. The tracked workspace, its outs, DVC's locks and the
@@ -30,7 +30,7 @@ from repix.config.run import Cell, Run
 from repix.errors import UserError
 from repix.files import canonical_json, digest_text, digest_tree, write_text
 from repix.paths import FEATURES, PREPARED, WORK
-from repix.provenance import lineage
+from repix.provenance.code import Closure, bit_packages, environment
 from repix.regression.baseline import Entry
 from repix.schemas import Metrics
 
@@ -50,7 +50,6 @@ class Plan:
         folder: ``.repix/sweep/<dataset>-<model>-<key>``.
         key: digest of code, parameters, data, packages and profile; the seed is not in it.
         params: the parameters that the cells read, by their keys in params.yaml.
-        code: the files that the stages may import, relative to the repository.
     """
 
     dataset: str
@@ -58,7 +57,6 @@ class Plan:
     folder: Path
     key: str
     params: dict[str, Any]
-    code: tuple[Path, ...]
 
     def cell(self, seed: int) -> Cell:
         """Return the cell of a seed."""
@@ -99,10 +97,9 @@ def plan(root: Path, dataset: str, model: str, *, changes: Mapping[str, Any] | N
     prepared = root / PREPARED / dataset
     if not (prepared / "manifest.json").exists():
         raise UserError(f"{prepared}: not prepared yet; run `dvc repro preprocess` with {dataset} in run.datasets")
-    package = root / "src" / "repix"
-    code = sorted(
-        {file for stage in STAGES for file in lineage.import_closure(root / "stages" / f"{stage}.py", package)}
-    )
+    tree = reader.load(path)
+    code = {stage: Closure.of_stage(root, tree, stage, model) for stage in STAGES}
+    files = {file for closure in code.values() for file in closure.files}
     params = {
         f"models.{model}": recipe.model_dump(mode="json"),
         f"datasets.{dataset}": {"crop_size": list(datasets.height_width(entry.crop_size)), "flip": entry.flip},
@@ -117,21 +114,21 @@ def plan(root: Path, dataset: str, model: str, *, changes: Mapping[str, Any] | N
             {
                 "params": params,
                 "inputs": inputs,
-                "code": lineage.code_digest(code, root),
-                "environment": lineage.environment(lineage.bit_packages(code, root, profile.find(name).backend)),
+                "code": {stage: closure.digests() for stage, closure in code.items()},
+                "environment": environment(bit_packages(files, root, profile.find(name).backend)),
                 "profile": profile.find(name).record(),
             }
         )
     )
     folder = root / WORK / "sweep" / f"{dataset}-{model}-{key[:12]}"
-    return Plan(dataset, model, folder, key, params, tuple(code))
+    return Plan(dataset, model, folder, key, params)
 
 
 def lay_out(root: Path, wanted: Plan) -> None:
     """Make the sweep's folder: code, params.yaml, and a link to the data."""
-    for file in wanted.code:
-        (wanted.folder / file).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(root / file, wanted.folder / file)
+    for part in ("src", "stages"):
+        shutil.rmtree(wanted.folder / part, ignore_errors=True)
+        shutil.copytree(root / part, wanted.folder / part, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     tree = {key: value for key, value in reader.load(root / reader.FILE).items() if key in SHARED}
     tree["models"] = {wanted.model: wanted.params[f"models.{wanted.model}"]}
     tree["datasets"] = {wanted.dataset: tree["datasets"][wanted.dataset]}

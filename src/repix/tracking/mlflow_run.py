@@ -27,6 +27,8 @@ from typing import TYPE_CHECKING, Any
 
 from repix import profile
 from repix.files import canonical_json, digest_text
+from repix.paths import LINEAGE
+from repix.provenance.lineage import Lineage
 from repix.schemas import Manifest, Metrics
 from repix.training.history import Row
 from repix.training.observer import Observer
@@ -655,3 +657,9 @@ def log_model_entry(
         MLflow's model id, or None where tracking is off.
     """
     return run.model(name, folder, digest, tags or {}, metrics)
+
+
+def run_key_of(cell: str, root: Path = Path()) -> str | None:
+    """Return the run key of a trained cell from its lineage record, or None where there is none."""
+    path = root / LINEAGE / "train" / f"{cell}.json"
+    return Lineage.read(path).run_key if path.is_file() else None

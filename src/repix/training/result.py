@@ -13,7 +13,7 @@ from repix.inference.trained import by_network, digests
 from repix.schemas import Trained
 
 
-def describe(cell, recipe: Recipe, game, manifest, history, best, run_key: str, data: str, profile: dict) -> Trained:
+def describe(cell, recipe: Recipe, game, manifest, history, best, data: str, profile: dict) -> Trained:
     """Return the record of a finished training.
 
     Args:
@@ -23,7 +23,6 @@ def describe(cell, recipe: Recipe, game, manifest, history, best, run_key: str, 
         manifest: the prepared data's manifest.
         history: what the loop returned.
         best: weights kept at the best validation; empty without one.
-        run_key: digest of everything declared.
         data: digest of the prepared data.
         profile: the execution profile's record.
     """
@@ -35,7 +34,6 @@ def describe(cell, recipe: Recipe, game, manifest, history, best, run_key: str, 
         dataset=cell.dataset,
         model=cell.model,
         seed=cell.seed,
-        run_key=run_key,
         steps=recipe.epochs * game.sampler.steps_per_epoch,
         epochs=recipe.epochs,
         profile=profile,

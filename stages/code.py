@@ -1,0 +1,27 @@
+"""code: what every stage runs, so that a change re-runs the stages whose results it can change, and no other.
+
+src/, stages/ and params.yaml -> code/<stage>/<model>.json (all.json where a stage has no model),
+kept in git. Comments, docstrings, formatting and all that no result depends on are left out:
+see src/repix/provenance/code.py.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+
+from repix import stage
+from repix.files import atomic_folder
+from repix.provenance import code, pipeline
+
+
+def main() -> None:
+    """Write the records."""
+    records = pipeline.code_records(Path())
+    with atomic_folder(code.FOLDER) as folder:
+        for path, record in records.items():
+            record.write(folder / Path(path).relative_to(code.FOLDER))
+
+
+if __name__ == "__main__":
+    stage.run(main, __doc__, profiled=False)
