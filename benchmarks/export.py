@@ -12,6 +12,7 @@ it learned) unless --cell names a trained one.
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import resource
 import subprocess
@@ -22,7 +23,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
-FORMATS = ("keras", "saved_model", "onnx", "litert", "litert_float16")
+
+from repix.registry import FORMATS  # noqa: E402
+
+MEASURED = (*FORMATS, "litert_float16")
 
 
 def arguments() -> argparse.Namespace:
@@ -34,7 +38,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--n", type=int, default=4, help="compared images (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the table as JSON")
     parser.add_argument("--write", type=Path, metavar="FILE", help="put the table between its markers in FILE")
-    parser.add_argument("--format", choices=FORMATS, help=argparse.SUPPRESS)
+    parser.add_argument("--format", choices=MEASURED, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
@@ -49,7 +53,9 @@ def measure(asked: argparse.Namespace) -> dict:
     import numpy as np
 
     from repix.config import models, reader
+    from repix.config.export import Export
     from repix.exporting import export
+    from repix.exporting.spec import ExportSpec
     from repix.inference.backend import backend_module
     from repix.inference.trained import TrainedModel
     from repix.models.generators import build_generator
@@ -77,9 +83,12 @@ def measure(asked: argparse.Namespace) -> dict:
     kind, _, weights = asked.format.partition("_float")
     with tempfile.TemporaryDirectory() as temporary:
         begun = time.perf_counter()
-        path = export.write(kind, network, Path(temporary), source, target, size, f"float{weights or 32}")
+        path = Path(temporary) / FORMATS[kind].file
+        module = importlib.import_module(FORMATS[kind].module)
+        settings = Export(formats=(kind,), litert_weights=f"float{weights or 32}")
+        module.write(network, path, ExportSpec(source, target, size, settings))
         seconds, peak = time.perf_counter() - begun, peak_mb()
-        function = export.load(kind, path)
+        function = module.load(path)
         # Image by image, as the stage's memory must hold too.
         expected = np.concatenate([keras.ops.convert_to_numpy(network(image[None], training=False)) for image in unit])
         seen = export.compare(function, unit, expected)
@@ -116,7 +125,7 @@ def main() -> None:
         print(json.dumps(measure(asked)))
         return
     rows = []
-    for kind in FORMATS:
+    for kind in MEASURED:
         done = subprocess.run([sys.executable, *sys.argv, "--format", kind], capture_output=True, text=True)
         if done.returncode:
             sys.exit(f"{kind}: {done.stderr.strip().splitlines()[-1]}")

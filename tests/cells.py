@@ -76,11 +76,11 @@ def train_cell(root: Path, *, system: str = "pix2pix", seed: int = 0, paired: bo
     from repix.config.run import Cell
     from repix.data.prepared import Prepared
     from repix.evaluation.validation import Validation
-    from repix.inference import trained
     from repix.training.checkpoint import Checkpoints
     from repix.training.loop import train
     from repix.training.observer import Observer
     from repix.training.prepare import prepare
+    from repix.training.result import describe, write
 
     folder = prepare_set(root, paired=paired)
     prepared, cell, asked = Prepared.open(folder), Cell("tiny", system, seed), recipe(system, **changes)
@@ -96,6 +96,6 @@ def train_cell(root: Path, *, system: str = "pix2pix", seed: int = 0, paired: bo
         best_of=game.translator_weights,
     )
     out = root / "runs" / cell.name
-    record = trained.describe(cell, asked, game, prepared.manifest, history, best, "tiny", "data", {"name": "portable"})
-    trained.write(out, record, game.step.state(), best)
+    record = describe(cell, asked, game, prepared.manifest, history, best, "tiny", "data", {"name": "portable"})
+    write(out, record, game.step.state(), best)
     return TinyCell(root, folder, out)

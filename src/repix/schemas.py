@@ -207,10 +207,9 @@ class Exported(Record):
         direction: as in :class:`Trained`.
     """
 
-    SCHEMA = "repix.export/2"
+    SCHEMA = "repix.export/3"
     cell: str
     variant: str
-    run_key: str
     crop_size: tuple[int, int]
     source: Side
     target: Side

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import lzma
 import os
 import subprocess
 import tarfile
@@ -20,7 +21,13 @@ from tests.exporting.repository import CELL, git, make
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     root = make(tmp_path_factory.mktemp("bundle") / "repository")
-    outs = [f"runs/{CELL}", f"exports/{CELL}", f"metrics/{CELL}.json", f"lineage/export/{CELL}.json"]
+    outs = [
+        f"runs/{CELL}",
+        f"exports/{CELL}",
+        f"metrics/{CELL}.json",
+        f"lineage/train/{CELL}.json",
+        f"lineage/export/{CELL}.json",
+    ]
     entries = [{"path": out, "md5": lock.md5(root / out)} for out in outs]
     (root / "dvc.lock").write_text(yaml.safe_dump({"stages": {"all": {"outs": entries}}}))
     git(root, "commit", "--quiet", "-am", "lock")
@@ -30,6 +37,12 @@ def root(tmp_path_factory):
 def sh(folder, *command):
     clean = {"PATH": os.environ["PATH"], "HOME": str(folder)}
     return subprocess.run(command, cwd=folder, env=clean, capture_output=True, text=True)
+
+
+def restore_commands(folder) -> list[str]:
+    """Return the commands that a bundle's README teaches to restore it."""
+    part = (folder / "README.md").read_text().split("## Restore")[1]
+    return [line.strip() for line in part.splitlines() if line.startswith("    ")]
 
 
 def test_restored_in_an_empty_folder(root, tmp_path, monkeypatch, capsys):
@@ -50,8 +63,8 @@ def test_restored_in_an_empty_folder(root, tmp_path, monkeypatch, capsys):
     held = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
     assert {line.split(": ")[0] for line in checked.stdout.splitlines()} == held - {"SHA256SUMS"}
 
-    assert sh(folder, "git", "clone", "--quiet", "code.bundle", "repository").returncode == 0
-    assert sh(folder, "cp", "-R", "files/.", "repository/").returncode == 0
+    for command in restore_commands(folder):
+        assert sh(folder, "sh", "-c", command).returncode == 0, command
     restored = folder / "repository"
     assert git(restored, "rev-parse", "HEAD") == git(root, "rev-parse", "HEAD")
     assert git(restored, "status", "--porcelain") == ""
@@ -104,17 +117,19 @@ def test_checked_elsewhere_by_one_command(root, tmp_path, monkeypatch, capsys):
 
     code, said = check(archive)
     commit = git(root, "rev-parse", "HEAD")[:12]
-    assert (code, said.endswith(f"4 outs equal dvc.lock of {commit}, bit for bit (L0)")) == (0, True), said
+    assert (code, said.endswith(f"5 outs equal dvc.lock of {commit}, bit for bit (L0)")) == (0, True), said
     assert list(elsewhere.iterdir()) == []
 
     weights, metrics = f"files/runs/{CELL}/last/generator.npz", f"files/metrics/{CELL}.json"
+    new = f"files/runs/{CELL}/new.txt"
     for number, (change, named) in enumerate(
         [
             # A bit that fell over: the checksums tell.
             (lambda folder: flip(folder / weights), f"{weights} was changed"),
-            (lambda folder: (folder / "files/new.txt").write_text("x") and False, "files/new.txt is not in SHA256SUMS"),
+            (lambda folder: (folder / new).write_text("x") and False, f"{new} is not in SHA256SUMS"),
             (lambda folder: (folder / metrics).unlink(), f"{metrics} is missing"),
             # Somebody who mended the checksums too: dvc.lock of the commit tells.
+            (lambda folder: (folder / new).write_text("x"), f"runs/{CELL} is not what dvc.lock names"),
             (lambda folder: flip(folder / weights) or True, f"runs/{CELL} is not what dvc.lock names"),
             (lambda folder: flip(folder / "files/dvc.lock") or True, "dvc.lock is not that of the commit"),
             (lambda folder: flip(folder / metrics) or True, f"metrics/{CELL}.json is not that of the commit"),
@@ -125,6 +140,178 @@ def test_checked_elsewhere_by_one_command(root, tmp_path, monkeypatch, capsys):
         assert len(said.splitlines()) == 1
     (tmp_path / "no.tar").write_text("x")
     assert check(tmp_path / "no.tar")[0] == 1
+
+
+class Hostile:
+    """Archives that look right to their own checksums, and are not: each writes ``out``."""
+
+    def __init__(self, archive, folder):
+        self.archive, self.folder = archive, folder
+        self.outside = folder / "outside.txt"
+        self.outside.write_text("mine")
+        self.marker = folder / "ran"
+        self.config = f"[core]\n\trepositoryformatversion = 0\n\tfsmonitor = touch {self.marker}; false\n"
+
+    def packed(self, name, change):
+        return repacked(self.archive, self.folder / f"{name}.tar", lambda tree: change(tree) or True)
+
+    def code_with(self, name, change):
+        """Put another commit on top of the history: ``change`` works on its tree."""
+
+        def replace(tree):
+            from repix.exporting.bundle import git_bundle
+
+            clone = self.folder / f"{name}-clone"
+            subprocess.run(["git", "clone", "--quiet", str(tree / "code.bundle"), str(clone)], check=True)
+            change(clone)
+            git(clone, "add", "-A", "-f")
+            git(clone, "commit", "--quiet", "-m", "hostile")
+            (tree / "code.bundle").write_bytes(git_bundle(clone, git(clone, "rev-parse", "HEAD").strip()))
+
+        return self.packed(name, replace)
+
+    def configured(self, tree, place=".git"):
+        """Put a folder into ``files`` that git takes for its own."""
+        (tree / "files" / place).mkdir(parents=True)
+        (tree / "files" / place / "config").write_text(self.config)
+
+    def linked(self, clone):
+        """A link where the archive has a file: writing the file writes what the link points to."""
+        place = clone / "lineage" / "export"
+        place.mkdir(parents=True)
+        (place / f"{CELL}.json").symlink_to(self.outside)
+
+    def linked_folder(self, clone):
+        (clone / "runs").symlink_to(self.folder)
+
+    def huge(self, clone):
+        (clone / "zeros.bin").write_bytes(bytes(64 << 20))
+
+
+@pytest.fixture
+def hostile(root, tmp_path):
+    from repix.exporting.bundle import bundle
+
+    bundle(root, CELL, tmp_path / "good.tar")
+    return Hostile(tmp_path / "good.tar", tmp_path)
+
+
+def with_entry(archive, out, kind, link=""):
+    """Append one entry to an archive, of a kind that no bundle has."""
+    out.write_bytes(archive.read_bytes())
+    with tarfile.open(out, "a") as stream:
+        entry = tarfile.TarInfo(f"{CELL}/files/runs/{CELL}/more")
+        entry.type, entry.linkname = kind, link
+        stream.addfile(entry)
+    return out
+
+
+def with_long_header(archive, out):
+    """Append an entry whose extended header is long: reading those takes the square of their length."""
+    out.write_bytes(archive.read_bytes())
+    with tarfile.open(out, "a", format=tarfile.PAX_FORMAT) as stream:
+        entry = tarfile.TarInfo(f"{CELL}/files/runs/{CELL}/more")
+        entry.pax_headers = {f"key{number}": "x" for number in range(2000)}
+        stream.addfile(entry)
+    return out
+
+
+def compressed(archive, out):
+    """Add a file of zeros that its checksums know, and compress the whole."""
+    plain = repacked(archive, out.with_suffix(".plain"), lambda tree: _zeros(tree) or True)
+    out.write_bytes(lzma.compress(plain.read_bytes(), preset=0))
+    return out
+
+
+def _zeros(tree):
+    (tree / "files" / "runs" / CELL / "zeros.bin").write_bytes(bytes(64 << 20))
+
+
+HOSTILE = {
+    "git's configuration": (lambda h: h.packed("config", h.configured), "has no place in a bundle"),
+    "in capitals": (lambda h: h.packed("capitals", lambda t: h.configured(t, ".GIT")), "has no place in a bundle"),
+    "below an out": (
+        lambda h: h.packed("below", lambda t: h.configured(t, f"runs/{CELL}/.git")),
+        "has no place in a bundle",
+    ),
+    "link to a file in the commit": (lambda h: h.code_with("linked", h.linked), "is no plain file in its commit"),
+    "link to a folder in the commit": (
+        lambda h: h.code_with("folder", h.linked_folder),
+        "runs is no plain folder in its commit",
+    ),
+    "history that unpacks to much": (lambda h: h.code_with("huge", h.huge), "more than a history does"),
+    "compressed": (lambda h: compressed(h.archive, h.folder / "compressed.tar"), "cannot be read as a bundle"),
+    "symbolic link": (
+        lambda h: with_entry(h.archive, h.folder / "symbolic.tar", tarfile.SYMTYPE, "/etc/passwd"),
+        "is neither a file nor a folder",
+    ),
+    "hard link": (
+        lambda h: with_entry(h.archive, h.folder / "hard.tar", tarfile.LNKTYPE, f"{CELL}/SHA256SUMS"),
+        "is neither a file nor a folder",
+    ),
+    "device": (lambda h: with_entry(h.archive, h.folder / "device.tar", tarfile.FIFOTYPE), "is neither a file nor"),
+    "long header": (
+        lambda h: with_long_header(h.archive, h.folder / "header.tar"),
+        "has a header that no bundle has",
+    ),
+    "a file of nobody's": (
+        lambda h: h.packed("other", lambda t: (t / "files" / "Makefile").write_text("all:\n\ttouch ran\n") and None),
+        "has no place in a bundle",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_a_hostile_archive_is_refused_in_one_line_and_runs_nothing(hostile, kind):
+    from repix.exporting.bundle import check
+
+    make_archive, said = HOSTILE[kind]
+    archive = make_archive(hostile)
+    before = {path: path.read_bytes() for path in hostile.folder.glob("*") if path.is_file()}
+    with pytest.raises(UserError) as refused:
+        check(archive)
+    assert not hostile.marker.exists()
+    assert {path: path.read_bytes() for path in hostile.folder.glob("*") if path.is_file()} == before
+    assert said in str(refused.value) and len(str(refused.value).splitlines()) == 1
+
+
+def test_restoring_as_the_readme_teaches_runs_and_overwrites_nothing(hostile):
+    """The commands are those of an honest README; what they are given is hostile in every way at once."""
+
+    def change(clone):
+        hostile.linked(clone)
+        (clone / "linked.txt").symlink_to(hostile.outside)
+
+    archive = hostile.code_with("everything", change)
+
+    def add(tree):
+        hostile.configured(tree)
+        hostile.configured(tree, f"runs/{CELL}/.git")
+        (tree / "files" / "linked.txt").write_text("theirs")
+
+    archive = repacked(archive, hostile.folder / "worst.tar", lambda tree: add(tree) or True)
+    with tarfile.open(archive) as stream:
+        stream.extractall(hostile.folder / "restored", filter="data")
+    folder = hostile.folder / "restored" / CELL
+    for command in restore_commands(folder):
+        sh(folder, "sh", "-c", command)
+    sh(folder / "repository", "git", "status")
+    assert (folder / "repository" / "linked.txt").read_text() == "theirs"
+    assert hostile.outside.read_text() == "mine"
+    assert not hostile.marker.exists()
+
+
+def test_git_from_outside_knows_no_configuration_of_ours(hostile, monkeypatch):
+    """A user's own configuration is out of force too: what is checked does not depend on it."""
+    from repix.exporting.bundle import check
+
+    home = hostile.folder / "home"
+    home.mkdir()
+    (home / ".gitconfig").write_text(hostile.config)
+    for name, value in (("HOME", str(home)), ("GIT_CONFIG_GLOBAL", str(home / ".gitconfig")), ("GIT_DIR", "/nowhere")):
+        monkeypatch.setenv(name, value)
+    assert check(hostile.archive)["cell"] == CELL
+    assert not hostile.marker.exists()
 
 
 def test_the_same_bytes_from_another_clone(root, tmp_path):

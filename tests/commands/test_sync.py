@@ -71,7 +71,7 @@ def outs(tmp_path_factory):
     Metrics(cell=CELL, weights_digest=DIGESTS, n=2, scores=scores, protocol={}).write(root / f"metrics/{CELL}.json")
     (root / "translations" / CELL).mkdir(parents=True)
     write(root / "translations" / CELL / "source_to_target.png", np.full((8, 24, 3), 100, np.uint8))
-    exported = {"cell": CELL, "variant": "last", "run_key": KEY, "crop_size": (8, 8), "source": SIDE, "target": SIDE}
+    exported = {"cell": CELL, "variant": "last", "crop_size": (8, 8), "source": SIDE, "target": SIDE}
     Exported(**exported, weights=DIGESTS, bytes={}, digests={}, tolerance={}, parity="pass").write(
         root / "exports" / CELL / "export.json"
     )
@@ -196,7 +196,7 @@ def test_scores_and_exports_of_other_weights_are_left_out(clone, capsys):
     path = clone / f"metrics/{CELL}.json"
     Metrics.read(path).model_copy(update={"weights_digest": {"generator": "0" * 64}}).write(path)
     export = clone / "exports" / CELL / "export.json"
-    Exported.read(export).model_copy(update={"run_key": "0" * 64}).write(export)
+    Exported.read(export).model_copy(update={"weights": {"generator": "0" * 64}}).write(export)
     with pytest.raises(SystemExit):
         cli.main(["sync", "--json"])
     said = capsys.readouterr()

@@ -15,23 +15,25 @@ def git(root: Path, *command: str) -> str:
 
 
 def write_lineage(root: Path) -> None:
-    """Write the export stage's record for what lies in exports/."""
+    """Write the records of training and export for what lies in runs/ and exports/."""
     from repix.files import digest_tree
     from repix.provenance.lineage import Lineage
 
-    path = f"exports/{CELL}"
-    record = Lineage(
-        stage="export",
-        cell=CELL,
-        params={},
-        inputs={"data/prepared/tiny": "d" * 64},
-        code={},
-        environment={},
-        profile={},
-        run_key="k" * 64,
-        outputs={path: digest_tree(root / path)},
-    )
-    record.write(root / "lineage" / "export" / f"{CELL}.json")
+    data = {"data/prepared/tiny": "d" * 64}
+    run, exports = ({path: digest_tree(root / path)} for path in (f"runs/{CELL}", f"exports/{CELL}"))
+    for stage, key, inputs, outputs in (("train", "k", data, run), ("export", "e", data | run, exports)):
+        record = Lineage(
+            stage=stage,
+            cell=CELL,
+            params={},
+            inputs=inputs,
+            code={},
+            environment={},
+            profile={},
+            run_key=key * 64,
+            outputs=outputs,
+        )
+        record.write(root / "lineage" / stage / f"{CELL}.json")
 
 
 def make(root: Path) -> Path:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+import repix
 from repix.config import reader
 from repix.config.export import Export, Tolerance
 from repix.errors import UserError
 from repix.files import digest_tree
+from repix.registry import FORMATS
 from repix.schemas import Exported
 from tests.cells import train_cell
 
@@ -61,8 +69,79 @@ def test_a_file_that_gives_nan_fails_the_stage(cell, tmp_path, monkeypatch):
 
 
 def test_settings_are_complete():
-    with pytest.raises(UserError, match=r"tolerance lacks onnx"):
-        reader.parse({"formats": ["onnx"], "tolerance": {"keras": {"max": 1, "mean": 1}}}, Export, "export")
+    # What is not given is that of the table; a format that is not written has none.
+    given = {
+        "formats": ["onnx", "keras"],
+        "tolerance": {"keras": {"max": 1, "mean": 1}, "litert": {"max": 1, "mean": 1}},
+    }
+    found = reader.parse(given, Export, "export")
+    onnx = FORMATS["onnx"]
+    assert found.tolerance == {
+        "onnx": Tolerance(max=onnx.max_error, mean=onnx.mean_error),
+        "keras": Tolerance(max=1, mean=1),
+    }
+    with pytest.raises(UserError, match="names a format twice"):
+        reader.parse({"formats": ["onnx", "onnx"]}, Export, "export")
     with pytest.raises(UserError, match="did you mean 'onnx'"):
         reader.parse({"formats": ["onx"]}, Export, "export")
     assert reader.read("export", Export) == Export()
+
+
+TOY = '''"""Only for a test: the network's weights as text, and a function that knows them."""
+
+import keras
+import numpy as np
+
+import repix.models.layers
+
+
+def write(network, path, spec):
+    path.write_text(f"{spec.size[0]} x {spec.size[1]}, {spec.source.channels} channels, {network.to_json()}")
+    network.save_weights(path.with_name("toy.weights.h5"))
+
+
+def load(path):
+    network = keras.models.model_from_json(path.read_text().split(", ", 2)[2])
+    network.load_weights(path.with_name("toy.weights.h5"))
+    return lambda unit: np.asarray(keras.ops.convert_to_numpy(network(unit, training=False)))
+'''
+
+USE = """
+import sys
+from pathlib import Path
+
+from repix import profile
+
+profile.apply("portable")
+from repix.config import reader
+from repix.config.export import Export
+from repix.data.prepared import Prepared
+from repix.exporting.export import export
+from repix.inference.trained import TrainedModel
+
+trained, prepared, out = map(Path, sys.argv[1:])
+settings = reader.parse({"formats": ["toy", "onnx"]}, Export, "export")
+seen = export(TrainedModel(trained), Prepared.open(prepared), settings, out)
+assert sorted(seen) == ["source_to_target/onnx", "source_to_target/toy"], seen
+"""
+
+
+def test_a_format_is_one_file_and_one_line(cell, tmp_path):
+    """As docs/your-own.md says, on a copy of the package: that file, that line, and nothing else."""
+    package = tmp_path / "src" / "repix"
+    shutil.copytree(Path(repix.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    (package / "exporting" / "toy_format.py").write_text(TOY)
+    table = package / "registry.py"
+    line = '    "toy": Format("repix.exporting.toy_format", "model.toy", 1e-5, 1e-6),\n'
+    table.write_text(table.read_text().replace("FORMATS = {\n", f"FORMATS = {{\n{line}"))
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
+    out = tmp_path / "exports"
+    command = [sys.executable, "-c", USE, str(cell.trained), str(cell.prepared), str(out)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (out / "source_to_target" / "model.toy").read_text().startswith("16 x 16, 3 channels")
+    record = Exported.read(out / "export.json")
+    assert record.tolerance["toy"] == {"max": 1e-5, "mean": 1e-6} and record.bytes["source_to_target"]["toy"] > 1000
+    # Without the line the name is refused, and by name.
+    with pytest.raises(UserError, match=r"export\.formats.*'toy' is not one of"):
+        reader.parse({"formats": ["toy"]}, Export, "export")

@@ -5,12 +5,20 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from repix.config.export import Export
 from repix.errors import UserError
+from repix.exporting.spec import ExportSpec
 from repix.schemas import Side
 
 RGB = Side(
     channels=3, dtype="uint8", low=(0, 0, 0), high=(255, 255, 255), meaning=("R", "G", "B"), colour="rgb"
 )  # fmt: skip
+
+
+def spec(size=(16, 16), weights="float32", channels=3) -> ExportSpec:
+    """Return what a format is told of a translator into RGB."""
+    source = RGB.model_copy(update={"channels": channels})
+    return ExportSpec(source, RGB, size, Export(litert_weights=weights))
 
 
 def generator(size=(16, 16), source=3, **settings):
@@ -42,7 +50,8 @@ def both(network, folder, n=3):
     from repix.exporting import onnx_format
 
     unit = np.random.default_rng(3).uniform(-1, 1, (n, *network.inputs[0].shape[1:])).astype(np.float32)
-    return onnx_format.load(onnx_format.write(network, folder, RGB, RGB))(unit), np.asarray(network(unit))
+    onnx_format.write(network, folder / "model.onnx", spec())
+    return onnx_format.load(folder / "model.onnx")(unit), np.asarray(network(unit))
 
 
 @pytest.mark.parametrize(
@@ -99,8 +108,10 @@ def test_the_file_is_checked_stated_and_the_same_again(tmp_path):
     from repix.exporting import onnx_format
 
     network = generator()
-    path = onnx_format.write(network, tmp_path / "a", RGB, RGB)
-    assert path.read_bytes() == onnx_format.write(network, tmp_path / "b", RGB, RGB).read_bytes()
+    path, again = tmp_path / "a.onnx", tmp_path / "b.onnx"
+    for each in (path, again):
+        onnx_format.write(network, each, spec())
+    assert path.read_bytes() == again.read_bytes()
     model = onnx.load(path)
     assert model.opset_import[0].version == onnx_format.OPSET
     assert {p.key for p in model.metadata_props} == {"repix.source", "repix.target"}
@@ -121,5 +132,5 @@ def test_what_it_does_not_know_is_refused_by_name(tmp_path):
         (layers.Conv2D(2, 3, dtype="mixed_bfloat16", name="half"), "'half' .*computes in bfloat16"),
     ):
         with pytest.raises(UserError, match=named):
-            onnx_format.write(functional([layer]), tmp_path, RGB, RGB)
+            onnx_format.write(functional([layer]), tmp_path / "model.onnx", spec())
     assert not list(tmp_path.glob("*.onnx"))

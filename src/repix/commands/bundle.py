@@ -4,9 +4,9 @@ In it: the code with its history, params.yaml, dvc.lock, metrics, lineage, weigh
 models with their cards, and checksums. The tree must be clean and the export must be what
 was scored. README.md in the archive says how to restore it.
 
---check restores an archive in an empty folder, and says L0 where all files are those of its
+--check reads an archive, runs nothing of it, and says L0 where all files are those of its
 checksums and every out is, bit for bit, what dvc.lock of its commit names. It needs nothing
-of the repository that made it.
+of the repository that made it, and may be asked of an archive from anybody.
 
 Examples:
   repix bundle sample-pix2pix_small-0 -o result.tar
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("cell", metavar="CELL", nargs="?", help="<dataset>-<model>-<seed>")
-    what.add_argument("--check", type=Path, metavar="FILE.tar", help="restore an archive elsewhere and check it")
+    what.add_argument("--check", type=Path, metavar="FILE.tar", help="check an archive; nothing of it is run")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE.tar", help="default: CELL.tar beside the repository")
     parser.add_argument("--json", action="store_true", help="print JSON")
 

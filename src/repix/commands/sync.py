@@ -135,10 +135,16 @@ def _sync_evaluation(run: mlflow_run.Run, root: Path, trained: Trained, outs: di
         shown = {f"test/{name}": decode(path).pixels for name, path in sorted(pictures.items()) if path.is_file()}
         mlflow_run.log_pictures(run, shown, step=trained.steps)
     exported = root / outs["exports"] / "export.json"
-    if exported.is_file() and Exported.read(exported).run_key == trained.run_key:
+    if exported.is_file() and _same_weights(Exported.read(exported), trained):
         tags = mlflow_run.dvc_tags(root, [outs["exports"]])
         digest = digest_tree(exported.parent)
         mlflow_run.log_model_entry(run, trained.cell, outs["exports"], digest, tags=tags, metrics=metrics)
+
+
+def _same_weights(exported: Exported, trained: Trained) -> bool:
+    """Return whether the exported weights are those of a training."""
+    found = trained.networks if exported.variant == "last" else (trained.best or {}).get("networks")
+    return exported.weights == found
 
 
 def main(arguments: argparse.Namespace) -> int:

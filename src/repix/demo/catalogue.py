@@ -13,8 +13,9 @@ from repix.data.prepared import MANIFEST, Prepared, SplitArrays
 from repix.data.synthetic import PALETTE
 from repix.errors import UserError
 from repix.exporting.cards import BETTER, MODEL_CARD
-from repix.files import digest_file
+from repix.files import digest_file, digest_tree
 from repix.provenance.lineage import Lineage
+from repix.registry import FORMATS
 from repix.schemas import Exported, Metrics, Side
 from repix.tracking import mlflow_run
 
@@ -61,7 +62,7 @@ class Entry:
     @property
     def model(self) -> Path:
         """The ONNX file."""
-        return self.folder / self.translator / "model.onnx"
+        return self.folder / self.translator / FORMATS["onnx"].file
 
     @property
     def sides(self) -> tuple[Side, Side]:
@@ -180,6 +181,17 @@ class Entry:
         ]
         return {"metrics": rows, "n": metrics.n, "unscored": None}
 
+    def _trained_by(self) -> Lineage | None:
+        """Return the lineage of the training that this export came from, where the records at hand tell."""
+        cell = self.exported.cell
+        paths = [self.root / "lineage" / stage / f"{cell}.json" for stage in ("train", "export")]
+        if not all(path.is_file() for path in paths):
+            return None
+        train, export = map(Lineage.read, paths)
+        weights, files = f"runs/{cell}", f"exports/{cell}"
+        same_weights = weights in train.outputs and train.outputs[weights] == export.inputs.get(weights)
+        return train if same_weights and export.outputs.get(files) == digest_tree(self.folder) else None
+
     def lineage(self) -> list[dict[str, str]]:
         """Return what the model followed from: rows of ``name`` and ``value``."""
         cell, digests = self.exported.cell, self.exported.digests[self.translator]
@@ -188,12 +200,13 @@ class Entry:
         rows = []
         if commit := tags.get("mlflow.source.git.commit"):
             rows.append(("commit", commit + (" + changes" if tags.get("repix.git_dirty") == "true" else "")))
-        rows += [("run key", self.exported.run_key), ("model.onnx", digests["onnx"])]
+        rows.append((FORMATS["onnx"].file, digests["onnx"]))
         rows += [
             (f"{name} ({self.exported.variant})", digest) for name, digest in sorted(self.exported.weights.items())
         ]
-        path = self.root / "lineage" / "train" / f"{cell}.json"
-        if path.is_file() and (record := Lineage.read(path)).run_key == self.exported.run_key:
+        record = self._trained_by()
+        if record is not None:
+            rows.append(("run key", record.run_key))
             rows += sorted(record.inputs.items())
             rows.append(("code", f"{len(record.code)} files"))
             rows += [("profile", str(record.profile.get("name"))), ("seed", cell.rsplit("-", 1)[1])]

@@ -13,6 +13,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from repix import registry
 from repix.config.datasets import Dataset
 from repix.schemas import Exported, Half, Manifest, Metrics, Trained
 
@@ -20,7 +21,6 @@ MODEL_CARD = "MODEL_CARD.md"
 DATA_CARD = "croissant.json"
 CROISSANT = "http://mlcommons.org/croissant/1.0"
 BETTER = {"l1": "lower", "psnr": "higher", "ssim": "higher", "swd": "lower", "fid": "lower", "kid": "lower"}
-FILES = {"keras": "model.keras", "saved_model": "saved_model/", "onnx": "model.onnx", "litert": "model.tflite"}
 
 
 def model_card(trained: Trained, metrics: Metrics, exported: Exported, manifest: Manifest, dataset: Dataset) -> str:
@@ -85,7 +85,7 @@ def model_card(trained: Trained, metrics: Metrics, exported: Exported, manifest:
             bound = exported.tolerance[kind]
             digest = exported.digests[translator][kind]
             lines.append(
-                f"| {translator} | [{kind}]({translator}/{FILES[kind]}) | {size} | `{digest}` | "
+                f"| {translator} | [{kind}]({translator}/{registry.FORMATS[kind].file}) | {size} | `{digest}` | "
                 f"{bound['max']:g}, {bound['mean']:g} |"
             )
     lines += [
@@ -111,7 +111,6 @@ def model_card(trained: Trained, metrics: Metrics, exported: Exported, manifest:
         "",
         "| what | digest |",
         "|---|---|",
-        f"| run key (parameters, data, code, packages, profile) | `{trained.run_key}` |",
         *(f"| weights of {name} | `{digest}` |" for name, digest in sorted(exported.weights.items())),
         f"| prepared data | `{trained.data_digest}` |",
         "",

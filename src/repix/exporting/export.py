@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import statistics
 import time
 from collections.abc import Callable
@@ -18,10 +19,12 @@ from repix.data.prepared import Prepared
 from repix.errors import UserError
 from repix.evaluation import pictures
 from repix.exporting import cards
+from repix.exporting.spec import ExportSpec
 from repix.files import atomic_folder, digest_tree, write_json, write_text
 from repix.inference.trained import TrainedModel
 from repix.models.scaling import to_unit
-from repix.schemas import Exported, Metrics, Side
+from repix.registry import FORMATS
+from repix.schemas import Exported, Metrics
 
 TIMED = 5  # calls of one image that a latency is the median of
 
@@ -46,40 +49,6 @@ class Measured:
         return {name: float(value) for name, value in asdict(self).items()}
 
 
-def write(
-    kind: str, network: keras.Model, folder: Path, source: Side, target: Side, size, litert_weights: str = "float32"
-) -> Path:
-    """Write a network in one format below ``folder``; return the file or folder."""
-    if kind == "keras":
-        from repix.exporting import keras_format
-
-        return keras_format.write(network, folder)
-    if kind == "saved_model":
-        from repix.exporting import saved_model
-
-        return saved_model.write(network, folder, source, target, size)
-    if kind == "onnx":
-        from repix.exporting import onnx_format
-
-        return onnx_format.write(network, folder, source, target)
-    from repix.exporting import litert_format
-
-    return litert_format.write(network, folder, size, source.channels, litert_weights)
-
-
-def load(kind: str, path: Path) -> Callable[[np.ndarray], np.ndarray]:
-    """Return a file's function on [-1, 1], (batch, height, width, channels) both ways, in its own runtime."""
-    if kind == "keras":
-        from repix.exporting import keras_format as module
-    elif kind == "saved_model":
-        from repix.exporting import saved_model as module
-    elif kind == "onnx":
-        from repix.exporting import onnx_format as module
-    else:
-        from repix.exporting import litert_format as module
-    return module.load(path)
-
-
 def size_of(path: Path) -> int:
     """Return the bytes of a file, or of all files below a folder."""
     return sum(file.stat().st_size for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file())
@@ -89,7 +58,7 @@ def compare(function: Callable[[np.ndarray], np.ndarray], unit: np.ndarray, expe
     """Return how far a file's function is from the network, and how long one image takes it.
 
     Args:
-        function: what :func:`load` gave.
+        function: what a format's ``load`` gave.
         unit: images, (n, height, width, channels) in [-1, 1].
         expected: the network's translations of them.
     """
@@ -146,12 +115,14 @@ def export(
             unit = np.asarray(keras.ops.convert_to_numpy(to_unit(images, source.low, source.high)))
             network = model.system.networks[name]
             expected = np.asarray(keras.ops.convert_to_numpy(network(unit, training=False)))
+            spec = ExportSpec(source, target, record.crop_size, settings)
             sizes[translator], digests[translator] = {}, {}
             for kind in settings.formats:
-                path = write(
-                    kind, network, folder / translator, source, target, record.crop_size, settings.litert_weights
-                )
-                seen = compare(load(kind, path), unit, expected)
+                path = folder / translator / FORMATS[kind].file
+                path.parent.mkdir(parents=True, exist_ok=True)
+                module = importlib.import_module(FORMATS[kind].module)
+                module.write(network, path, spec)
+                seen = compare(module.load(path), unit, expected)
                 allowed = settings.tolerance[kind]
                 # Written so that NaN fails.
                 if not (seen.max_error <= allowed.max and seen.mean_error <= allowed.mean):
@@ -170,7 +141,6 @@ def export(
         exported = Exported(
             cell=record.cell,
             variant=settings.variant,
-            run_key=record.run_key,
             crop_size=record.crop_size,
             source=record.source,
             target=record.target,

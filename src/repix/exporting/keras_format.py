@@ -9,21 +9,20 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from repix.exporting.spec import ExportSpec
 from repix.files import atomic_path
 
-FILE = "model.keras"
 # Zip cannot say "no time"; this is the first moment that it can say.
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
-def write(network: keras.Model, folder: Path) -> Path:
-    """Write a network, byte for byte the same for the same weights; return the file.
+def write(network: keras.Model, path: Path, spec: ExportSpec) -> None:
+    """Write a network, byte for byte the same for the same weights; nothing of ``spec`` matters to it.
 
     Keras stamps the archive and its metadata with the time of saving, and marks shared
     objects by their address in memory; times are fixed here and addresses become numbers in
     the order of their appearance.
     """
-    path = folder / FILE
     with atomic_path(path) as temporary:
         network.save(temporary)
         with zipfile.ZipFile(temporary) as archive:
@@ -36,7 +35,6 @@ def write(network: keras.Model, folder: Path) -> Path:
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
             for name, data in members.items():
                 archive.writestr(zipfile.ZipInfo(name, _EPOCH), data)
-    return path
 
 
 def _number_shared_objects(node, numbers: dict[int, int]) -> None:

@@ -11,21 +11,16 @@ import tensorflow as tf
 
 from repix import profile
 from repix.errors import UserError
+from repix.exporting.spec import ExportSpec
 from repix.files import atomic_path
 from repix.quiet import native_chatter
 
-FILE = "model.tflite"
 
+def write(network: keras.Model, path: Path, spec: ExportSpec) -> None:
+    """Write a network as a LiteRT file. Equal weights give equal bytes.
 
-def write(network: keras.Model, folder: Path, size: tuple[int, int], channels: int, weights: str = "float32") -> Path:
-    """Write a network as ``model.tflite``; return the file. Equal weights give equal bytes.
-
-    Args:
-        network: a generator.
-        folder: where the file goes.
-        size: (height, width).
-        channels: of the source.
-        weights: ``float32``, or ``float16``: half the size, computed in float32 all the same.
+    With ``export.litert_weights: float16`` the file has half the size, and computes in float32
+    all the same.
 
     The file takes and gives float32 (1, height, width, channels) in [-1, 1].
 
@@ -39,7 +34,7 @@ def write(network: keras.Model, folder: Path, size: tuple[int, int], channels: i
             f"take litert out of export.formats"
         )
 
-    @tf.function(input_signature=[tf.TensorSpec((1, *size, channels), tf.float32, "image")])
+    @tf.function(input_signature=[tf.TensorSpec((1, *spec.size, spec.source.channels), tf.float32, "image")])
     def translation(image):
         return network(image, training=False)
 
@@ -53,14 +48,12 @@ def write(network: keras.Model, folder: Path, size: tuple[int, int], channels: i
     with native_chatter():
         traced = translation.get_concrete_function()
         converter = tf.lite.TFLiteConverter.from_concrete_functions([traced], Frozen())
-        if weights == "float16":
+        if spec.settings.litert_weights == "float16":
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
             converter.target_spec.supported_types = [tf.float16]
         data = converter.convert()
-    path = folder / FILE
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)
-    return path
 
 
 def load(path: Path) -> Callable[[np.ndarray], np.ndarray]:

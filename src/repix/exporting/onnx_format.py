@@ -22,11 +22,10 @@ from keras import layers
 
 from repix import __version__, profile
 from repix.errors import UserError
+from repix.exporting.spec import ExportSpec
 from repix.files import atomic_path
 from repix.models.layers import BatchNormalization, Dropout, InstanceNormalization, ReflectionPadding2D
-from repix.schemas import Side
 
-FILE = "model.onnx"
 OPSET = 17  # January 2022: read by every runtime of the last years
 IR_VERSION = 8  # the file version that belongs to it
 
@@ -262,15 +261,11 @@ def convert(network: keras.Model, metadata: dict[str, str] | None = None):
     return model
 
 
-def write(network: keras.Model, folder: Path, source: Side, target: Side) -> Path:
-    """Write a network as ``model.onnx``, checked by onnx.checker; return the file.
-
-    Equal weights give equal bytes.
-    """
+def write(network: keras.Model, path: Path, spec: ExportSpec) -> None:
+    """Write a network as an ONNX file, checked by onnx.checker. Equal weights give equal bytes."""
     import onnx
 
-    path = folder / FILE
-    sides = {"source": source, "target": target}
+    sides = {"source": spec.source, "target": spec.target}
     ranges = {
         f"repix.{name}": json.dumps({"low": s.low, "high": s.high, "dtype": s.dtype}) for name, s in sides.items()
     }
@@ -280,7 +275,6 @@ def write(network: keras.Model, folder: Path, source: Side, target: Side) -> Pat
             stream.write(model.SerializeToString(deterministic=True))
         del model
         onnx.checker.check_model(str(temporary), full_check=True)
-    return path
 
 
 def load(path: Path) -> Callable[[np.ndarray], np.ndarray]:

@@ -22,6 +22,7 @@ from typing import Any
 from repix.errors import UserError
 from repix.files import digest_tree, write_json
 from repix.provenance.lineage import Lineage
+from repix.registry import FORMATS
 from repix.schemas import Exported, Metrics
 from repix.tracking import mlflow_run
 
@@ -139,7 +140,7 @@ def save(root: Path, exported: Exported, translator: str, out: Path) -> None:
 
     if translator not in exported.bytes:
         raise UserError(f"{exported.cell} has no translator {translator!r}; it has {', '.join(sorted(exported.bytes))}")
-    model = root / "exports" / exported.cell / translator / "model.onnx"
+    model = root / "exports" / exported.cell / translator / FORMATS["onnx"].file
     if not model.is_file():
         raise UserError(f"{exported.cell} was not exported to onnx, which is what is served: add it to export.formats")
     source = exported.source if translator == "source_to_target" else exported.target
@@ -202,10 +203,11 @@ def promote(root: Path, cell: str, *, translator: str = "source_to_target", gate
     name = model_name(dataset, translator)
     folders = [f"exports/{cell}", f"runs/{cell}", f"data/prepared/{dataset}"]
     inputs = Lineage.read(root / "lineage" / "export" / f"{cell}.json").inputs
+    run_key = Lineage.read(root / "lineage" / "train" / f"{cell}.json").run_key
     tags = {
         DIGEST: digest,
         "repix.cell": cell,
-        mlflow_run.RUN_KEY: exported.run_key,
+        mlflow_run.RUN_KEY: run_key,
         "repix.variant": exported.variant,
         "repix.git_commit": commit,
         "repix.gate": verdict[:5000],
@@ -222,7 +224,7 @@ def promote(root: Path, cell: str, *, translator: str = "source_to_target", gate
     client, uri = mlflow_run.connect(store)
     from mlflow.exceptions import MlflowException
 
-    run = mlflow_run.open_run(cell, run_key=exported.run_key, root=store)
+    run = mlflow_run.open_run(cell, run_key=run_key, root=store)
     if not run:
         raise UserError("the registry needs tracking, and it is off (REPIX_TRACKING, or the line above)")
     try:

@@ -9,14 +9,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from repix.exporting.spec import ExportSpec
 from repix.models.scaling import from_unit, to_unit
-from repix.schemas import Side
-
-FOLDER = "saved_model"
 
 
-def write(network: keras.Model, folder: Path, source: Side, target: Side, size: tuple[int, int]) -> Path:
-    """Write a network with two signatures; return the folder.
+def write(network: keras.Model, path: Path, spec: ExportSpec) -> None:
+    """Write a network as a folder with two signatures.
 
     ``serving_default``: ``image``, stored integers (batch, height, width, channels) ->
     ``translation``, stored integers. ``unit``: float32 in [-1, 1] both ways.
@@ -24,7 +22,7 @@ def write(network: keras.Model, folder: Path, source: Side, target: Side, size: 
     The weights lie in it once: the module holds the network's own variables and no second
     copy. Its fingerprint, a random number, is left out; TensorFlow loads it without.
     """
-    path = folder / FOLDER
+    source, target, size = spec.source, spec.target, spec.size
     shutil.rmtree(path, ignore_errors=True)
 
     class Exported(tf.Module):
@@ -49,7 +47,6 @@ def write(network: keras.Model, folder: Path, source: Side, target: Side, size: 
     tf.saved_model.save(module, str(path), signatures={"serving_default": module.stored, "unit": module.unit})
     (path / "assets").rmdir()  # empty, and an empty folder is nothing that DVC can keep
     (path / "fingerprint.pb").unlink(missing_ok=True)
-    return path
 
 
 def load(path: Path):
