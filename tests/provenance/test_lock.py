@@ -46,5 +46,6 @@ def test_in_a_group_of_params_the_one_that_differs_is_named():
 
 
 def test_a_small_number_is_the_same_in_both_files():
-    was, now = ({"params": {"params.yaml": {"a": value}}} for value in ("1e-05", 0.00001))
+    text = "stages: {s: {cmd: x, params: {params.yaml: {a: %s, b: %s}}}}"
+    was, now = (lock.parse(text % values)["s"] for values in (("1e-05", "010"), ("0.00001", "10")))
     assert list(lock.causes("x", was, now)) == []

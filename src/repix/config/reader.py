@@ -6,9 +6,9 @@ import difflib
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
+from repix import yaml12
 from repix.errors import UserError
 
 FILE = "params.yaml"
@@ -17,7 +17,7 @@ FILE = "params.yaml"
 class Settings(BaseModel):
     """Base of every typed group of parameters: frozen, unknown keys refused."""
 
-    # Not strict: YAML reads 2e-4 as text. Infinity and NaN have no place in a digest of parameters.
+    # Not strict: a number in quotes is a number all the same. Infinity and NaN have no place in a digest of parameters.
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
 
     @field_validator("*", mode="before")
@@ -31,23 +31,6 @@ class Settings(BaseModel):
 
 
 S = TypeVar("S", bound=Settings)
-
-
-class _UniqueKeys(yaml.CSafeLoader if hasattr(yaml, "CSafeLoader") else yaml.SafeLoader):
-    """A safe YAML loader that refuses a key given twice (YAML keeps the last, silently)."""
-
-    def construct_mapping(self, node, deep=False):
-        seen = set()
-        for key_node, _ in node.value if isinstance(node, yaml.MappingNode) else ():
-            # Only plain keys can be compared; YAML itself refuses the others, and `<<` is no key.
-            if not isinstance(key_node, yaml.ScalarNode) or key_node.tag.endswith(":merge"):
-                continue
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                problem = f"the key {key!r} is given twice; delete one of the two"
-                raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep=deep)
 
 
 def nearest(given: str, allowed) -> str:
@@ -71,13 +54,7 @@ def load(path: str | Path = FILE) -> dict[str, Any]:
         raise UserError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-    try:
-        tree = yaml.load(text, Loader=_UniqueKeys)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date of no calendar is a ValueError
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        problem = " ".join(str(getattr(error, "problem", None) or error).split())
-        raise UserError(f"{path}{line}: not valid YAML: {problem}") from None
+    tree = yaml12.load(text, str(path))
     if not isinstance(tree, dict):
         raise UserError(f"{path}: expected a mapping with the keys run, datasets, models, ...")
     return tree

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
+from repix import yaml12
 from repix.errors import UserError
 from repix.files import canonical_json, digest_text
 from repix.provenance.code import FOLDER, CodeRecord
@@ -70,9 +68,8 @@ def parse(text: str, where: str = FILE) -> dict[str, dict]:
         UserError: it is not one.
     """
     try:
-        tree = yaml.safe_load(text)
-        return dict(tree["stages"])
-    except (yaml.YAMLError, TypeError, KeyError, ValueError):
+        return dict(yaml12.load(text, where)["stages"])
+    except (UserError, TypeError, KeyError, ValueError):
         raise UserError(f"{where}: not a dvc.lock; restore it with `git checkout dvc.lock`") from None
 
 
@@ -104,14 +101,7 @@ def flat(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def params(entry: Mapping[str, Any]) -> dict[str, Any]:
     """Return the params of one stage's entry, by key, groups taken apart."""
-    found = flat({key: value for file in entry.get("params", {}).values() for key, value in file.items()})
-    return {key: _number(value) for key, value in found.items()}
-
-
-def _number(value: Any) -> Any:
-    """Return the number that a text like ``1e-05`` is to DVC, which reads YAML 1.2; PyYAML reads 1.1."""
-    is_number = isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", value)
-    return float(value) if is_number else value
+    return flat({key: value for file in entry.get("params", {}).values() for key, value in file.items()})
 
 
 def all_outs(lock: Mapping[str, dict]) -> dict[str, str | None]:
@@ -170,7 +160,7 @@ def entry_of(root: Path, stage: Stage, made: Mapping[str, str | None]) -> dict[s
         stage: one of its stages.
         made: hash of each dependency that another stage makes.
     """
-    values = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))
+    values = yaml12.load((root / "params.yaml").read_text(encoding="utf-8"), "params.yaml")
     deps = [{"path": dep, "md5": made[dep] if dep in made else md5(root / dep)} for dep in stage.deps]
     return {
         "cmd": stage.cmd,

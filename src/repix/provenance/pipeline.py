@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from repix import yaml12
 from repix.errors import UserError
 from repix.provenance.code import FOLDER, WITHOUT_MODEL, Closure, CodeRecord
 
@@ -65,11 +64,9 @@ def look_up(tree: Any, key: str) -> Any:
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        return yaml12.load(path.read_text(encoding="utf-8"), str(path)) or {}
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; run from the root of the repository") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
 
 
 def _paths(entries: Iterable[Any]) -> Iterable[str]:

@@ -21,10 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from tqdm import tqdm
 
-from repix import profile
+from repix import profile, yaml12
 from repix.config import datasets, evaluation, models, reader
 from repix.config.run import Cell, Run
 from repix.errors import UserError
@@ -133,7 +132,7 @@ def lay_out(root: Path, wanted: Plan) -> None:
     tree["models"] = {wanted.model: wanted.params[f"models.{wanted.model}"]}
     tree["datasets"] = {wanted.dataset: tree["datasets"][wanted.dataset]}
     tree["run"] |= {"datasets": [wanted.dataset], "models": [wanted.model]}
-    write_text(wanted.folder / reader.FILE, yaml.safe_dump(tree, sort_keys=False))
+    write_text(wanted.folder / reader.FILE, yaml12.dump(tree))
     link = wanted.folder / "data"
     if not link.is_symlink():
         link.symlink_to((root / "data").resolve(), target_is_directory=True)

@@ -25,7 +25,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from repix import profile
+from repix import profile, yaml12
+from repix.errors import UserError
 from repix.files import canonical_json, digest_text
 from repix.paths import LINEAGE
 from repix.provenance.lineage import Lineage
@@ -138,11 +139,9 @@ def dvc_tags(root: Path, paths: Iterable[str]) -> dict[str, str]:
     Inside a stage, dvc.lock is current for what stages above it wrote and stale for the
     stage itself: ask for its dependencies only.
     """
-    import yaml
-
     try:
-        lock = yaml.safe_load((root / "dvc.lock").read_text(encoding="utf-8")) or {}
-    except (OSError, yaml.YAMLError):
+        lock = yaml12.load((root / "dvc.lock").read_text(encoding="utf-8"), "dvc.lock") or {}
+    except (OSError, UserError):
         return {}
     outs = {out["path"]: out.get("md5") for stage in lock.get("stages", {}).values() for out in stage.get("outs", ())}
     return {f"dvc.{path}": outs[path] for path in paths if outs.get(path)}

@@ -1,0 +1,119 @@
+"""The one YAML dialect of params.yaml, dvc.yaml and dvc.lock: the one that DVC reads and writes.
+
+DVC uses ruamel.yaml, which follows YAML 1.2: ``yes`` and ``on`` are text, ``010`` is ten and ``2e-4``
+a number. PyYAML by itself follows YAML 1.1 and reads each of them as something else, so a file that DVC
+has rewritten would change its meaning. Here PyYAML gets ruamel's rules for plain scalars
+(``tests/test_yaml12.py`` holds one against the other), and refuses the little that even two readers of
+YAML 1.2 disagree about: a date without quotes, a key given twice, a ``%YAML`` line.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, ClassVar
+
+import yaml
+
+from repix.errors import UserError
+
+_BOOL = re.compile(r"(?:true|True|TRUE|false|False|FALSE)\Z")
+_FLOAT = re.compile(
+    r"""(?:[-+]?[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?
+    |[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+
+    |[-+]?\.[0-9_]+(?:[eE][-+][0-9]+)?
+    |[-+]?\.(?:inf|Inf|INF)
+    |\.(?:nan|NaN|NAN))\Z""",
+    re.X,
+)
+_INT = re.compile(r"(?:[-+]?0b[01_]+|[-+]?0o?[0-7_]+|[-+]?[0-9_]+|[-+]?0x[0-9a-fA-F_]+)\Z")
+_BASES = {"0b": 2, "0o": 8, "0x": 16}
+_DIRECTIVE = re.compile(r"(?:[ \t]*(?:#[^\n]*)?\n)*%YAML")
+
+
+_PLAIN = yaml.SafeLoader.yaml_implicit_resolvers
+_DATE = next(pattern for tag, pattern in _PLAIN["1"] if tag.endswith(":timestamp"))
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+    """A safe loader with the scalars of ruamel.yaml that refuses a key given twice."""
+
+    yaml_implicit_resolvers: ClassVar[dict] = {}
+
+    def construct_mapping(self, node, deep=False):
+        seen = set()
+        for key_node, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            # Only plain keys can be compared; YAML itself refuses the others, and `<<` is no key.
+            if not isinstance(key_node, yaml.ScalarNode) or key_node.tag.endswith(":merge"):
+                continue
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise _refused(key_node, f"the key {key!r} is given twice; delete one of the two")
+            seen.add(key)
+        return super().construct_mapping(node, deep=deep)
+
+    def construct_yaml_int(self, node):
+        text = self.construct_scalar(node).replace("_", "")
+        sign, digits = (-1 if text.startswith("-") else 1), text.lstrip("+-")
+        base = _BASES.get(digits[:2], 10)
+        return sign * int(digits if base == 10 else digits[2:], base)
+
+    def construct_yaml_float(self, node):
+        text = self.construct_scalar(node).replace("_", "").lower()
+        return float(text.replace(".inf", "inf").replace(".nan", "nan"))
+
+    def construct_date(self, node):
+        raise _refused(node, f"{node.value} is a date to some readers of YAML; put it in quotes")
+
+
+def _refused(node, problem: str) -> yaml.YAMLError:
+    return yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+
+
+class _Dumper(yaml.SafeDumper):
+    """A safe dumper that quotes any text which YAML 1.1 or 1.2 would take for something else."""
+
+    def ignore_aliases(self, data):
+        return True
+
+
+_TAG = "tag:yaml.org,2002:"
+for _name, _pattern, _first in (
+    ("bool", _BOOL, "tTfF"),
+    ("float", _FLOAT, "-+0123456789."),
+    ("int", _INT, "-+0123456789"),
+    ("merge", re.compile(r"<<\Z"), "<"),
+    ("null", re.compile(r"(?:~|null|Null|NULL|)\Z"), ["~", "n", "N", ""]),
+    ("value", re.compile(r"=\Z"), "="),
+    ("timestamp", _DATE, "0123456789"),
+):
+    _Loader.add_implicit_resolver(_TAG + _name, _pattern, list(_first))
+    _Dumper.add_implicit_resolver(_TAG + _name, _pattern, list(_first))
+_Loader.add_constructor(f"{_TAG}int", _Loader.construct_yaml_int)
+_Loader.add_constructor(f"{_TAG}float", _Loader.construct_yaml_float)
+_Loader.add_constructor(f"{_TAG}timestamp", _Loader.construct_date)
+
+
+def load(text: str, where: str) -> Any:
+    """Return the plain value (dicts, lists, text, numbers, true, false, null) that a YAML text holds.
+
+    Args:
+        text: one YAML document.
+        where: the file's name, for the message.
+
+    Raises:
+        UserError: it is not YAML, gives a key twice, or holds an unquoted date.
+    """
+    try:
+        if _DIRECTIVE.match(text):
+            raise yaml.YAMLError("a %YAML line makes readers disagree; delete it")
+        return yaml.load(text, Loader=_Loader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        problem = " ".join(str(getattr(error, "problem", None) or error).split())
+        raise UserError(f"{where}{line}: not valid YAML: {problem}") from None
+
+
+def dump(value: Any) -> str:
+    """Return a plain value as YAML, which any reader of YAML 1.1 or 1.2 reads back as that value."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=4096)
