@@ -10,7 +10,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from repix.data.synthetic import DEFAULTS, PALETTE, Stream, draw_facade, write_archive
+from repix.data.synthetic import DEFAULTS, PALETTE, draw_facade, stream, write_archive
 from repix.errors import UserError
 from repix.files import digest_arrays
 from tests.conftest import real_data
@@ -49,14 +49,14 @@ def test_the_pixels_are_pinned():
 
 
 def test_a_stream_is_pinned_to_raw_philox():
-    stream = Stream(7, "val", 3, purpose=1)
+    drawn = stream(7, "val", 3, purpose=1)
     raw = np.random.Philox(key=np.array([7, 1 << 48 | 1 << 40 | 3], dtype=np.uint64)).random_raw(2)
-    assert stream.integer(10, 19) == 10 + int(raw[0]) % 10
-    assert stream.uniform() == (int(raw[1]) >> 11) / 2**53
+    assert drawn.integer(10, 19) == 10 + int(raw[0]) % 10
+    assert drawn.uniform() == (int(raw[1]) >> 11) / 2**53
 
 
 def test_noise_has_mean_0_and_variance_1():
-    noise = Stream(0, "train", 0, purpose=1).noise(200, 200)
+    noise = stream(0, "train", 0, purpose=1).noise(200, 200)
     assert noise.shape == (200, 200)
     assert abs(noise.mean()) < 0.02
     assert abs(noise.var() - 1) < 0.03
@@ -116,8 +116,8 @@ def test_most_of_the_photograph_follows_from_the_labels(monkeypatch):
     """Two renderings of one house differ by tint, dirt and noise only: far less than two houses do."""
     from repix.data import synthetic
 
-    house = synthetic.compose(Stream(0, "test", 0, purpose=0))
-    one, two = (synthetic.Painter(house, Stream(0, "test", k, purpose=1), 64).paint().astype(float) for k in (0, 1))
+    house = synthetic.compose(stream(0, "test", 0, purpose=0))
+    one, two = (synthetic.Painter(house, stream(0, "test", k, purpose=1), 64).paint().astype(float) for k in (0, 1))
     other = draw_facade(0, "test", 1, 64)[1].astype(float)
     assert 1 < np.abs(one - two).mean() < 12
     assert np.abs(one - other).mean() > 2 * np.abs(one - two).mean()

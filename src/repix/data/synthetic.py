@@ -22,8 +22,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from repix import rng
 from repix.config.reader import nearest
 from repix.errors import UserError
+from repix.rng import Stream
 
 GRID = 64
 """Compositions lie on a grid of 64 x 64 units, whatever the size of the image."""
@@ -56,37 +58,9 @@ ALLOWED = {
 }
 
 
-class Stream:
-    """Random numbers that are a pure function of their key, by raw Philox output only.
-
-    numpy fixes the raw output of a bit generator for good, but not that of its distributions.
-    """
-
-    def __init__(self, seed: int, split: str, index: int, purpose: int):
-        word = SPLITS.index(split) << 48 | purpose << 40 | index
-        self._philox = np.random.Philox(key=np.array([seed, word], dtype=np.uint64))
-
-    def integer(self, low: int, high: int) -> int:
-        """Return an integer of [low, high], both ends included."""
-        return low + self._philox.random_raw() % (high - low + 1)
-
-    def chance(self, probability: float) -> bool:
-        """Return True with this probability."""
-        return self.uniform() < probability
-
-    def uniform(self) -> float:
-        """Return a number of [0, 1)."""
-        return (self._philox.random_raw() >> 11) / 2**53
-
-    def choice(self, options):
-        """Return one of the options."""
-        return options[self.integer(0, len(options) - 1)]
-
-    def noise(self, *shape: int) -> np.ndarray:
-        """Return bell-shaped noise, mean 0 and variance 1: the sum of four 16-bit uniforms."""
-        raw = self._philox.random_raw(int(np.prod(shape))).reshape(shape)
-        total = sum((raw >> np.uint64(16 * k)) & np.uint64(0xFFFF) for k in range(4))
-        return (total.astype(np.float64) / 65535.0 - 2.0) * 1.7320508075688772
+def stream(seed: int, split: str, index: int, purpose: int) -> Stream:
+    """Return the random numbers of one image: purpose 0 is its composition, 1 its rendering."""
+    return rng.numbered(seed, SPLITS.index(split) << 48 | purpose << 40 | index)
 
 
 @dataclass(frozen=True)
@@ -585,8 +559,8 @@ def draw_facade(seed: int, split: str, index: int, size: int) -> tuple[np.ndarra
     Returns:
         The label map and the photograph, each uint8 (size, size, 3); the same on every machine.
     """
-    house = compose(Stream(seed, split, index, purpose=0))
-    return label_map(house, size), Painter(house, Stream(seed, split, index, purpose=1), size).paint()
+    house = compose(stream(seed, split, index, purpose=0))
+    return label_map(house, size), Painter(house, stream(seed, split, index, purpose=1), size).paint()
 
 
 def _settings(options: dict[str, str]) -> dict[str, int]:
