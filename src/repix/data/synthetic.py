@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import io
 import re
+import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,7 @@ import numpy as np
 from repix import rng
 from repix.config.reader import nearest
 from repix.errors import UserError
+from repix.files import atomic_path
 from repix.rng import Stream
 
 GRID = 64
@@ -606,10 +608,11 @@ GENERATORS = {"facades": _facades}
 
 
 def write_archive(path: Path, generator: str, options: dict[str, str]) -> None:
-    """Write a drawn data set as a .tar.gz in the layout of the real façades.
+    """Write a drawn data set as a .tar in the layout of the real façades.
 
     Members are ``facades/<split>/<n>.png`` with n from 1, each 2 * size wide and size high:
-    photograph (A) at the left, label map (B) at the right.
+    photograph (A) at the left, label map (B) at the right. Equal options give equal bytes:
+    every header has time, owner and group 0.
 
     Args:
         path: the archive to write.
@@ -620,11 +623,15 @@ def write_archive(path: Path, generator: str, options: dict[str, str]) -> None:
     Raises:
         UserError: an unknown generator or option, or a value that is not allowed.
     """
-    from repix.data.archives import pack_tar_gz
-
     if generator not in GENERATORS:
         raise UserError(
             f"synthetic:{generator}: no such generator{nearest(generator, GENERATORS)}; "
             f"generators: {', '.join(GENERATORS)}"
         )
-    pack_tar_gz(path, GENERATORS[generator](options))
+    members = GENERATORS[generator](options)
+    with atomic_path(path) as temporary, tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for name, data in members:
+            header = tarfile.TarInfo(name)  # mode 0644; time, owner and group 0
+            header.size = len(data)
+            tar.addfile(header, io.BytesIO(data))
+            tar.members.clear()
