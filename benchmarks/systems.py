@@ -382,7 +382,6 @@ def restored(record: Mapping[str, Any]) -> bool:
 
 def hdf5_and_back(out: Path) -> dict[str, Any]:
     """Rebuild the book's HDF5 tree from the façades, send it through the stages, and write it again."""
-    from repix.data import archives
     from repix.data.hdf5 import write_prepared
     from repix.data.prepared import Prepared
 
@@ -395,8 +394,7 @@ def hdf5_and_back(out: Path) -> dict[str, Any]:
     write_prepared(folder / "book", made)
 
     files = sorted(path for path in (folder / "book").rglob("*.h5"))
-    packed = folder / "facades_bw.tar.gz"
-    archives.pack_tar_gz(packed, ((path.relative_to(folder).as_posix(), path.read_bytes()) for path in files))
+    packed = Path(shutil.make_archive(str(folder / "facades_bw"), "tar", folder, "book"))
     entry = {"urls": [packed.resolve().as_uri()], "layout": "hdf5", "resize": "none"}
     lay_out(second, params_of({"pix2pix_book": {}}, {"facades_bw": entry}))
     data(second, "facades_bw")

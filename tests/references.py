@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from repix.evaluation import draws
+from repix import rng
 from repix.evaluation.swd import level_count, unit_directions
 
 
@@ -40,8 +40,8 @@ def plain_swd(a: np.ndarray, b: np.ndarray) -> tuple[float, list[float]]:
         for images in (a, b):
             pyramids = [[plain_pyramid(image[..., c], levels)[level] for c in range(channels)] for image in images]
             h, w = pyramids[0][0].shape
-            rows = draws.integers(2018, 1000 + 2 * level, n * 128, h - 6)
-            columns = draws.integers(2018, 1001 + 2 * level, n * 128, w - 6)
+            rows = rng.numbered(2018, 1000 + 2 * level).integers(n * 128, h - 6)
+            columns = rng.numbered(2018, 1001 + 2 * level).integers(n * 128, w - 6)
             patches = []
             for i in range(n):
                 for k in range(i * 128, (i + 1) * 128):

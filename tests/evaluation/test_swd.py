@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tests.references import plain_swd
 
-from repix.evaluation import draws
+from repix import rng
 from repix.evaluation import swd as module
 from repix.evaluation.swd import laplacian_pyramid, level_count, sliced_wasserstein, swd, unit_directions
 
@@ -70,7 +70,7 @@ def test_same_numbers_again_and_in_blocks_of_any_size(monkeypatch):
 
 def test_the_larger_set_is_thinned_to_the_smaller():
     a, b = noise(8, 3, 16, 16), noise(9, 7, 16, 16)
-    kept = draws.subset(2018, 0, 7, 3)
+    kept = rng.numbered(2018, 0).subset(7, 3)
     assert swd(a, b) == swd(a, b[kept]) and len(set(kept.tolist())) == 3
     with pytest.raises(ValueError, match="one shape"):
         swd(a, noise(9, 3, 16, 17))

@@ -261,7 +261,7 @@ def main(arguments: argparse.Namespace) -> int:
     import_keras()
     from tqdm import tqdm
 
-    from repix import seeds
+    from repix import rng
     from repix.data import images
 
     network = load(folder, record, arguments.translator, arguments.variant, arguments.paper)
@@ -276,7 +276,7 @@ def main(arguments: argparse.Namespace) -> int:
         how = "trained" if size == network.trained else arguments.how or network.choose(size)
         # The masks follow from the output's name, so that no image depends on its neighbours.
         name = job.output.relative_to(arguments.out).with_suffix("").as_posix()
-        index = seeds.key("translate", arguments.seed, name) % 2**24
+        index = rng.key("translate", arguments.seed, name) % 2**24
         output = translate_image(pixels, network, None if how == "trained" else how, index)
         try:
             with atomic_path(job.output) as temporary:

@@ -1,34 +1,35 @@
-"""Archives from strangers to a tree of plain files, and a tree to an archive of fixed bytes.
+"""Unpack an archive from a stranger into a tree of plain files.
 
 :func:`unpack` trusts nothing that an archive says of itself: the format is read from the
-bytes, names are checked before a file is opened, and limits are held against the bytes
-that really come out. The tar reader is our own because ``tarfile`` takes a damaged header
-in the middle for the end of the archive, which would lose images without a word.
+bytes, names are checked before a file is opened, and limits are held against the bytes that
+really come out, a small piece at a time. Headers are read by ``tarfile`` and ``zipfile``, and
+what those two pass over in silence is an error here: a damaged tar header (plain ``tarfile``
+takes it for the end and loses the files behind it), zip entries that the table of contents
+does not count, anything behind the end.
 
-:func:`pack_tar_gz` writes the same bytes on every machine.
-
-Formats: tar as in POSIX.1-2017 "pax Interchange Format" and the GNU tar manual (long
-names, base-256 sizes), gzip as in RFC 1952, deflate as in RFC 1951.
+Formats: tar as in POSIX.1-2017 "pax Interchange Format" and the GNU tar manual, gzip as in
+RFC 1952, zip as in PKWARE's APPNOTE 6.3.
 """
 
 from __future__ import annotations
 
-import gzip
+import bz2
 import lzma
 import re
 import stat
 import struct
+import tarfile
 import unicodedata
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from tqdm import tqdm
 
 from repix.errors import UserError
-from repix.files import CHUNK_BYTES, atomic_folder, atomic_path
+from repix.files import CHUNK_BYTES, atomic_folder
 
 FORMATS = ("gzip", "xz", "zip", "tar")
 """What :func:`unpack` reads; gzip and xz hold a tar."""
@@ -50,9 +51,11 @@ _MAGIC = (
 # Below this a high ratio is no bomb: a tiny archive is mostly padding.
 _RATIO_FLOOR_BYTES = 1 << 20
 _METADATA_BYTES = 1 << 20  # most of one pax header or GNU long name, which are read whole
+_HEADERS_IN_A_ROW = 32  # most of them before one member
 _NAME_CHARACTERS = 1024  # also bounds how deep folders nest
-_BLOCK = 512
-_ZERO_BLOCK = bytes(_BLOCK)
+_PIECE = 1 << 18  # most that is read, or decompressed, at once
+_XZ_MEMORY = 128 << 20  # xz -9 needs 65 MiB
+_BLOCK = tarfile.BLOCKSIZE
 
 
 class _CorruptError(Exception):
@@ -60,11 +63,12 @@ class _CorruptError(Exception):
 
 
 class _Member(NamedTuple):
-    """One entry of an archive: ``kind`` is file, folder, or a word for what is refused."""
+    """One entry of an archive: ``kind`` is file, folder, hard link (to ``target``), or a word for what is refused."""
 
     name: str
     kind: str
-    chunks: Iterator[bytes]
+    chunks: Iterator[bytes] = iter(())
+    target: str = ""
 
 
 def sniff(head: bytes) -> str:
@@ -82,9 +86,13 @@ def sniff(head: bytes) -> str:
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if text.startswith((b"<!doctype", b"<html", b"<head", b"<!--", b"<?xml", b"<script", b"<body")):
         return "html"
-    if len(head) >= _BLOCK and (head[:_BLOCK] == _ZERO_BLOCK or _checksum_fits(head[:_BLOCK])):
-        return "tar"
-    return "unknown"
+    try:
+        tarfile.TarInfo.frombuf(head[:_BLOCK], "utf-8", "surrogateescape")
+    except tarfile.EOFHeaderError:
+        return "tar"  # an empty one
+    except tarfile.HeaderError:
+        return "unknown"
+    return "tar"
 
 
 def refusal(kind: str) -> str | None:
@@ -102,14 +110,15 @@ def refusal(kind: str) -> str | None:
 def unpack(archive: str | Path, folder: str | Path, *, max_bytes: int, max_files: int, max_ratio: float) -> int:
     """Unpack an archive into ``folder``, which takes the place of what was there.
 
-    Regular files and folders only; modes and times are not carried over (files are 0644),
-    names are stored in Unicode NFC, and what macOS adds (``__MACOSX``, ``.DS_Store``,
-    ``._*``) is left out. Memory does not grow with the archive, save for its names.
+    Regular files and folders only (a hard link to a file of the archive becomes a copy of it);
+    modes and times are not carried over (files are 0644), names are stored in Unicode NFC, and
+    what macOS adds (``__MACOSX``, ``.DS_Store``, ``._*``) is left out. Backslashes in a zip from
+    Windows separate folders. Memory does not grow with the archive, save for its names.
 
     Args:
         archive: tar, tar.gz, tar.xz or zip, told apart by content and not by name.
         folder: where the tree goes.
-        max_bytes: most bytes of all files together.
+        max_bytes: most bytes that may come out, a tar's headers included.
         max_files: most files, and most folders.
         max_ratio: most bytes out for one byte of archive (held above 1 MiB out).
 
@@ -138,7 +147,9 @@ def unpack(archive: str | Path, folder: str | Path, *, max_bytes: int, max_files
                     bar.update(raw.tell() - bar.n)
                 if not meter.files:
                     raise UserError(f"{archive}: holds no files; get another copy")
-    except (_CorruptError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, zipfile.BadZipFile) as error:
+    except MemoryError:
+        raise UserError(f"{archive}: takes more memory than there is; get another copy") from None
+    except (_CorruptError, EOFError, zlib.error, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile) as error:
         raise UserError(f"{archive}: corrupt or cut short ({error}); get another copy") from None
     except OSError as error:
         raise UserError(f"{archive}: cannot be unpacked to {folder}: {error.strerror or error}") from None
@@ -170,6 +181,11 @@ class _Meter:
         if max(self.files, self.folders) > self.max_files:
             self._stop(f"holds more than {self.max_files} files", "unpack_files")
 
+    def entries(self, count: int) -> None:
+        """Refuse a table of contents of more entries than files, folders and what macOS adds to each."""
+        if count > 4 * self.max_files:
+            self._stop(f"holds more than {self.max_files} files", "unpack_files")
+
     def _stop(self, what: str, limit: str) -> None:
         raise UserError(f"{self.archive}: {what}; if it is what you want, raise limits.{limit} in params.yaml")
 
@@ -181,22 +197,38 @@ def _write(member: _Member, folder: Path, meter: _Meter) -> None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "xb") as stream:
-        for chunk in member.chunks:
-            meter.spend(len(chunk))
+        for chunk in _copied(folder / member.target, meter) if member.target else member.chunks:
             stream.write(chunk)
     path.chmod(0o644)
+
+
+def _copied(path: Path, meter: _Meter) -> Iterator[bytes]:
+    """Yield the bytes of the file that a hard link names, which cost as much as any others."""
+    with open(path, "rb") as stream:
+        while chunk := stream.read(CHUNK_BYTES):
+            meter.spend(len(chunk))
+            yield chunk
 
 
 def _checked(members: Iterable[_Member], archive: Path, meter: _Meter) -> Iterator[_Member]:
     """Yield the members that are to be written, under their clean names; raise at the first bad one."""
     taken: dict[str, tuple[str, str]] = {}
-    for name, kind, chunks in members:
+    for name, kind, chunks, target in members:
         shown = ascii(name)
         parts = _parts(name, archive)
         if "__MACOSX" in parts or (parts and (parts[-1] == ".DS_Store" or parts[-1].startswith("._"))):
-            for chunk in chunks:
-                meter.spend(len(chunk))
+            for _ in chunks:  # its checksum is looked at, too
+                pass
             continue
+        if kind == "hard link":
+            linked = target.removeprefix("./")
+            found = taken.get(unicodedata.normalize("NFC", linked.casefold()))
+            if found != (unicodedata.normalize("NFC", linked), "file"):
+                raise UserError(
+                    f"{archive}: {shown} is a hard link to {target!a}, which is no file before it in the archive; "
+                    "pack it again with tar --hard-dereference"
+                )
+            kind, target = "file", found[0]
         if kind not in ("file", "folder"):
             raise UserError(f"{archive}: {shown} is a {kind}; only plain files and folders are unpacked")
         if not parts:
@@ -218,7 +250,7 @@ def _checked(members: Iterable[_Member], archive: Path, meter: _Meter) -> Iterat
                 raise UserError(f"{archive}: {path!a} is both a file and a folder; get another copy")
             elif entry[1] == "file":
                 raise UserError(f"{archive}: {path!a} is there twice; pack it again with one of them")
-        yield _Member("/".join(parts), kind, chunks)
+        yield _Member("/".join(parts), kind, chunks, target)
 
 
 def _parts(name: str, archive: Path) -> list[str]:
@@ -251,36 +283,216 @@ def _members(raw: BinaryIO, meter: _Meter) -> Iterator[_Member]:
     kind = sniff(raw.read(HEAD_BYTES))
     raw.seek(0)
     if kind == "zip":
-        return _zip_members(raw)
+        return _zip_members(raw, meter)
+    pieces = iter(lambda: raw.read(_PIECE), b"")
     if kind == "gzip":
-        return _tar_members(gzip.GzipFile(fileobj=raw), meter)
+        pieces = _streams(pieces, lambda: zlib.decompressobj(31))
     if kind == "xz":
-        return _tar_members(lzma.LZMAFile(raw), meter)
-    return _tar_members(raw, meter)
+        pieces = _streams(pieces, lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY))
+    return _tar_members(_Bytes(pieces, meter))
+
+
+def _decompressed(decompressor: Any, data: bytes) -> Iterator[bytes]:
+    """Yield what ``data`` decompresses to, at most :data:`_PIECE` bytes at once."""
+    while not decompressor.eof:
+        out = decompressor.decompress(data, _PIECE)
+        if out:
+            yield out
+        if hasattr(decompressor, "needs_input"):
+            data, done = b"", decompressor.needs_input
+        else:  # of zlib, which keeps what did not fit into the piece
+            data = decompressor.unconsumed_tail
+            done = not data and len(out) < _PIECE
+        if done:
+            return
+
+
+def _streams(pieces: Iterator[bytes], start: Callable[[], Any]) -> Iterator[bytes]:
+    """Yield the bytes of compressed streams that follow each other, with nothing but zeros behind them."""
+    decompressor, begun = start(), False
+    for data in pieces:
+        while data:
+            if not begun:
+                data = data.lstrip(b"\0")
+                begun = bool(data)
+            if data:
+                yield from _decompressed(decompressor, data)
+                data = decompressor.unused_data
+            if decompressor.eof:
+                decompressor, begun = start(), False
+            else:
+                break
+    if begun:
+        raise EOFError("it ends in the middle")
+
+
+class _Bytes:
+    """A tar's bytes, read forwards only; every one that was decompressed is counted."""
+
+    def __init__(self, pieces: Iterator[bytes], meter: _Meter):
+        self._pieces, self._meter, self._piece, self._used, self._position = pieces, meter, b"", 0, 0
+
+    def tell(self) -> int:
+        return self._position
+
+    def piece(self, most: int) -> bytes:
+        """Return some bytes, at most ``most``; none at the end."""
+        if self._used == len(self._piece):
+            self._piece, self._used = next(self._pieces, b""), 0
+            self._meter.spend(len(self._piece))
+        found = self._piece[self._used : self._used + most]
+        self._used += len(found)
+        self._position += len(found)
+        return found
+
+    def chunks(self, size: int) -> Iterator[bytes]:
+        """Yield exactly ``size`` bytes."""
+        while size:
+            if not (found := self.piece(size)):
+                raise _CorruptError("it ends in the middle")
+            size -= len(found)
+            yield found
+
+    def read(self, size: int) -> bytes:
+        """Return ``size`` bytes, fewer at the end."""
+        found = self.piece(size)
+        while len(found) < size and (more := self.piece(size - len(found))):
+            found += more
+        return found
+
+    def seek(self, position: int) -> None:
+        if position < self._position:
+            raise _CorruptError("a header points backwards")
+        for _ in self.chunks(position - self._position):
+            pass
 
 
 # --- zip
 
+_ZIP_METHODS = {
+    zipfile.ZIP_STORED: None,
+    zipfile.ZIP_DEFLATED: lambda: zlib.decompressobj(-15),
+    zipfile.ZIP_BZIP2: bz2.BZ2Decompressor,
+}
+_ZIP_NAMES = {9: "Deflate64", 14: "LZMA", 93: "Zstandard", 95: "xz", 98: "PPMd"}
 
-def _zip_members(raw: BinaryIO) -> Iterator[_Member]:
+
+def _zip_members(raw: BinaryIO, meter: _Meter) -> Iterator[_Member]:
+    directory, count = _zip_directory(raw, meter)
     try:
         opened = zipfile.ZipFile(raw)
     except (ValueError, OverflowError, NotImplementedError, struct.error, OSError) as error:
         raise _CorruptError(f"its table of contents cannot be read: {error}") from None
-    with opened:
-        # File order, so that overlaps show as neighbours and the disk is read forwards.
-        entries = sorted(opened.infolist(), key=lambda entry: entry.header_offset)
-        starts = [entry.header_offset for entry in entries] + [opened.start_dir]
-        for entry, end in zip(entries, starts[1:], strict=True):
-            # 30 bytes of local header and the name are the least that stands before the data.
-            if entry.header_offset + 30 + len(entry.orig_filename) + entry.compress_size > end:
-                raise _CorruptError(f"{entry.filename!a} overlaps what follows it")
-        for entry in entries:
-            kind = _zip_kind(entry)
-            yield _Member(entry.orig_filename, kind, _zip_chunks(opened, entry) if kind == "file" else iter(()))
+    # File order, so that overlaps show as neighbours and the disk is read forwards.
+    entries = sorted(opened.infolist(), key=lambda entry: entry.header_offset)
+    if len(entries) != count or opened.start_dir != directory:
+        raise _CorruptError("its table of contents does not count its entries")
+    names = _zip_file_names(entries)
+    starts = [_zip_data_start(raw, entry) for entry in entries]
+    ends = [*(entry.header_offset for entry in entries), directory][1:]
+    place = 0
+    for entry, start, end in zip(entries, starts, ends, strict=True):
+        if entry.header_offset != place:
+            raise _CorruptError(f"bytes before {entry.filename!a} that its table of contents does not count")
+        rest = end - start - entry.compress_size
+        if rest < 0:
+            raise _CorruptError(f"{entry.filename!a} overlaps what follows it")
+        # Behind its bytes an entry may say once more how many there are: with or without a signature, 32 or 64 bits.
+        if rest not in ((0, 12, 16, 20, 24) if entry.flag_bits & 0x8 else (0,)):
+            raise _CorruptError(f"{rest} bytes after {entry.filename!a} that its table of contents does not count")
+        place = end
+    if place != directory:
+        raise _CorruptError("bytes that its table of contents does not count")
+    for entry, name, start in zip(entries, names, starts, strict=True):
+        kind = _zip_kind(entry, name)
+        yield _Member(name, kind, _zip_chunks(raw, entry, start, meter) if kind == "file" else iter(()))
 
 
-def _zip_kind(entry: zipfile.ZipInfo) -> str:
+def _zip_directory(raw: BinaryIO, meter: _Meter) -> tuple[int, int]:
+    """Return where the table of contents begins and how many entries it has, having walked it to the end.
+
+    It must reach to the record that closes the file, and that record to the last byte.
+    """
+    size = raw.seek(0, 2)
+    raw.seek(max(0, size - 22 - 0xFFFF))
+    tail = raw.read()
+    last = tail.rfind(b"PK\5\6")
+    if last < 0 or len(tail) - last < 22:
+        raise _CorruptError("it has no table of contents")
+    end = size - len(tail) + last
+    disk, first, here, count, length, start, comment = struct.unpack_from("<4H2IH", tail, last + 4)
+    if end + 22 + comment != size:
+        raise _CorruptError("more data after the end of the archive")
+    if 0xFFFF in (here, count) or 0xFFFFFFFF in (length, start):
+        raw.seek(max(0, end - 20))
+        locator = raw.read(20)
+        if locator[:4] == b"PK\6\7":
+            end = struct.unpack_from("<Q", locator, 8)[0]
+            raw.seek(min(end, size))
+            record = raw.read(56)
+            if len(record) != 56 or record[:4] != b"PK\6\6":
+                raise _CorruptError("its table of contents is not where it says")
+            disk, first, here, count, length, start = struct.unpack_from("<2I4Q", record, 16)
+    if (disk, first) != (0, 0) or here != count or start + length != end:
+        raise _CorruptError("its table of contents does not reach to its end")
+    meter.entries(count)
+    place = start
+    for _ in range(count):
+        raw.seek(place)
+        header = raw.read(46)
+        if len(header) != 46 or header[:4] != b"PK\1\2":
+            raise _CorruptError("its table of contents does not count its entries")
+        place += 46 + sum(struct.unpack_from("<3H", header, 28))
+    if place != end:
+        raise _CorruptError("its table of contents does not count its entries")
+    return start, count
+
+
+def _zip_raw_name(entry: zipfile.ZipInfo) -> bytes:
+    return entry.orig_filename.encode("utf-8" if entry.flag_bits & 0x800 else "cp437")
+
+
+def _zip_file_names(entries: list[zipfile.ZipInfo]) -> list[str]:
+    """Return the entries' names with ``/`` between folders.
+
+    A zip says of a name only whether it is UTF-8. Others count as code page 437, unless one
+    holds a two-byte character of Shift-JIS whose second byte is a backslash and all of them
+    are Shift-JIS. In what Windows or DOS packed, a backslash separates folders.
+    """
+    local = [_zip_raw_name(entry) for entry in entries if not entry.flag_bits & 0x800]
+    japanese = any(re.search(rb"[\x81-\x9f\xe0-\xfc]\\", name) for name in local)
+    try:
+        decoded = [name.decode("cp932") for name in local]
+        japanese = japanese and sum(name.count("\\") for name in decoded) < sum(name.count(b"\\") for name in local)
+    except UnicodeDecodeError:
+        japanese = False
+    names = []
+    for entry in entries:
+        name = entry.orig_filename
+        if japanese and not entry.flag_bits & 0x800:
+            name = _zip_raw_name(entry).decode("cp932")
+        names.append(name.replace("\\", "/") if entry.create_system == 0 else name)
+    return names
+
+
+def _zip_data_start(raw: BinaryIO, entry: zipfile.ZipInfo) -> int:
+    """Return where an entry's bytes begin, having compared its own header with the table of contents."""
+    raw.seek(entry.header_offset)
+    header = raw.read(30)
+    if len(header) != 30 or header[:4] != b"PK\3\4":
+        raise _CorruptError(f"{entry.filename!a} is not where the table of contents says")
+    flags, method = struct.unpack_from("<2H", header, 6)
+    name, extra = struct.unpack_from("<2H", header, 26)
+    if (
+        raw.read(name) != _zip_raw_name(entry)
+        or method != entry.compress_type
+        or (flags ^ entry.flag_bits) & 0x809  # encrypted, sizes behind the bytes, UTF-8
+    ):
+        raise _CorruptError(f"{entry.filename!a} differs between the table of contents and its own header")
+    return entry.header_offset + 30 + name + extra
+
+
+def _zip_kind(entry: zipfile.ZipInfo, name: str) -> str:
     if entry.flag_bits & 0x1:
         return "password-protected file"
     mode = entry.external_attr >> 16
@@ -288,211 +500,168 @@ def _zip_kind(entry: zipfile.ZipInfo) -> str:
         return "symbolic link"
     if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
         return "device or pipe"
-    return "folder" if entry.orig_filename.endswith("/") else "file"
+    if entry.compress_type not in _ZIP_METHODS:
+        method = _ZIP_NAMES.get(entry.compress_type, f"method {entry.compress_type}")
+        return f"file compressed by {method} (zip it again with deflate)"
+    if name.endswith("/"):
+        if entry.file_size:
+            raise _CorruptError(f"{name!a} is a folder of {entry.file_size} bytes")
+        return "folder"
+    return "file"
 
 
-def _zip_chunks(opened: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Iterator[bytes]:
-    read = 0
-    try:
-        with opened.open(entry) as stream:
-            while chunk := stream.read(CHUNK_BYTES):
-                read += len(chunk)
-                yield chunk
-    except (ValueError, OverflowError, NotImplementedError, RuntimeError, struct.error) as error:
-        raise _CorruptError(f"{entry.filename!a}: {error}") from None
-    if read != entry.file_size:
-        raise _CorruptError(f"{entry.filename!a} has {read} bytes and claims {entry.file_size}")
+def _zip_chunks(raw: BinaryIO, entry: zipfile.ZipInfo, start: int, meter: _Meter) -> Iterator[bytes]:
+    """Yield an entry's bytes, metered; at their end size and checksum are what the table of contents says."""
+    begin = _ZIP_METHODS[entry.compress_type]
+    decompressor = begin() if begin else None
+    size = checksum = 0
+    raw.seek(start)
+    for place in range(0, entry.compress_size, _PIECE):
+        data = raw.read(min(_PIECE, entry.compress_size - place))
+        if decompressor and decompressor.eof:
+            raise _CorruptError(f"{entry.filename!a} has bytes after its end")
+        for out in _decompressed(decompressor, data) if decompressor else [data]:
+            meter.spend(len(out))
+            size += len(out)
+            checksum = zlib.crc32(out, checksum)
+            yield out
+    if decompressor and (not decompressor.eof or decompressor.unused_data):
+        raise _CorruptError(f"{entry.filename!a} does not end where it says")
+    if size != entry.file_size:
+        raise _CorruptError(f"{entry.filename!a} has {size} bytes and claims {entry.file_size}")
+    if checksum != entry.CRC:
+        raise _CorruptError(f"{entry.filename!a} does not fit its checksum")
 
 
 # --- tar
 
 _TAR_KINDS = {
-    b"0": "file",
-    b"\0": "file",
-    b"7": "file",
-    b"1": "hard link",
-    b"2": "symbolic link",
-    b"3": "device",
-    b"4": "device",
-    b"5": "folder",
-    b"6": "pipe",
-    b"S": "sparse file",
+    tarfile.REGTYPE: "file",
+    tarfile.AREGTYPE: "file",
+    tarfile.CONTTYPE: "file",
+    tarfile.LNKTYPE: "hard link",
+    tarfile.SYMTYPE: "symbolic link",
+    tarfile.CHRTYPE: "device",
+    tarfile.BLKTYPE: "device",
+    tarfile.DIRTYPE: "folder",
+    tarfile.FIFOTYPE: "pipe",
+    tarfile.GNUTYPE_SPARSE: "sparse file",
 }
+_SAYS_MORE = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
 
 
-def _tar_members(stream: BinaryIO, meter: _Meter) -> Iterator[_Member]:
-    everywhere: dict[str, bytes] = {}  # pax values for all members that follow
-    here: dict[str, bytes] = {}  # for the next member only
-    while (header := _exactly(stream, _BLOCK)) != _ZERO_BLOCK:
-        if not _checksum_fits(header):
-            raise _CorruptError("a header's checksum does not fit")
-        size, flag = _number(header[124:136]), header[156:157]
-        if flag in (b"x", b"g", b"L", b"K"):
-            if size > _METADATA_BYTES:
-                raise _CorruptError(f"a header of {size} bytes")
-            meter.spend(size)
-            text = _exactly(stream, size)
-            _exactly(stream, -size % _BLOCK)
-            if flag == b"g":
-                everywhere |= _pax(text)
-            elif flag == b"x":
-                here |= _pax(text)
-            elif flag == b"L":
-                here["path"] = text.rstrip(b"\0")
-            continue
-        values = everywhere | here
-        here = {}
-        name = values.get("path") or _tar_name(header)
-        kind = _TAR_KINDS.get(flag, f"member of unknown type {flag.decode('latin-1')!a}")
-        if any(key.startswith("GNU.sparse.") for key in values):
-            kind = "sparse file"
-        if kind == "file" and flag == b"\0" and name.endswith(b"/"):
-            kind = "folder"  # how archives older than POSIX say it
-        if "size" in values:
-            size = _decimal(values["size"])
+class _Header(tarfile.TarInfo):
+    """A tar header of which every error is an error; ``tarfile`` takes most of them for the end.
+
+    The headers that say more about the next one (pax, GNU long names) are read here: those of
+    ``tarfile`` take quadratic time, and read a size that is no number as 0.
+    """
+
+    @classmethod
+    def fromtarfile(cls, tar: _Tar) -> _Header:
         try:
-            text_name = name.decode()
-        except UnicodeDecodeError:
-            raise _CorruptError(f"the name {name!a} is not UTF-8") from None
-        yield _Member(text_name, kind, _tar_chunks(stream, size) if kind == "file" else iter(()))
+            return super().fromtarfile(tar)
+        except tarfile.EOFHeaderError:
+            raise
+        except (tarfile.EmptyHeaderError, tarfile.TruncatedHeaderError):
+            raise _CorruptError("it ends in the middle") from None
+        except tarfile.HeaderError as error:
+            raise _CorruptError(f"a header that cannot be read: {error}") from None
+
+    @classmethod
+    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> _Header:
+        header = super().frombuf(buf, encoding, errors)
+        if header.size < 0 or not (buf[124] == 0x80 or re.fullmatch(rb"[ \0]*[0-7]*[ \0]*", buf[124:136])):
+            raise _CorruptError(f"{buf[124:136]!a} is no size")
+        if buf[257:263] != b"ustar\0":  # only POSIX has a prefix there; GNU keeps times in its place
+            header.name = buf[:100].split(b"\0")[0].decode(encoding, errors)
+        return header
+
+    def _proc_member(self, tar: _Tar) -> _Header:
+        if self.type not in _SAYS_MORE:
+            tar.row = 0
+            return self._proc_builtin(tar)
+        tar.row += 1
+        if self.size > _METADATA_BYTES:
+            raise _CorruptError(f"a header of {self.size} bytes")
+        if tar.row > _HEADERS_IN_A_ROW:
+            raise _CorruptError(f"more than {_HEADERS_IN_A_ROW} headers in a row")
+        text = b"".join(tar.fileobj.chunks(self.size))
+        tar.fileobj.seek(tar.fileobj.tell() + -self.size % _BLOCK)
+        if self.type in (tarfile.XHDTYPE, tarfile.XGLTYPE):
+            values = _pax(text)
+        else:
+            values = {b"path" if self.type == tarfile.GNUTYPE_LONGNAME else b"linkpath": text.rstrip(b"\0")}
+        try:
+            header = self.fromtarfile(tar)
+        except tarfile.EOFHeaderError:
+            if self.type == tarfile.XGLTYPE:
+                raise
+            raise _CorruptError("a header without its member") from None
+        sparse = any(key.startswith(b"GNU.sparse.") for key in values)
+        if self.type == tarfile.XGLTYPE:
+            if sparse or values.keys() & {b"path", b"linkpath", b"size"}:
+                raise _CorruptError("a name or size that is to be that of all members")
+            return header
+        if sparse:
+            header.type = tarfile.GNUTYPE_SPARSE
+        if values.get(b"path"):
+            header.name = values[b"path"].decode("utf-8", "surrogateescape")
+        if values.get(b"linkpath"):
+            header.linkname = values[b"linkpath"].decode("utf-8", "surrogateescape")
+        if b"size" in values:
+            header.size = _decimal(values[b"size"])
+            if header.isreg():
+                tar.offset = header.offset_data + header.size + -header.size % _BLOCK
+        return header
+
+
+class _Tar(tarfile.TarFile):
+    tarinfo = _Header
+    row = 0
+    """How many headers came since the last member."""
+
+
+def _tar_members(stream: _Bytes) -> Iterator[_Member]:
+    tar = _Tar(fileobj=stream, encoding="utf-8", errors="surrogateescape")
+    while header := tar.next():
+        tar.members.clear()  # or its memory grows
+        kind = _TAR_KINDS.get(header.type, f"member of unknown type {header.type.decode('latin-1')!a}")
+        if header.type == tarfile.AREGTYPE and header.name.endswith("/"):
+            kind = "folder"  # how archives older than POSIX say it
+        chunks = stream.chunks(header.size) if kind == "file" else iter(())
+        yield _Member(_tar_text(header.name), kind, chunks, _tar_text(header.linkname) if kind == "hard link" else "")
     # To the very end: only there do gzip and xz compare their checksums. What is not zero
     # would be a second archive glued on, whose files would be missing.
-    while rest := stream.read(CHUNK_BYTES):
-        meter.spend(len(rest))
+    while rest := stream.piece(_PIECE):
         if rest.count(0) != len(rest):
             raise _CorruptError("more data after the end of the archive")
 
 
-def _tar_chunks(stream: BinaryIO, size: int) -> Iterator[bytes]:
-    for start in range(0, size, CHUNK_BYTES):
-        yield _exactly(stream, min(CHUNK_BYTES, size - start))
-    _exactly(stream, -size % _BLOCK)
-
-
-def _exactly(stream: BinaryIO, count: int) -> bytes:
-    data = stream.read(count)
-    if len(data) != count:
-        raise _CorruptError("it ends in the middle")
-    return data
-
-
-def _checksum_fits(header: bytes) -> bool:
-    """Whether a tar header's sum of bytes, its own field taken as spaces, is what it says."""
+def _tar_text(name: str) -> str:
+    """Return a name that was read as UTF-8; where it is not, it counts as Latin-1."""
+    raw = name.encode("utf-8", "surrogateescape")
     try:
-        return sum(header[:148]) + sum(header[156:]) + 8 * 0x20 == _number(header[148:156])
-    except _CorruptError:
-        return False
-
-
-def _number(field: bytes) -> int:
-    """Read a tar number: octal text, or GNU's base-256 where the first bit is set."""
-    if field[0] == 0x80:
-        return int.from_bytes(field[1:])
-    text = field.strip(b" \0")
-    if not re.fullmatch(rb"[0-7]*", text):
-        raise _CorruptError(f"{field!a} is no octal number")
-    return int(text or b"0", 8)
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw.decode("latin-1")
 
 
 def _decimal(text: bytes) -> int:
     if not re.fullmatch(rb"[0-9]{1,18}", text):
-        raise _CorruptError(f"{text!a} is no decimal number")
+        raise _CorruptError(f"{text[:40]!a} is no decimal number")
     return int(text)
 
 
-def _tar_name(header: bytes) -> bytes:
-    name, prefix = header[:100].split(b"\0")[0], header[345:500].split(b"\0")[0]
-    # Only POSIX has a prefix there; GNU's own format keeps times in its place.
-    return prefix + b"/" + name if prefix and header[257:263] == b"ustar\0" else name
-
-
-def _pax(text: bytes) -> dict[str, bytes]:
+def _pax(text: bytes) -> dict[bytes, bytes]:
     """Read pax records, each ``<length> <key>=<value>\\n`` with the length of all of it."""
-    values = {}
-    while text:
-        length = _decimal(text.partition(b" ")[0])
-        record = text[:length]
-        key, equals, value = record.partition(b" ")[2].partition(b"=")
-        if not equals or not value.endswith(b"\n") or len(record) != length:
+    values, start = {}, 0
+    while start < len(text):
+        space = text.find(b" ", start, start + 20)
+        end = start + _decimal(text[start:space] if space > 0 else b"")
+        key, equals, value = text[space + 1 : end].partition(b"=")
+        if not equals or not value.endswith(b"\n") or not space < end <= len(text):
             raise _CorruptError("a pax header that cannot be read")
-        values[key.decode("utf-8", "replace")] = value[:-1]
-        text = text[length:]
+        values[key] = value[:-1]
+        start = end
     return values
-
-
-# --- writing
-
-_STORED_BYTES = 65535  # most of one stored block: its length has 16 bits
-
-
-def pack_tar_gz(path: str | Path, members: Iterable[tuple[str, bytes]]) -> None:
-    """Write a ``.tar.gz`` whose bytes are a function of its members and of nothing else.
-
-    The tar layer is USTAR with time 0, owner 0 and mode 0644. The gzip layer uses stored
-    blocks only (RFC 1951, section 3.2.4): what a compressor makes of the same bytes differs
-    between builds of zlib, and images do not compress anyway.
-
-    Args:
-        path: the archive; it appears whole or not at all.
-        members: (name, bytes) in the order in which they shall stand. They are written as
-            they come, so a generator keeps memory constant.
-
-    Raises:
-        ValueError: a name is given twice, is not relative, or does not fit into USTAR
-            (a last part of 100 bytes after folders of 155).
-    """
-    with atomic_path(path) as temporary, open(temporary, "wb") as stream:
-        output = _StoredGzip(stream)
-        names = set()
-        for name, data in members:
-            if name in names or name.startswith("/"):
-                raise ValueError(f"{name!r} is there twice or is not relative")
-            names.add(name)
-            output.write(_ustar_header(name, len(data)))
-            output.write(data)
-            output.write(bytes(-len(data) % _BLOCK))
-        output.write(2 * _ZERO_BLOCK)
-        output.finish()
-
-
-def _ustar_header(name: str, size: int) -> bytes:
-    encoded, prefix = name.encode(), b""
-    if len(encoded) > 100:
-        # The last cut that leaves folders short enough for the prefix field.
-        cut = encoded.rfind(b"/", 0, 156)
-        prefix, encoded = encoded[: max(cut, 0)], encoded[cut + 1 :]
-    if not 0 < len(encoded) <= 100 or size >= 8**11:
-        raise ValueError(f"{name!r} of {size} bytes does not fit into a USTAR header")
-    zero = b"0000000\0"
-    head = encoded.ljust(100, b"\0") + b"0000644\0" + zero + zero + b"%011o\0" % size + b"%011o\0" % 0
-    tail = b"0" + bytes(100) + b"ustar\x0000" + bytes(64) + zero + zero + prefix.ljust(155, b"\0") + bytes(12)
-    checksum = sum(head) + 8 * 0x20 + sum(tail)
-    return head + b"%06o\0 " % checksum + tail
-
-
-class _StoredGzip:
-    """A gzip stream (RFC 1952) of stored blocks: no time, no name, unknown system."""
-
-    def __init__(self, stream: BinaryIO):
-        self._stream, self._waiting, self._crc, self._size = stream, bytearray(), 0, 0
-        stream.write(b"\x1f\x8b\x08\x00" + bytes(4) + b"\x00\xff")
-
-    def write(self, data: bytes) -> None:
-        self._crc = zlib.crc32(data, self._crc)
-        self._size += len(data)
-        self._waiting += data
-        start = 0
-        # The last block is marked, so a full one waits until something follows it.
-        while len(self._waiting) - start > _STORED_BYTES:
-            self._block(self._waiting[start : start + _STORED_BYTES], final=False)
-            start += _STORED_BYTES
-        del self._waiting[:start]
-
-    def finish(self) -> None:
-        self._block(self._waiting, final=True)
-        self._stream.write(struct.pack("<II", self._crc, self._size & 0xFFFFFFFF))
-
-    def _block(self, data: bytes | bytearray, final: bool) -> None:
-        # Stored blocks end on a byte, so the three bits of the next head are a byte of their own.
-        self._stream.write(struct.pack("<BHH", final, len(data), len(data) ^ 0xFFFF))
-        self._stream.write(data)

@@ -9,7 +9,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from repix import seeds
+from repix import rng
 from repix.errors import UserError
 
 
@@ -60,7 +60,7 @@ class Sampler:
 
     def _make_table(self, epoch: int, turn: int, side: str, n: int) -> tuple[np.ndarray, np.ndarray]:
         """Return (order of examples, per place the crop's top, left and the flip)."""
-        raw = seeds.integers((n, 4), "batch", self.seed, epoch, side, *([turn] if turn else []))
+        raw = rng.named("batch", self.seed, epoch, side, *([turn] if turn else [])).words(n, 4)
         order = (
             (raw[:, 0] % np.uint64(n)).astype(np.int64) if self.replacement else np.argsort(raw[:, 0], kind="stable")
         )
@@ -113,7 +113,7 @@ class Sampler:
         )
 
     def _draws(self, step: int) -> np.ndarray:
-        return seeds.uniforms((self.batch_size, self.draws), "draws", self.seed, step)
+        return rng.named("draws", self.seed, step).float32(self.batch_size, self.draws)
 
     def windows(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return what :meth:`batch` does, with windows to cut where it has images.

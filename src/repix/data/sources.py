@@ -215,7 +215,7 @@ def _file_name(url: str) -> str:
     """Return a plain file name for a URL: its last part, letters, digits, dot, dash, underscore."""
     scheme = url.partition(":")[0].lower()
     if scheme == "synthetic":
-        return f"{_synthetic(url)[0]}.tar.gz"
+        return f"{_synthetic(url)[0]}.tar"
     path = str(_file_path(url)) if scheme == "file" else unquote(urlsplit(url).path)
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", path.rstrip("/").rpartition("/")[2]).lstrip(".")[-120:]
     return name if name and name.lower() != "archive.json" else "archive"

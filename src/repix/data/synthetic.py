@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import io
 import re
+import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,8 +23,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from repix import rng
 from repix.config.reader import nearest
 from repix.errors import UserError
+from repix.files import atomic_path
+from repix.rng import Stream
 
 GRID = 64
 """Compositions lie on a grid of 64 x 64 units, whatever the size of the image."""
@@ -56,37 +60,9 @@ ALLOWED = {
 }
 
 
-class Stream:
-    """Random numbers that are a pure function of their key, by raw Philox output only.
-
-    numpy fixes the raw output of a bit generator for good, but not that of its distributions.
-    """
-
-    def __init__(self, seed: int, split: str, index: int, purpose: int):
-        word = SPLITS.index(split) << 48 | purpose << 40 | index
-        self._philox = np.random.Philox(key=np.array([seed, word], dtype=np.uint64))
-
-    def integer(self, low: int, high: int) -> int:
-        """Return an integer of [low, high], both ends included."""
-        return low + self._philox.random_raw() % (high - low + 1)
-
-    def chance(self, probability: float) -> bool:
-        """Return True with this probability."""
-        return self.uniform() < probability
-
-    def uniform(self) -> float:
-        """Return a number of [0, 1)."""
-        return (self._philox.random_raw() >> 11) / 2**53
-
-    def choice(self, options):
-        """Return one of the options."""
-        return options[self.integer(0, len(options) - 1)]
-
-    def noise(self, *shape: int) -> np.ndarray:
-        """Return bell-shaped noise, mean 0 and variance 1: the sum of four 16-bit uniforms."""
-        raw = self._philox.random_raw(int(np.prod(shape))).reshape(shape)
-        total = sum((raw >> np.uint64(16 * k)) & np.uint64(0xFFFF) for k in range(4))
-        return (total.astype(np.float64) / 65535.0 - 2.0) * 1.7320508075688772
+def stream(seed: int, split: str, index: int, purpose: int) -> Stream:
+    """Return the random numbers of one image: purpose 0 is its composition, 1 its rendering."""
+    return rng.numbered(seed, SPLITS.index(split) << 48 | purpose << 40 | index)
 
 
 @dataclass(frozen=True)
@@ -585,8 +561,8 @@ def draw_facade(seed: int, split: str, index: int, size: int) -> tuple[np.ndarra
     Returns:
         The label map and the photograph, each uint8 (size, size, 3); the same on every machine.
     """
-    house = compose(Stream(seed, split, index, purpose=0))
-    return label_map(house, size), Painter(house, Stream(seed, split, index, purpose=1), size).paint()
+    house = compose(stream(seed, split, index, purpose=0))
+    return label_map(house, size), Painter(house, stream(seed, split, index, purpose=1), size).paint()
 
 
 def _settings(options: dict[str, str]) -> dict[str, int]:
@@ -632,10 +608,11 @@ GENERATORS = {"facades": _facades}
 
 
 def write_archive(path: Path, generator: str, options: dict[str, str]) -> None:
-    """Write a drawn data set as a .tar.gz in the layout of the real façades.
+    """Write a drawn data set as a .tar in the layout of the real façades.
 
     Members are ``facades/<split>/<n>.png`` with n from 1, each 2 * size wide and size high:
-    photograph (A) at the left, label map (B) at the right.
+    photograph (A) at the left, label map (B) at the right. Equal options give equal bytes:
+    every header has time, owner and group 0.
 
     Args:
         path: the archive to write.
@@ -646,11 +623,15 @@ def write_archive(path: Path, generator: str, options: dict[str, str]) -> None:
     Raises:
         UserError: an unknown generator or option, or a value that is not allowed.
     """
-    from repix.data.archives import pack_tar_gz
-
     if generator not in GENERATORS:
         raise UserError(
             f"synthetic:{generator}: no such generator{nearest(generator, GENERATORS)}; "
             f"generators: {', '.join(GENERATORS)}"
         )
-    pack_tar_gz(path, GENERATORS[generator](options))
+    members = GENERATORS[generator](options)
+    with atomic_path(path) as temporary, tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for name, data in members:
+            header = tarfile.TarInfo(name)  # mode 0644; time, owner and group 0
+            header.size = len(data)
+            tar.addfile(header, io.BytesIO(data))
+            tar.members.clear()

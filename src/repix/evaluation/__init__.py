@@ -8,7 +8,7 @@ without its protocol cannot be compared. The rules that all of them share:
   scaled to float64 in [0, 1] by :func:`unit_range` before anything is measured.
 - Paired metrics (L1, PSNR, SSIM) return one float64 per image. Distribution metrics (sliced
   Wasserstein, Frechet, kernel) compare two sets and return one number.
-- Draws come from Philox keyed by a fixed seed (:mod:`repix.evaluation.draws`), sums run in
+- Draws come from Philox keyed by a fixed seed (:mod:`repix.rng`), sums run in
   float64 in a fixed order: under the portable profile the same arrays give the same bits.
 - No metric depends on batch size or on the number of workers.
 """

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from repix.evaluation import draws
+from repix import rng
 
 SEED = 1979
 RESAMPLES = 2000
@@ -41,7 +41,7 @@ def interval(values: Sequence[float] | np.ndarray, resamples: int = RESAMPLES) -
     for start in range(0, resamples, at_once):
         count = min(at_once, resamples - start)
         # A stream per resample, so that the blocks are a matter of memory only.
-        index = np.stack([draws.integers(SEED, start + i, n, n) for i in range(count)])
+        index = np.stack([rng.numbered(SEED, start + i).integers(n, n) for i in range(count)])
         means.append(values[index].mean(axis=1))
     low, high = np.quantile(np.concatenate(means), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from repix.evaluation import draws
+from repix import rng
 
 SEED = 2018
 SUBSETS = 100
@@ -66,7 +66,7 @@ def kid_subsets(a: np.ndarray, b: np.ndarray) -> dict[str, float | int] | None:
     if size < 2:
         return None
     estimates = [
-        kid(a[draws.subset(SEED, 2 * i, len(a), size)], b[draws.subset(SEED, 2 * i + 1, len(b), size)])
+        kid(a[rng.numbered(SEED, 2 * i).subset(len(a), size)], b[rng.numbered(SEED, 2 * i + 1).subset(len(b), size)])
         for i in range(SUBSETS)
     ]
     return {

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from repix.evaluation import draws
+from repix import rng
 
 SEED = 2018
 PATCH = 7
@@ -89,8 +89,8 @@ def _descriptors(images: np.ndarray, levels: int) -> list[np.ndarray]:
     places = []
     for i, (height, width) in enumerate(sizes):
         stream = _STREAM_POSITION + 2 * i
-        rows = draws.integers(SEED, stream, n * PATCHES_PER_IMAGE, height - PATCH + 1)
-        columns = draws.integers(SEED, stream + 1, n * PATCHES_PER_IMAGE, width - PATCH + 1)
+        rows = rng.numbered(SEED, stream).integers(n * PATCHES_PER_IMAGE, height - PATCH + 1)
+        columns = rng.numbered(SEED, stream + 1).integers(n * PATCHES_PER_IMAGE, width - PATCH + 1)
         places.append((rows.reshape(n, -1), columns.reshape(n, -1)))
     for start in range(0, n, _IMAGES_AT_ONCE):
         part = slice(start, start + _IMAGES_AT_ONCE)
@@ -123,7 +123,7 @@ def sliced_wasserstein(a: np.ndarray, b: np.ndarray, directions: np.ndarray) -> 
 
 def unit_directions(level: int, dims: int) -> np.ndarray:
     """Return the fixed directions of a level: (512, dims) float64, uniform on the sphere."""
-    vectors = draws.normal(SEED, _STREAM_DIRECTION + level, DIRECTIONS * dims).reshape(DIRECTIONS, dims)
+    vectors = rng.numbered(SEED, _STREAM_DIRECTION + level).normal(DIRECTIONS * dims).reshape(DIRECTIONS, dims)
     return vectors / np.sqrt(np.square(vectors).sum(axis=1, keepdims=True))
 
 
@@ -147,7 +147,7 @@ def swd(output: np.ndarray, reference: np.ndarray) -> dict[str, float] | None:
     n = min(len(output), len(reference))
     sets = []
     for images in (output, reference):
-        kept = images if len(images) == n else images[draws.subset(SEED, _STREAM_SUBSET, len(images), n)]
+        kept = images if len(images) == n else images[rng.numbered(SEED, _STREAM_SUBSET).subset(len(images), n)]
         sets.append(_descriptors(kept, levels))
     scores, side = {}, min(output.shape[1:3])
     for level, (a, b) in enumerate(zip(*sets, strict=True)):

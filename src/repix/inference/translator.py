@@ -8,7 +8,7 @@ from typing import Protocol
 import keras
 import numpy as np
 
-from repix import seeds
+from repix import rng
 from repix.models.layers import DRAWS_PER_STEP, dropouts
 from repix.models.scaling import from_unit, to_unit
 
@@ -42,7 +42,7 @@ class Translator:
 
         def function(image, index):
             for layer in streams:
-                layer.reseed(seeds.key("paper", layer.name) % 2**32, index * DRAWS_PER_STEP)
+                layer.reseed(rng.key("paper", layer.name) % 2**32, index * DRAWS_PER_STEP)
             unit = network(to_unit(image, source.low, source.high), training=paper)
             return from_unit(unit, target.low, target.high, target.dtype)
 

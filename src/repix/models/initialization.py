@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 
-from repix import seeds
+from repix import rng
 
 
 def initial_value(name: str, shape: tuple[int, ...], kind: str, seed: int) -> np.ndarray:
@@ -23,7 +23,7 @@ def initial_value(name: str, shape: tuple[int, ...], kind: str, seed: int) -> np
         seed: the cell's seed.
     """
     last = name.rsplit("/", 1)[-1]
-    generator = np.random.Generator(seeds.stream("weights", seed, name))
+    generator = np.random.Generator(rng.named("weights", seed, name).bits)
     if last == "kernel" and kind == "glorot":
         area = int(np.prod(shape[:-2]))
         limit = np.float32(np.sqrt(6.0 / (area * (shape[-2] + shape[-1]))))

@@ -20,7 +20,7 @@ import numpy as np
 from jax import lax
 from jax import numpy as jnp
 
-from repix import seeds
+from repix import rng
 from repix.config.models import Optimizer
 from repix.data.sampler import Sampler
 from repix.models.initialization import weights
@@ -148,7 +148,7 @@ class Step:
             moving |= {f"pool/{name}/images": pool.images, f"pool/{name}/count": pool.count}
         self._variables |= moving
         self._streams = [
-            (layer, seeds.key("dropout", seed, network, layer.name) % 2**32)
+            (layer, rng.key("dropout", seed, network, layer.name) % 2**32)
             for network, model in system.networks.items()
             for layer in dropouts(model)
         ]

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from repix import profile, seeds
+from repix import profile, rng
 from repix.config.models import Optimizer
 from repix.data.sampler import Sampler
 from repix.inference.tensorflow_backend import compile_function, read
@@ -115,7 +115,7 @@ class Step:
         system, moves = self.system, self.system.moves[phase]
         values = {player: [v.value for v in named.values()] for player, named in self._variables.items()}
         streams = [
-            (layer, seeds.key("dropout", self.seed, network, layer.name) % 2**32)
+            (layer, rng.key("dropout", self.seed, network, layer.name) % 2**32)
             for network, model in system.networks.items()
             for layer in dropouts(model)
         ]
