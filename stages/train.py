@@ -31,11 +31,11 @@ def main(cell: Cell) -> None:
     # Heavy imports come after the mistakes that need none.
     from repix.data.prepared import Prepared
     from repix.evaluation.validation import Validation
-    from repix.inference import trained
     from repix.tracking import mlflow_run
     from repix.tracking.animation import Frames
     from repix.tracking.progress import ProgressBar
     from repix.tracking.tensorboard import TensorBoard
+    from repix.training import result
     from repix.training.checkpoint import Checkpoints
     from repix.training.history import write_curves, write_losses
     from repix.training.loop import train
@@ -70,12 +70,12 @@ def main(cell: Cell) -> None:
         best_of=game.translator_weights,
         plan={"cell": cell.name, "parameters": game.parameters(), "recipe": recipe.model_dump(mode="json")},
     )
-    description = trained.describe(
+    description = result.describe(
         cell, recipe, game, prepared.manifest, history, best, data_digest, record.declared.profile
     )
     for animation in frames.written:
         run.file(animation, "animation")
-    trained.write(out, description, game.step.state(), best)
+    result.write(out, description, game.step.state(), best)
     write_losses(losses, history.epochs)
     write_curves(curves, history.epochs)
     record.write(out, losses, curves)

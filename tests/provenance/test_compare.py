@@ -58,14 +58,13 @@ def test_pixels(tmp_path, by, expected):
     assert found.level == expected
 
 
-RECORD = {"run_key": "a" * 64, "digest": "b" * 64, "score": 0.5, "epochs": 2000, "name": "x"}
+RECORD = {"digest": "b" * 64, "score": 0.5, "epochs": 2000, "name": "x"}
 
 
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
         ({}, Level.L0),
-        ({"run_key": "c" * 64}, Level.L1),
         ({"digest": "c" * 64}, Level.L2),
         ({"score": 0.5 + BOUND / 2}, Level.L2),
         ({"score": 0.5 + BOUND * 2}, Level.DIFFERENT),
