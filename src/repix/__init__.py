@@ -1,7 +1,5 @@
 """repix: image-to-image translation that can be reproduced, traced and compared.
 
-The rooms, and the direction in which they may call each other, are drawn in
-``docs/architecture.md``; importing this package imports nothing heavy.
+``docs/architecture.md`` says what each package does and which other packages it may import;
+importing this one imports nothing.
 """
-
-__version__ = "0.1.0"

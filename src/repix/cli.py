@@ -6,8 +6,8 @@ import argparse
 import importlib
 import sys
 
-from repix import __version__
 from repix.errors import UserError
+from repix.version import VERSION
 
 # name -> one line for `repix --help`; the module is repix.commands.<name>.
 COMMANDS = {
@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="repix", description="Image-to-image translation that can be reproduced, traced and compared."
     )
-    parser.add_argument("--version", action="version", version=f"repix {__version__}")
+    parser.add_argument("--version", action="version", version=f"repix {VERSION}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     asked = next((word for word in argv if not word.startswith("-")), None)
     if asked in RENAMED:

@@ -25,7 +25,6 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from tqdm import tqdm
 
-from repix import __version__
 from repix.data.archives import HEAD_BYTES, refusal, sniff
 from repix.errors import UserError
 from repix.files import CHUNK_BYTES, atomic_folder, canonical_json, digest_text, read_json, write_json
@@ -358,7 +357,7 @@ def _transfer(url: str, job: _Job, bar: tqdm) -> bool:
     start, validator, total = _resume_point(url, job)
     if start and start == total and job.sha256:
         return True  # killed between the last byte and the check
-    headers = {"User-Agent": f"repix/{__version__}", "Accept-Encoding": "identity"}
+    headers = {"User-Agent": "repix", "Accept-Encoding": "identity"}
     if start:
         headers["Range"] = f"bytes={start}-"
         if validator:

@@ -20,11 +20,12 @@ import keras
 import numpy as np
 from keras import layers
 
-from repix import __version__, profile
+from repix import profile
 from repix.errors import UserError
 from repix.exporting.spec import ExportSpec
 from repix.files import atomic_path
 from repix.models.layers import BatchNormalization, Dropout, InstanceNormalization, ReflectionPadding2D
+from repix.version import VERSION
 
 OPSET = 17  # January 2022: read by every runtime of the last years
 IR_VERSION = 8  # the file version that belongs to it
@@ -256,7 +257,7 @@ def convert(network: keras.Model, metadata: dict[str, str] | None = None):
     model = helper.make_model_gen_version(
         made, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="repix"
     )
-    model.producer_version = __version__
+    model.producer_version = VERSION
     helper.set_model_props(model, dict(sorted((metadata or {}).items())))
     return model
 
