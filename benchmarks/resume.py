@@ -49,7 +49,7 @@ def work(system: str, root: Path, checkpoints: Path, save_seconds: float) -> Non
     from repix.training import loop
     from repix.training.checkpoint import Checkpoints
     from repix.training.observer import Observer
-    from repix.training.prepare import prepare
+    from repix.training.setup import set_up
 
     class Teller(Observer):
         def step_done(self, step: int) -> None:
@@ -58,18 +58,17 @@ def work(system: str, root: Path, checkpoints: Path, save_seconds: float) -> Non
     loop.SAVE_SECONDS = save_seconds
     recipe = cells.recipe(system, pool=3, epochs=EPOCHS, decay_epochs=6, validate_every=2, checkpoint_every=3)
     prepared = Prepared.open(root / "prepared")
-    game = prepare(Cell("tiny", system, 0), recipe, prepared, flip=True)
+    setup = set_up(Cell("tiny", system, 0), recipe, prepared, flip=True)
     history, best = loop.train(
-        game.step,
-        game.sampler,
+        setup.step,
         recipe,
         checkpoints=Checkpoints(checkpoints, "tiny"),
         observer=Teller(),
-        validate=Validation(prepared, game.translators, Observer().pictures).score,
-        best_of=game.translator_weights,
+        validate=Validation(prepared, setup.translators, Observer().pictures).score,
+        best_of=setup.translator_weights,
     )
     rows = {"epochs": history.epochs, "best": history.best}
-    digests = (digest_arrays(game.step.state()), digest_arrays(best), digest_text(canonical_json(rows)))
+    digests = (digest_arrays(setup.step.state()), digest_arrays(best), digest_text(canonical_json(rows)))
     write_json(root / "result.json", dict(zip(PARTS, digests, strict=True)))
 
 

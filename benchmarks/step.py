@@ -35,6 +35,7 @@ import time
 from collections import Counter
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
@@ -75,10 +76,11 @@ def repix_step(system: str, size: int, batch: int, precision: str):
     game = build(recipe, (size, size), 3, 3, True)
     initialize(game.networks, "normal", 0)
     byte = ((0.0,) * 3, (255.0,) * 3)
-    step = backend.Step(game, recipe.optimizer, byte, byte, 0)
     a, b = np.random.default_rng(0).integers(0, 256, (2, batch, size, size, 3), np.uint8)
-    draws, count = np.zeros((batch, game.draws), np.float32), itertools.count()
-    return lambda: np.asarray(step(next(count), a, b, draws, 2e-4))
+    uniforms, count = np.zeros((batch, game.uniforms), np.float32), itertools.count()
+    sampler = SimpleNamespace(steps_per_epoch=1, batch=lambda number: (a, b, uniforms))
+    step = backend.Step(game, recipe.optimizer, sampler, byte, byte, 0)
+    return lambda: step.run(next(count), 1, 2e-4)
 
 
 def torch_step(system: str, size: int, batch: int, best: bool):

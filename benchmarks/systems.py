@@ -318,24 +318,23 @@ def game_of(row: Row):
     import_keras()
     from repix.config import datasets, models
     from repix.data.prepared import Prepared
-    from repix.training.prepare import prepare
+    from repix.training.setup import set_up
 
     recipe = reader.read(f"models.{row.model}", models.Recipe)
     entry = reader.read(f"datasets.{row.dataset}", datasets.Dataset)
     prepared = Prepared.open(paths.PREPARED / row.dataset)
-    return prepare(Cell(row.dataset, row.model, 0), recipe, prepared, flip=entry.flip), recipe
+    return set_up(Cell(row.dataset, row.model, 0), recipe, prepared, flip=entry.flip), recipe
 
 
 def build_row(row: Row, folder: Path) -> dict[str, Any]:
-    """Build the row's networks, play three steps and save a checkpoint, in this process."""
+    """Build the row's networks, run three iterations and save a checkpoint, in this process."""
     os.chdir(folder)
     game, recipe = game_of(row)
     from repix.training.checkpoint import Checkpoint, Checkpoints
 
     for number in range(BUILD_STEPS):
-        batch = game.sampler.batch(number)
         before = time.perf_counter()
-        losses = [float(value) for value in game.step(number, *batch, recipe.learning_rate(0))]
+        names, losses = game.step.run(number, 1, recipe.learning_rate(0))
         last = 1000 * (time.perf_counter() - before)
     state = game.step.state()
     path = Checkpoints(Path("checkpoints"), row.name).save(Checkpoint(BUILD_STEPS, state, {}))
@@ -345,7 +344,7 @@ def build_row(row: Row, folder: Path) -> dict[str, Any]:
         "dataset": row.dataset,
         "size": BUILD_SIZE,
         "parameters": game.parameters(),
-        "losses": dict(zip(game.step.losses, losses, strict=True)),
+        "losses": dict(zip(names, losses[0].tolist(), strict=True)),
         "ms_of_last_step": last,
         "checkpoint_bytes": path.stat().st_size,
         "peak_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,

@@ -40,10 +40,11 @@ def main(cell: Cell) -> None:
     from repix.training.history import write_curves, write_losses
     from repix.training.loop import train
     from repix.training.observer import Observers
-    from repix.training.prepare import prepare
+    from repix.training.result import record_of, write
+    from repix.training.setup import set_up
 
     prepared = Prepared.open(folder)
-    game = prepare(cell, recipe, prepared, flip=entry.flip)
+    setup = set_up(cell, recipe, prepared, flip=entry.flip)
     data_digest = record.declared.inputs[folder.as_posix()]
     run = mlflow_run.open_run(
         cell.name,
@@ -56,26 +57,23 @@ def main(cell: Cell) -> None:
     board = TensorBoard(paths.WORK / "tensorboard" / cell.name)
     frames = Frames(paths.WORK / "frames", record.run_key, paths.WORK / "animation")
     observer = Observers([ProgressBar(), board, mlflow_run.MLflowObserver(run), frames])
-    validation = Validation(prepared, game.translators, observer.pictures)
+    validation = Validation(prepared, setup.translators, observer.pictures)
 
     checkpoints = Checkpoints(paths.WORK / "checkpoints", record.run_key)
     history, best = train(
-        game.step,
-        game.sampler,
+        setup.step,
         recipe,
         checkpoints=checkpoints,
         observer=observer,
         validate=validation.score if validation.possible else None,
         picture=validation.picture,
-        best_of=game.translator_weights,
-        plan={"cell": cell.name, "parameters": game.parameters(), "recipe": recipe.model_dump(mode="json")},
+        best_of=setup.translator_weights,
+        plan={"cell": cell.name, "parameters": setup.parameters(), "recipe": recipe.model_dump(mode="json")},
     )
-    description = result.describe(
-        cell, recipe, game, prepared.manifest, history, best, data_digest, record.declared.profile
-    )
+    result = record_of(cell, recipe, setup, prepared.manifest, history, best, data_digest, record.declared.profile)
     for animation in frames.written:
         run.file(animation, "animation")
-    result.write(out, description, game.step.state(), best)
+    write(out, result, setup.step.state(), best)
     write_losses(losses, history.epochs)
     write_curves(curves, history.epochs)
     record.write(out, losses, curves)

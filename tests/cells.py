@@ -79,23 +79,22 @@ def train_cell(root: Path, *, system: str = "pix2pix", seed: int = 0, paired: bo
     from repix.training.checkpoint import Checkpoints
     from repix.training.loop import train
     from repix.training.observer import Observer
-    from repix.training.prepare import prepare
-    from repix.training.result import describe, write
+    from repix.training.result import record_of, write
+    from repix.training.setup import set_up
 
     folder = prepare_set(root, paired=paired)
     prepared, cell, asked = Prepared.open(folder), Cell("tiny", system, seed), recipe(system, **changes)
-    game = prepare(cell, asked, prepared, flip=True)
-    validation = Validation(prepared, game.translators, Observer().pictures)
+    setup = set_up(cell, asked, prepared, flip=True)
+    validation = Validation(prepared, setup.translators, Observer().pictures)
     history, best = train(
-        game.step,
-        game.sampler,
+        setup.step,
         asked,
         checkpoints=Checkpoints(root / "checkpoints", "tiny"),
         observer=Observer(),
         validate=validation.score,
-        best_of=game.translator_weights,
+        best_of=setup.translator_weights,
     )
     out = root / "runs" / cell.name
-    record = describe(cell, asked, game, prepared.manifest, history, best, "tiny", "data", {"name": "portable"})
-    write(out, record, game.step.state(), best)
+    record = record_of(cell, asked, setup, prepared.manifest, history, best, "data", {"name": "portable"})
+    write(out, record, setup.step.state(), best)
     return TinyCell(root, folder, out)

@@ -39,7 +39,8 @@ class Route:
         from repix.tracking.animation import Frames
         from repix.training.checkpoint import Checkpoints
         from repix.training.loop import train
-        from repix.training.prepare import prepare
+        from repix.training.result import record_of, write
+        from repix.training.setup import set_up
 
         backend_module()
         self.root, self.translations = root, root / "translations"
@@ -47,25 +48,24 @@ class Route:
         preprocess.prepare(tree, dataset, root / "prepared", name="tiny")
         self.prepared = preprocess.Prepared.open(root / "prepared")
         cell, asked = Cell("tiny", system, 0), recipe(system, epochs=1, picture_every=1, **changes)
-        game = prepare(cell, asked, self.prepared, flip=True)
+        setup = set_up(cell, asked, self.prepared, flip=True)
         self.frames = Frames(root / "frames", "key", root / "animation")
-        validation = Validation(self.prepared, game.translators, self.frames.pictures)
+        validation = Validation(self.prepared, setup.translators, self.frames.pictures)
         history, best = train(
-            game.step,
-            game.sampler,
+            setup.step,
             asked,
             checkpoints=Checkpoints(root / "checkpoints", "key"),
             observer=self.frames,
             validate=validation.score if validation.possible else None,
             picture=validation.picture,
-            best_of=game.translator_weights,
+            best_of=setup.translator_weights,
             plan={"cell": cell.name, "recipe": asked.model_dump(mode="json")},
         )
-        record = trained.describe(
-            cell, asked, game, self.prepared.manifest, history, best, "key", "data", {"name": "portable"}
+        record = record_of(
+            cell, asked, setup, self.prepared.manifest, history, best, "key", "data", {"name": "portable"}
         )
         self.run, self.exports = root / "runs" / cell.name, root / "exports" / cell.name
-        trained.write(self.run, record, game.step.state(), best)
+        write(self.run, record, setup.step.state(), best)
         self.model = trained.TrainedModel(self.run)
         self.metrics = evaluate(self.model, self.prepared, Evaluate(), self.translations)
         # Raises where a format does not follow the network within the tolerance.

@@ -4,6 +4,7 @@ import json
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -188,13 +189,18 @@ def test_passes_and_checkpoint_are_those_of_the_step(tmp_path):
     # G: forward and two gradients; D: twice on its own move, and forward and one gradient on G's
     assert (total, kept) == ({"generator": 3, "discriminator": 8}, {"generator": 1, "discriminator": 1})
     assert passes(cells.recipe("pix2pix", updates="alternate"), 3, 3)[0]["discriminator"] == 5
+    # Two iterations of D with a forward pass of G each, then one of both.
+    total, kept = passes(cells.recipe("pix2pix", discriminator_updates=3), 3, 3)
+    assert (total, kept) == ({"generator": 5 / 3, "discriminator": 20 / 3}, {"generator": 1, "discriminator": 1})
     total, _ = passes(cells.recipe("cyclegan"), 3, 3)
     assert total["generator"] == total["inverse_generator"] == 9
     assert passes(cells.recipe("cyclegan"), 1, 3)[0]["generator"] == 6
 
     recipe = cells.recipe("pix2pix", generator={"filters": 16}, pool=3)
     system = build(recipe, (32, 32), 3, 3, paired=True)
-    step = backend.Step(system, recipe.optimizer, ((0,) * 3, (255,) * 3), ((0,) * 3, (255,) * 3), seed=0)
+    sampler = SimpleNamespace(steps_per_epoch=1)
+    ranges = ((0,) * 3, (255,) * 3), ((0,) * 3, (255,) * 3)
+    step = backend.Step(system, recipe.optimizer, sampler, *ranges, seed=0)
     path = Checkpoints(tmp_path, "key").save(Checkpoint(0, step.state(), {}))
     assert checkpoint_bytes(system) == pytest.approx(path.stat().st_size, rel=0.01)
     assert np.isfinite(checkpoint_bytes(system))

@@ -1,7 +1,9 @@
-"""Who moves when: every system, every order of updates, through the step that trains."""
+"""Which networks each update changes, and when: every system, every schedule, through the step that trains."""
 
 import dataclasses
+from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from repix.config.models import Optimizer
 from repix.errors import UserError
 from repix.models.initialization import initialize
 from repix.registry import SYSTEMS
-from repix.systems.system import Batch, Move, build
+from repix.systems.system import Batch, System, Update, build
 from tests import cells
 
 RANGE = ((0.0, 0.0, 0.0), (255.0, 255.0, 255.0))
@@ -24,7 +26,7 @@ GENERATORS = {"pix2pix": {"generator"}, "cyclegan": {"generator", "inverse_gener
 
 @pytest.fixture(autouse=True)
 def eager_steps(backend, monkeypatch):
-    """What moves does not depend on compilation, which would take minutes for so many games."""
+    """What changes does not depend on compilation, which would take minutes for so many systems."""
     monkeypatch.setattr(backend, "compile_function", lambda function: function)
 
 
@@ -36,51 +38,53 @@ def new(system, updates="together", channels=(3, 3), **changes):
     return built
 
 
-def play(backend, system, moves=None, steps=1):
-    """Play iterations on the same batch; return the names of the networks that moved, weights, losses."""
-    if moves is not None:
-        system = dataclasses.replace(system, moves=moves)
-    step = backend.Step(system, ADAM, RANGE, RANGE, seed=0)
-    before = step.state()
-    source, target = cells.images(1, 1), cells.images(2, 1)
-    draws = np.full((1, system.draws), 0.25, np.float32)
-    for number in range(steps):
-        losses = np.asarray(step(number, source, target, draws, 0.1))
-    after = step.state()
-    moved = {
+def make_step(backend, system):
+    """Return the backend's step on a sampler that gives the same batch always."""
+    batch = cells.images(1, 1), cells.images(2, 1), np.full((1, system.uniforms), 0.25, np.float32)
+    sampler = SimpleNamespace(steps_per_epoch=4, batch=lambda number: batch)
+    return backend.Step(system, ADAM, sampler, RANGE, RANGE, seed=0)
+
+
+def changed(before, after):
+    """Return the names of the networks that differ between two states."""
+    return {
         name.split("/")[0]
         for name in before
         if not name.startswith(("adam/", "pool/")) and (before[name] != after[name]).any()
     }
-    return moved, after, dict(zip(step.losses, losses, strict=True))
 
 
-# A generator's move that asks for nothing: Adam then leaves every bit where it was.
-STILL = Move("generator", lambda batch, played: (0.0 * sum(ops.sum(x) for x in played.values()), {}))
+def run(backend, system, schedule=None):
+    """Run one iteration; return the names of the networks that it changed, the state, the losses."""
+    if schedule is not None:
+        system = dataclasses.replace(system, schedule=schedule)
+    step = make_step(backend, system)
+    before = step.state()
+    names, losses = step.run(0, 1, 0.1)
+    after = step.state()
+    return changed(before, after), after, dict(zip(names, losses[0], strict=True))
 
 
 @pytest.mark.parametrize("updates", UPDATES)
 @pytest.mark.parametrize("name", SYSTEMS)
-def test_each_move_moves_its_own_player_and_no_other(backend, name, updates):
+def test_each_update_changes_its_own_group_and_no_other(backend, name, updates):
     whole = new(name, updates)
     generators = GENERATORS[name]
     seen = set()
-    for number, phase in enumerate(whole.moves):
-        for position, move in enumerate(phase):
-            seen.add(move.player)
-            # A system of its own, since a move's loss speaks of the networks that it was built with.
+    for number, iteration in enumerate(whole.schedule):
+        for position, update in enumerate(iteration):
+            seen.add(update.group)
+            # A system of its own, since a loss speaks of the networks that it was built with.
             fresh = new(name, updates)
-            move = fresh.moves[number][position]
-            alone = (move,) if move.player == "generator" else (move, STILL)
-            moved, _, losses = play(backend, fresh, (alone,))
-            expected = generators if move.player == "generator" else set(whole.networks) - generators
-            assert moved == expected, f"move {position} of {move.player}"
+            found, _, losses = run(backend, fresh, ((fresh.schedule[number][position],),))
+            expected = generators if update.group == "generator" else set(whole.networks) - generators
+            assert found == expected, f"update {position} of {update.group}"
             assert all(np.isfinite(value) for value in losses.values())
     assert seen == {"generator", "discriminator"}
 
 
-def moves_of(system):
-    return {move.player: move for move in system.moves[0]}
+def updates_of(system):
+    return {update.group: update for update in system.schedule[0]}
 
 
 def network_weights(state, networks):
@@ -92,52 +96,90 @@ def equal(one, other):
     return all((one[name] == other[name]).all() for name in one)
 
 
-def test_together_moves_the_generator_against_the_discriminator_that_has_moved(backend):
+def test_together_updates_the_generator_against_the_discriminator_that_has_changed(backend):
     system = new("pix2pix", "together")
-    _, both, _ = play(backend, system)
+    _, both, _ = run(backend, system)
     alone = new("pix2pix", "together")
-    _, generator_alone, _ = play(backend, alone, ((moves_of(alone)["generator"],),))
+    _, generator_alone, _ = run(backend, alone, ((updates_of(alone)["generator"],),))
     assert not equal(network_weights(both, {"generator"}), network_weights(generator_alone, {"generator"}))
 
 
-def test_simultaneous_moves_each_against_the_other_as_it_was(backend):
-    _, both, _ = play(backend, new("pix2pix", "simultaneous"))
+def test_simultaneous_updates_each_against_the_other_as_it_was(backend):
+    _, both, _ = run(backend, new("pix2pix", "simultaneous"))
     one = new("pix2pix", "simultaneous")
-    _, generator_alone, _ = play(backend, one, ((moves_of(one)["generator"],),))
+    _, generator_alone, _ = run(backend, one, ((updates_of(one)["generator"],),))
     two = new("pix2pix", "simultaneous")
-    _, discriminator_alone, _ = play(backend, two, ((moves_of(two)["discriminator"], STILL),))
+    _, discriminator_alone, _ = run(backend, two, ((updates_of(two)["discriminator"],),))
     assert equal(network_weights(both, {"generator"}), network_weights(generator_alone, {"generator"}))
     assert equal(network_weights(both, {"discriminator"}), network_weights(discriminator_alone, {"discriminator"}))
 
 
-def players(system):
-    return [[move.player for move in phase] for phase in system.moves]
+def groups(system):
+    return [[update.group for update in iteration] for iteration in system.schedule]
 
 
 def test_order_of_updates():
     D, G = "discriminator", "generator"
-    assert players(new("pix2pix", "together")) == [[D, G]]
-    assert players(new("pix2pix", "simultaneous")) == [[G, D]]
-    assert players(new("pix2pix", "separate")) == [[D, D, G]]
-    assert players(new("pix2pix", "alternate")) == [[D, G], [D, G]]
-    assert players(new("cyclegan", "together")) == [[G, D]]
-    assert players(new("cyclegan", "separate")) == [[D, D, G]]
-
-
-def test_alternate_judges_real_images_first_then_generated_ones(backend):
-    system = new("pix2pix", "alternate")
-    step = backend.Step(system, ADAM, RANGE, RANGE, seed=0)
-    batch = (cells.images(1, 1), cells.images(2, 1), np.zeros((1, system.draws), np.float32))
-    step(0, *batch, 0.1)
-    assert "d_real" in step.losses and "d_fake" not in step.losses
-    step(1, *batch, 0.1)
-    assert "d_fake" in step.losses and "d_real" not in step.losses
+    assert groups(new("pix2pix", "together")) == [[D, G]]
+    assert groups(new("pix2pix", "simultaneous")) == [[G, D]]
+    assert groups(new("pix2pix", "separate")) == [[D, D, G]]
+    assert groups(new("pix2pix", "alternate")) == [[D, G], [D, G]]
+    assert groups(new("cyclegan", "together")) == [[G, D]]
+    assert groups(new("cyclegan", "separate")) == [[D, D, G]]
+    assert groups(new("cyclegan", "alternate")) == [[G, D], [G, D]]
+    assert groups(new("pix2pix", "together", discriminator_updates=3)) == [[D], [D], [D, G]]
+    assert groups(new("cyclegan", "together", discriminator_updates=2)) == [[D], [G, D]]
+    # Two kinds of updates of D, each third iteration with G: the cycle closes after six.
+    assert groups(new("pix2pix", "alternate", discriminator_updates=3)) == [[D], [D], [D, G]] * 2
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
-def test_gradient_penalty_is_played(backend, name):
-    moved, _, losses = play(backend, new(name, loss={"gan": "wgangp"}))
-    assert len(moved) == {"pix2pix": 2, "cyclegan": 4}[name]
+def test_three_discriminator_updates_for_each_one_of_the_generator(backend, name):
+    step = make_step(backend, new(name, loss={"gan": "wgangp"}, discriminator_updates=3))
+    discriminators, states = set(step.system.networks) - GENERATORS[name], [step.state()]
+    told = []
+    for number in range(6):
+        names, losses = step.run(number, 1, 0.1)
+        told.append(any(loss.startswith("g_") for loss in names))
+        assert any(loss.startswith("d_") for loss in names) and np.isfinite(losses).all()
+        states.append(step.state())
+    found = [changed(before, after) for before, after in pairwise(states)]
+    both = discriminators | GENERATORS[name]
+    assert found == [discriminators, discriminators, both] * 2
+    assert told == [False, False, True] * 2
+    # The generator's Adam has seen two updates, the discriminator's six.
+    power = 0.5 * np.float32(1)
+    assert states[-1]["adam/generator/beta_1_power"] == power**3
+    assert states[-1]["adam/discriminator/beta_1_power"] == power**7
+
+
+def test_a_block_ends_where_the_next_iteration_has_other_updates(backend):
+    step = make_step(backend, new("pix2pix", discriminator_updates=3))
+    assert [len(step.run(first, 25, 0.1)[1]) for first in (0, 2, 3, 5)] == [2, 1, 2, 1]
+    asked = []
+    names, losses = make_step(backend, new("pix2pix")).run(4, 25, 0.1, lambda done: asked.append(done) or done < 7)
+    assert asked == [5, 6, 7] and losses.shape == (3, len(names)) and losses.dtype == np.float32
+
+
+@pytest.mark.parametrize("schedule", [((),), (("other",),), (("generator", "generator"),)])
+def test_a_schedule_that_no_step_can_run_is_refused(schedule):
+    updates = tuple(tuple(Update(group, lambda *given: None) for group in iteration) for iteration in schedule)
+    with pytest.raises(ValueError, match="an iteration updates"):
+        System({}, {"generator": ()}, {}, lambda batch: {}, updates)
+
+
+def test_alternate_scores_real_images_first_then_generated_ones(backend):
+    step = make_step(backend, new("pix2pix", "alternate"))
+    names, losses = step.run(0, 2, 0.1)
+    assert "d_real" in names and "d_fake" not in names and len(losses) == 1
+    names, _ = step.run(1, 2, 0.1)
+    assert "d_fake" in names and "d_real" not in names
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_gradient_penalty_is_part_of_the_loss(backend, name):
+    found, _, losses = run(backend, new(name, loss={"gan": "wgangp"}))
+    assert len(found) == {"pix2pix": 2, "cyclegan": 4}[name]
     penalties = {key: value for key, value in losses.items() if key.startswith("d_penalty")}
     assert len(penalties) == {"pix2pix": 1, "cyclegan": 2}[name]
     assert all(value > 0 for value in penalties.values())
@@ -146,54 +188,56 @@ def test_gradient_penalty_is_played(backend, name):
 def eager(system, channels=(3, 3)):
     generator = np.random.default_rng(0)
     source, target = (generator.uniform(-1, 1, (1, 16, 16, n)).astype(np.float32) for n in channels)
-    batch = Batch(*map(ops.convert_to_tensor, (source, target)), ops.zeros((1, system.draws)))
+    batch = Batch(*map(ops.convert_to_tensor, (source, target)), ops.zeros((1, system.uniforms)))
     return batch, system.generate(batch)
 
 
 def test_identity_is_left_out_where_channels_differ():
     equal_channels, unequal = new("cyclegan"), new("cyclegan", channels=(1, 2))
-    batch, played = eager(equal_channels)
-    _, parts = moves_of(equal_channels)["generator"].loss(batch, played)
+    batch, generated = eager(equal_channels)
+    _, parts = updates_of(equal_channels)["generator"].loss(batch, generated, None)
     assert {"g_identity_x", "g_identity_y"} <= parts.keys()
-    batch, played = eager(unequal, (1, 2))
-    assert played["fake_y"].shape[-1] == 2 and played["fake_x"].shape[-1] == 1
-    _, parts = moves_of(unequal)["generator"].loss(batch, played)
+    batch, generated = eager(unequal, (1, 2))
+    assert generated["fake_y"].shape[-1] == 2 and generated["fake_x"].shape[-1] == 1
+    _, parts = updates_of(unequal)["generator"].loss(batch, generated, None)
     assert sorted(parts) == ["g_cycle_x", "g_cycle_y", "g_gan_x", "g_gan_y"]
 
 
 def test_losses_are_weighted_sums_of_their_parts():
     loss = {"gan": "lsgan", "gan_weight": 2.0, "cycle": 7.0, "identity": 3.0, "discriminator": 0.25}
     system = new("cyclegan", loss=loss)
-    batch, played = eager(system)
-    value, p = moves_of(system)["generator"].loss(batch, played)
+    batch, generated = eager(system)
+    value, p = updates_of(system)["generator"].loss(batch, generated, None)
     expected = 2 * (p["g_gan_x"] + p["g_gan_y"]) + 7 * (p["g_cycle_x"] + p["g_cycle_y"])
     assert float(value) == pytest.approx(float(expected + 3 * (p["g_identity_x"] + p["g_identity_y"])), rel=1e-6)
-    value, p = moves_of(system)["discriminator"].loss(batch, played)
+    value, p = updates_of(system)["discriminator"].loss(batch, generated, None)
     assert float(value) == pytest.approx(float(0.25 * sum(p.values())), rel=1e-6)
     assert float(p["d_real_x"]) != float(p["d_real_y"])
 
     system = new("pix2pix", loss={"l1": 11.0, "gan_weight": 3.0, "discriminator": 0.5})
-    batch, played = eager(system)
-    value, p = moves_of(system)["generator"].loss(batch, played)
+    batch, generated = eager(system)
+    value, p = updates_of(system)["generator"].loss(batch, generated, None)
     assert float(value) == pytest.approx(float(3 * p["g_gan"] + 11 * p["g_l1"]), rel=1e-6)
     assert float(p["g_l1"]) == pytest.approx(
-        float(np.abs(np.asarray(played["fake"]) - np.asarray(batch.target)).mean()), rel=1e-5
+        float(np.abs(np.asarray(generated["fake"]) - np.asarray(batch.target)).mean()), rel=1e-5
     )
 
 
 def test_cycle_goes_there_and_back():
     system = new("cyclegan")
-    batch, played = eager(system)
+    batch, generated = eager(system)
     G, F = system.networks["generator"], system.networks["inverse_generator"]
-    np.testing.assert_allclose(np.asarray(played["fake_y"]), np.asarray(G(batch.source)), atol=1e-6)
-    np.testing.assert_allclose(np.asarray(played["cycled_x"]), np.asarray(F(G(batch.source))), atol=1e-6)
-    np.testing.assert_allclose(np.asarray(played["cycled_y"]), np.asarray(G(F(batch.target))), atol=1e-6)
-    np.testing.assert_allclose(np.asarray(played["same_x"]), np.asarray(F(batch.source)), atol=1e-6)
+    np.testing.assert_allclose(np.asarray(generated["fake_y"]), np.asarray(G(batch.source)), atol=1e-6)
+    np.testing.assert_allclose(np.asarray(generated["cycled_x"]), np.asarray(F(G(batch.source))), atol=1e-6)
+    np.testing.assert_allclose(np.asarray(generated["cycled_y"]), np.asarray(G(F(batch.target))), atol=1e-6)
+    np.testing.assert_allclose(np.asarray(generated["same_x"]), np.asarray(F(batch.source)), atol=1e-6)
 
 
 def test_discriminators_see_what_the_pool_shows(backend):
     system = new("cyclegan", pool=2)
-    _, state, _ = play(backend, system, steps=3)
+    step = make_step(backend, system)
+    step.run(0, 3, 0.1)
+    state = step.state()
     assert state["pool/source_fakes/count"] == 2
     assert state["pool/target_fakes/images"].shape == (2, 16, 16, 3)
     assert state["pool/target_fakes/images"].any()
@@ -218,6 +262,6 @@ def test_the_system_written_in_the_docs_trains(backend):
     assert module["NEEDS_PAIRS"]
     system = module["build"](cells.recipe("pix2pix"), (16, 16), 3, 3)
     initialize(system.networks, "glorot", 0)
-    moved, _, losses = play(backend, system)
-    assert moved == {"generator"}
+    found, _, losses = run(backend, system)
+    assert found == {"generator"}
     assert losses["g_l1"] > 0

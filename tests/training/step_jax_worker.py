@@ -2,7 +2,7 @@
 
     python -m tests.training.step_jax_worker SYSTEM DATA FOLDER FIRST
 
-Plays iterations FIRST to 20 of a tiny game, from ``FOLDER/state-FIRST.npz`` where FIRST is not 0,
+Runs iterations FIRST to 20 of a tiny training, from ``FOLDER/state-FIRST.npz`` where FIRST is not 0,
 and writes losses and states into FOLDER.
 """
 
@@ -15,35 +15,56 @@ from pathlib import Path
 from repix import profile
 
 STEPS = 20
+ONE = 8  # the iteration that both backends run from the same state
 
 
-def game_of(system: str, data: str):
-    """Return the tiny game that both backends play."""
-    from repix.config.run import Cell
-    from repix.data.prepared import Prepared
-    from repix.training.prepare import prepare
-    from tests import cells
-
+def compared(system: str, data: str):
+    """Return the tiny training that both backends run: no dropout, since each has masks of its own."""
     # With Adam's 1e-8 its first steps follow the signs of the smallest gradients, and rounding decides
     # these: TensorFlow against itself, first weights moved by 1e-7, differs by 3e-4 after 20 steps of cyclegan.
-    recipe = cells.recipe(system, initializer="glorot", optimizer={"epsilon": 1e-3})
-    return prepare(Cell("tiny", system, 0), recipe, Prepared.open(data), flip=True)
+    options = {"initializer": "glorot", "optimizer": {"epsilon": 1e-3}}
+    if system == "pix2pix":
+        options |= {"discriminator_updates": 3, "generator": {"filters": 4, "dropout": 0.0}}
+    return new(system, data, **options)
 
 
-def play(game, first: int, last: int, *, at_once: int = STEPS):
-    """Play iterations; return their losses, looking at them after each ``at_once``."""
+def new(system: str, data: str, **changes):
+    """Return a tiny training."""
+    from repix.config.run import Cell
+    from repix.data.prepared import Prepared
+    from repix.training.setup import set_up
+    from tests import cells
+
+    recipe = cells.recipe(system, **changes)
+    return set_up(Cell("tiny", system, 0), recipe, Prepared.open(data), flip=True)
+
+
+def run(step, first: int, last: int, *, at_once: int = STEPS) -> dict[str, list[float]]:
+    """Run iterations in blocks of at most ``at_once``; return the values of each loss."""
+    found: dict[str, list[float]] = {}
+    while first < last:
+        names, losses = step.run(first, min(at_once, last - first), 2e-4)
+        for name, values in zip(names, losses.T.tolist(), strict=True):
+            found.setdefault(name, []).extend(values)
+        first += len(losses)
+    return found
+
+
+def masks():
+    """Return dropout masks by (layer's key, counter), the first one drawn twice."""
     import numpy as np
 
-    rows = []
-    for start in range(first, last, at_once):
-        numbers = range(start, min(last, start + at_once))
-        answers = [game.step(number, *game.sampler.batch(number), 2e-4) for number in numbers]
-        rows += [np.asarray(answer) for answer in answers]
-    return np.stack(rows)
+    from repix.models.layers import Dropout
+
+    layer, found = Dropout(0.5), []
+    for key, counter in ((7, 64), (8, 0), (7, 64), (7, 128), (9, 64)):
+        layer.reseed(key, counter)
+        found.append(np.asarray(layer(np.ones((1, 16, 16, 8), np.float32), training=True)))
+    return np.stack(found)
 
 
 def main(system: str, data: str, folder: Path, first: int) -> None:
-    """Play; see the module."""
+    """Run; see the module."""
     profile.apply("jax")
     os.environ["XLA_FLAGS"] += " --xla_backend_optimization_level=0"  # a third of the time to compile
     import keras
@@ -52,37 +73,48 @@ def main(system: str, data: str, folder: Path, first: int) -> None:
     from repix.training import step_jax
 
     assert keras.backend.backend() == "jax" and "tensorflow" not in sys.modules
-    game = game_of(system, data)
+    setup = new(system, data)
+    step = setup.step
     if first:
-        game.step.restore(dict(np.load(folder / f"state-{first}.npz")))
-        play(game, first, STEPS, at_once=1)
-        np.savez(folder / "resumed.npz", **game.step.state())
+        step.restore(dict(np.load(folder / f"state-{first}.npz")))
+        run(step, first, STEPS, at_once=1)
+        np.savez(folder / "resumed.npz", **step.state())
         return
-    np.savez(folder / "state-0.npz", **game.step.state())
-    losses = play(game, 0, 7)
-    np.savez(folder / "state-7.npz", **game.step.state())
-    np.savez(folder / "losses.npz", losses=np.concatenate([losses, play(game, 7, STEPS)]), names=game.step.losses)
-    np.savez(folder / "state-20.npz", **game.step.state())
-    image = np.arange(16 * 16 * 3, dtype=np.uint8).reshape(1, 16, 16, 3)
-    shown = {name: translator.translate(image) for name, translator in game.translators.items()}
-    np.savez(folder / "translations.npz", **shown)
-
-    # Taken up again, looked at step by step: calls of other lengths.
-    game.step.restore(dict(np.load(folder / "state-7.npz")))
-    play(game, 7, STEPS, at_once=1)
-    np.savez(folder / "again.npz", **game.step.state())
-
-    # One iteration from a state that the other backend left.
-    game.step.restore(dict(np.load(folder / "other-7.npz")))
-    play(game, 7, 8)
-    np.savez(folder / "other-8.npz", **game.step.state())
+    run(step, 0, 7)
+    np.savez(folder / "state-7.npz", **step.state())
+    run(step, 7, STEPS)
+    np.savez(folder / "state-20.npz", **step.state())
+    # Taken up again, in blocks of other lengths.
+    step.restore(dict(np.load(folder / "state-7.npz")))
+    run(step, 7, STEPS, at_once=1)
+    np.savez(folder / "again.npz", **step.state())
 
     if system == "pix2pix":
         step_jax.room = lambda: float("inf")
-        resident = game_of(system, data)
-        assert resident.sampler.batch(0)[0].shape == (1, 4)
-        play(resident, 0, STEPS)
-        np.savez(folder / "resident.npz", **resident.step.state())
+        resident = new(system, data).step
+        assert resident._batch(0)[0].shape == (1, 4)
+        run(resident, 0, STEPS)
+        np.savez(folder / "resident.npz", **resident.state())
+        step_jax.room = lambda: 0.0
+    np.savez(folder / "masks.npz", masks=masks())
+
+    other = compared(system, data)
+    np.savez(folder / "compared-0.npz", **other.step.state())
+    losses = []
+    for number in range(3):
+        losses.append(run(other.step, number, number + 1))
+        np.savez(folder / f"compared-{number + 1}.npz", **other.step.state())
+    losses.append(run(other.step, 3, STEPS))
+    names = sorted(losses[-1])
+    np.savez(folder / "losses.npz", **{name: sum((part.get(name, []) for part in losses), []) for name in names})
+    np.savez(folder / "compared-20.npz", **other.step.state())
+    image = np.arange(16 * 16 * 3, dtype=np.uint8).reshape(1, 16, 16, 3)
+    shown = {name: translator.translate(image) for name, translator in other.translators.items()}
+    np.savez(folder / "translations.npz", **shown)
+    # One iteration from a state that the other backend left.
+    other.step.restore(dict(np.load(folder / "other-before.npz")))
+    run(other.step, ONE, ONE + 1)
+    np.savez(folder / "other-after.npz", **other.step.state())
     assert "tensorflow" not in sys.modules
 
 

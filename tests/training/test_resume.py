@@ -14,7 +14,7 @@ from repix.files import digest_arrays
 from repix.training import loop
 from repix.training.checkpoint import Checkpoints
 from repix.training.observer import Observer
-from repix.training.prepare import prepare
+from repix.training.setup import set_up
 from tests import cells
 
 
@@ -51,22 +51,21 @@ def data(tmp_path_factory):
     return sets
 
 
-def play(data, folder, system, at=None, deed=kill, **changes):
+def run(data, folder, system, at=None, deed=kill, **changes):
     """Train, going on where ``folder`` says; return everything that must be equal, and where it began."""
     prepared = data[system == "pix2pix"]
     asked = cells.recipe(system, **({"pool": 2, "checkpoint_every": 2} | changes))
-    game = prepare(Cell("tiny", system, 0), asked, prepared, flip=True)
+    setup = set_up(Cell("tiny", system, 0), asked, prepared, flip=True)
     witness = At(at, deed)
     history, best = loop.train(
-        game.step,
-        game.sampler,
+        setup.step,
         asked,
         checkpoints=Checkpoints(folder, "key"),
         observer=witness,
-        validate=Validation(prepared, game.translators, Observer().pictures).score,
-        best_of=game.translator_weights,
+        validate=Validation(prepared, setup.translators, Observer().pictures).score,
+        best_of=setup.translator_weights,
     )
-    state = game.step.state()
+    state = setup.step.state()
     return {
         "weights, Adam, pools": digest_arrays(state),
         "best": digest_arrays(best),
@@ -77,72 +76,71 @@ def play(data, folder, system, at=None, deed=kill, **changes):
 
 @pytest.mark.parametrize(
     ("system", "changes"),
-    [("pix2pix", {}), ("cyclegan", {}), ("pix2pix", {"updates": "alternate", "checkpoint_every": 1})],
-    ids=["pix2pix", "cyclegan", "alternate"],
+    [
+        ("pix2pix", {}),
+        ("cyclegan", {}),
+        ("pix2pix", {"updates": "alternate", "checkpoint_every": 1}),
+        ("pix2pix", {"loss": {"gan": "wgangp"}, "discriminator_updates": 3}),
+    ],
+    ids=["pix2pix", "cyclegan", "alternate", "n_critic"],
 )
 def test_stopped_and_killed_in_any_epoch_is_bit_for_bit_the_same(data, tmp_path, monkeypatch, system, changes):
-    expected, first = play(data, tmp_path / "whole", system, **changes)
+    expected, first = run(data, tmp_path / "whole", system, **changes)
     assert first == 0 and len(expected["rows"]) == 2 and expected["best row"]
 
     folder = tmp_path / "parts"
     with pytest.raises(loop.StoppedError):
-        play(data, folder, system, 3, lambda: signal.raise_signal(signal.SIGTERM), **changes)
+        run(data, folder, system, 3, lambda: signal.raise_signal(signal.SIGTERM), **changes)
     monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)
     with pytest.raises(KilledError):
-        play(data, folder, system, 7, **changes)
-    got, first = play(data, folder, system, **changes)
+        run(data, folder, system, 7, **changes)
+    got, first = run(data, folder, system, **changes)
     assert first == 6  # the state before the step that was killed
     assert got == expected
 
 
 def test_a_finished_training_is_taken_up_as_it_is(data, tmp_path):
-    expected, _ = play(data, tmp_path, "pix2pix", epochs=1)
-    got, first = play(data, tmp_path, "pix2pix", epochs=1)
+    expected, _ = run(data, tmp_path, "pix2pix", epochs=1)
+    got, first = run(data, tmp_path, "pix2pix", epochs=1)
     assert first == 5 and got == expected
 
 
-def test_what_moves_is_all_in_the_state(data):
+def test_what_changes_is_all_in_the_state(data):
     asked = cells.recipe("cyclegan")
-    game = prepare(Cell("tiny", "cyclegan", 0), asked, data[False], flip=True)
-    names = game.step.state().keys()
-    for network in game.system.networks:
+    setup = set_up(Cell("tiny", "cyclegan", 0), asked, data[False], flip=True)
+    names = setup.step.state().keys()
+    for network in setup.system.networks:
         assert any(name.startswith(f"{network}/") for name in names)
-    for player in game.system.players:
-        assert {f"adam/{player}/beta_1_power", f"adam/{player}/beta_2_power"} <= names
+    for group in setup.system.optimizer_groups:
+        assert {f"adam/{group}/beta_1_power", f"adam/{group}/beta_2_power"} <= names
     moments = sum(name.startswith("adam/") and ("/m/" in name or "/v/" in name) for name in names)
-    assert moments == 2 * sum(len(network.trainable_variables) for network in game.system.networks.values())
+    assert moments == 2 * sum(len(network.trainable_variables) for network in setup.system.networks.values())
     assert {"pool/source_fakes/images", "pool/target_fakes/count"} <= names
 
 
 def test_a_state_of_another_system_changes_nothing(data):
     asked = cells.recipe()
-    game = prepare(Cell("tiny", "pix2pix", 0), asked, data[True], flip=True)
-    before = digest_arrays(game.step.state())
-    name = sorted(game.step.state())[-1]
+    setup = set_up(Cell("tiny", "pix2pix", 0), asked, data[True], flip=True)
+    before = digest_arrays(setup.step.state())
+    name = sorted(setup.step.state())[-1]
     for wrong in (lambda a: a.astype(np.float64), lambda a: a[..., None]):
         # All others differ from what is in force, so that a half-done restore would show.
-        other = {key: array + 1 for key, array in game.step.state().items()}
+        other = {key: array + 1 for key, array in setup.step.state().items()}
         other[name] = wrong(other[name])
         with pytest.raises(ValueError, match="another system's"):
-            game.step.restore(other)
-        assert digest_arrays(game.step.state()) == before
+            setup.step.restore(other)
+        assert digest_arrays(setup.step.state()) == before
     with pytest.raises(ValueError, match="names differ"):
-        game.step.restore({})
-    game.step.restore({key: array + 1 for key, array in game.step.state().items()})
-    assert digest_arrays(game.step.state()) != before
+        setup.step.restore({})
+    setup.step.restore({key: array + 1 for key, array in setup.step.state().items()})
+    assert digest_arrays(setup.step.state()) != before
 
 
-def test_losses_of_each_phase_carry_their_own_names(data, tmp_path):
+def test_losses_of_each_iteration_carry_their_own_names(data, tmp_path):
     """Real on even iterations, fake on odd ones: each mean is over the steps that gave it."""
-    told = []
-
-    def listen(game, asked):
-        step = game.step
-        for number in range(4):
-            values = np.asarray(step(number, *game.sampler.batch(number), 1e-4))
-            told.append(dict(zip(step.losses, values.tolist(), strict=True)))
-
     asked = cells.recipe(updates="alternate", epochs=1, decay_epochs=0)
-    listen(prepare(Cell("tiny", "pix2pix", 0), asked, data[True], flip=True), asked)
-    assert ["d_real" in losses for losses in told] == [True, False, True, False]
-    assert ["d_fake" in losses for losses in told] == [False, True, False, True]
+    step = set_up(Cell("tiny", "pix2pix", 0), asked, data[True], flip=True).step
+    told = [step.run(number, 4, 1e-4) for number in range(4)]
+    assert all(len(losses) == 1 for _, losses in told)
+    assert ["d_real" in names for names, _ in told] == [True, False, True, False]
+    assert ["d_fake" in names for names, _ in told] == [False, True, False, True]

@@ -1,10 +1,11 @@
-"""The step on JAX plays the game that the step on TensorFlow plays, and resumes to the same bits."""
+"""The step on JAX trains as the step on TensorFlow does, and resumes to the same bits."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from repix.files import digest_arrays
 from tests import cells
 from tests.conftest import ROOT
-from tests.training.step_jax_worker import STEPS, game_of, play
+from tests.training.step_jax_worker import ONE, STEPS, compared, run
 
 pytest.importorskip("jax", reason="JAX is not installed: pip install -e '.[jax]'")
 
@@ -21,22 +22,23 @@ SYSTEMS = ("pix2pix", "cyclegan")
 
 @pytest.fixture(scope="module", params=SYSTEMS)
 def both(request, tmp_path_factory):
-    """Return (system, game on TensorFlow after all steps, its losses, folder of what JAX left)."""
+    """Return (system, setup on TensorFlow after all steps, its losses, folder of what JAX left, a state, data)."""
     system, folder = request.param, tmp_path_factory.mktemp(request.param)
     counts = (("train", 5), ("val", 1), ("test", 1))
     data = cells.prepare_set(folder, paired=system == "pix2pix", counts=counts)
-    game = game_of(system, data)
-    losses = play(game, 0, 7)
-    np.savez(folder / "other-7.npz", **game.step.state())
-    losses = [losses, play(game, 7, 8)]
-    after = game.step.state()
-    losses = np.concatenate([*losses, play(game, 8, STEPS)])
+    setup = compared(system, data)
+    parts = [run(setup.step, 0, ONE)]
+    np.savez(folder / "other-before.npz", **setup.step.state())
+    parts.append(run(setup.step, ONE, ONE + 1))
+    after = setup.step.state()
+    parts.append(run(setup.step, ONE + 1, STEPS))
+    losses = {name: sum((part.get(name, []) for part in parts), []) for name in parts[-1]}
     run_worker(system, data, folder, 0)
-    return system, game, losses, folder, after, data
+    return system, setup, losses, folder, after, data
 
 
 def run_worker(system, data, folder, first):
-    """Play on JAX in a process of its own; compiled programs are kept for the next one."""
+    """Run on JAX in a process of its own; compiled programs are kept for the next one."""
     environment = {
         "PATH": os.environ["PATH"],
         "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}",
@@ -52,29 +54,55 @@ def load(path):
     return dict(np.load(path))
 
 
-def test_the_same_game(both):
-    _, game, losses, folder, after, _ = both
+def test_the_same_training(both):
+    system, setup, losses, folder, after, _ = both
     found = load(folder / "losses.npz")
-    assert found["names"].tolist() == game.step.losses
-    assert losses.shape == (STEPS, len(game.step.losses)) and np.ptp(losses[:, 0]) > 1e-3
-    np.testing.assert_allclose(found["losses"], losses, rtol=0, atol=1e-4)
+    assert found.keys() == losses.keys()
+    for name, values in losses.items():
+        assert len(values) == (STEPS // 3 if system == "pix2pix" and name.startswith("g_") else STEPS)
+        assert np.ptp(values) > 1e-4, "the losses do not change: nothing is compared"
+        np.testing.assert_allclose(found[name], values, rtol=0, atol=1e-4, err_msg=name)
 
-    # One iteration from the same state, before rounding has grown: dropout masks and pools included.
-    stepped, before = load(folder / "other-8.npz"), load(folder / "other-7.npz")
+    # One iteration from the same state, before rounding has grown: pools included.
+    stepped, before = load(folder / "other-after.npz"), load(folder / "other-before.npz")
     assert stepped.keys() == after.keys()
     for name, array in after.items():
-        moved = np.abs(array - before[name]).max()
-        np.testing.assert_allclose(stepped[name], array, rtol=1e-4, atol=1e-6 + 1e-3 * moved, err_msg=name)
+        change = np.abs(array - before[name]).max()
+        np.testing.assert_allclose(stepped[name], array, rtol=1e-4, atol=1e-6 + 1e-3 * change, err_msg=name)
     assert any(np.abs(after[name] - before[name]).max() > 1e-4 for name in after if name.startswith("generator/"))
 
     # Its weights translate under TensorFlow as they did under JAX.
-    game.step.restore(load(folder / "state-20.npz"))
+    setup.step.restore(load(folder / "compared-20.npz"))
     image = np.arange(16 * 16 * 3, dtype=np.uint8).reshape(1, 16, 16, 3)
     shown = load(folder / "translations.npz")
-    assert shown.keys() == game.translators.keys()
-    for name, translator in game.translators.items():
+    assert shown.keys() == setup.translators.keys()
+    for name, translator in setup.translators.items():
         difference = np.abs(translator.translate(image).astype(int) - shown[name])
         assert difference.max() <= 1 and difference.mean() < 0.01
+
+
+def test_three_discriminator_updates_for_each_one_of_the_generator(both):
+    system, _, _, folder, *_ = both
+    states = [load(folder / f"compared-{number}.npz") for number in range(4)]
+    changed = [
+        {
+            name.split("/")[0]
+            for name in one
+            if not name.startswith(("adam/", "pool/")) and (one[name] != two[name]).any()
+        }
+        for one, two in pairwise(states)
+    ]
+    if system == "pix2pix":
+        assert changed == [{"discriminator"}, {"discriminator"}, {"discriminator", "generator"}]
+    else:
+        assert all(len(networks) == 4 for networks in changed)
+
+
+def test_dropout_is_a_function_of_key_and_counter(both):
+    first, _, again, *others = load(both[3] / "masks.npz")["masks"]
+    assert set(np.unique(first)) == {0.0, 2.0} and 0.42 < (first == 0).mean() < 0.58
+    np.testing.assert_array_equal(first, again)
+    assert all((first != other).any() for other in others)
 
 
 def test_stopped_and_resumed_is_bit_for_bit_the_same(both):

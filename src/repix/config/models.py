@@ -140,6 +140,8 @@ class Recipe(Settings):
             code), ``simultaneous`` (the same, each against the other as it was before),
             ``separate`` (the discriminator on real, then on fake, then the generator) or
             ``alternate`` (the discriminator on real in even iterations, on fake in odd ones).
+        discriminator_updates: iterations with an update of the discriminator for each one of the
+            generator (WGAN's n_critic): the generator is updated in every n-th iteration only.
         pool: size of the pool of earlier fakes shown to discriminators (0: none).
         initializer: ``normal`` (kernels N(0, 0.02), norm scales N(1, 0.02)), ``normal_kernels``
             (the same kernels, scales 1) or ``glorot`` (uniform kernels, scales 1).
@@ -164,6 +166,7 @@ class Recipe(Settings):
     decay_epochs: int = Field(default=0, ge=0)
     sampling: Literal["permutation", "replacement"] = "permutation"
     updates: Literal["together", "simultaneous", "separate", "alternate"] = "together"
+    discriminator_updates: int = Field(default=1, ge=1)
     pool: int = Field(default=0, ge=0)
     initializer: Literal["normal", "normal_kernels", "glorot"] = "normal"
     profile: Literal["portable", "fast", "jax"] = "fast"

@@ -110,11 +110,12 @@ def _counted(networks: dict[str, keras.Model]) -> Iterator[Counter]:
 
 
 def passes(recipe: Recipe, source: int, target: int) -> tuple[Counter, Counter]:
-    """Return how often each network is passed in one iteration: (all passes, passes kept for the generator).
+    """Return how often each network is passed in one iteration: (all passes, passes kept for the generator's update).
 
-    The system plays one iteration of each phase in miniature (8 x 8 px, one filter), and its
-    networks are counted. A forward pass is one; the gradient to what a network was given
-    another; the gradient to its weights a third. Phases are averaged.
+    The losses of each iteration of the schedule are computed in miniature (8 x 8 px, one
+    filter), and the calls of networks counted. A forward pass is one; the gradient to what a
+    network was given another; the gradient to its weights a third. Passes are the mean over
+    the schedule's iterations, kept ones the largest.
     """
     small = recipe.model_copy(
         update={
@@ -126,29 +127,32 @@ def passes(recipe: Recipe, source: int, target: int) -> tuple[Counter, Counter]:
         }
     )
     system = build(small, (8, 8), source, target, paired=True)
-    system.gradient = lambda f, x: (f(x), x)[1]
     images = (np.zeros((1, 8, 8, channels), np.float32) for channels in (source, target))
-    batch = Batch(*map(keras.ops.convert_to_tensor, images), keras.ops.zeros((1, system.draws)))
+    batch = Batch(*map(keras.ops.convert_to_tensor, images), keras.ops.zeros((1, system.uniforms)))
+
+    def gradient(function, x):
+        function(x)  # its calls are counted; the value does not matter
+        return x
+
     total: Counter = Counter()
     kept: Counter = Counter()
-    for phase in system.moves:
+    for updates in system.schedule:
         with _counted(system.networks) as calls:
-            played = system.generate(batch)
+            generated = system.generate(batch)
+        trained = any(update.group == "generator" for update in updates)
+        here = Counter(calls) if trained else Counter()
         for name, number in calls.items():
-            total[name] += 3 * number
-            kept[name] += number
-        for move in phase:
+            total[name] += number * (3 if trained else 1)
+        for update in updates:
             with _counted(system.networks) as calls:
-                move.loss(batch, played)
-            own = system.players[move.player]
+                update.loss(batch, generated, gradient)
+            own = system.optimizer_groups[update.group]
             for name, number in calls.items():
                 total[name] += number * (3 if name in own else 2)
-                kept[name] += number if move.player == "generator" else 0
-    share = len(system.moves)
-    return (
-        Counter({name: number / share for name, number in total.items()}),
-        Counter({name: number / share for name, number in kept.items()}),
-    )
+                here[name] += number if update.group == "generator" else 0
+        kept |= here  # the largest of the iterations
+    length = len(system.schedule)
+    return Counter({name: number / length for name, number in total.items()}), kept
 
 
 def checkpoint_bytes(system: System) -> int:
@@ -157,7 +161,7 @@ def checkpoint_bytes(system: System) -> int:
     for network in system.networks.values():
         numbers += sum(math.prod(variable.shape) for variable in network.weights) + 2 * parameters(network)
         arrays += len(network.weights) + 2 * len(network.trainable_variables)
-    arrays += 2 * len(system.players)
+    arrays += 2 * len(system.optimizer_groups)
     for pool in system.pools.values():
         numbers += math.prod(pool.images.shape)
         arrays += 2
@@ -189,7 +193,7 @@ class Facts:
         networks: name -> its numbers.
         step_flops: of one iteration on one batch, an estimate: passes of each network, the
             gradients to inputs and weights counted as one forward pass each.
-        activation_bytes: what the generator's move keeps for its gradients, an estimate: the
+        activation_bytes: what the generator's update keeps for its gradients, an estimate: the
             outputs of the layers, each once, in the precision of the recipe.
         checkpoint_bytes: of one checkpoint.
     """

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import keras
 from keras import ops
 
@@ -126,17 +124,11 @@ class Dropout(keras.layers.Layer):
 
     ``keras.layers.Dropout`` does the work; the difference is :meth:`reseed`, by which a
     training step or an evaluation says where the stream of masks stands. So no random state
-    exists that a checkpoint would have to carry.
+    exists that a checkpoint would have to carry. Each backend draws masks of its own.
 
     Args:
         rate: share of the values set to 0; the others are scaled by 1 / (1 - rate).
-
-    Attributes:
-        uniform: ``uniform(seed, shape, dtype)`` in [0, 1), by which another backend's step draws the
-            masks that TensorFlow draws; None leaves it to Keras.
     """
-
-    uniform: Callable | None = None
 
     def __init__(self, rate: float = 0.5, **kwargs):
         super().__init__(**kwargs)
@@ -154,10 +146,7 @@ class Dropout(keras.layers.Layer):
     def call(self, x, training=False):
         if not training or self.rate == 0:
             return x
-        if self.uniform is None:
-            return keras.random.dropout(x, self.rate, seed=self.seed_generator)
-        kept = self.uniform(self.seed_generator.next(), x.shape, x.dtype) >= self.rate
-        return ops.where(kept, x * (1 / (1 - self.rate)), 0)
+        return keras.random.dropout(x, self.rate, seed=self.seed_generator)
 
     def get_config(self):
         return super().get_config() | {"rate": self.rate}

@@ -185,10 +185,10 @@ def margins(
 
 def untrained(cell: Cell, recipe: Recipe, prepared: Prepared, flip: bool) -> np.ndarray:
     """Return the translations of the test split by the model's first weights."""
-    from repix.training.prepare import prepare
+    from repix.training.setup import set_up
 
-    game = prepare(cell, recipe, prepared, flip=flip)
-    return game.translators["source_to_target"].translate(prepared.split("test").source)
+    setup = set_up(cell, recipe, prepared, flip=flip)
+    return setup.translators["source_to_target"].translate(prepared.split("test").source)
 
 
 def predictions(prepared: Prepared) -> dict[str, np.ndarray]:

@@ -10,13 +10,13 @@ from repix.config.models import Recipe
 from repix.models import losses
 from repix.models.discriminators import build_discriminator
 from repix.models.generators import build_generator
-from repix.systems.system import Batch, Loss, Move, Pool, System
+from repix.systems.system import Batch, Images, Pool, System, gan_schedule
 
 NEEDS_PAIRS = False
 
 
 def build(recipe: Recipe, size: tuple[int, int], source: int, target: int) -> System:
-    """Build CycleGAN: two generators (one player), two discriminators (the other).
+    """Build CycleGAN: two generators (one optimizer group), two discriminators (the other).
 
     The generators minimise fool both ways + cycle L1 both ways (equations 1-3) + identity
     L1 both ways (section 5.2), then the discriminators minimise (real + fake) / 2, each on
@@ -43,81 +43,80 @@ def build(recipe: Recipe, size: tuple[int, int], source: int, target: int) -> Sy
         else {}
     )
 
-    def generate(batch: Batch) -> dict:
+    def generate(batch: Batch) -> Images:
         fake_y, fake_x = G(batch.source, training=True), F(batch.target, training=True)
-        played = {
+        generated = {
             "fake_x": fake_x,
             "fake_y": fake_y,
             "cycled_x": F(fake_y, training=True),
             "cycled_y": G(fake_x, training=True),
         }
         if identity:
-            played["same_x"] = F(batch.source, training=True)
-            played["same_y"] = G(batch.target, training=True)
-        return played
+            generated["same_x"] = F(batch.source, training=True)
+            generated["same_y"] = G(batch.target, training=True)
+        return generated
 
-    def translate(batch: Batch, played: dict) -> Loss:
-        fool_y = adversarial.fool(D_Y(played["fake_y"], training=True))
-        fool_x = adversarial.fool(D_X(played["fake_x"], training=True))
-        cycle_x = losses.l1(played["cycled_x"], batch.source)
-        cycle_y = losses.l1(played["cycled_y"], batch.target)
-        parts = {"g_gan_y": fool_y, "g_gan_x": fool_x, "g_cycle_x": cycle_x, "g_cycle_y": cycle_y}
+    def generator_loss(batch: Batch, generated: Images, gradient):
+        fool_y = adversarial.fool(D_Y(generated["fake_y"], training=True))
+        fool_x = adversarial.fool(D_X(generated["fake_x"], training=True))
+        cycle_x = losses.l1(generated["cycled_x"], batch.source)
+        cycle_y = losses.l1(generated["cycled_y"], batch.target)
+        terms = {"g_gan_y": fool_y, "g_gan_x": fool_x, "g_cycle_x": cycle_x, "g_cycle_y": cycle_y}
         loss = recipe.loss.gan_weight * (fool_x + fool_y) + recipe.loss.cycle * (cycle_x + cycle_y)
         if identity:
-            parts["g_identity_x"] = losses.l1(played["same_x"], batch.source)
-            parts["g_identity_y"] = losses.l1(played["same_y"], batch.target)
-            loss = loss + identity * (parts["g_identity_x"] + parts["g_identity_y"])
-        return loss, parts
+            terms["g_identity_x"] = losses.l1(generated["same_x"], batch.source)
+            terms["g_identity_y"] = losses.l1(generated["same_y"], batch.target)
+            loss = loss + identity * (terms["g_identity_x"] + terms["g_identity_y"])
+        return loss, terms
 
-    def real(batch: Batch, played: dict) -> Loss:
+    def real_loss(batch: Batch, generated: Images, gradient):
         real_x = adversarial.real(D_X(batch.source, training=True))
         real_y = adversarial.real(D_Y(batch.target, training=True))
         return weight * (real_x + real_y), {"d_real_x": real_x, "d_real_y": real_y}
 
-    def fakes(batch: Batch, played: dict):
+    def shown(batch: Batch, generated: Images):
         if not pools:
-            return played["fake_x"], played["fake_y"]
+            return generated["fake_x"], generated["fake_y"]
         return (
-            pools["source_fakes"].show(played["fake_x"], batch.draws[:, 0:2]),
-            pools["target_fakes"].show(played["fake_y"], batch.draws[:, 2:4]),
+            pools["source_fakes"].show(generated["fake_x"], batch.uniforms[:, 0:2]),
+            pools["target_fakes"].show(generated["fake_y"], batch.uniforms[:, 2:4]),
         )
 
-    def fake(batch: Batch, played: dict) -> Loss:
-        shown_x, shown_y = fakes(batch, played)
+    def fake_loss(batch: Batch, generated: Images, gradient):
+        shown_x, shown_y = shown(batch, generated)
         fake_x = adversarial.fake(D_X(shown_x, training=True))
         fake_y = adversarial.fake(D_Y(shown_y, training=True))
         loss = weight * (fake_x + fake_y)
-        parts = {"d_fake_x": fake_x, "d_fake_y": fake_y}
+        terms = {"d_fake_x": fake_x, "d_fake_y": fake_y}
         if recipe.loss.gan == "wgangp":
-            mix = ops.reshape(batch.draws[:, 4], (-1, 1, 1, 1))
+            mix = ops.reshape(batch.uniforms[:, 4], (-1, 1, 1, 1))
             for name, D, own, other in (("x", D_X, batch.source, shown_x), ("y", D_Y, batch.target, shown_y)):
-                judged = partial(D, training=True)
-                parts[f"d_penalty_{name}"] = losses.gradient_penalty(system.gradient, judged, own, other, mix)
-                loss = loss + recipe.loss.gradient_penalty * parts[f"d_penalty_{name}"]
-        return loss, parts
+                score = partial(D, training=True)
+                terms[f"d_penalty_{name}"] = losses.gradient_penalty(gradient, score, own, other, mix)
+                loss = loss + recipe.loss.gradient_penalty * terms[f"d_penalty_{name}"]
+        return loss, terms
 
-    def both(batch: Batch, played: dict) -> Loss:
-        real_loss, real_parts = real(batch, played)
-        fake_loss, fake_parts = fake(batch, played)
-        return real_loss + fake_loss, real_parts | fake_parts
+    def discriminator_loss(batch: Batch, generated: Images, gradient):
+        real, real_terms = real_loss(batch, generated, gradient)
+        fake, fake_terms = fake_loss(batch, generated, gradient)
+        return real + fake, real_terms | fake_terms
 
-    G_moves = Move("generator", translate)
-    moves = {
-        "together": ((G_moves, Move("discriminator", both)),),
-        "simultaneous": ((G_moves, Move("discriminator", both)),),
-        "separate": ((Move("discriminator", real), Move("discriminator", fake), G_moves),),
-        "alternate": ((G_moves, Move("discriminator", real)), (G_moves, Move("discriminator", fake))),
-    }[recipe.updates]
-    system = System(
+    return System(
         networks={"generator": G, "inverse_generator": F, "source_discriminator": D_X, "target_discriminator": D_Y},
-        players={
+        optimizer_groups={
             "generator": ("generator", "inverse_generator"),
             "discriminator": ("source_discriminator", "target_discriminator"),
         },
         translators={"source_to_target": "generator", "target_to_source": "inverse_generator"},
         generate=generate,
-        moves=moves,
+        schedule=gan_schedule(
+            recipe,
+            generator=generator_loss,
+            discriminator=discriminator_loss,
+            real=real_loss,
+            fake=fake_loss,
+            generator_first=True,
+        ),
         pools=pools,
-        draws=5,
+        uniforms=5,
     )
-    return system

@@ -8,7 +8,7 @@ from repix.config.models import Recipe
 from repix.models import losses
 from repix.models.discriminators import build_discriminator
 from repix.models.generators import build_generator
-from repix.systems.system import Batch, Loss, Move, Pool, System
+from repix.systems.system import Batch, Images, Pool, System, gan_schedule
 
 NEEDS_PAIRS = True
 
@@ -16,10 +16,10 @@ NEEDS_PAIRS = True
 def build(recipe: Recipe, size: tuple[int, int], source: int, target: int) -> System:
     """Build pix2pix: a generator G and a discriminator D that sees the source beside the image.
 
-    D minimises (real + fake) / 2 on a fake that is data to it (section 3.3: the objective
-    of D is divided by 2), then G minimises fool + 100 L1 (equation 4), against the D that
-    has just moved, as the reference code does. G runs once per iteration: what D judges and
-    what G is moved by is one and the same image.
+    D minimises (real + fake) / 2 on a generated image that is a constant to it (section 3.3:
+    the objective of D is divided by 2), then G minimises fool + 100 L1 (equation 4), against
+    the D that has just been updated, as the reference code does. G runs once per iteration:
+    the image that D is updated on is the image that G is updated on.
 
     Args and errors: see :func:`repix.systems.system.build`.
     """
@@ -33,56 +33,46 @@ def build(recipe: Recipe, size: tuple[int, int], source: int, target: int) -> Sy
         inputs = [batch.source, image] if recipe.discriminator.conditional else image
         return D(inputs, training=True)
 
-    def generate(batch: Batch) -> dict:
+    def generate(batch: Batch) -> Images:
         return {"fake": G(batch.source, training=True)}
 
-    def shown(batch: Batch, played: dict):
-        return pool.show(played["fake"], batch.draws[:, 1:3]) if pool else played["fake"]
+    def shown(batch: Batch, generated: Images):
+        return pool.show(generated["fake"], batch.uniforms[:, 1:3]) if pool else generated["fake"]
 
-    def judge_real(batch: Batch, played: dict) -> Loss:
+    def real_loss(batch: Batch, generated: Images, gradient):
         loss = adversarial.real(score(batch, batch.target))
         return weight * loss, {"d_real": loss}
 
-    def judge_fake(batch: Batch, played: dict) -> Loss:
-        loss = adversarial.fake(score(batch, shown(batch, played)))
+    def fake_loss(batch: Batch, generated: Images, gradient):
+        loss = adversarial.fake(score(batch, shown(batch, generated)))
         return weight * loss, {"d_fake": loss}
 
-    def judge(batch: Batch, played: dict) -> Loss:
-        fake = shown(batch, played)
-        real_loss = adversarial.real(score(batch, batch.target))
-        fake_loss = adversarial.fake(score(batch, fake))
-        loss = weight * (real_loss + fake_loss)
-        parts = {"d_real": real_loss, "d_fake": fake_loss}
+    def discriminator_loss(batch: Batch, generated: Images, gradient):
+        fake = shown(batch, generated)
+        real_term = adversarial.real(score(batch, batch.target))
+        fake_term = adversarial.fake(score(batch, fake))
+        loss = weight * (real_term + fake_term)
+        terms = {"d_real": real_term, "d_fake": fake_term}
         if recipe.loss.gan == "wgangp":
-            mix = ops.reshape(batch.draws[:, 0], (-1, 1, 1, 1))
-            penalty = losses.gradient_penalty(system.gradient, lambda x: score(batch, x), batch.target, fake, mix)
+            mix = ops.reshape(batch.uniforms[:, 0], (-1, 1, 1, 1))
+            penalty = losses.gradient_penalty(gradient, lambda x: score(batch, x), batch.target, fake, mix)
             loss = loss + recipe.loss.gradient_penalty * penalty
-            parts["d_penalty"] = penalty
-        return loss, parts
+            terms["d_penalty"] = penalty
+        return loss, terms
 
-    def translate(batch: Batch, played: dict) -> Loss:
-        fool = adversarial.fool(score(batch, played["fake"]))
-        l1 = losses.l1(played["fake"], batch.target)
+    def generator_loss(batch: Batch, generated: Images, gradient):
+        fool = adversarial.fool(score(batch, generated["fake"]))
+        l1 = losses.l1(generated["fake"], batch.target)
         return recipe.loss.gan_weight * fool + recipe.loss.l1 * l1, {"g_gan": fool, "g_l1": l1}
 
-    G_moves = Move("generator", translate)
-    moves = {
-        "together": ((Move("discriminator", judge), G_moves),),
-        # D judges what was played before G moved, so this order is both at once.
-        "simultaneous": ((G_moves, Move("discriminator", judge)),),
-        "separate": ((Move("discriminator", judge_real), Move("discriminator", judge_fake), G_moves),),
-        "alternate": (
-            (Move("discriminator", judge_real), G_moves),
-            (Move("discriminator", judge_fake), G_moves),
-        ),
-    }[recipe.updates]
-    system = System(
+    return System(
         networks={"generator": G, "discriminator": D},
-        players={"generator": ("generator",), "discriminator": ("discriminator",)},
+        optimizer_groups={"generator": ("generator",), "discriminator": ("discriminator",)},
         translators={"source_to_target": "generator"},
         generate=generate,
-        moves=moves,
+        schedule=gan_schedule(
+            recipe, generator=generator_loss, discriminator=discriminator_loss, real=real_loss, fake=fake_loss
+        ),
         pools={"fakes": pool} if pool else {},
-        draws=3,
+        uniforms=3,
     )
-    return system

@@ -1,8 +1,8 @@
-"""A system is a game of players: what every system tells the loop, and nothing more.
+"""The interface of a GAN system: its networks, optimizer groups, losses and schedule of updates.
 
-A system names its networks, its players, what the generator plays and what each player
-minimises. The loop, the step, the checkpoint and the evaluation know this page only; a new
-system is a module of this package with a function ``build(recipe, size, source, target)``.
+The loop, the step, the checkpoint and the evaluation know a system by this module only. A new
+one is a module of this package with ``NEEDS_PAIRS`` and ``build(recipe, size, source, target)``,
+and a line in :mod:`repix.registry`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import lcm
 from typing import Any
 
 import keras
@@ -22,59 +23,114 @@ from repix.registry import SYSTEMS
 
 @dataclass(frozen=True)
 class Batch:
-    """What a step sees: images in [-1, 1], and uniform draws for whatever chance it needs.
+    """What an iteration sees: images in [-1, 1], and uniform random numbers.
 
-    ``source`` and ``target`` are (batch, height, width, channels); ``draws`` is (batch,
-    ``System.draws``) in [0, 1).
+    ``source`` and ``target`` are (batch, height, width, channels); ``uniforms`` is (batch,
+    ``System.uniforms``) in [0, 1), all the chance that a loss may use: it follows from the seed
+    and the iteration's number.
     """
 
     source: Any
     target: Any
-    draws: Any
+    uniforms: Any
 
 
-Loss = tuple[Any, dict[str, Any]]  # the scalar that a player minimises, and named parts to show
+Images = dict[str, Any]  # generated images by name
+# gradient(f, x): the gradient of the scalar f(x) at x, itself differentiable; each backend has its own.
+Gradient = Callable[[Callable[[Any], Any], Any], Any]
+LossFunction = Callable[[Batch, Images, Gradient], tuple[Any, dict[str, Any]]]
 
 
 @dataclass(frozen=True)
-class Move:
-    """One optimizer step of one player: it minimises ``loss(batch, played)``.
+class Update:
+    """One optimizer step: the networks of ``group`` go down the gradient of ``loss``.
 
-    ``played`` is what :attr:`System.generate` returned. For a move of the player named
-    ``generator`` gradients flow through it; for all others it is data.
+    Attributes:
+        group: a key of :attr:`System.optimizer_groups`.
+        loss: ``loss(batch, generated, gradient)`` returns the scalar to minimise and the named
+            terms to report. ``generated`` is what :attr:`System.generate` returned: for an update
+            of the group ``generator`` gradients flow through it, for all others it is a constant.
+            ``gradient`` is for losses that contain a gradient themselves, as WGAN-GP's does.
     """
 
-    player: str
-    loss: Callable[[Batch, dict[str, Any]], Loss]
+    group: str
+    loss: LossFunction
+
+
+Iteration = tuple[Update, ...]
 
 
 @dataclass
 class System:
-    """A game, complete.
+    """Everything that the training of a GAN has to know of it.
 
     Attributes:
         networks: name -> network.
-        players: name -> names of the networks that its optimizer moves. The player called
-            ``generator`` is the one whose networks ``generate`` runs.
+        optimizer_groups: name -> names of the networks that one Adam updates. The group called
+            ``generator`` is the one whose networks ``generate`` calls.
         translators: name (``source_to_target``, ``target_to_source``) -> network.
-        generate: runs the generators once on a batch: all images that losses speak about.
-        moves: for each phase of the game, the moves of one iteration in their order. Most
-            games have one phase; iteration i plays ``moves[i % len(moves)]``.
+        generate: calls the generators once on a batch: all images that losses speak about.
+        schedule: the updates of each iteration, in order, as a cycle: iteration i does
+            ``schedule[i % len(schedule)]``. An iteration may have no update of the generator,
+            and at most one.
         pools: image pools, whose contents belong into a checkpoint.
-        draws: uniform draws that one example of a batch needs.
-        gradient: set by the step: ``gradient(f, x)`` of a scalar function.
+        uniforms: uniform random numbers that one example of a batch needs.
         precision: the recipe's, set by :func:`build`; steps put it in force on a GPU.
     """
 
     networks: dict[str, keras.Model]
-    players: dict[str, tuple[str, ...]]
+    optimizer_groups: dict[str, tuple[str, ...]]
     translators: dict[str, str]
-    generate: Callable[[Batch], dict[str, Any]]
-    moves: tuple[tuple[Move, ...], ...]
+    generate: Callable[[Batch], Images]
+    schedule: tuple[Iteration, ...]
     pools: dict[str, Pool] = field(default_factory=dict)
-    draws: int = 0
-    gradient: Callable | None = None
+    uniforms: int = 0
     precision: str = "float32"
+
+    def __post_init__(self):
+        for updates in self.schedule:
+            groups = [update.group for update in updates]
+            if not groups or not set(groups) <= self.optimizer_groups.keys() or groups.count("generator") > 1:
+                raise ValueError(
+                    f"schedule: an iteration updates {groups}; it needs one or more of "
+                    f"{list(self.optimizer_groups)}, the generator at most once"
+                )
+
+    def iteration(self, number: int) -> Iteration:
+        """Return the updates of iteration ``number`` (from 0), in order."""
+        return self.schedule[number % len(self.schedule)]
+
+
+def gan_schedule(
+    recipe: Recipe,
+    *,
+    generator: LossFunction,
+    discriminator: LossFunction,
+    real: LossFunction,
+    fake: LossFunction,
+    generator_first: bool = False,
+) -> tuple[Iteration, ...]:
+    """Return the cycle of iterations that ``updates`` and ``discriminator_updates`` of a recipe ask for.
+
+    Args:
+        recipe: ``updates`` names the order (see :class:`repix.config.models.Recipe`); the
+            generator is updated in every ``discriminator_updates``-th iteration only.
+        generator: the generator's loss.
+        discriminator: the discriminator's loss on real and generated images together.
+        real, fake: its two halves, for the orders that update on each alone.
+        generator_first: whether ``together`` and ``alternate`` update the generator first.
+    """
+    halves = {"separate": ((real, fake),), "alternate": ((real,), (fake,))}.get(recipe.updates, ((discriminator,),))
+    # Generated images are those of before any update. So with the generator first each of both
+    # is updated against the other as it was.
+    first = recipe.updates == "simultaneous" or (generator_first and recipe.updates != "separate")
+    every = recipe.discriminator_updates
+    cycle = []
+    for number in range(lcm(len(halves), every)):
+        D = tuple(Update("discriminator", loss) for loss in halves[number % len(halves)])
+        G = (Update("generator", generator),) if number % every == every - 1 else ()
+        cycle.append(G + D if first else D + G)
+    return tuple(cycle)
 
 
 class Pool:
@@ -97,21 +153,21 @@ class Pool:
         )
         self.count = keras.Variable(0, dtype="int32", trainable=False, name=f"{name}_count")
 
-    def show(self, images, draws):
+    def show(self, images, uniforms):
         """Return images of the same shape, each new or from the pool; the pool changes.
 
         Args:
             images: (batch, height, width, channels).
-            draws: (batch, 2) uniform in [0, 1).
+            uniforms: (batch, 2) in [0, 1): which place, and whether the stored one is shown.
         """
         shown = []
         kept, count = ops.convert_to_tensor(self.images), ops.convert_to_tensor(self.count)
         for number in range(images.shape[0]):
             new, full = images[number], count >= self.size
-            place = ops.where(full, ops.cast(draws[number, 0] * self.size, "int32"), count)
+            place = ops.where(full, ops.cast(uniforms[number, 0] * self.size, "int32"), count)
             place = ops.minimum(place, self.size - 1)
             old = ops.take(kept, place, axis=0)
-            swap = ops.logical_and(full, draws[number, 1] > 0.5)
+            swap = ops.logical_and(full, uniforms[number, 1] > 0.5)
             shown.append(ops.where(swap, old, new))
             stored = ops.where(ops.logical_or(swap, ops.logical_not(full)), new, old)
             kept = ops.slice_update(kept, [place, 0, 0, 0], stored[None])

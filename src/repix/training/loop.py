@@ -1,7 +1,7 @@
-"""The loop, from top to bottom: batches in, losses out, checkpoints on the way.
+"""The training loop: blocks of iterations, means of their losses, validation, checkpoints.
 
-It knows no system, no backend and no tracker: see :class:`repix.systems.system.System`,
-:mod:`repix.inference.backend` and :class:`repix.training.observer.Observer`.
+It knows no system, no backend and no tracker: see :class:`repix.training.step.Step` and
+:class:`repix.training.observer.Observer`.
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ import time
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
 from repix.config.models import Recipe
-from repix.data.sampler import Sampler
 from repix.errors import UserError
 from repix.training.checkpoint import Checkpoint, Checkpoints
 from repix.training.observer import Observer
+from repix.training.step import Step
 
-FETCH_EVERY = 25  # steps between two looks at the losses: a look waits for the device
+FETCH_EVERY = 25  # iterations in a block: looking at its losses waits for the device
 SAVE_SECONDS = 600.0  # longest time between checkpoints: an epoch of a large set takes hours
 
 
@@ -59,7 +60,7 @@ class History:
 def _stop_requests():
     """Yield a function that tells whether SIGTERM or SIGINT has come since.
 
-    The step under way is finished and a checkpoint written. A second Ctrl-C kills as usual.
+    The iteration under way (on JAX: the block) is finished and a checkpoint written. A second Ctrl-C kills as usual.
     """
     asked: list[int] = []
     if threading.current_thread() is not threading.main_thread():
@@ -79,9 +80,25 @@ def _stop_requests():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
+@dataclass
+class TrainingState:
+    """Where a training stands between two blocks: all that a checkpoint holds beside the step's own state.
+
+    Attributes:
+        done: iterations done.
+        history: what was measured so far.
+        best: the arrays kept at the best validation; empty before the first.
+        saved: when the last checkpoint was written, by the monotonic clock.
+    """
+
+    done: int = 0
+    history: History = field(default_factory=History)
+    best: dict[str, np.ndarray] = field(default_factory=dict)
+    saved: float = field(default_factory=time.monotonic)
+
+
 def train(
-    step: Callable,
-    sampler: Sampler,
+    step: Step,
     recipe: Recipe,
     *,
     checkpoints: Checkpoints,
@@ -94,11 +111,8 @@ def train(
     """Train from the newest checkpoint of this run, or from the first weights, to the end.
 
     Args:
-        step: the backend's step: ``step(number, source, target, draws, rate) -> losses``,
-            with ``losses`` (names of what the last call returned), ``state()`` and
-            ``restore(state)``.
-        sampler: batches as a function of the step's number.
-        recipe: epochs, schedule, and how often to validate, show and save.
+        step: the backend's step, with its batches.
+        recipe: epochs, learning rate, and how often to validate, show and save.
         checkpoints: where states of this run key are kept.
         observer: told what happens.
         validate: scores the translators on the val split; its ``score`` (higher is better)
@@ -115,94 +129,43 @@ def train(
         StoppedError: SIGTERM or Ctrl-C; a checkpoint was written, the next run goes on.
         UserError: a checkpoint cannot be written; the earlier ones are kept.
     """
-    per_epoch = sampler.steps_per_epoch
+    per_epoch = step.steps_per_epoch
     total = recipe.epochs * per_epoch
-    history, best, first = History(), {}, 0
-
-    def take_up(resumed: Checkpoint) -> None:
-        nonlocal history, best, first
-        seen = History(**resumed.extra)
-        step.restore({name: array for name, array in resumed.arrays.items() if not name.startswith("best/")})
-        best = {name[5:]: array for name, array in resumed.arrays.items() if name.startswith("best/")}
-        history, first = seen, resumed.step
-
-    checkpoints.resume(take_up)
-    saved = time.monotonic()
-
-    def save(number: int) -> None:
-        nonlocal saved
-        arrays = step.state()
-        # A finite loss can still leave a weight that is not: never let it replace a sound state.
-        broken = [name for name, array in arrays.items() if not np.isfinite(array).all()]
-        if broken:
-            raise DivergedError(_advice(f"{broken[0]} is not finite", number - 1, per_epoch, checkpoints))
-        arrays |= {f"best/{name}": array for name, array in best.items()}
-        checkpoints.save(Checkpoint(number, arrays, vars(history)))
-        saved = time.monotonic()
-
-    pending: list[tuple[int, list[str], object]] = []
-
-    def fetch() -> None:
-        """Bring the pending losses to the host, look for NaN, and add them up in order."""
-        for number, names, values in pending:
-            for name, value in zip(names, np.asarray(values, np.float32).tolist(), strict=True):
-                if not math.isfinite(value):
-                    raise DivergedError(_advice(f"loss {name} is {value}", number, per_epoch, checkpoints))
-                history.sums[name] = history.sums.get(name, 0.0) + value
-                history.counts[name] = history.counts.get(name, 0) + 1
-        pending.clear()
-
-    observer.started(
-        (plan or {})
-        | {
-            "steps": total,
-            "epochs": recipe.epochs,
-            "steps_per_epoch": per_epoch,
-            "first_step": first,
-            "history": list(history.epochs),
-        }
-    )
+    state = _take_up(step, checkpoints)
+    diverged = partial(_diverged, per_epoch=per_epoch, checkpoints=checkpoints)
+    counts = {"steps": total, "epochs": recipe.epochs, "steps_per_epoch": per_epoch}
+    observer.started((plan or {}) | counts | {"first_step": state.done, "history": list(state.history.epochs)})
     try:
         with _stop_requests() as stop:
-            for number in range(first, total):
-                epoch, place = divmod(number, per_epoch)
-                rate = recipe.learning_rate(epoch)
-                values = step(number, *sampler.batch(number), rate)
-                pending.append((number, step.losses, values))
-                observer.step_done(number + 1)
 
-                last_of_epoch = place == per_epoch - 1
-                end = number + 1 == total
-                if len(pending) >= FETCH_EVERY or last_of_epoch:
-                    fetch()
-                if last_of_epoch:
-                    means = {name: value / history.counts[name] for name, value in sorted(history.sums.items())}
-                    history.sums.clear()
-                    history.counts.clear()
-                    row = {"epoch": epoch + 1, "step": number + 1, "learning_rate": rate, **means}
-                    history.epochs.append(row)
-                    if validate is not None and ((epoch + 1) % recipe.validate_every == 0 or end):
-                        scores = validate()
-                        for name, value in scores.items():
-                            if not math.isfinite(value):
-                                what = f"validation score {name} is {value}"
-                                raise DivergedError(_advice(what, number, per_epoch, checkpoints))
-                        row |= {f"val_{name}": value for name, value in scores.items()}
-                        observer.validated(epoch + 1, number + 1, scores)
-                        if history.best is None or scores["score"] > history.best["score"]:
-                            history.best = {"epoch": epoch + 1, "step": number + 1, **scores}
-                            best = best_of() if best_of else {}
-                    observer.epoch_ended(epoch + 1, number + 1, {"learning_rate": rate, **means})
-                    if picture is not None and ((epoch + 1) % recipe.picture_every == 0 or end):
-                        picture(number + 1)
+            def go_on(done: int) -> bool:
+                observer.step_done(done)
+                return stop() is None and not _save_is_due(state)
+
+            while state.done < total:
+                epoch, place = divmod(state.done, per_epoch)
+                rate = recipe.learning_rate(epoch)
+                # A block ends with its epoch at the latest, so that its rate is one.
+                names, losses = step.run(state.done, min(FETCH_EVERY, per_epoch - place), rate, go_on)
+                _add_losses(state, names, losses, diverged)
+
+                ended, last = state.done % per_epoch == 0, state.done == total
+                if ended:
+                    row = _end_epoch(state.history, epoch + 1, state.done, rate)
+                    means = dict(row)
+                    if validate is not None and ((epoch + 1) % recipe.validate_every == 0 or last):
+                        _validate(state, row, validate, best_of, observer, diverged)
+                    del means["epoch"], means["step"]
+                    observer.epoch_ended(epoch + 1, state.done, means)
+                    if picture is not None and ((epoch + 1) % recipe.picture_every == 0 or last):
+                        picture(state.done)
                 asked = stop()
-                due = last_of_epoch and ((epoch + 1) % recipe.checkpoint_every == 0 or end)
-                if due or asked or time.monotonic() - saved >= SAVE_SECONDS:
-                    fetch()
-                    save(number + 1)
+                due = ended and ((epoch + 1) % recipe.checkpoint_every == 0 or last)
+                if due or asked or _save_is_due(state):
+                    _save(state, step, checkpoints, diverged)
                 if asked:
                     raise StoppedError(
-                        f"stopped by {signal.Signals(asked).name} after step {number + 1} of {total}; "
+                        f"stopped by {signal.Signals(asked).name} after step {state.done} of {total}; "
                         f"the state is saved, run the same command to go on",
                         asked,
                     )
@@ -210,13 +173,86 @@ def train(
     except BaseException as error:
         observer.failed(error)
         raise
-    return history, best
+    return state.history, state.best
 
 
-def _advice(what: str, number: int, per_epoch: int, checkpoints: Checkpoints) -> str:
+def _take_up(step: Step, checkpoints: Checkpoints) -> TrainingState:
+    """Return the state of the newest sound checkpoint, put in force, or that of a training at its start."""
+    state = TrainingState()
+
+    def take_up(resumed: Checkpoint) -> None:
+        history = History(**resumed.extra)
+        step.restore({name: array for name, array in resumed.arrays.items() if not name.startswith("best/")})
+        state.best = {name[5:]: array for name, array in resumed.arrays.items() if name.startswith("best/")}
+        state.history, state.done = history, resumed.step
+
+    checkpoints.resume(take_up)
+    state.saved = time.monotonic()
+    return state
+
+
+def _add_losses(state: TrainingState, names: list[str], losses: np.ndarray, diverged: Callable) -> None:
+    """Count a block's iterations as done, look for NaN, and add the losses up in order."""
+    history = state.history
+    for row in losses.tolist():
+        for name, value in zip(names, row, strict=True):
+            if not math.isfinite(value):
+                raise diverged(f"loss {name} is {value}", state.done)
+            history.sums[name] = history.sums.get(name, 0.0) + value
+            history.counts[name] = history.counts.get(name, 0) + 1
+        state.done += 1
+
+
+def _end_epoch(history: History, epoch: int, step: int, rate: float) -> dict[str, float]:
+    """Append the epoch's row, with the means of its losses, and begin new sums; return the row."""
+    means = {name: value / history.counts[name] for name, value in sorted(history.sums.items())}
+    history.sums.clear()
+    history.counts.clear()
+    history.epochs.append({"epoch": epoch, "step": step, "learning_rate": rate, **means})
+    return history.epochs[-1]
+
+
+def _validate(
+    state: TrainingState,
+    row: dict[str, float],
+    validate: Callable[[], dict[str, float]],
+    best_of: Callable[[], dict[str, np.ndarray]] | None,
+    observer: Observer,
+    diverged: Callable,
+) -> None:
+    """Score the translators, add the scores to the epoch's row, and keep the weights if they are the best."""
+    scores, history = validate(), state.history
+    for name, value in scores.items():
+        if not math.isfinite(value):
+            raise diverged(f"validation score {name} is {value}", state.done - 1)
+    row |= {f"val_{name}": value for name, value in scores.items()}
+    observer.validated(row["epoch"], state.done, scores)
+    if history.best is None or scores["score"] > history.best["score"]:
+        history.best = {"epoch": row["epoch"], "step": state.done, **scores}
+        state.best = best_of() if best_of else {}
+
+
+def _save_is_due(state: TrainingState) -> bool:
+    return time.monotonic() - state.saved >= SAVE_SECONDS
+
+
+def _save(state: TrainingState, step: Step, checkpoints: Checkpoints, diverged: Callable) -> None:
+    """Write a checkpoint."""
+    arrays = step.state()
+    # A finite loss can still leave a weight that is not: never let it replace a sound state.
+    broken = [name for name, array in arrays.items() if not np.isfinite(array).all()]
+    if broken:
+        raise diverged(f"{broken[0]} is not finite", state.done - 1)
+    arrays |= {f"best/{name}": array for name, array in state.best.items()}
+    checkpoints.save(Checkpoint(state.done, arrays, vars(state.history)))
+    state.saved = time.monotonic()
+
+
+def _diverged(what: str, number: int, *, per_epoch: int, checkpoints: Checkpoints) -> DivergedError:
+    """Return the error that says what was not finite at iteration ``number`` (from 0), and what to do."""
     kept = sorted(checkpoints.folder.glob("step-*.npz"))
     sound = f"the last sound state is {kept[-1].name}" if kept else "no checkpoint was due yet"
-    return (
+    return DivergedError(
         f"{what} at step {number + 1} (epoch {number // per_epoch + 1}); {sound}. "
         f"Lower optimizer.learning_rate or set precision: float32"
     )

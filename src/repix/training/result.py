@@ -13,20 +13,20 @@ from repix.inference.trained import by_network, digests
 from repix.schemas import Trained
 
 
-def describe(cell, recipe: Recipe, game, manifest, history, best, data: str, profile: dict) -> Trained:
+def record_of(cell, recipe: Recipe, setup, manifest, history, best, data: str, profile: dict) -> Trained:
     """Return the record of a finished training.
 
     Args:
         cell: data set, model and seed.
         recipe: the model's entry, defaults filled in.
-        game: see :class:`repix.training.prepare.Game`, at its last weights.
+        setup: see :class:`repix.training.setup.Setup`, at its last weights.
         manifest: the prepared data's manifest.
         history: what the loop returned.
         best: weights kept at the best validation; empty without one.
         data: digest of the prepared data.
         profile: the execution profile's record.
     """
-    networks = game.system.networks
+    networks = setup.system.networks
     if history.best:
         history.best["networks"] = digests(best, networks)
     return Trained(
@@ -34,15 +34,15 @@ def describe(cell, recipe: Recipe, game, manifest, history, best, data: str, pro
         dataset=cell.dataset,
         model=cell.model,
         seed=cell.seed,
-        steps=recipe.epochs * game.sampler.steps_per_epoch,
+        steps=recipe.epochs * setup.step.steps_per_epoch,
         epochs=recipe.epochs,
         profile=profile,
         recipe=recipe.model_dump(mode="json"),
         crop_size=manifest.crop_size,
         source=manifest.source,
         target=manifest.target,
-        translators=game.system.translators,
-        networks=digests(game.step.state(), networks),
+        translators=setup.system.translators,
+        networks=digests(setup.step.state(), networks),
         best=history.best,
         data_digest=data,
         direction=manifest.direction,

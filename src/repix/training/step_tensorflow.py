@@ -1,7 +1,7 @@
-"""The training step on TensorFlow: one compiled function for all moves of an iteration.
+"""The training step on TensorFlow: one compiled function for all updates of an iteration.
 
 The only file of ``training`` that names TensorFlow. A step file for another Keras backend
-offers a class of the same name.
+offers a class of the same name: see :class:`repix.training.step.Step`.
 """
 
 from __future__ import annotations
@@ -21,84 +21,71 @@ from repix.inference.tensorflow_backend import compile_function, read
 from repix.models.initialization import weights
 from repix.models.layers import DRAWS_PER_STEP, dropouts
 from repix.models.scaling import to_unit
-from repix.systems.system import Batch, System
+from repix.systems.system import Batch, Images, Iteration, System, Update
 from repix.training.checkpoint import check_state
 from repix.training.convolutions import as_products
+from repix.training.step import always
+
+
+def _gradient(function: Callable, x):
+    """Return the gradient of a scalar function at x: see :data:`repix.systems.system.Gradient`."""
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = function(x)
+    return tape.gradient(y, x)
 
 
 class Step:
-    """One iteration of a system: its moves, each with its player's own Adam.
+    """Iterations of a system, each one call of a compiled function; see :class:`repix.training.step.Step`.
 
-    Call it with the arrays of a batch; it changes the system's weights and returns the
-    losses. Everything that it changes is in :meth:`state`, so a checkpoint of that is
-    complete.
-
-    Args:
-        system: the game; its networks hold the weights.
-        optimizer: Adam's settings, the same for each player (Kingma and Ba 2015, in the
-            form of section 2's last remark, as Keras and TensorFlow compute it).
-        source, target: (low, high) of each side: the stored values of -1 and +1.
-        seed: the cell's seed, from which dropout masks follow.
-
-    Attributes:
-        losses: names of what the last call returned; phases of a game may differ in them.
+    Adam is that of Kingma and Ba 2015, in the form of section 2's last remark, as Keras and
+    TensorFlow compute it. Equal iterations of the schedule share one compiled function.
     """
 
     def __init__(
         self,
         system: System,
         optimizer: Optimizer,
+        sampler: Sampler,
         source: tuple[Sequence[float], Sequence[float]],
         target: tuple[Sequence[float], Sequence[float]],
         seed: int,
     ):
-        self.system, self.optimizer, self.seed = system, optimizer, seed
+        self.system, self.optimizer, self.sampler, self.seed = system, optimizer, sampler, seed
         self.source, self.target = source, target
-        self.losses: list[str] = []
-        system.gradient = self._gradient
+        self.steps_per_epoch = sampler.steps_per_epoch
         # For a GPU; TensorFlow's own default would round the products of float32.
         tf.config.experimental.enable_tensor_float_32_execution(system.precision == "tf32")
         self._variables: dict[str, dict[str, keras.Variable]] = {}
         self._slots: dict[str, dict[str, tf.Variable]] = {}
-        for player, networks in system.players.items():
+        for group, networks in system.optimizer_groups.items():
             named = {}
             for network in networks:
                 trainable = {id(v) for v in system.networks[network].trainable_variables}
                 named |= {k: v for k, v in weights(network, system.networks[network]).items() if id(v) in trainable}
-            self._variables[player] = named
+            self._variables[group] = named
             slots = {
-                f"adam/{player}/beta_1_power": tf.Variable(optimizer.beta_1, dtype=tf.float32),
-                f"adam/{player}/beta_2_power": tf.Variable(optimizer.beta_2, dtype=tf.float32),
+                f"adam/{group}/beta_1_power": tf.Variable(optimizer.beta_1, dtype=tf.float32),
+                f"adam/{group}/beta_2_power": tf.Variable(optimizer.beta_2, dtype=tf.float32),
             }
             for name, variable in named.items():
                 for slot in ("m", "v"):
-                    slots[f"adam/{player}/{slot}/{name}"] = tf.Variable(tf.zeros(variable.shape))
-            self._slots[player] = slots
-        self._phase_losses: list[list[str]] = [[] for _ in system.moves]
-        self._functions = [self._compile(phase) for phase in range(len(system.moves))]
+                    slots[f"adam/{group}/{slot}/{name}"] = tf.Variable(tf.zeros(variable.shape))
+            self._slots[group] = slots
+        self._losses: dict[Iteration, list[str]] = {}  # names, known once a function is traced
+        self._functions = {updates: self._compile(updates) for updates in system.schedule}
 
-    def feed(self, sampler: Sampler) -> Sampler:
-        """Return what gives the loop its batches: here the sampler itself."""
-        return sampler
-
-    @staticmethod
-    def _gradient(function: Callable, x):
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            y = function(x)
-        return tape.gradient(y, x)
-
-    def _apply(self, player: str, gradients: list, rate) -> None:
-        """Move one player by Adam, with the library's fused kernel (a third of the time of Keras' own)."""
-        slots, adam = self._slots[player], self.optimizer
-        power_1, power_2 = slots[f"adam/{player}/beta_1_power"], slots[f"adam/{player}/beta_2_power"]
-        for (name, variable), gradient in zip(self._variables[player].items(), gradients, strict=True):
+    def _apply(self, group: str, gradients: list, rate) -> None:
+        """Update one group by Adam, with the library's fused kernel (a third of the time of Keras' own)."""
+        slots, adam = self._slots[group], self.optimizer
+        power_1, power_2 = slots[f"adam/{group}/beta_1_power"], slots[f"adam/{group}/beta_2_power"]
+        for (name, variable), gradient in zip(self._variables[group].items(), gradients, strict=True):
             if gradient is None:
-                raise RuntimeError(f"the loss of player {player!r} does not depend on {name}")
+                raise RuntimeError(f"the loss of {group!r} does not depend on {name}")
             tf.raw_ops.ResourceApplyAdam(
                 var=variable.value.handle,
-                m=slots[f"adam/{player}/m/{name}"].handle,
-                v=slots[f"adam/{player}/v/{name}"].handle,
+                m=slots[f"adam/{group}/m/{name}"].handle,
+                v=slots[f"adam/{group}/v/{name}"].handle,
                 beta1_power=power_1,
                 beta2_power=power_2,
                 lr=rate,
@@ -111,9 +98,9 @@ class Step:
         power_1.assign(power_1 * adam.beta_1)
         power_2.assign(power_2 * adam.beta_2)
 
-    def _compile(self, phase: int) -> Callable:
-        system, moves = self.system, self.system.moves[phase]
-        values = {player: [v.value for v in named.values()] for player, named in self._variables.items()}
+    def _compile(self, updates: Iteration) -> Callable:
+        """Return the function that runs an iteration with these updates on a batch and returns its losses."""
+        system = self.system
         streams = [
             (layer, rng.key("dropout", self.seed, network, layer.name) % 2**32)
             for network, model in system.networks.items()
@@ -124,67 +111,71 @@ class Step:
         as_written = profile.current().portable or tf.config.list_logical_devices("GPU")
         layers = nullcontext if as_written else partial(as_products, system.networks.values())
 
-        def function(source, target, draws, step, rate):
+        def function(source, target, uniforms, step, rate):
             with layers():  # it holds while the function is traced
-                return play(source, target, draws, step, rate)
-
-        def play(source, target, draws, step, rate):
-            for layer, key in streams:
-                layer.reseed(key, step * DRAWS_PER_STEP)
-            batch = Batch(to_unit(source, *self.source), to_unit(target, *self.target), draws)
-            results = {}
-
-            with tf.GradientTape(watch_accessed_variables=False, persistent=False) as outer:
-                outer.watch(values["generator"])
-                played = system.generate(batch)
-                for position, move in enumerate(moves):
-                    if move.player == "generator":
-                        loss, parts = move.loss(batch, played)
-                        after = moves[position + 1 :]
-                        break
-                    with outer.stop_recording():
-                        self._move(move, batch, played, rate, results)
-            # The generator's own move closes the tape: its one forward pass serves here too.
-            self._apply("generator", outer.gradient(loss, values["generator"]), rate)
-            results |= parts
-            for move in after:
-                self._move(move, batch, played, rate, results)
-            self._phase_losses[phase] = names = sorted(results)  # known once the function is traced
-            return tf.stack([tf.cast(results[name], tf.float32) for name in names])
+                for layer, key in streams:
+                    layer.reseed(key, step * DRAWS_PER_STEP)
+                batch = Batch(to_unit(source, *self.source), to_unit(target, *self.target), uniforms)
+                losses = self._iteration(updates, batch, rate)
+            self._losses[updates] = names = sorted(losses)
+            return tf.stack([tf.cast(losses[name], tf.float32) for name in names])
 
         return compile_function(function)
 
-    def _move(self, move, batch: Batch, played: dict, rate, results: dict) -> None:
-        """One step of a player other than the generator: what was played is data to it."""
-        values = [v.value for v in self._variables[move.player].values()]
-        fixed = {name: tf.stop_gradient(image) for name, image in played.items()}
+    def _iteration(self, updates: Iteration, batch: Batch, rate) -> dict:
+        """Run the updates on a batch; return the losses by name."""
+        losses: dict = {}
+        groups = [update.group for update in updates]
+        place = groups.index("generator") if "generator" in groups else len(updates)
+        values = [variable.value for variable in self._variables["generator"].values()] if place < len(updates) else []
+        # One forward pass of the generator serves all updates, its own gradient included.
+        with tf.GradientTape(watch_accessed_variables=False, persistent=False) as tape:
+            tape.watch(values)
+            generated = self.system.generate(batch)
+            with tape.stop_recording():
+                for update in updates[:place]:
+                    losses |= self._update(update, batch, generated, rate)
+            if values:
+                loss, terms = updates[place].loss(batch, generated, _gradient)
+        if values:
+            self._apply("generator", tape.gradient(loss, values), rate)
+            losses |= terms
+        for update in updates[place + 1 :]:
+            losses |= self._update(update, batch, generated, rate)
+        return losses
+
+    def _update(self, update: Update, batch: Batch, generated: Images, rate) -> dict:
+        """Update a group other than the generator, to which generated images are constants; return the losses."""
+        values = [v.value for v in self._variables[update.group].values()]
+        fixed = {name: tf.stop_gradient(image) for name, image in generated.items()}
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(values)
-            loss, parts = move.loss(batch, fixed)
-        self._apply(move.player, tape.gradient(loss, values), rate)
-        results |= parts
+            loss, terms = update.loss(batch, fixed, _gradient)
+        self._apply(update.group, tape.gradient(loss, values), rate)
+        return terms
 
-    def __call__(self, step: int, source: np.ndarray, target: np.ndarray, draws: np.ndarray, rate: float):
-        """Play iteration ``step`` (from 0) on a batch.
-
-        Args:
-            source, target: (batch, height, width, channels) stored integers.
-            draws: (batch, ``system.draws``) uniform in [0, 1).
-            rate: learning rate.
-
-        Returns:
-            A tensor with the losses, in the order of :attr:`losses`.
-        """
-        phase = step % len(self._functions)
-        values = self._functions[phase](
-            tf.constant(source),
-            tf.constant(target),
-            tf.constant(draws, tf.float32),
-            tf.constant(step, tf.int64),
-            tf.constant(rate, tf.float32),
-        )
-        self.losses = self._phase_losses[phase]
-        return values
+    def run(
+        self, first: int, count: int, rate: float, go_on: Callable[[int], bool] = always
+    ) -> tuple[list[str], np.ndarray]:
+        """Run a block, asking ``go_on`` after each iteration; see :meth:`repix.training.step.Step.run`."""
+        updates, rows = self.system.iteration(first), []
+        for number in range(first, first + count):
+            if self.system.iteration(number) != updates:
+                break
+            source, target, uniforms = self.sampler.batch(number)
+            rows.append(
+                self._functions[updates](
+                    tf.constant(source),
+                    tf.constant(target),
+                    tf.constant(uniforms, tf.float32),
+                    tf.constant(number, tf.int64),
+                    tf.constant(rate, tf.float32),
+                )
+            )
+            if not go_on(number + 1):
+                break
+        # Only now: looking at a loss waits for the device.
+        return self._losses[updates], np.stack([np.asarray(row) for row in rows])
 
     def _named(self) -> dict:
         named: dict = {}
@@ -197,7 +188,7 @@ class Step:
         return named
 
     def state(self) -> dict[str, np.ndarray]:
-        """Return everything that moves: weights, Adam's moments and powers, pools.
+        """Return everything that changes; see :meth:`repix.training.step.Step.state`.
 
         The arrays are read-only views, not copies: a full-size system's state is larger than all that a
         step needs beside it. They stay as they are when training goes on, since TensorFlow writes an update
@@ -206,11 +197,7 @@ class Step:
         return {name: read(value) for name, value in self._named().items()}
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
-        """Set everything that moves to what :meth:`state` returned.
-
-        Raises:
-            ValueError: names, dtypes or shapes are not those of this system; nothing was set.
-        """
+        """Set everything that changes; see :meth:`repix.training.step.Step.restore`."""
         named = self._named()
         check_state(state, named)
         for name, value in named.items():

@@ -1,4 +1,4 @@
-"""From a recipe and a prepared data set to the things that the loop plays with."""
+"""From a recipe and a prepared data set to what the loop trains."""
 
 from __future__ import annotations
 
@@ -17,22 +17,21 @@ from repix.inference.translator import Translator
 from repix.models.initialization import initialize, weights
 from repix.systems.system import System, build
 from repix.training.backend import step_module
+from repix.training.step import Step
 
 
 @dataclass(frozen=True)
-class Game:
+class Setup:
     """A system on its data, at its first weights.
 
     Attributes:
-        system: networks and players.
-        step: the backend's step.
-        sampler: batches of the train split, in the form that the step takes them.
+        system: networks, losses and schedule.
+        step: the backend's step, with the batches of the train split.
         translators: name -> function of stored integers, following the weights.
     """
 
     system: System
-    step: object
-    sampler: Sampler
+    step: Step
     translators: dict[str, Translator]
 
     def parameters(self) -> dict[str, int]:
@@ -51,7 +50,7 @@ class Game:
         }
 
 
-def prepare(cell: Cell, recipe: Recipe, prepared: Prepared, *, flip: bool) -> Game:
+def set_up(cell: Cell, recipe: Recipe, prepared: Prepared, *, flip: bool) -> Setup:
     """Build the networks for a data set, set their first weights, and open the train split.
 
     Args:
@@ -68,7 +67,6 @@ def prepare(cell: Cell, recipe: Recipe, prepared: Prepared, *, flip: bool) -> Ga
     system = build(recipe, manifest.crop_size, manifest.source.channels, manifest.target.channels, manifest.paired)
     initialize(system.networks, recipe.initializer, cell.seed)
     source, target = manifest.source, manifest.target
-    step = backend.Step(system, recipe.optimizer, (source.low, source.high), (target.low, target.high), cell.seed)
     train = prepared.split("train")
     sampler = Sampler(
         train.source,
@@ -79,11 +77,13 @@ def prepare(cell: Cell, recipe: Recipe, prepared: Prepared, *, flip: bool) -> Ga
         flip=flip,
         paired=manifest.paired,
         replacement=recipe.sampling == "replacement",
-        draws=system.draws,
+        draws=system.uniforms,
     )
+    ranges = (source.low, source.high), (target.low, target.high)
+    step = backend.Step(system, recipe.optimizer, sampler, *ranges, cell.seed)
     sides = {"source_to_target": (source, target), "target_to_source": (target, source)}
     translators = {
         name: Translator(system.networks[network], *sides[name], backend_module().compile_function)
         for name, network in system.translators.items()
     }
-    return Game(system, step, step.feed(sampler), translators)
+    return Setup(system, step, translators)
