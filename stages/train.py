@@ -35,7 +35,6 @@ def main(cell: Cell) -> None:
     from repix.tracking.animation import Frames
     from repix.tracking.progress import ProgressBar
     from repix.tracking.tensorboard import TensorBoard
-    from repix.training import result
     from repix.training.checkpoint import Checkpoints
     from repix.training.history import write_curves, write_losses
     from repix.training.loop import train
@@ -70,10 +69,10 @@ def main(cell: Cell) -> None:
         best_of=setup.translator_weights,
         plan={"cell": cell.name, "parameters": setup.parameters(), "recipe": recipe.model_dump(mode="json")},
     )
-    result = record_of(cell, recipe, setup, prepared.manifest, history, best, data_digest, record.declared.profile)
+    trained = record_of(cell, recipe, setup, prepared.manifest, history, best, data_digest, record.declared.profile)
     for animation in frames.written:
         run.file(animation, "animation")
-    write(out, result, setup.step.state(), best)
+    write(out, trained, setup.step.state(), best)
     write_losses(losses, history.epochs)
     write_curves(curves, history.epochs)
     record.write(out, losses, curves)

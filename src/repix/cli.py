@@ -6,6 +6,7 @@ import argparse
 import importlib
 import sys
 
+from repix import profile
 from repix.errors import UserError
 from repix.version import VERSION
 
@@ -31,6 +32,7 @@ RENAMED = {"floors": "baselines", "sweep": "seeds"}
 def main(argv: list[str] | None = None) -> None:
     """Run a subcommand and exit with its code; a user's mistake is one line and exit code 1 (or its own)."""
     argv = sys.argv[1:] if argv is None else argv
+    profile.forbid_telemetry()  # commands that enter no profile import such libraries too
     parser = argparse.ArgumentParser(
         prog="repix", description="Image-to-image translation that can be reproduced, traced and compared."
     )

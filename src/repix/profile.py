@@ -17,6 +17,14 @@ from dataclasses import asdict, dataclass
 
 from repix.errors import UserError
 
+# No network but the package registry: nothing here may phone home. Each is read when its library is imported.
+NO_TELEMETRY = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "1",
+    "DVC_NO_ANALYTICS": "1",
+    # onnxruntime looks up a host and keeps a device id in the cache folder unless this is set: it heeds no other.
+    "ORT_DISABLE_TELEMETRY": "1",
+}
 _ENTERED = "REPIX_PROFILE"
 _AGAIN = "REPIX_STARTED_AGAIN"
 
@@ -90,10 +98,7 @@ class Profile:
             # The portable profile is a CPU's, also where there is a GPU.
             "CUDA_VISIBLE_DEVICES": "-1" if self.portable else os.environ.get("CUDA_VISIBLE_DEVICES"),
             "TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2"),
-            # No network but the package registry: nothing here may phone home.
-            "MLFLOW_DISABLE_TELEMETRY": "true",
-            "DO_NOT_TRACK": "1",
-            "DVC_NO_ANALYTICS": "1",
+            **NO_TELEMETRY,
         }
 
 
@@ -176,8 +181,14 @@ def enter(name: str) -> Profile:
     return profile
 
 
+def forbid_telemetry() -> None:
+    """Keep libraries that are not imported yet, and processes to come, from phoning home."""
+    os.environ.update(NO_TELEMETRY)
+
+
 def leave() -> None:
     """Say that this process runs under no profile: its results do not depend on one."""
+    forbid_telemetry()
     os.environ.pop(_ENTERED, None)
 
 

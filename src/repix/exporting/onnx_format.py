@@ -280,6 +280,7 @@ def write(network: keras.Model, path: Path, spec: ExportSpec) -> None:
 
 def load(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     """Return the file's function on [-1, 1], run by onnxruntime on the profile's threads."""
+    profile.forbid_telemetry()
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -15,6 +15,7 @@ import base64
 import binascii
 import io
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc import PythonModel
+
+# onnxruntime would look up a host and keep a device id, unless this is set before its import.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 MAX_IMAGES = 64  # of one request
 MAX_BYTES = 16_000_000  # of one image file
