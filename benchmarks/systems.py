@@ -379,9 +379,16 @@ def restored(record: Mapping[str, Any]) -> bool:
 # --- HDF5
 
 
+def photos_and_labels(prepared: Any) -> dict[str, tuple[Any, Any]]:
+    """Return split -> (side A, side B) of a paired, prepared set."""
+    splits = {name: prepared.split(name) for name in prepared.manifest.splits}
+    forwards = prepared.manifest.direction == "AtoB"
+    return {name: (s.source, s.target) if forwards else (s.target, s.source) for name, s in splits.items()}
+
+
 def hdf5_and_back(out: Path) -> dict[str, Any]:
     """Rebuild the book's HDF5 tree from the façades, send it through the stages, and write it again."""
-    from repix.data.hdf5 import write_prepared
+    from repix.data.hdf5 import write_book_tree
     from repix.data.prepared import Prepared
 
     folder = out / "hdf5"
@@ -390,7 +397,7 @@ def hdf5_and_back(out: Path) -> dict[str, Any]:
     lay_out(first, params_of({"pix2pix_book": {}}, {"facades_bw": archive_of("facades_bw")}))
     data(first, "facades_bw")
     made = Prepared.open(first / paths.PREPARED / "facades_bw")
-    write_prepared(folder / "book", made)
+    write_book_tree(folder / "book", photos_and_labels(made))
 
     files = sorted(path for path in (folder / "book").rglob("*.h5"))
     packed = Path(shutil.make_archive(str(folder / "facades_bw"), "tar", folder, "book"))
@@ -398,7 +405,7 @@ def hdf5_and_back(out: Path) -> dict[str, Any]:
     lay_out(second, params_of({"pix2pix_book": {}}, {"facades_bw": entry}))
     data(second, "facades_bw")
     back = Prepared.open(second / paths.PREPARED / "facades_bw")
-    write_prepared(folder / "again", back)
+    write_book_tree(folder / "again", photos_and_labels(back))
     splits = {name: made.split(name) for name in made.manifest.splits}
     return {
         "files": {path.relative_to(folder / "book").as_posix(): path.stat().st_size for path in files},

@@ -56,7 +56,10 @@ def test_a_prepared_set_becomes_the_tree_and_is_prepared_again(tmp_path, directi
     ask |= {"load_size": 16, "crop_size": 16}
     prepare(tmp_path / "tree", Dataset(layout="aligned", **ask), tmp_path / "first", name="facades")
     first = Prepared.open(tmp_path / "first")
-    hdf5.write_prepared(tmp_path / "book", first)
+    splits = {name: first.split(name) for name in first.manifest.splits}
+    forwards = direction == "AtoB"
+    pairs = {name: (s.source, s.target) if forwards else (s.target, s.source) for name, s in splits.items()}
+    hdf5.write_book_tree(tmp_path / "book", pairs)
     photo = images.read(tmp_path / "tree" / "train" / "2.png", channels=1)[:, :16]
     np.testing.assert_array_equal(hdf5.read_row(tmp_path / "book/training/images/data.h5", 2), photo)
 
@@ -101,3 +104,156 @@ def test_a_file_that_is_no_hdf5(tmp_path):
     (tmp_path / "x.h5").write_bytes(b"nothing")
     with pytest.raises(UserError, match=r"x\.h5: cannot be read as HDF5"):
         hdf5.shape(tmp_path / "x.h5")
+
+
+# --- what is hostile
+
+
+def made(path, **options):
+    """Write a dataset ``data`` of four 8x8 images by h5py's options; return the file's path."""
+    with h5py.File(path, "w") as file:
+        file.create_dataset("data", data=noise(4, 8, 8, 1), **options)
+    return path
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"chunks": (2, 8, 8, 1)},
+        {"compression": "gzip", "shuffle": True, "fletcher32": True},
+        {"compression": "lzf"},
+        {"maxshape": (None, 8, 8, 1)},
+    ],
+)
+def test_ways_to_store_that_are_read(tmp_path, options):
+    path = made(tmp_path / "x.h5", **options)
+    assert hdf5.shape(path) == (4, 8, 8, 1)
+    for row in range(4):
+        np.testing.assert_array_equal(hdf5.read_row(path, row), noise(4, 8, 8, 1)[row])
+
+
+def test_more_files_than_stay_open(tmp_path):
+    for turn in range(2):
+        for n in range(12):
+            path = tmp_path / f"{n}.h5"
+            if not turn:
+                with h5py.File(path, "w") as file:
+                    file["data"] = noise(2, 8, 8, 1, seed=n)
+            np.testing.assert_array_equal(hdf5.read_row(path, 1), noise(2, 8, 8, 1, seed=n)[1])
+    made(tmp_path / "0.h5")
+    assert hdf5.shape(tmp_path / "0.h5")[0] == 4  # the file that is there now
+
+
+def external_storage(file, secret):
+    shape = (4, 8, 8, 1)
+    file.create_dataset("data", shape, np.uint8, external=[(str(secret), 0, 256)])
+
+
+def external_link(file, secret):
+    made(secret)
+    file["data"] = h5py.ExternalLink(str(secret), "data")
+
+
+def soft_link(file, secret):
+    file["other"] = noise(4, 8, 8, 1)
+    file["data"] = h5py.SoftLink("/other")
+
+
+def dangling_link(file, secret):
+    file["data"] = h5py.SoftLink("/nowhere")
+
+
+def virtual(file, secret):
+    made(secret)
+    layout = h5py.VirtualLayout((4, 8, 8, 1), np.uint8)
+    layout[:] = h5py.VirtualSource(str(secret), "data", (4, 8, 8, 1))
+    file.create_virtual_dataset("data", layout)
+
+
+def group(file, secret):
+    file.create_group("data")
+
+
+def other_filter(file, secret):
+    file.create_dataset("data", data=noise(4, 8, 8, 1), scaleoffset=0)
+
+
+def many_rows(file, secret):
+    file.create_dataset("data", (10**9, 8, 8, 1), np.uint8, chunks=(1, 8, 8, 1))
+
+
+def many_pixels(file, secret):
+    file.create_dataset("data", (2, 10**6, 10**6, 1), np.uint8, chunks=(1, 64, 64, 1), compression="gzip")
+
+
+def many_small_rows(file, secret):
+    file.create_dataset("data", data=np.zeros((1_000_001, 1, 1, 1), np.uint8))
+
+
+def never_written(file, secret):
+    file.create_dataset("data", (1000, 64, 64, 1), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (external_storage, "external storage"),
+        (external_link, "link to elsewhere"),
+        (soft_link, "link to elsewhere"),
+        (dangling_link, "link to elsewhere"),
+        (virtual, "is virtual"),
+        (group, "is no dataset"),
+        (other_filter, "filter 6; use gzip"),
+        (many_rows, "1000000000 images; at most 1000000"),
+        (many_pixels, "claims 2000000000000 bytes"),
+        (many_small_rows, "1000001 images"),
+        (never_written, "holds 0"),
+    ],
+)
+def test_files_that_reach_outside_or_claim_too_much(tmp_path, write, message):
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"secret" * 100)
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        write(file, secret)
+    with pytest.raises(UserError, match=message) as caught:
+        hdf5.shape(tmp_path / "x.h5")
+    assert "\n" not in str(caught.value) and "x.h5" in str(caught.value)
+
+
+@pytest.mark.parametrize("harm", ["os.kill(os.getpid(), signal.SIGSEGV)", "os._exit(3)", "time.sleep(60)"])
+def test_a_crash_of_the_library_is_one_line_and_the_next_file_is_read(tmp_path, monkeypatch, harm):
+    good = made(tmp_path / "good.h5")
+    reader = tmp_path / "reader.py"
+    reader.write_text(f"import os, signal, sys, time\nsys.stdin.readline()\n{harm}\n")
+    monkeypatch.setattr(hdf5, "_reader", hdf5._Reader())
+    with monkeypatch.context() as patch:
+        patch.setattr(hdf5.hdf5_reader, "__file__", str(reader))
+        patch.setattr(hdf5, "PATIENCE_SECONDS", 2.0)
+        with pytest.raises(
+            UserError, match=r"good\.h5: cannot be read as HDF5 \(it (makes the|takes longer)"
+        ) as caught:
+            hdf5.shape(good)
+        assert ("SIGSEGV" in str(caught.value)) == ("SIGSEGV" in harm)
+    assert hdf5.shape(good) == (4, 8, 8, 1)
+
+
+@pytest.mark.parametrize("options", [{}, {"compression": "gzip", "shuffle": True}, {"chunks": (1, 8, 8, 1)}])
+def test_damaged_files_give_one_line(tmp_path, options):
+    """Whatever becomes of the bytes: one line, or images of the shape that the file claims."""
+    original = made(tmp_path / "x.h5", **options).read_bytes()
+    generator = np.random.default_rng(0)
+    refused = 0
+    for number in range(150):
+        damaged = bytearray(original)
+        for place in generator.integers(0, min(len(damaged), 4096), 1 + number % 4):
+            damaged[place] = generator.integers(256)
+        (tmp_path / "x.h5").write_bytes(damaged)
+        try:
+            n, *size = hdf5.shape(tmp_path / "x.h5")
+            for row in range(min(n, 4)):
+                assert list(hdf5.read_row(tmp_path / "x.h5", row).shape) == size
+        except (UserError, OSError) as error:
+            refused += 1
+            assert "\n" not in str(error)
+    assert refused > 5

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
 import random
 import re
+import shutil
 import signal
 import socket
 import ssl
@@ -17,6 +19,7 @@ import threading
 import time
 import types
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -64,6 +67,7 @@ class Server:
     pause: float = 0.0
     asked: list[dict[str, str]] = field(default_factory=list)
     sent: list[int] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
     url: str = ""
 
     def ranges_asked(self) -> list[str | None]:
@@ -80,6 +84,7 @@ class Handler(BaseHTTPRequestHandler):
         server: Server = self.server.knobs
         self.close_connection = True
         server.asked.append(dict(self.headers))
+        server.paths.append(self.path)
         server.sent.append(0)
         mine = len(server.sent) - 1
         if server.bodies:
@@ -228,7 +233,7 @@ def test_an_unpinned_archive_is_asked_for_each_time(place, serve, data):
 @pytest.mark.parametrize(
     ("path", "name"),
     [
-        ("/a/b/set.tar.gz?token=1", "set.tar.gz"),
+        ("/a/b/set.tar.gz?id=1", "set.tar.gz"),
         ("/some%20set%2F..%2Fx.zip", "x.zip"),
         ("/..%5c..%5cevil.zip", "_.._evil.zip"),
         ("/.hidden", "hidden"),
@@ -589,6 +594,7 @@ def test_a_certificate_that_nobody_signed(place, serve, tmp_path):
 def self_signed(folder: Path) -> ssl.SSLContext:
     """Return a server context with a certificate made on the spot."""
     import datetime
+    import ipaddress
 
     x509 = pytest.importorskip("cryptography.x509")
     from cryptography.hazmat.primitives import hashes, serialization
@@ -599,6 +605,8 @@ def self_signed(folder: Path) -> ssl.SSLContext:
     now = datetime.datetime.now(datetime.UTC)
     made = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
     made = made.serial_number(1).not_valid_before(now).not_valid_after(now + datetime.timedelta(days=1))
+    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    made = made.add_extension(x509.SubjectAlternativeName([address]), critical=False)
     pem = made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
     pem += key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -609,10 +617,183 @@ def self_signed(folder: Path) -> ssl.SSLContext:
     return context
 
 
-def test_passwords_and_tokens_are_not_repeated(place, serve):
-    server = serve(statuses=[404])
-    message = place.refused(server.url.replace("//", "//me:secret@") + "?token=hidden")
-    assert "secret" not in message and "hidden" not in message and server.url in message
+# --- who may know and change what
+
+
+@pytest.mark.parametrize(
+    ("change", "mend"),
+    [
+        (lambda url: url.replace("//", "//me:hidden@"), "~/.netrc"),
+        (lambda url: url.replace("//", "//hidden@"), "~/.netrc"),
+        (lambda url: url + "?token=hidden", "token=$NAME"),
+        (lambda url: url + "?id=1&X-Amz-Signature=hidden", "X-Amz-Signature=$NAME"),
+    ],
+)
+def test_secrets_in_a_url_are_refused_before_anybody_is_asked(place, serve, change, mend):
+    server = serve()
+    message = place.refused(change(server.url))
+    assert "hidden" not in message and mend in message and not server.asked
+
+
+def test_a_secret_comes_from_the_environment_and_is_not_repeated(place, serve, data, monkeypatch, capsys):
+    target, lost = serve(), serve(statuses=[404])
+    server = serve(statuses=[302], headers={"Location": target.url + "?token=hidden"})
+    monkeypatch.delenv("TOY_TOKEN", raising=False)
+    assert "set the environment variable TOY_TOKEN" in place.refused(server.url + "?token=$TOY_TOKEN")
+    monkeypatch.setenv("TOY_TOKEN", "hid den")
+    place.check(place.fetch(server.url + "?token=$TOY_TOKEN"), data)
+    assert server.paths == ["/set.tar.gz?token=hid%20den"]
+    written = b"".join(path.read_bytes() for path in place.out.rglob("*.json"))
+    assert b"hid" not in written and "hid" not in capsys.readouterr().err
+    shutil.rmtree(place.out)
+    assert "hid" not in place.refused(lost.url + "?token=$TOY_TOKEN")
+
+
+def test_an_error_that_quotes_the_url_does_not_quote_its_secret(place, monkeypatch):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}/set.zip"
+    monkeypatch.setenv("TOY_TOKEN", "hidden")
+    assert "hidden" not in place.refused(url + "?token=$TOY_TOKEN", attempts=1)
+    said = "url: /set.zip?token=hidden (https://me:hidden@host/x?y=hidden)"
+    assert sources._clean(said) == "url: /set.zip (https://host/x)"
+
+
+def test_netrc_is_asked_for_who_we_are(place, serve, tmp_path, monkeypatch):
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password hidden\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    server = serve()
+    place.fetch(server.url)
+    assert server.asked[0]["Authorization"].startswith("Basic ")
+
+
+@pytest.fixture
+def trusted(tmp_path, monkeypatch) -> ssl.SSLContext:
+    """Return a context whose certificate is trusted in this test."""
+    context = self_signed(tmp_path)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "server.pem"))
+    return context
+
+
+def test_https_that_redirects_to_http_needs_a_digest(place, serve, data, trusted):
+    plain = serve()
+    safe = serve(statuses=[302, 302], headers={"Location": plain.url}, context=trusted)
+    assert "plain http in place of https" in place.refused(safe.url)
+    assert not plain.asked
+    place.check(place.fetch(safe.url, sha256=sha256(data)), data, pinned=True)
+
+
+def test_http_does_not_stand_in_for_https_without_a_digest(place, serve, data, trusted):
+    plain = serve()
+    safe = serve(statuses=[404, 404], context=trusted)
+    message = place.refused(safe.url, plain.url)
+    assert "HTTP 404" in message and "plain http in place of https" in message and not plain.asked
+    place.check(place.fetch(safe.url, plain.url, sha256=sha256(data)), data, pinned=True)
+
+
+def test_http_alone_was_asked_for_by_name(place, serve, data, trusted):
+    place.check(place.fetch(serve().url), data)
+    place.check(place.fetch(serve(context=trusted).url), data)
+
+
+@contextlib.contextmanager
+def talking(*parts: bytes, pause: float = 0.0, again: bool = False):
+    """Serve every connection these bytes, the last of them for ever where ``again``; yield the URL."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    over = threading.Event()
+
+    def talk(connection):
+        with connection, contextlib.suppress(OSError):
+            connection.recv(65536)
+            for part in parts:
+                connection.sendall(part)
+                time.sleep(pause)
+            while again and not over.is_set():
+                connection.sendall(parts[-1])
+                time.sleep(pause)
+
+    def listen():
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=talk, args=(listener.accept()[0],), daemon=True).start()
+
+    threading.Thread(target=listen, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/set.tar.gz"
+    finally:
+        over.set()
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        (OK + b"Content-Length: 100000\r\n\r\n", b"\x1f"),
+        (OK, b"x"),
+        (OK + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n"),
+        (b"HTTP/1.1 100 Continue\r\n\r\n",),
+    ],
+)
+def test_bytes_that_drip_are_no_progress(place, parts, monkeypatch):
+    monkeypatch.setattr(sources, "LOWEST_RATE", 10_000)
+    begin = time.monotonic()
+    with talking(*parts, pause=0.02, again=True) as url:
+        message = place.refused(url, attempts=2, timeout=(1.0, 0.4), keeps_part=True)
+    assert "2 attempts added nothing" in message and "bytes came in 0.4" in message
+    assert time.monotonic() - begin < 5
+
+
+def test_headers_without_end(place):
+    with talking(b"HTTP/1.1 100 Continue\r\n\r\n" * 2000, again=True) as url:
+        assert "headers without end" in place.refused(url, attempts=1)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 302 Found\r\nLocation: http://[bad/\r\n\r\n",
+        b"HTTP/1.1 302 Found\r\nLocation: http://" + b"a" * 300 + b"/\r\n\r\n",
+        b"HTTP/1.1 302 Found\r\nLocation: http://a..b/\r\n\r\n",
+        b"HTTP/1.1 302 Found\r\nLocation: http://host:99999/\r\n\r\n",
+        b"HTTP/1.1 302 Found\r\nLocation: http://\xff\xfe/\r\n\r\n",
+        b"HTTP/1.1 302 Found\r\nLocation: file:///etc/passwd\r\n\r\n",
+        b"HTTP/1.1 302 Found\r\nLocation: /set.tar.gz\r\n\r\n",
+        b"HTTP/1.1 302 Found\r\n\r\n",
+        OK + b"Content-Length: banana\r\n\r\n",
+        OK + b"Content-Length: -5\r\n\r\n",
+        OK + b"Content-Length: " + b"9" * 5000 + b"\r\n\r\n",
+        OK + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
+        OK + b"Transfer-Encoding: chunked\r\n\r\nbanana\r\n",
+        OK + b"Transfer-Encoding: chunked\r\n\r\n" + b"f" * 5000 + b"\r\n",
+        b"HTTP/1.1 9999 No\r\n\r\n",
+        b"banana\r\n\r\n",
+        b"\x16\x03\x01",
+        b"",
+        b"HTTP/1.1 404 \x1b[31mRed\x07\x9b1m\r\n\r\n",
+        b"HTTP/1.1 503 Busy\r\nRetry-After: " + b"9" * 5000 + b"\r\n\r\n",
+    ],
+)
+def test_nonsense_is_the_failure_of_one_mirror(place, serve, data, answer):
+    with talking(answer) as url:
+        message = place.refused(url, sha256=sha256(data), attempts=1, keeps_part=True)
+        assert message.isprintable() and len(message) < 1200
+        place.check(place.fetch(url, serve().url, sha256=sha256(data), attempts=1), data, pinned=True)
+
+
+@pytest.mark.parametrize("url", ["http://a..b/x.zip", "https://" + "a" * 300 + "/x.zip", "http://host:99999/x.zip"])
+def test_host_names_that_are_none(place, url):
+    assert "is no URL" in place.refused(url)
+
+
+def test_a_date_within_the_minute_is_no_ground_to_resume_on(place, serve, data):
+    now = formatdate(usegmt=True)
+    server = serve(cuts=[150_000], validator=None, headers={"Last-Modified": now}, if_range=False)
+    place.check(place.fetch(server.url), data)
+    assert server.ranges_asked() == [None, None]
 
 
 def test_a_work_folder_that_cannot_be_made(place, serve, tmp_path):
@@ -700,6 +881,16 @@ def test_a_synthetic_set_is_made_here(place, generator, data):
     assert generator == [("shapes", {"train": "24", "size": "64", "note": "a b", "empty": ""})]
     place.fetch("synthetic:shapes")
     assert generator[1] == ("shapes", {})
+
+
+def test_what_a_killed_synthetic_run_left_is_cleared(place, generator, data):
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        pass
+    left = place.work / f".key.{gone.pid}.tmp"
+    left.mkdir(parents=True)
+    (left / "half.tar").write_bytes(data[:1000])
+    place.check(place.fetch("synthetic:shapes"), data, name="shapes.tar")
+    assert all(path.suffix == ".lock" for path in place.work.iterdir())
 
 
 def test_a_synthetic_set_with_another_digest_is_refused(place, generator, data):

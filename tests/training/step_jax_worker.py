@@ -8,6 +8,8 @@ and writes losses and states into FOLDER.
 
 from __future__ import annotations
 
+import functools
+import operator
 import os
 import sys
 from pathlib import Path
@@ -106,7 +108,10 @@ def main(system: str, data: str, folder: Path, first: int) -> None:
         np.savez(folder / f"compared-{number + 1}.npz", **other.step.state())
     losses.append(run(other.step, 3, STEPS))
     names = sorted(losses[-1])
-    np.savez(folder / "losses.npz", **{name: sum((part.get(name, []) for part in losses), []) for name in names})
+    np.savez(
+        folder / "losses.npz",
+        **{name: functools.reduce(operator.iadd, (part.get(name, []) for part in losses), []) for name in names},
+    )
     np.savez(folder / "compared-20.npz", **other.step.state())
     image = np.arange(16 * 16 * 3, dtype=np.uint8).reshape(1, 16, 16, 3)
     shown = {name: translator.translate(image) for name, translator in other.translators.items()}

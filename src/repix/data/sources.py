@@ -5,29 +5,34 @@ Three kinds of source: ``http(s)://`` (mirrors in order, resumed where they were
 What is under way lives in a work folder that is no out of any stage, so that a killed
 download is resumed by the next one and a failed one leaves no file that looks finished.
 
-HTTP: range requests as in RFC 9110, sections 13 and 14.
+HTTP: range requests as in RFC 9110, sections 13 and 14. A password or token is never part of a
+URL here, since params.yaml, dvc.lock and the cards repeat it: it comes from ~/.netrc or, as
+``$NAME`` in the query, from an environment variable.
 """
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
+import os
 import re
+import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from tqdm import tqdm
 
 from repix.data.archives import HEAD_BYTES, refusal, sniff
 from repix.errors import UserError
-from repix.files import CHUNK_BYTES, atomic_folder, canonical_json, digest_text, read_json, write_json
+from repix.files import CHUNK_BYTES, atomic_folder, canonical_json, clear_leftovers, digest_text, read_json, write_json
 from repix.schemas import Archive
 
 if TYPE_CHECKING:
@@ -35,10 +40,20 @@ if TYPE_CHECKING:
 
 SCHEMES = ("https", "http", "file", "synthetic")
 
+LOWEST_RATE = 1024
+"""Bytes a second below which a transfer counts as cut."""
+
+_HEADER_BYTES = 1 << 20  # most that a server may say before the first byte of the file
+_HTTP_REFUSED = (
+    "is plain http in place of https, and no sha256 is pinned; pin it, or leave http:// addresses alone under urls"
+)
+
 # A process that is killed loses what it has of a chunk.
 _NETWORK_CHUNK_BYTES = 1 << 16
 _PASSING_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 _LONGEST_WAIT = 60.0
+_SECRET = re.compile(r"token|secret|passw|^pwd$|signature|^sig$|api-?_?key|^key$|credential|^auth", re.IGNORECASE)
+"""Names of query fields that a server takes for who somebody is."""
 
 
 class _MirrorError(Exception):
@@ -54,11 +69,12 @@ class _CutError(Exception):
 
     Attributes:
         wait: seconds that the server asks to be left alone, or 0.
+        slow: whether what came does not count as progress.
     """
 
-    def __init__(self, reason: str, wait: float = 0.0):
+    def __init__(self, reason: str, wait: float = 0.0, slow: bool = False):
         super().__init__(reason)
-        self.wait = wait
+        self.wait, self.slow = wait, slow
 
 
 def fetch(
@@ -79,12 +95,14 @@ def fetch(
     The file is named after the first URL, whichever mirror answered. A connection that is
     cut is resumed from the byte where it stopped, in this call or the next; an archive that
     was fetched over the network and whose digest is pinned is kept in ``work`` and used
-    again without asking anybody.
+    again without asking anybody. Plain http can be changed by anybody on the way: where no
+    digest is pinned, https is neither redirected to it nor replaced by it.
 
     Args:
         urls: mirrors of one archive, tried in order: ``https://``, ``http://``,
             ``file:///absolute`` or ``file:relative`` (to the current folder), or
-            ``synthetic:<generator>?option=value&...``.
+            ``synthetic:<generator>?option=value&...``. ``$NAME`` in the query of a web
+            address stands for the environment variable.
         sha256: the archive's digest, 64 hexadecimal digits, or None where it is not known;
             the digest of what came is then recorded, and printed so that it can be pinned.
         folder: the stage's out; replaced when all is well, else left alone.
@@ -94,23 +112,24 @@ def fetch(
         archive: whether it must be an archive that ``unpack`` reads; network weights are not.
         attempts: connections to one mirror in a row that bring nothing new before it is
             given up.
-        timeout: seconds to wait for a connection, and for the next bytes.
+        timeout: seconds to wait for a connection, and for the next bytes; over that time
+            :data:`LOWEST_RATE` must be kept.
         sleep: how to wait between attempts: 1, 2, 4 ... seconds, or what the server asks for.
 
     Returns:
         The record that was written.
 
     Raises:
-        UserError: a URL of another scheme, or no mirror gave an archive with this digest
+        UserError: a URL of another scheme or with a password in it, or no mirror gave an archive with this digest
             within the limit; the line says what each of them answered.
     """
     urls, folder, work = tuple(urls), Path(folder), Path(work)
-    entry = f"datasets.{dataset}"
+    entry = f"{'datasets' if archive else 'features'}.{dataset}"
     for url in urls:
         _check(url, entry)
     name = _file_name(urls[0])
     key = sha256 or digest_text(canonical_json(urls))
-    job = _Job(dataset, sha256, max_bytes, work, key, archive, attempts, timeout, sleep)
+    job = _Job(dataset, entry, sha256, max_bytes, work, key, archive, attempts, timeout, sleep)
     answers = []
     try:
         work.mkdir(parents=True, exist_ok=True)
@@ -122,8 +141,10 @@ def fetch(
                     job.kept.unlink()
                 except _MirrorError as reason:
                     raise UserError(f"{entry}: {job.kept}: {reason}") from None
-            for url in urls:
+            for number, url in enumerate(urls):
                 try:
+                    if sha256 is None and _is_http(url) and any(not _is_http(better) for better in urls[:number]):
+                        raise _MirrorError(_HTTP_REFUSED)
                     return _from(url, name, folder, job)
                 except _MirrorError as reason:
                     answers.append(f"{_shown(url)}: {reason}")
@@ -141,6 +162,7 @@ class _Job:
     """What stays the same for all mirrors of one fetch."""
 
     dataset: str
+    entry: str
     sha256: str | None
     max_bytes: int
     work: Path
@@ -187,27 +209,58 @@ class _Job:
 
 def _check(url: str, entry: str) -> None:
     """Raise where a URL can never be right, before anything is asked of anybody."""
-    scheme = url.partition(":")[0].lower()
+    scheme, shown = url.partition(":")[0].lower(), _shown(url)
     if scheme not in SCHEMES or ":" not in url:
         raise UserError(
-            f"{entry}.urls: {url!r}: repix knows https://, http://, file: and synthetic:; "
+            f"{entry}.urls: {shown!r}: repix knows https://, http://, file: and synthetic:; "
             "write file:path for a file on this machine"
         )
     try:
         parts = urlsplit(url)
         parts.port  # noqa: B018  (raises where it is no number)
-    except ValueError as error:
-        raise UserError(f"{entry}.urls: {url!r} is no URL ({error}); mend it in params.yaml") from None
-    if scheme in ("http", "https") and not parts.hostname:
-        raise UserError(f"{entry}.urls: {url!r} names no host; write {scheme}://host/path")
+        (parts.hostname or "").encode("idna")
+    except ValueError:
+        raise UserError(f"{entry}.urls: {shown!r} is no URL; mend it in params.yaml") from None
+    if scheme in ("http", "https"):
+        if not parts.hostname:
+            raise UserError(f"{entry}.urls: {shown!r} names no host; write {scheme}://host/path")
+        if "@" in parts.netloc:
+            raise UserError(
+                f"{entry}.urls: {shown!r} holds a user or password, which dvc.lock and the cards would publish; "
+                f"take it out, and put a line `machine {parts.hostname} login ... password ...` into ~/.netrc"
+            )
+        for name, value in parse_qsl(parts.query):
+            if _SECRET.search(name) and not re.fullmatch(r"\$[A-Za-z_][A-Za-z0-9_]*", value):
+                raise UserError(
+                    f"{entry}.urls: {shown!r} holds a secret ({_clean(name)}), which dvc.lock and the cards would "
+                    f"publish; write {_clean(name)}=$NAME and set the environment variable NAME"
+                )
+        _with_variables(url, entry)
     if scheme == "file" and parts.netloc not in ("", "localhost"):
         raise UserError(
-            f"{entry}.urls: {url!r} names the host {parts.netloc!r}; write file:///absolute/path or file:relative/path"
+            f"{entry}.urls: {shown!r} names the host {parts.netloc!r}; "
+            "write file:///absolute/path or file:relative/path"
         )
     if scheme == "synthetic":
         generator, options = _synthetic(url)
         if not re.fullmatch(r"[A-Za-z0-9_]+", generator) or options is None:
-            raise UserError(f"{entry}.urls: {url!r}: write synthetic:generator?option=value&option=value")
+            raise UserError(f"{entry}.urls: {shown!r}: write synthetic:generator?option=value&option=value")
+
+
+def _with_variables(url: str, entry: str) -> str:
+    """Return a web address with the environment's values in place of ``$NAME`` in its query."""
+
+    def value(match: re.Match) -> str:
+        if match[1] not in os.environ:
+            raise UserError(f"{entry}.urls: {_shown(url)!r}: set the environment variable {match[1]}")
+        return quote(os.environ[match[1]], safe="")
+
+    address, mark, query = url.partition("?")
+    return address + mark + re.sub(r"\$([A-Za-z_][A-Za-z0-9_]*)", value, query)
+
+
+def _is_http(url: str) -> bool:
+    return url.lower().startswith("http:")
 
 
 def _file_name(url: str) -> str:
@@ -222,10 +275,15 @@ def _file_name(url: str) -> str:
 
 def _shown(url: str) -> str:
     """Return a URL as it may stand in a log: without user, password and query."""
-    if not url.lower().startswith("http"):
-        return url
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    return _clean(url)
+
+
+def _clean(text: str) -> str:
+    """Return somebody else's words as one short line: no control characters, no secrets of URLs in it."""
+    text = "".join(character if character.isprintable() else " " for character in text)
+    text = re.sub(r"(?i)(https?:/*)[^/\s'\"]*@", r"\1", text)
+    text = re.sub(r"(?i)((?:https?://|\burl: /)[^\s'\"?#]*)[?#][^\s'\")]*", r"\1", text)
+    return " ".join(text.split())[:300]
 
 
 def _from(url: str, name: str, folder: Path, job: _Job) -> Archive:
@@ -236,13 +294,17 @@ def _from(url: str, name: str, folder: Path, job: _Job) -> Archive:
             raise _MirrorError("is a folder, not a file" if path.is_dir() else "no such file")
         return _deliver(path, name, folder, job)
     if scheme == "synthetic":
-        with tempfile.TemporaryDirectory(prefix="synthetic-", dir=job.work) as made:
-            from repix.data import synthetic
+        from repix.data import synthetic
 
-            generator, options = _synthetic(url)
-            path = Path(made) / name
-            synthetic.write_archive(path, generator, options)
-            return _deliver(path, name, folder, job)
+        generator, options = _synthetic(url)
+        made = job.work / f".{job.key}.{os.getpid()}.tmp"
+        clear_leftovers(job.work)  # of runs that were killed
+        made.mkdir()
+        try:
+            synthetic.write_archive(made / name, generator, options)
+            return _deliver(made / name, name, folder, job)
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
     pieced = _download(url, job)
     try:
         try:
@@ -284,12 +346,12 @@ def _deliver(source: Path, name: str, folder: Path, job: _Job) -> Archive:
         if job.sha256 and found != job.sha256:
             raise _DigestError(
                 f"its sha256 is {found} and params.yaml says {job.sha256}; if this is the file that you want, "
-                f"put its digest under datasets.{job.dataset}.sha256"
+                f"put its digest under {job.entry}.sha256"
             )
         archive = Archive(dataset=job.dataset, file=name, bytes=size, sha256=found, pinned=job.sha256 is not None)
         archive.write(temporary / "archive.json")
     if not archive.pinned:
-        _say(f"{job.dataset}: the archive is not pinned; to pin it, paste under datasets.{job.dataset} in params.yaml:")
+        _say(f"{job.dataset}: the archive is not pinned; to pin it, paste under {job.entry} in params.yaml:")
         _say(f"    sha256: {found}")
     return archive
 
@@ -343,7 +405,7 @@ def _download(url: str, job: _Job) -> bool:
             except _CutError as cut:
                 # Only bytes that were never there before count, or a server that cuts every
                 # connection at the same place and knows no ranges would keep us for ever.
-                fruitless = 0 if job.received() > furthest else fruitless + 1
+                fruitless = 0 if job.received() > furthest and not cut.slow else fruitless + 1
                 furthest = max(furthest, job.received())
                 if fruitless >= job.attempts:
                     raise _MirrorError(f"{cut}; {furthest} bytes came, {fruitless} attempts added nothing") from None
@@ -362,10 +424,12 @@ def _transfer(url: str, job: _Job, bar: tqdm) -> bool:
         headers["Range"] = f"bytes={start}-"
         if validator:
             headers["If-Range"] = validator
-    with _connect(url, headers, job.timeout) as response:
+    with _connect(url, headers, job) as response:
         resumed = start > 0 and response.status_code == 206
         if resumed:
-            found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
+            found = re.fullmatch(
+                r"bytes ([0-9]{1,18})-[0-9]+/([0-9]{1,18}|\*)", response.headers.get("Content-Range", "")
+            )
             of = int(found[2]) if found and found[2] != "*" else total
             changed = validator and (_validator(response.headers) or validator) != validator
             if not found or int(found[1]) != start or total not in (None, of) or changed:
@@ -379,9 +443,9 @@ def _transfer(url: str, job: _Job, bar: tqdm) -> bool:
             raise _CutError("the file changed on the server")
         elif response.status_code == 200:
             length = response.headers.get("Content-Length", "")
-            start, total = 0, int(length) if length.isdecimal() else None
+            start, total = 0, int(length) if re.fullmatch("[0-9]{1,18}", length) else None
         else:
-            answer = f"HTTP {response.status_code} {response.reason or ''}".strip()
+            answer = _clean(f"HTTP {response.status_code} {response.reason or ''}")
             if response.status_code not in _PASSING_STATUS:
                 raise _MirrorError(answer)
             wait = response.headers.get("Retry-After", "")
@@ -437,29 +501,57 @@ def _state(url: str, headers: Any, total: int | None) -> dict[str, Any]:
 
 
 def _validator(headers: Any) -> str | None:
-    """Return what If-Range may carry: a strong ETag, else the date (RFC 9110, section 13.1.5)."""
+    """Return what If-Range may carry (RFC 9110, section 13.1.5): a strong ETag, else a strong date.
+
+    A date is strong where the file was a minute old when it was sent: it counts seconds, and
+    a file may change twice in one.
+    """
     etag = headers.get("ETag")
-    return etag if etag and not etag.startswith("W/") else headers.get("Last-Modified")
+    if etag and not etag.startswith("W/"):
+        return etag
+    try:
+        changed, now = (parsedate_to_datetime(headers.get(name)) for name in ("Last-Modified", "Date"))
+        return headers.get("Last-Modified") if now - changed >= timedelta(minutes=1) else None
+    except (TypeError, ValueError, OverflowError):  # no such header, or no date
+        return None
 
 
-def _connect(url: str, headers: dict[str, str], timeout: tuple[float, float]) -> requests.Response:
+def _connect(url: str, headers: dict[str, str], job: _Job) -> requests.Response:
+    """Ask a server, and return what it answers once its headers are here.
+
+    Raises:
+        _CutError: there was no answer, which may pass.
+        _MirrorError: the address, or what it redirects to, cannot be asked.
+    """
+    import http.client
+
     import requests
+    import urllib3
+
+    from repix.data.connection import session
+
+    def may_follow(before: str, after: str) -> None:
+        if job.sha256 is None and _is_http(after) and not _is_http(before):
+            raise _MirrorError(f"leads to {_shown(after)}, which {_HTTP_REFUSED}")
 
     try:
-        return requests.get(url, headers=headers, timeout=timeout, stream=True)
+        asked = session(job.timeout[1], LOWEST_RATE, _HEADER_BYTES, may_follow)
+        return asked.get(_with_variables(url, job.entry), headers=headers, timeout=job.timeout, stream=True)
     except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
-        raise _failure(error, timeout) from None
-    except requests.RequestException as error:
+        raise _failure(error, job.timeout) from None
+    except (requests.RequestException, urllib3.exceptions.HTTPError, http.client.HTTPException, ValueError) as error:
         raise _MirrorError(_one_line(error)) from None
 
 
 def _body(response: requests.Response, timeout: tuple[float, float]) -> Iterator[bytes]:
     """Yield the bytes of the file as they lie on the server, whatever Content-Encoding it claims."""
+    import http.client
+
     import urllib3
 
     try:
         yield from response.raw.stream(_NETWORK_CHUNK_BYTES, decode_content=False)
-    except (urllib3.exceptions.HTTPError, OSError) as error:
+    except (urllib3.exceptions.HTTPError, http.client.HTTPException, ValueError, OSError) as error:
         raise _failure(error, timeout) from None
 
 
@@ -470,6 +562,8 @@ def _failure(error: BaseException, timeout: tuple[float, float]) -> Exception:
 
     import urllib3
 
+    from repix.data.connection import SlowError
+
     causes, seen = [error], []
     while causes:
         cause = causes.pop()
@@ -479,8 +573,10 @@ def _failure(error: BaseException, timeout: tuple[float, float]) -> Exception:
         inner = [*cause.args, getattr(cause, "reason", None), cause.__cause__, cause.__context__]
         causes += [one for one in inner if isinstance(one, BaseException)]
     for cause in seen:
+        if isinstance(cause, SlowError):
+            return _CutError(str(cause), slow=True)
         if isinstance(cause, ssl.SSLCertVerificationError):
-            return _MirrorError(f"its https certificate is not accepted ({cause.verify_message})")
+            return _MirrorError(f"its https certificate is not accepted ({_clean(cause.verify_message)})")
         if isinstance(cause, urllib3.exceptions.NameResolutionError):
             return _CutError("the host name is not known (is there a network?)")
         # NewConnectionError (refused, unreachable) derives from this one, and is no timeout.
@@ -492,9 +588,9 @@ def _failure(error: BaseException, timeout: tuple[float, float]) -> Exception:
             return _CutError("the connection was cut")
     for cause in seen:
         if isinstance(cause, OSError) and cause.strerror:
-            return _CutError(cause.strerror)
+            return _CutError(_clean(cause.strerror))
     return _CutError(_one_line(error))
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    return _clean(str(error)) or type(error).__name__

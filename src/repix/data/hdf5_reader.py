@@ -1,0 +1,124 @@
+"""Read image arrays from HDF5 files that may be hostile, in a process of its own.
+
+libhdf5 follows links into other files, sizes its memory by what a file claims, and can crash on
+a damaged one. So :mod:`repix.data.hdf5` starts this file as a program, with a limit on memory:
+a crash or a flood ends this process, and there it is one line about that file.
+
+One request is a line of JSON on standard input, ``{"path": ..., "row": n or null}``; the answer
+is a line ``{"shape": ..., "dtype": ...}``, after it the bytes of that row where one was asked
+for, or a line ``{"refused": ...}`` (the file) or ``{"damaged": ...}`` (the row).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from typing import Any
+
+KEY = "data"
+MEMORY_BYTES = 3 << 30
+"""What this process may map, the libraries' own gigabyte included."""
+
+MOST_OPEN = 8
+MOST_ROWS = 1_000_000
+FLOOR_BYTES = 1 << 20
+RATIO = 200
+"""Most bytes of images for one that is on disk, above a floor; as ``limits.unpack_ratio`` for archives."""
+
+
+class RefusedError(Exception):
+    """The file holds something that is not read; the text says what, and the mend."""
+
+
+def check(file: Any) -> Any:
+    """Return the dataset :data:`KEY` of an open file, having looked at all that it claims.
+
+    Raises:
+        RefusedError: no such dataset, one whose values lie in other files, filters that are not
+            read, a shape or numbers that are no images, or more of them than the file can hold.
+    """
+    import h5py
+
+    if KEY not in file and file.get(KEY, getlink=True) is None:
+        names = sorted(file)
+        has = ", ".join(map(ascii, names[:5])).replace("'", "") + (", ..." if len(names) > 5 else "")
+        raise RefusedError(f"no dataset {KEY!r}; it has {has or 'nothing'}; store the images under {KEY!r}")
+    if not isinstance(file.get(KEY, getlink=True), h5py.HardLink):
+        raise RefusedError(f"{KEY!r} is a link to elsewhere; store the images themselves")
+    if file.get(KEY, getclass=True) is not h5py.Dataset:
+        raise RefusedError(f"{KEY!r} is no dataset; store the images under {KEY!r}")
+    data = file[KEY]
+    stored = data.id.get_create_plist()
+    if stored.get_layout() not in (h5py.h5d.COMPACT, h5py.h5d.CONTIGUOUS, h5py.h5d.CHUNKED):
+        raise RefusedError(f"{KEY!r} is virtual, its values lie in other files; store the images themselves")
+    if stored.get_external_count():
+        raise RefusedError(f"{KEY!r} lies in other files (external storage); store the images themselves")
+    allowed = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32, h5py.h5z.FILTER_LZF}
+    for number in range(stored.get_nfilters()):
+        if (code := stored.get_filter(number)[0]) not in allowed:
+            raise RefusedError(f"{KEY!r} is stored by filter {code}; use gzip, lzf, shuffle or fletcher32")
+    if data.ndim != 4 or 0 in data.shape[1:]:
+        raise RefusedError(f"{KEY!r} has shape {data.shape}; expected (n, height, width, channels)")
+    if data.dtype not in ("uint8", "uint16"):
+        raise RefusedError(f"{KEY!r} holds {data.dtype} numbers; expected uint8 (or uint16)")
+    if stored.get_layout() == h5py.h5d.CHUNKED and 0 in stored.get_chunk():
+        raise RefusedError(f"{KEY!r} has chunks of no size")
+    size, on_disk = math.prod(data.shape) * data.dtype.itemsize, data.id.get_storage_size()
+    if on_disk > os.path.getsize(file.filename):
+        raise RefusedError(f"{KEY!r} claims {on_disk} bytes on disk, more than the file has")
+    if data.shape[0] > MOST_ROWS:
+        raise RefusedError(f"{KEY!r} has {data.shape[0]} images; at most {MOST_ROWS} in one file, use several")
+    if size > max(FLOOR_BYTES, RATIO * on_disk):
+        raise RefusedError(f"{KEY!r} claims {size} bytes of images and holds {on_disk}, less than one in {RATIO}")
+    return data
+
+
+def answer(opened: dict[str, tuple[int, Any]], path: str, row: int | None) -> tuple[dict[str, Any], bytes]:
+    """Return what to say of a file or of one of its rows.
+
+    Args:
+        opened: files that stay open, with the time of their last change: photos and labels take turns.
+        path: the file.
+        row: which image, or None for what the file is.
+    """
+    import h5py
+
+    try:
+        stamp = os.stat(path).st_mtime_ns
+        if path in opened and opened[path][0] != stamp:
+            opened.pop(path)[1].file.close()
+        if path not in opened:
+            if len(opened) == MOST_OPEN:
+                opened.pop(next(iter(opened)))[1].file.close()
+            opened[path] = stamp, check(h5py.File(path, "r"))
+        data = opened[path][1]
+    except RefusedError as error:
+        return {"refused": str(error)}, b""
+    except Exception as error:  # of a damaged file h5py raises nearly every kind
+        return {"refused": f"cannot be read as HDF5 ({' '.join(str(error).split())}); restore the file"}, b""
+    about = {"shape": data.shape, "dtype": data.dtype.str}
+    if row is None:
+        return about, b""
+    try:
+        return about, data[row].tobytes()
+    except Exception as error:  # a damaged chunk
+        return {"damaged": " ".join(str(error).split())}, b""
+
+
+def main() -> None:
+    """Answer requests until standard input ends."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    opened: dict[str, tuple[int, Any]] = {}
+    for line in sys.stdin.buffer:
+        about, content = answer(opened, **json.loads(line))
+        sys.stdout.buffer.write(json.dumps(about).encode() + b"\n" + content)
+        sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    main()
