@@ -19,10 +19,10 @@ STEPS = 20
 
 def game_of(system: str, data: str):
     """Return the tiny game that both backends play."""
+    from checks.support import cells
     from repix.config.run import Cell
     from repix.data.prepared import Prepared
     from repix.training.prepare import prepare
-    from tests import cells
 
     # With Adam's 1e-8 its first steps follow the signs of the smallest gradients, and rounding decides
     # these: TensorFlow against itself, first weights moved by 1e-7, differs by 3e-4 after 20 steps of cyclegan.

@@ -8,11 +8,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from checks.support.cells import recipe
 from repix.errors import UserError
 from repix.training import loop
 from repix.training.checkpoint import Checkpoints
 from repix.training.observer import Observer
-from tests.cells import recipe
 
 PER_EPOCH, EPOCHS = 4, 3
 

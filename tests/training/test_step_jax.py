@@ -9,8 +9,8 @@ import sys
 import numpy as np
 import pytest
 
+from checks.support import cells
 from repix.files import digest_arrays
-from tests import cells
 from tests.conftest import ROOT
 from tests.training.step_jax_worker import STEPS, game_of, play
 
