@@ -46,7 +46,7 @@ test: .venv/.ready ## run the tests
 
 .PHONY: portable
 portable: .venv/.ready ## the same cells on other CPUs, hidden, forced and emulated: which bits hold
-	@"$(BIN)/python" benchmarks/portable.py
+	@"$(BIN)/python" -m checks.portable
 
 .PHONY: ui
 ui: .venv/.ready ## MLflow's pages on http://127.0.0.1:5000
@@ -58,7 +58,7 @@ demo: .venv/.ready ## a page to try the exported models, on http://127.0.0.1:786
 
 .PHONY: bench
 bench: .venv/.ready ## run the benchmarks, write docs/performance.md (BENCH=--quick: only see that they run)
-	@"$(BIN)/python" benchmarks/bench.py $(BENCH)
+	@"$(BIN)/python" -m benchmarks.bench $(BENCH)
 
 .PHONY: lint
 lint: .venv/.ready ## check style

@@ -1,6 +1,6 @@
 """`make bench`: run every benchmark, keep its JSON in bench-results/, write docs/performance.md.
 
-    python benchmarks/bench.py [--quick] [--only step sampler ...] [--no-report]
+    python -m benchmarks.bench [--quick] [--only step sampler ...] [--no-report]
 
 ``--quick`` runs all of it at toy sizes, to see that it runs: its figures mean nothing, they go to
 bench-results/quick/ and no page is written.
@@ -14,42 +14,39 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "src"), str(ROOT)]
+from checks.harness import ROOT
 
 RESULTS = ROOT / "bench-results"
 
 # name -> (arguments of the full run, arguments of the quick one)
 BENCHMARKS: dict[str, tuple[str, str]] = {
-    "step-pix2pix-1": ("step.py --rounds 5 --steps 6", "step.py --size 32 --rounds 1 --steps 1 --only torch"),
+    "step-pix2pix-1": ("step --rounds 5 --steps 6", "step --size 32 --rounds 1 --steps 1 --only torch"),
     "step-pix2pix-16": (
-        "step.py --batch 16 --rounds 2 --steps 1 --only repix-bf16 torch torch-bf16",
-        "step.py --size 32 --batch 2 --rounds 1 --steps 1 --only repix-bf16",
+        "step --batch 16 --rounds 2 --steps 1 --only repix-bf16 torch torch-bf16",
+        "step --size 32 --batch 2 --rounds 1 --steps 1 --only repix-bf16",
     ),
     "step-cyclegan": (
-        "step.py --system cyclegan --size 128 --rounds 3 --steps 2",
-        "step.py --system cyclegan --size 32 --rounds 1 --steps 1 --only torch",
+        "step --system cyclegan --size 128 --rounds 3 --steps 2",
+        "step --system cyclegan --size 32 --rounds 1 --steps 1 --only torch",
     ),
-    "sampler": ("sampler.py", "sampler.py --pairs 20 --repeats 1 --load 40 --crop 32"),
-    "frechet": ("frechet.py", "frechet.py --n 16 --dims 64"),
-    "stages": ("stages.py", "stages.py --repeats 1 --only startup repro"),
+    "sampler": ("sampler", "sampler --pairs 20 --repeats 1 --load 40 --crop 32"),
+    "frechet": ("frechet", "frechet --n 16 --dims 64"),
+    "stages": ("stages", "stages --repeats 1 --only startup repro"),
 }
 
 
 def run(name: str, arguments: str, folder: Path) -> bool:
     """Run one benchmark and keep what it printed; return whether it went well."""
-    script, *rest = arguments.split()
-    print(f"== {name}: python benchmarks/{arguments}", flush=True)
-    ended = subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks" / script), *rest], cwd=ROOT, stdout=subprocess.PIPE, text=True
-    )
+    command = f"python -m benchmarks.{arguments}"
+    print(f"== {name}: {command}", flush=True)
+    ended = subprocess.run([sys.executable, *command.split()[1:]], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
         found = json.loads(ended.stdout)
     except ValueError:
         print(f"{name}: exit code {ended.returncode}, no JSON", file=sys.stderr)
         return False
     folder.mkdir(parents=True, exist_ok=True)
-    record = {"command": f"python benchmarks/{arguments}", "result": found}
+    record = {"command": command, "result": found}
     (folder / f"{name}.json").write_text(json.dumps(record, indent=2, sort_keys=True) + "\n")
     return ended.returncode == 0
 
@@ -68,7 +65,7 @@ def main() -> None:
 
         write(RESULTS, ROOT / "docs" / "performance.md")
     if failed:
-        sys.exit(f"benchmarks/bench.py: failed: {', '.join(failed)}")
+        sys.exit(f"benchmarks.bench: failed: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

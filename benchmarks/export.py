@@ -4,9 +4,9 @@ Each format is written, loaded and compared in a process of its own, so that the
 is that format's. The network has its first weights of seed 0 (errors do not depend on what
 it learned) unless --cell names a trained one.
 
-  python benchmarks/export.py --model pix2pix --size 256
-  python benchmarks/export.py --cell sample-pix2pix_small-0 --json export.json
-  python benchmarks/export.py --cell sample-pix2pix_small-0 --write docs/export.md   (between its markers)
+  python -m benchmarks.export --model pix2pix --size 256
+  python -m benchmarks.export --cell sample-pix2pix_small-0 --json export.json
+  python -m benchmarks.export --cell sample-pix2pix_small-0 --write   (into docs/export.md)
 """
 
 from __future__ import annotations
@@ -21,10 +21,8 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "src"))
-
-from repix.registry import FORMATS  # noqa: E402
+from checks.harness import ROOT, table, write
+from repix.registry import FORMATS
 
 MEASURED = (*FORMATS, "litert_float16")
 
@@ -37,7 +35,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--cell", help="measure this trained cell of runs/ instead")
     parser.add_argument("--n", type=int, default=4, help="compared images (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the table as JSON")
-    parser.add_argument("--write", type=Path, metavar="FILE", help="put the table between its markers in FILE")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/export.md")
     parser.add_argument("--format", choices=MEASURED, help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -104,15 +102,23 @@ def measure(asked: argparse.Namespace) -> dict:
         }
 
 
-def table(rows: list[dict]) -> str:
-    """Return the measurements as aligned text."""
-    lines = ["format             MB   max error  mean error  ms/image  n  write s  peak MB"]
-    for row in rows:
-        lines.append(
-            f"{row['format']:<14}{row['bytes'] / 1e6:>7.1f}{row['max_error']:>12.2g}{row['mean_error']:>12.2g}"
-            f"{row['ms_per_image']:>10.1f}{row['images']:>3.0f}{row['write_seconds']:>9.1f}{row['peak_mb']:>9.0f}"
-        )
-    return "\n".join(lines)
+def rows_of(measured: list[dict]) -> str:
+    """Return the measurements as a table."""
+    head = ["format", "MB", "max error", "mean error", "ms/image", "n", "write s", "peak MB"]
+    rows = [
+        [
+            row["format"],
+            f"{row['bytes'] / 1e6:.1f}",
+            f"{row['max_error']:.2g}",
+            f"{row['mean_error']:.2g}",
+            f"{row['ms_per_image']:.1f}",
+            f"{row['images']:.0f}",
+            f"{row['write_seconds']:.1f}",
+            f"{row['peak_mb']:.0f}",
+        ]
+        for row in measured
+    ]
+    return table(head, rows, left=1)
 
 
 def main() -> None:
@@ -126,18 +132,18 @@ def main() -> None:
         return
     rows = []
     for kind in MEASURED:
-        done = subprocess.run([sys.executable, *sys.argv, "--format", kind], capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, "-m", "benchmarks.export", *sys.argv[1:], "--format", kind], capture_output=True, text=True
+        )
         if done.returncode:
             sys.exit(f"{kind}: {done.stderr.strip().splitlines()[-1]}")
         rows.append(json.loads(done.stdout.splitlines()[-1]))
         print(f"{kind} done", file=sys.stderr)
     what = asked.cell or f"{asked.model}, {asked.size} px, first weights of seed 0"
-    shown = f"{what}: {rows[0]['parameters']:,} parameters\n{table(rows)}"
+    shown = f"{what}: {rows[0]['parameters']:,} parameters\n\n{rows_of(rows)}"
     print(shown)
     if asked.write:
-        from repix.commands.results import write_between_markers
-
-        write_between_markers(asked.write, f"```text\n{shown}\n```", asked.cell or asked.model)
+        write("export", asked.cell or asked.model, shown)
     if asked.json:
         from repix.files import write_json
 

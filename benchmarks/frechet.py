@@ -1,6 +1,6 @@
 """Time and agreement of our Frechet distance against pytorch-fid's function, in one run.
 
-    python benchmarks/frechet.py [--n 106 506] [--dims 2048] [--out frechet.json]
+    python -m benchmarks.frechet [--n 106 506] [--dims 2048] [--out frechet.json]
 
 Both get the same features: ours as they are, pytorch-fid's as the mean and covariance that it
 would have computed of them (that time is counted on both sides). The features are Gaussian,
@@ -11,12 +11,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 import warnings
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 from repix import profile
 

@@ -1,18 +1,15 @@
 """docs/performance.md from the JSON of bench-results/: every figure of the page is one of theirs.
 
-python benchmarks/report.py
+python -m benchmarks.report
 """
 
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "src")]
-
-from repix.files import write_text  # noqa: E402
+from checks.harness import ROOT, table
+from repix.files import write_text
 
 TITLES = {
     "step-pix2pix-1": "pix2pix, one training step",
@@ -40,15 +37,8 @@ NOTES = """\
 """
 
 
-def table(rows: list[list]) -> list[str]:
-    """Return a Markdown table; the first row is its head."""
-    text = [[str(cell) for cell in row] for row in rows]
-    lines = ["| " + " | ".join(row) + " |" for row in text]
-    return [lines[0], "|" + "---|" * len(rows[0]), *lines[1:], ""]
-
-
 def step_section(title: str, record: dict) -> list[str]:
-    """Return the section of one run of benchmarks/step.py."""
+    """Return the section of one run of ``benchmarks.step``."""
     found, rows = record["result"], record["result"]["contenders"]
     peak = found["peak"]
     matmul, convolution = (f"{peak[f'{kind}_fp32']} and {peak[f'{kind}_bf16']}" for kind in ("matmul", "conv"))
@@ -62,7 +52,7 @@ def step_section(title: str, record: dict) -> list[str]:
     ]
     head = ["contender", "median ms", "min ms", "repix / this", "share of peak", "peak MB"]
     keys = ("median_ms", "min_ms", "repix_over_this", "share_of_peak", "peak_mb")
-    lines += table([head, *([name, *(row[key] for key in keys)] for name, row in rows.items())])
+    lines += [table(head, [[name, *(row[key] for key in keys)] for name, row in rows.items()]), ""]
     for other, (ours, goal) in GOALS.items():
         if found["batch"] == 1 and found["system"] == "pix2pix" and {other, ours} <= rows.keys():
             ratio = rows[ours]["median_ms"] / rows[other]["median_ms"]
@@ -72,7 +62,7 @@ def step_section(title: str, record: dict) -> list[str]:
 
 
 def stages_section(record: dict) -> list[str]:
-    """Return the section of benchmarks/stages.py."""
+    """Return the section of ``benchmarks.stages``."""
     found = record["result"]
     lines = ["## Beside the training", "", f"`{record['command']}`", ""]
     if "startup" in found:
@@ -86,7 +76,7 @@ def stages_section(record: dict) -> list[str]:
             ]
             for name, row in found["startup"].items()
         ]
-        lines += table([head, *rows])
+        lines += [table(head, rows), ""]
     for name, text in (
         ("facades", "real facades ({pairs} pairs): unpack {unpack:.1f} s, preprocess {preprocess:.1f} s"),
         ("repro", "`dvc repro` with nothing to do: {seconds:.2f} s"),
@@ -132,7 +122,7 @@ def page(results: Path) -> str:
             ]
             for run in found["frechet"]["result"]["runs"]
         ]
-        lines += table([head, *rows])
+        lines += [table(head, rows), ""]
     if "stages" in found:
         lines += stages_section(found["stages"])
     return "\n".join(lines).rstrip() + "\n"

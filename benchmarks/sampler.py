@@ -1,6 +1,6 @@
 """How many training pairs a second one core cuts and flips: prints JSON.
 
-    python benchmarks/sampler.py --pairs 2000 --load 286 --crop 256
+    python -m benchmarks.sampler --pairs 2000 --load 286 --crop 256
 
 The arrays are mapped from files, as in training, and read once beforehand, so that the disk
 is not measured.
@@ -8,12 +8,9 @@ is not measured.
 
 import argparse
 import json
-import sys
 import tempfile
 import time
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 from repix import profile
 

@@ -1,6 +1,6 @@
 """What the stages cost beside the training: start-up, preprocess, no-op repro, translation. Prints JSON.
 
-    python benchmarks/stages.py [--only startup facades repro translate] [--repeats 5]
+    python -m benchmarks.stages [--only startup facades repro translate] [--repeats 5]
 
 startup: ``--help`` of each stage, and its refusal of an unknown data set, which has come through
 the whole door (profile entered, parameters read); and which heavy packages that had imported.
@@ -22,8 +22,7 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "src"))
+from checks.harness import ROOT
 
 STAGES = {"download": 1, "unpack": 1, "preprocess": 1, "features": 0, "train": 3, "evaluate": 3, "export": 3}
 HEAVY = ("tensorflow", "torch", "mlflow", "keras", "jax", "dvc")

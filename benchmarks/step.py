@@ -4,8 +4,8 @@ Every contender is a process of its own with the same thread count; they run in 
 C ...) so that a machine that gets slower gets slower for all. Figures to quote are ratios of
 medians; absolute times belong to the machine.
 
-    python benchmarks/step.py --system pix2pix --size 256 --batch 1 --rounds 5 --steps 8
-    python benchmarks/step.py --profile repix repix-convolutions   # where the time of a step goes, by operation
+    python -m benchmarks.step --system pix2pix --size 256 --batch 1 --rounds 5 --steps 8
+    python -m benchmarks.step --profile repix repix-convolutions   # where the time of a step goes, by operation
 
 Contenders of pix2pix: repix (fp32, fast profile), repix-convolutions (the same without
 src/repix/training/convolutions.py: what that saves), repix-bf16, repix-portable, torch (as the reference
@@ -23,22 +23,21 @@ convolutions as they are defined: who needs fewer (minimal filtering) can have a
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "src"))
+from checks.harness import ROOT, Contender, answer, turns
+from repix import stage
 
 CONTENDERS = {
     "pix2pix": ("repix", "repix-convolutions", "repix-bf16", "repix-portable", "torch", "torch-bf16", "tutorial"),
@@ -328,7 +327,7 @@ def contender(name: str, system: str, size: int, batch: int):
         import_keras()
         from repix.training import step_tensorflow
 
-        step_tensorflow.as_products = lambda networks: nullcontext()
+        step_tensorflow.as_products = lambda networks: contextlib.nullcontext()
     if name.startswith("repix"):
         return repix_step(system, size, batch, "bfloat16" if name.endswith("bf16") else "float32")
     if name.startswith("torch"):
@@ -337,24 +336,16 @@ def contender(name: str, system: str, size: int, batch: int):
 
 
 def work(name: str, system: str, size: int, batch: int) -> None:
-    """Be one contender: read how many steps to run, answer with milliseconds, until the input ends."""
+    """Be one contender, see :func:`checks.harness.answer`; ``peak`` answers with operations (to 0) or peaks."""
     from repix import profile
 
     profile.enter("portable" if name == "repix-portable" else "fast")
     if name == "peak":
         for line in sys.stdin:
-            answer = {"step_flops": flops_of(system, size, batch)} if line == "0\n" else measure_peak()
-            print(json.dumps(answer), flush=True)
+            said = {"step_flops": flops_of(system, size, batch)} if line == "0\n" else measure_peak()
+            print(json.dumps(said), flush=True)
         return
-    step = contender(name, system, size, batch)
-    for line in sys.stdin:
-        times = []
-        for _ in range(int(line)):
-            before = time.perf_counter()
-            step()
-            times.append(1000 * (time.perf_counter() - before))
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(json.dumps({"ms": times, "peak_mb": peak}), flush=True)
+    answer(contender(name, system, size, batch))
 
 
 def profiled(name: str, system: str, size: int, batch: int, steps: int = 5) -> dict[str, float]:
@@ -401,7 +392,7 @@ def main() -> None:
     given = parser.parse_args()
     if given.profile and not given.worker:
         for name in given.profile:  # each in a process of its own, as contenders are
-            command = [sys.executable, __file__, "--worker", "profile", "--profile", name]
+            command = [sys.executable, "-m", "benchmarks.step", "--worker", "profile", "--profile", name]
             command += ["--system", given.system, "--size", str(given.size), "--batch", str(given.batch)]
             print(name, subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout, end="")
         return
@@ -412,34 +403,17 @@ def main() -> None:
         work(given.worker, given.system, given.size, given.batch)
         return
     names = [n for n in CONTENDERS[given.system] if not given.only or n == "repix" or n in given.only]
-    workers = {}
-    for name in [*names, "peak"]:
-        command = [sys.executable, __file__, "--worker", name]
-        command += ["--system", given.system, "--size", str(given.size), "--batch", str(given.batch)]
-        workers[name] = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    def ask(name: str, steps: int) -> dict:
-        workers[name].stdin.write(f"{steps}\n")
-        workers[name].stdin.flush()
-        answer = workers[name].stdout.readline()
-        if not answer:
-            sys.exit(f"benchmarks/step.py: contender {name} died")
-        return json.loads(answer)
-
-    for name in names:
-        ask(name, 3)  # traces, caches, allocators
-    flops, peaks = ask("peak", 0)["step_flops"], []
-    times: dict[str, list[float]] = {name: [] for name in names}
-    peak = {}
-    for _ in range(given.rounds):
-        for name in names:
-            answer = ask(name, given.steps)
-            times[name] += answer["ms"]
-            peak[name] = answer["peak_mb"]
-        peaks.append(ask("peak", 1))
-    for process in workers.values():
-        process.stdin.close()
-        process.wait()
+    options = ["--system", given.system, "--size", str(given.size), "--batch", str(given.batch)]
+    peaks: list[dict[str, float]] = []
+    with contextlib.ExitStack() as stack:
+        started = {
+            name: stack.enter_context(Contender(name, ["-m", "benchmarks.step", *options, "--worker", name]))
+            for name in [*names, "peak"]
+        }
+        rival = started.pop("peak")
+        flops = rival.ask(0)["step_flops"]
+        found = turns(started, given.rounds, given.steps, between=lambda: peaks.append(rival.ask(1)))
+    times = {name: one["ms"] for name, one in found.items()}
     ours = statistics.median(times["repix"])
     machine = {key: max(each[key] for each in peaks) for key in peaks[0]}
 
@@ -452,7 +426,7 @@ def main() -> None:
             "median_ms": round(statistics.median(values), 1),
             "min_ms": round(min(values), 1),
             "repix_over_this": round(ours / statistics.median(values), 3),
-            "peak_mb": round(peak[name]),
+            "peak_mb": round(found[name]["peak_mb"]),
             "share_of_peak": round(share(name, values), 3),
             "steps": len(values),
         }
@@ -476,4 +450,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    stage.guard(main)

@@ -20,8 +20,8 @@ def test_every_written_block_is_filled_and_its_command_exists(page):
     for name, command, content, end in blocks:
         assert name == end
         assert content.count("\n") > 2, f"{name} is empty; run `{command}`"
-        for script in re.findall(r"benchmarks/\w+\.py", command):
-            assert (ROOT / script).is_file()
+        for module in re.findall(r"-m ((?:checks|benchmarks)\.\w+)", command):
+            assert (ROOT / module.replace(".", "/")).with_suffix(".py").is_file()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

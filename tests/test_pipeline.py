@@ -15,10 +15,10 @@ from typing import NamedTuple
 import pytest
 import yaml
 
+from checks.support import route
 from repix.files import digest_file
 from repix.provenance import lock, pipeline
 from repix.provenance.code import CodeRecord
-from tests import route
 
 ROOT = Path(__file__).resolve().parents[1]
 NOT_FOR_CODE = {"licence"}  # keys for people, which records and cards quote

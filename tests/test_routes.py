@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.cells import recipe
+from checks.support.cells import recipe
 from tests.conftest import real_data
 
 COUNTS = {"train": 3, "val": 2, "test": 2}

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import yaml
 
+from checks.support.cells import recipe, train_cell
 from repix import cli
 from repix.commands.baselines import trained_cells
 from repix.config.gate import Gate
@@ -15,7 +16,6 @@ from repix.errors import UserError
 from repix.regression import tolerance
 from repix.schemas import Metrics
 from repix.studies import baselines
-from tests.cells import recipe, train_cell
 from tests.regression.test_gate import changed, entry
 
 FLOORS = {

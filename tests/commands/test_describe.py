@@ -178,11 +178,11 @@ def test_passes_and_checkpoint_are_those_of_the_step(tmp_path):
     from repix.quiet import import_keras
 
     import_keras()
+    from checks.support import cells
     from repix.description.facts import checkpoint_bytes, passes
     from repix.systems.system import build
     from repix.training.backend import step_module
     from repix.training.checkpoint import Checkpoint, Checkpoints
-    from tests import cells
 
     backend = step_module()
     total, kept = passes(cells.recipe("pix2pix"), 3, 3)

@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 
-from tests.cells import TinyCell, images, train_cell
+from checks.support.cells import TinyCell, images, train_cell
 
 
 @pytest.fixture(scope="module")

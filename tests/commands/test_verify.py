@@ -9,12 +9,12 @@ import subprocess
 import pytest
 import yaml
 
+from checks.support import route
 from repix import cli
 from repix.commands import verify
 from repix.provenance import lock, pipeline
 from repix.provenance import verify as rebuilding
 from repix.provenance.lineage import Lineage
-from tests import route
 
 
 def git(root, *command):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import yaml
-from tests.conftest import ROOT
 
 from repix.config.datasets import Dataset, Limits, height_width
 from repix.config.reader import parse
 from repix.errors import UserError
+from tests.conftest import ROOT
 
 ENTRY = {"urls": ["file:x"], "layout": "aligned", "load_size": 8, "crop_size": [4, 6]}
 

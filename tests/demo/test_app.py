@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from checks.support.cells import images
 from repix import cli
 from repix.errors import UserError
-from tests.cells import images
 from tests.demo.conftest import BFLOAT16, SECOND
 from tests.exporting.repository import CELL
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.cells import images
+from checks.support.cells import images
 from tests.demo import chromium
 from tests.demo.conftest import SECOND
 from tests.exporting.repository import CELL

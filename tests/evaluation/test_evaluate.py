@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from tests.cells import TinyCell, train_cell
+
+from checks.support.cells import TinyCell, train_cell
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +61,7 @@ def test_the_same_bytes_every_time(cell, tmp_path):
 
 
 def test_one_test_image_is_scored_and_what_takes_two_is_left_out(cell, tmp_path):
-    from tests.cells import prepare_set
+    from checks.support.cells import prepare_set
 
     prepared = prepare_set(tmp_path, counts=(("train", 1), ("test", 1)))
     metrics = run(cell._replace(prepared=prepared), tmp_path / "out")
@@ -143,8 +144,7 @@ def test_names_with_dots_keep_apart(tmp_path, cell):
 
 
 def test_a_data_set_of_other_values_is_refused(cell, tmp_path):
-    from tests.cells import prepare_set
-
+    from checks.support.cells import prepare_set
     from repix.errors import UserError
 
     other = prepare_set(tmp_path, channels=(1, 1), colour="gray")

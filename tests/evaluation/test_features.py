@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tests.conftest import real_data
 
 from repix.errors import UserError
 from repix.evaluation import features as module
@@ -24,6 +23,7 @@ from repix.evaluation.features import (
 from repix.evaluation.frechet import Statistics, frechet_distance
 from repix.files import digest_file
 from repix.schemas import Side
+from tests.conftest import real_data
 
 MIXED_6E = "inception/pt_inception-2015-12-05-to-mixed6e.pth"
 MIXED_6E_SHA256 = "bc029001713850b227a1d6c354c0d79e6a97997821b05dffd014d4f28b13c738"

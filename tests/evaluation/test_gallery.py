@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.cells import images
 
+from checks.support.cells import images
 from repix.data.images import decode
 from repix.evaluation import gallery
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.references import plain_kid
 
+from checks.support.references import plain_kid
 from repix.evaluation import kid as module
 from repix.evaluation.kid import kid, kid_subsets
 

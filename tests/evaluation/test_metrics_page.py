@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from benchmarks import metrics
 
+from checks import agreement
 from repix.commands.results import write_between_markers
 from repix.errors import UserError
 from repix.evaluation.score import ALWAYS
@@ -12,21 +12,21 @@ from repix.evaluation.score import ALWAYS
 
 def test_the_page_has_the_protocols_of_the_code(tmp_path):
     page = tmp_path / "metrics.md"
-    page.write_text(metrics.PAGE.read_text())
-    write_between_markers(page, metrics.protocol_table(), "protocol")
-    assert page.read_text() == metrics.PAGE.read_text(), "run: python benchmarks/metrics.py --write"
-    assert all(f"| `{name}` |" in metrics.protocol_table() for name in ALWAYS)
+    page.write_text(agreement.PAGE.read_text())
+    write_between_markers(page, agreement.protocol_table(), "protocol")
+    assert page.read_text() == agreement.PAGE.read_text(), "run: python -m checks.agreement --write"
+    assert all(f"| `{name}` " in agreement.protocol_table() for name in ALWAYS)
 
 
 def test_every_table_of_the_page_was_written():
-    text = metrics.PAGE.read_text()
+    text = agreement.PAGE.read_text()
     for part in ("protocol", "agreement", "facades", "evaluate"):
         block = text.partition(f"<!-- {part}:begin")[2].partition(f"<!-- {part}:end -->")[0]
         assert block.count("\n|") > 3 and "**no**" not in block, part
 
 
 def test_worked_cases_come_out():
-    rows = metrics.worked_cases()
+    rows = agreement.worked_cases()
     assert len(rows) == 6 and all(row["ok"] for row in rows), rows
 
 
@@ -35,7 +35,7 @@ def test_a_difference_is_seen(monkeypatch):
 
     original = kid._diagonal_sum
     monkeypatch.setattr(kid, "_diagonal_sum", lambda x: original(x) * (1 + 1e-9))
-    assert [row["case"][:3] for row in metrics.worked_cases() if not row["ok"]] == ["KID", "KID"]
+    assert [row["case"][:3] for row in agreement.worked_cases() if not row["ok"]] == ["KID", "KID"]
 
 
 def test_only_the_named_block_is_replaced(tmp_path):

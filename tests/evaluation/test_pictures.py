@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.cells import images
 
+from checks.support.cells import images
 from repix.data.colour import LAB_AB, LAB_L, lab_to_rgb, rgb_to_lab
 from repix.evaluation import pictures
 from repix.schemas import Side

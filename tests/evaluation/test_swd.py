@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.references import plain_swd
 
+from checks.support.references import plain_swd
 from repix import rng
 from repix.evaluation import swd as module
 from repix.evaluation.swd import laplacian_pyramid, level_count, sliced_wasserstein, swd, unit_directions

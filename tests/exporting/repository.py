@@ -38,6 +38,7 @@ def write_lineage(root: Path) -> None:
 
 def make(root: Path) -> Path:
     """Make the repository below ``root`` and return it."""
+    from checks.support.cells import train_cell
     from repix.config.datasets import Dataset
     from repix.config.evaluation import Evaluate
     from repix.config.export import Export
@@ -45,7 +46,6 @@ def make(root: Path) -> Path:
     from repix.evaluation.evaluate import evaluate
     from repix.exporting.export import export
     from repix.inference.trained import TrainedModel
-    from tests.cells import train_cell
 
     root.mkdir()
     made = train_cell(root / "work")

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 import repix
+from checks.support.cells import train_cell
 from repix.config import reader
 from repix.config.export import Export, Tolerance
 from repix.errors import UserError
 from repix.files import digest_tree
 from repix.registry import FORMATS
 from repix.schemas import Exported
-from tests.cells import train_cell
 
 
 @pytest.fixture(scope="module")

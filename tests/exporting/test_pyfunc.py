@@ -19,8 +19,8 @@ import pandas
 import pytest
 from PIL import Image
 
+from checks.support.cells import images
 from repix.schemas import Exported
-from tests.cells import images
 from tests.exporting.repository import CELL, make
 
 

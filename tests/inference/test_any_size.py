@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from tests.cells import images
+from checks.support.cells import images
 
 
 class Values:

@@ -1,6 +1,6 @@
 """A result goes through a remote and comes back in a fresh clone, by a folder, SSH and S3.
 
-The full form, with training's outs, evaluation and MLflow, is benchmarks/remotes.py.
+The full form, with training's outs, evaluation and MLflow, is checks/remotes.py.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ import os
 
 import pytest
 import yaml
-from benchmarks import remotes
 
+from checks import remotes
+from checks.support import route
 from repix.errors import UserError
 from repix.provenance import lock
-from tests import route
 from tests.exporting.repository import git
 
 

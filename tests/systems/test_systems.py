@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from keras import ops
 
+from checks.support import cells
 from repix.config.models import Optimizer
 from repix.errors import UserError
 from repix.models.initialization import initialize
 from repix.registry import SYSTEMS
 from repix.systems.system import Batch, System, Update, build
-from tests import cells
 
 RANGE = ((0.0, 0.0, 0.0), (255.0, 255.0, 255.0))
 # A large epsilon makes Adam's first step follow the gradient's size, not its sign alone.

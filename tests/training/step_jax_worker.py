@@ -32,10 +32,10 @@ def compared(system: str, data: str):
 
 def new(system: str, data: str, **changes):
     """Return a tiny training."""
+    from checks.support import cells
     from repix.config.run import Cell
     from repix.data.prepared import Prepared
     from repix.training.setup import set_up
-    from tests import cells
 
     recipe = cells.recipe(system, **changes)
     return set_up(Cell("tiny", system, 0), recipe, Prepared.open(data), flip=True)

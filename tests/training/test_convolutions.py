@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
+from checks.support import cells
 from repix.training import convolutions
-from tests import cells
 
 REPLACEMENTS = ("halving", "doubling", "filtering", "_crop")
 

@@ -7,11 +7,11 @@ import signal
 import numpy as np
 import pytest
 
+from checks.support.cells import recipe
 from repix.errors import UserError
 from repix.training import loop
 from repix.training.checkpoint import Checkpoints
 from repix.training.observer import Observer
-from tests.cells import recipe
 
 PER_EPOCH, EPOCHS = 4, 3
 

@@ -7,6 +7,7 @@ import signal
 import numpy as np
 import pytest
 
+from checks.support import cells
 from repix.config.run import Cell
 from repix.data.prepared import Prepared
 from repix.evaluation.validation import Validation
@@ -15,7 +16,6 @@ from repix.training import loop
 from repix.training.checkpoint import Checkpoints
 from repix.training.observer import Observer
 from repix.training.setup import set_up
-from tests import cells
 
 
 class KilledError(Exception):

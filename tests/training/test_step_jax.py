@@ -12,8 +12,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from checks.support import cells
 from repix.files import digest_arrays
-from tests import cells
 from tests.conftest import ROOT
 from tests.training.step_jax_worker import ONE, STEPS, compared, run
 

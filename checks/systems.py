@@ -1,10 +1,10 @@
 """Every system trained a little on real images, each against the floor of its task; or each built at full size.
 
-    python benchmarks/systems.py                      # train every row that has not been, print the table
-    python benchmarks/systems.py --only pix2pix lab   # some rows
-    python benchmarks/systems.py --build              # 256 px: three steps, a checkpoint, and back from it
-    python benchmarks/systems.py --hdf5               # facades_bw as the book's HDF5 tree, and back
-    python benchmarks/systems.py --write docs/systems.md            # put the table there (also with --build)
+    python -m checks.systems                      # train every row that has not been, print the table
+    python -m checks.systems --only pix2pix lab   # some rows
+    python -m checks.systems --build              # 256 px: three steps, a checkpoint, and back from it
+    python -m checks.systems --hdf5               # facades_bw as the book's HDF5 tree, and back
+    python -m checks.systems --write                  # put the table into docs/systems.md (also with --build)
 
 A row is one recipe of params.yaml as it stands, but for its epochs, on a real data set of params.yaml, but
 for its size, with 100 training images. It goes through the stages' own scripts (download, unpack, preprocess, train,
@@ -27,21 +27,19 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
-
+from checks.harness import ROOT, run_stage, table, write
 from repix import paths, profile, stage
 from repix.config import reader
 from repix.config.run import Cell
 from repix.errors import UserError
 from repix.files import digest_arrays, digest_tree, read_json, write_json, write_text
 
-ROOT = Path(__file__).resolve().parents[1]
 REAL_DATA = Path(os.environ.get("REPIX_REAL_DATA", ROOT.parent / "shared")) / "data"
 FACADES = ("facades.tar.gz", "1501faf52c72125641c39384f90cdda5df82458381c802c68893dd86e6ae1878")
 ARCHIVES = {
@@ -130,23 +128,6 @@ def lay_out(folder: Path, params: str) -> None:
     if path.exists() and path.read_text(encoding="utf-8") != params:
         shutil.rmtree(folder)
     write_text(path, params)
-
-
-def run_stage(folder: Path, name: str, *arguments: str) -> None:
-    """Run a stage's script in a folder; what it says goes to ``logs/``.
-
-    Raises:
-        UserError: it failed; the last line that it said is in the message.
-    """
-    log = folder / "logs" / f"{'-'.join([name, *arguments])}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    environment = os.environ | {"DVC_ROOT": str(folder.resolve()), "REPIX_TRACKING": "off"}
-    command = [sys.executable, str(ROOT / "stages" / f"{name}.py"), *arguments]
-    with open(log, "w", encoding="utf-8") as stream:
-        done = subprocess.run(command, cwd=folder, env=environment, stdout=stream, stderr=stream, check=False)
-    if done.returncode:
-        said = [line for line in log.read_text(encoding="utf-8").splitlines() if line.strip()] or ["no output"]
-        raise UserError(f"{name} ended with {done.returncode}: {said[-1]}; all of it: {log}")
 
 
 def thin(tree: Path, keep: Mapping[str, int]) -> None:
@@ -445,12 +426,6 @@ def networks_cell(networks: Mapping[str, Mapping[str, Any]], size: int) -> tuple
     return "<br>".join(parameters), "<br>".join(fields)
 
 
-def markdown(head: Sequence[str], rows: Iterable[Sequence[str]], left: int) -> str:
-    """Return a Markdown table; the columns after the first ``left`` ones are numbers."""
-    lines = [head, ["---" if column < left else "--:" for column in range(len(head))], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 def trained_table(records: Iterable[Mapping[str, Any]]) -> str:
     """Return the table of trained rows, a line for each translator."""
     head = ["row", "data", "parameters", "receptive field", "losses, first and last epoch", "steps", "ms per step"]
@@ -475,7 +450,7 @@ def trained_table(records: Iterable[Mapping[str, Any]]) -> str:
                     scores.append("no pairs" if value is None else f"{value:.{digits}f}")
             better = [metric.upper() for metric in DECIDING if one["better"][metric]]
             lines.append([*cells, *scores, " and ".join(better) or "NEITHER"])
-    return markdown(head, lines, left=5)
+    return table(head, lines, left=5)
 
 
 def built_table(records: Iterable[Mapping[str, Any]]) -> str:
@@ -493,7 +468,7 @@ def built_table(records: Iterable[Mapping[str, Any]]) -> str:
         ]
         for record in records
     ]
-    return markdown(head, lines, left=2)
+    return table(head, lines, left=2)
 
 
 # --- the command
@@ -507,7 +482,7 @@ def worker(kind: str, name: str, out: Path, *, epochs: int | None) -> dict[str, 
     """
     result = out / kind / f"{name}.json"
     result.unlink(missing_ok=True)
-    command = [sys.executable, __file__, "--worker", kind, name, "--out", str(out)]
+    command = [sys.executable, "-m", "checks.systems", "--worker", kind, name, "--out", str(out)]
     command += [] if epochs is None else ["--epochs", str(epochs)]
     code = subprocess.run(command, check=False).returncode
     if code or not result.exists():
@@ -584,7 +559,7 @@ def main() -> int:
     parser.add_argument("--epochs", type=int, metavar="N", help="instead of the row's, for a trial")
     parser.add_argument("--build", action="store_true", help="three steps at 256 px, a checkpoint, and back from it")
     parser.add_argument("--hdf5", action="store_true", help="facades_bw to HDF5 and back")
-    parser.add_argument("--write", type=Path, metavar="FILE", help="also put the table between the file's markers")
+    parser.add_argument("--write", action="store_true", help="also put the table into docs/systems.md")
     parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.worker:
@@ -597,17 +572,15 @@ def main() -> int:
     if asked.epochs is not None and asked.epochs < 2:
         parser.error("--epochs: 2 or more, times are taken between their ends")
     rows = [ROWS[name] for name in asked.only or ROWS]
-    name, make, table = ("build", built, built_table) if asked.build else ("systems", trained, trained_table)
+    name, make, tabled = ("build", built, built_table) if asked.build else ("systems", trained, trained_table)
     records, wrong = make(rows, asked)
-    text = table(records)
+    text = tabled(records)
     print(text)
     write_text(asked.out / f"{name}.md", text + "\n")
     if asked.write and not wrong:
-        from repix.commands.results import write_between_markers
-
-        write_between_markers(asked.write, text, name)
+        write("systems", name, text)
     for line in wrong:
-        print(f"benchmarks/systems.py: {line}", file=sys.stderr)
+        print(f"checks.systems: {line}", file=sys.stderr)
     return 1 if wrong else 0
 
 

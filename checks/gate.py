@@ -1,6 +1,6 @@
 """Proof that the gate can go red, and stays green where it should, on a trained cell.
 
-    python benchmarks/gate.py [CELL] [--train] [--json] [--if-trained] [--write]
+    python -m checks.gate [CELL] [--train] [--json] [--if-trained] [--write]
 
 Evaluates the cell as it is and with broken translators (blurred, channels swapped, constant),
 on fewer images, through other features, and with scores that its weights did not give; each
@@ -25,11 +25,9 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
-
+from checks.harness import table, write
 from repix import cli, paths, profile
 from repix.commands import seeds as sweep_command
-from repix.commands.results import write_between_markers
 from repix.config import reader
 from repix.config.evaluation import Evaluate
 from repix.config.gate import Gate
@@ -142,21 +140,18 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         rows = judge_all(arguments, Path(scratch))
     wrong = [row for row in rows if not row["as_expected"]]
-    width = max(len(row["case"]) for row in rows)
-    lines = []
-    for row in rows:
-        mark = "" if row["as_expected"] else "  <- NOT AS EXPECTED"
-        lines.append(
-            f"{row['case']:<{width}}  exit {row['exit']} (expected {row['expected']}){mark}  {row['why']}".rstrip()
-        )
-    lines.append(f"{len(rows) - len(wrong)} of {len(rows)} as expected")
-    print(json.dumps(rows, indent=2) if arguments.json else "\n".join(lines))
+    shown = table(
+        ["case", "exit", "expected", "as expected", "why"],
+        [[row[key] for key in ("case", "exit", "expected", "as_expected", "why")] for row in rows],
+    )
+    shown += f"\n\n{len(rows) - len(wrong)} of {len(rows)} as expected"
+    print(json.dumps(rows, indent=2) if arguments.json else shown)
     if arguments.write:
-        page, (dataset, model, _) = Path("docs/gate.md"), arguments.cell.split("-")
+        dataset, model, _ = arguments.cell.split("-")
         family = tolerance.read_tolerances(arguments.tolerances).families[f"{dataset}-{model}"]
         noise = sweep_command.table(f"{dataset}-{model}", family)
-        for name, text in (("noise", noise), ("proof", "\n".join(lines))):
-            write_between_markers(page, f"```text\n{text}\n```", name)
+        write("gate", "noise", f"```text\n{noise}\n```")
+        write("gate", "proof", shown)
     return 1 if wrong else 0
 
 
@@ -267,5 +262,5 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except UserError as error:
-        print(f"benchmarks/gate.py: {error}", file=sys.stderr)
+        print(f"checks.gate: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.cells import train_cell
+from checks.support.cells import train_cell
 
 
 @pytest.mark.parametrize(("system", "paired"), [("pix2pix", True), ("cyclegan", False)])

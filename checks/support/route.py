@@ -14,7 +14,7 @@ from repix.provenance import lock
 from repix.provenance.lineage import Lineage
 from repix.provenance.pipeline import Stage, stages
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 CELL = "sample-pix2pix_small-0"
 
 
@@ -52,9 +52,10 @@ def run(root: Path, *kinds: str, umask: int = 0o022, **environment: str) -> Path
     logs = root / "reads"
     logs.mkdir(exist_ok=True)
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("DVC_", "MLFLOW_"))}
+    kept["PYTHONPATH"] = str(root / "src")
     commands = [stage.cmd.removeprefix("python ") for stage in stages(root) if stage.kind in kinds]
     done = subprocess.run(
-        [sys.executable, str(ROOT / "tests" / "reads.py"), str(logs), *commands],
+        [sys.executable, str(Path(__file__).with_name("reads.py")), str(logs), *commands],
         cwd=root,
         env=kept | {"REPIX_TRACKING": "off", "PYTHONDONTWRITEBYTECODE": "1"} | environment,
         umask=umask,

@@ -1,7 +1,7 @@
 """Kill a training again and again, resume it, and compare its bits with those of an uninterrupted one.
 
-    python benchmarks/resume.py --system pix2pix --kills 20 --sigterm 5
-    python benchmarks/resume.py --system cyclegan --checks
+    python -m checks.resume --system pix2pix --kills 20 --sigterm 5
+    python -m checks.resume --system cyclegan --checks
 
 A tiny training (dropout, image pool, falling learning rate, validation) runs in processes of
 its own. They are killed at random steps (the seed says which), some of them while a checkpoint is being
@@ -24,10 +24,7 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "src"), str(ROOT)]
-
-from repix import profile, stage  # noqa: E402
+from repix import profile, stage
 
 EPOCHS, PAIRS = 12, 10
 STEPS = EPOCHS * PAIRS
@@ -40,8 +37,7 @@ def work(system: str, root: Path, checkpoints: Path, save_seconds: float) -> Non
     from repix.quiet import import_keras
 
     import_keras()
-    from tests import cells
-
+    from checks.support import cells
     from repix.config.run import Cell
     from repix.data.prepared import Prepared
     from repix.evaluation.validation import Validation
@@ -74,7 +70,7 @@ def work(system: str, root: Path, checkpoints: Path, save_seconds: float) -> Non
 
 def prepare_data(system: str, root: Path) -> None:
     """Write the tiny data set that all trainings share."""
-    from tests import cells
+    from checks.support import cells
 
     cells.prepare_set(root, paired=system == "pix2pix", counts=(("train", PAIRS), ("val", 2), ("test", 1)))
 
@@ -86,7 +82,7 @@ def run(system, root, *, at=None, number=signal.SIGKILL, delay=0.0, save_seconds
         Exit code, last step it told of, and what it said on standard error.
     """
     (root / "result.json").unlink(missing_ok=True)
-    command = [sys.executable, __file__, "--worker", str(root), "--system", system]
+    command = [sys.executable, "-m", "checks.resume", "--worker", str(root), "--system", system]
     command += ["--save-seconds", str(save_seconds), "--checkpoints", str(checkpoints or root / "checkpoints")]
     with (
         tempfile.TemporaryFile("w+") as said,

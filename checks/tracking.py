@@ -1,6 +1,6 @@
 """The same tiny cell with tracking on, off, without a server, and with one that dies midway.
 
-    python benchmarks/tracking.py
+    python -m checks.tracking
 
 Each case runs the route up to evaluate in a folder of its own. Printed are the hashes of its
 outs, as dvc.lock would have them; how many requests the server answered; and the digest of what MLflow
@@ -29,13 +29,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "src"), str(ROOT)]
-
-from tests import route  # noqa: E402
-
-from repix.files import canonical_json, digest_text  # noqa: E402
-from repix.provenance import lock, pipeline  # noqa: E402
+from checks.harness import table
+from checks.support import route
+from repix.files import canonical_json, digest_text
+from repix.provenance import lock, pipeline
 
 START_SECONDS = 180
 NOT_REBUILT = re.compile(
@@ -143,7 +140,7 @@ def said(root: Path, run_id: str) -> str:
 
     Asked in a process of its own: MLflow holds on to a database that was deleted.
     """
-    command = [sys.executable, __file__, "--said", str(root), run_id]
+    command = [sys.executable, "-m", "checks.tracking", "--said", str(root), run_id]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
@@ -200,13 +197,11 @@ def main() -> None:
             outs["dies midway"] = run(base / "dies", REPIX_TRACKING="on", MLFLOW_TRACKING_URI=passing)
         for name, place in zip(outs, ("on", "off", "none", "dies"), strict=True):
             content[name] = said(base / place, sync(base / place))
-        lines = [("out", *outs)]
+        lines = []
         for out in outs["on"]:
             lines.append((out, *(hashes[out].removesuffix(".dir")[:12] for hashes in outs.values())))
         lines.append(("MLflow after repix sync", *(digest[:12] for digest in content.values())))
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        for line in lines:
-            print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+        print(table(["out", *outs], lines))
         last = answered[-1] if answered else "none"
         print(f"the dying server answered {len(answered)} requests, the last: {last}")
 

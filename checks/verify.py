@@ -1,7 +1,7 @@
 """What `repix verify` says of a result, from other places and after one change of each kind.
 
-    python benchmarks/verify.py                  the whole list
-    python benchmarks/verify.py --only package   one of it
+    python -m checks.verify                  the whole list
+    python -m checks.verify --only package   one of it
 
 A tiny repository is made, its route is run up to evaluate and committed. Each row is a clone of
 it, outs and all, with one thing changed, and the verdict of the command in it. The data set is an archive
@@ -24,11 +24,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "src"), str(ROOT)]
+import yaml
 
-import yaml  # noqa: E402
-from tests import route  # noqa: E402
+from checks.support import route
 
 KINDS = ("download", "unpack", "preprocess", "features", "train", "evaluate")
 OTHER_PILLOW = "12.3.0"

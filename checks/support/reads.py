@@ -87,7 +87,6 @@ if __name__ == "__main__":
     logs, commands = Path(sys.argv[1]), [shlex.split(given) for given in sys.argv[2:]]
     if host := os.environ.get("REPIX_TEST_HOST"):
         socket.gethostname = platform.node = lambda: host
-    sys.path.insert(0, str(Path(commands[0][0]).resolve().parents[1] / "src"))
     record(logs)
     for command in commands:
         sys.argv = command

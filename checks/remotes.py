@@ -5,8 +5,8 @@ is repeated without training, every out and every score must be the committed on
 `repix sync` rebuilds MLflow. The servers are this machine's own, on loopback: an sshd with
 keys of its own, and moto's S3. The tree must be clean and its outs in DVC's cache.
 
-  python benchmarks/remotes.py
-  python benchmarks/remotes.py --only folder ssh --json remotes.json
+  python -m checks.remotes
+  python -m checks.remotes --only folder ssh --json remotes.json
 """
 
 from __future__ import annotations
@@ -30,11 +30,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "src"))
-
-from repix.errors import UserError  # noqa: E402
-from repix.provenance import lock  # noqa: E402
+from checks.harness import ROOT
+from repix.errors import UserError
+from repix.provenance import lock
 
 BUCKET = "repix"
 START_SECONDS = 30

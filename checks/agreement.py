@@ -1,6 +1,6 @@
 """Do the metrics say what they should? Agreement with others' code, and real façades.
 
-    python benchmarks/metrics.py [--agreement] [--facades] [--evaluate] [--trained DIR] [--write] [--json FILE]
+    python -m checks.agreement [--agreement] [--facades] [--evaluate] [--trained DIR] [--write] [--json FILE]
 
 --agreement (what runs without any of the three): FID against pytorch-fid's own result on the
 same folders, its own network builder and reader included, with only the download of weights
@@ -21,20 +21,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "src"), str(ROOT)]
-
-from repix import paths, profile  # noqa: E402
-from repix.commands.results import write_between_markers  # noqa: E402
-from repix.errors import UserError  # noqa: E402
+from checks.harness import ROOT, run_stage, table, write
+from repix import paths, profile
+from repix.errors import UserError
 
 PAGE = ROOT / "docs" / "metrics.md"
 SHARED = Path(os.environ.get("REPIX_REAL_DATA", ROOT.parent / "shared"))
@@ -69,15 +63,16 @@ def main() -> int:
     for part in parts:
         found = {"agreement": agreement, "facades": facades, "evaluate": evaluate}[part](workspace)
         figures[part] = found
-        shown = markdown(found["columns"], found["rows"])
+        keys, head = zip(*found["columns"], strict=True)
+        shown = table(head, ([row.get(key) for key in keys] for row in found["rows"]))
         if found.get("note"):
             shown += f"\n\n{found['note']}"
         print(f"{shown}\n", flush=True)
         wrong += sum(row.get("ok") is False for row in found["rows"])
         if arguments.write:
-            write_between_markers(PAGE, shown, part)
+            write("metrics", part, shown)
     if arguments.write:
-        write_between_markers(PAGE, protocol_table(), "protocol")
+        write("metrics", "protocol", protocol_table())
     if arguments.json:
         from repix.files import write_json
 
@@ -92,22 +87,6 @@ def versions() -> dict[str, str]:
 
     names = ("numpy", "scipy", "scikit-image", "scikit-learn", "torch", "torchvision", "pytorch-fid", "tensorflow")
     return {name: version(name) for name in names}
-
-
-def markdown(columns: Sequence[tuple[str, str]], rows: Sequence[dict]) -> str:
-    """Return rows as a Markdown table; columns are (key, heading), numbers are aligned right."""
-
-    def shown(value: Any) -> str:
-        if value is None:
-            return ""
-        if isinstance(value, bool):
-            return "yes" if value else "**no**"
-        return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-    numeric = [all(isinstance(row.get(key), (int, float, type(None))) for row in rows) for key, _ in columns]
-    lines = [[heading for _, heading in columns], ["--:" if number else "---" for number in numeric]]
-    lines += [[shown(row.get(key)) for key, _ in columns] for row in rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 class Workspace:
@@ -140,30 +119,9 @@ class Workspace:
         write_text(self.folder / reader.FILE, yaml.safe_dump(tree, sort_keys=False))
 
     def run(self, name: str, *names: str) -> tuple[float, float]:
-        """Run a stage's script; return its seconds and its peak resident memory in GB.
-
-        Raises:
-            UserError: it failed; with the last line that it said.
-        """
-        log = self.folder / "logs" / f"{name}.log"
-        log.parent.mkdir(parents=True, exist_ok=True)
+        """Run a stage's script here; return its seconds and its peak resident memory in GB."""
         print(f"{name} ...", file=sys.stderr, flush=True)
-        start = time.perf_counter()
-        with open(log, "w", encoding="utf-8") as stream:
-            process = subprocess.Popen(
-                [sys.executable, str(ROOT / "stages" / f"{name}.py"), *names],
-                cwd=self.folder,
-                env=os.environ | {"DVC_ROOT": str(self.folder)},
-                stdin=subprocess.DEVNULL,
-                stdout=stream,
-                stderr=stream,
-            )
-            _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            said = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-            raise UserError(f"{name} ended with {process.returncode}: {said[-1] if said else ''}; all of it: {log}")
-        return time.perf_counter() - start, usage.ru_maxrss * 1024 / 1e9
+        return run_stage(self.folder, name, *names)
 
     def prepared(self):
         """Return the façades as the pipeline prepares them."""
@@ -266,8 +224,8 @@ def row(case: str, reference: str, ours: float, theirs: float, bound: float, kin
 def worked_cases() -> list[dict]:
     """Return the rows that need neither photos nor weights: cases with a known answer."""
     import numpy as np
-    from tests.references import plain_kid, plain_swd
 
+    from checks.support.references import plain_kid, plain_swd
     from repix.evaluation.frechet import Statistics, frechet_distance
     from repix.evaluation.kid import kid
     from repix.evaluation.swd import swd
@@ -614,7 +572,7 @@ def protocol_table() -> str:
     from repix.evaluation import features, frechet, kid, l1, psnr, ssim, swd
     from repix.regression.tolerance import direction
 
-    lines = ["| metric | better | protocol |", "|---|---|---|"]
+    rows = []
     for name, protocol in {
         "l1": l1.PROTOCOL,
         "psnr": psnr.PROTOCOL,
@@ -624,15 +582,15 @@ def protocol_table() -> str:
         "kid": kid.PROTOCOL,
     }.items():
         shown = "; ".join(f"*{key.replace('_', ' ')}* {value}" for key, value in protocol.items())
-        lines.append(f"| `{name}` | {'higher' if direction(name) > 0 else 'lower'} | {shown} |")
+        rows.append([f"`{name}`", "higher" if direction(name) > 0 else "lower", shown])
     shown = "; ".join(f"*{key}* {value}" for key, value in features.PROTOCOL.items())
-    lines.append(f"| features of `fid`, `kid` | | {shown}; *dims* and *weights* (sha256) as asked for |")
-    return "\n".join(lines)
+    rows.append(["features of `fid`, `kid`", "", f"{shown}; *dims* and *weights* (sha256) as asked for"])
+    return table(["metric", "better", "protocol"], rows)
 
 
 if __name__ == "__main__":
     try:
         sys.exit(main())
     except UserError as error:
-        print(f"benchmarks/metrics.py: {error}", file=sys.stderr)
+        print(f"checks.agreement: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

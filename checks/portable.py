@@ -1,8 +1,7 @@
 """The same small cells on different CPUs: which bits hold, and which move.
 
-    python benchmarks/portable.py                 all conditions, under portable and under fast
-    python benchmarks/portable.py --quick         what CI runs: portable, one emulated CPU
-    python benchmarks/portable.py --cost          what determinism and the portable profile cost
+    python -m checks.portable                 all conditions, under portable and under fast
+    python -m checks.portable --quick         what CI runs: portable, one emulated CPU
 
 A row is a process of its own. It runs the stages download to evaluate of one system on a few
 drawn pairs (pix2pix: the sample's own networks at 64 px), or what that route does not touch
@@ -24,12 +23,10 @@ of the portable profile differs; 0 with a line that says so where qemu-x86_64 is
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import os
 import runpy
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -38,7 +35,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+from checks.harness import ROOT, table, write
+
 SYSTEMS = ("pix2pix", "cyclegan", "other")
 PROFILES = ("portable", "fast")
 STAGES = ("download", "unpack", "preprocess", "features", "train", "evaluate")
@@ -116,7 +114,6 @@ def environment(profile_name: str, condition: Condition) -> dict[str, str | None
 
 def work(tree: Path, system: str, profile_name: str, condition: str) -> None:
     """Be a row: run its stages in ``tree``, or the other computations; write digests to ``result.json``."""
-    sys.path.insert(0, str(tree / "src"))
     from repix import profile
 
     found = environment(profile_name, CONDITIONS[condition])
@@ -210,7 +207,8 @@ def other(tree: Path) -> dict[str, str]:
 def shrunk(tree: Path, system: str, profile_name: str) -> None:
     """Put a small copy of the repository to ``tree``, with one cell of the system."""
     import yaml
-    from tests import route
+
+    from checks.support import route
 
     route.copy(tree)
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
@@ -241,9 +239,11 @@ def row(system: str, profile_name: str, condition: str, tries: int = 2) -> dict[
             shrunk(tree, system, profile_name)
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("DVC_", "MLFLOW_", "REPIX_"))}
         found = kept | environment(profile_name, CONDITIONS[condition]) | CONDITIONS[condition].found
-        found |= {"REPIX_TRACKING": "off", "HOME": folder, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": None}
+        found |= {"REPIX_TRACKING": "off", "HOME": folder, "PYTHONDONTWRITEBYTECODE": "1"}
+        # The package is the copy's, this script the repository's.
+        found |= {"PYTHONPATH": os.pathsep.join([str(tree / "src"), str(ROOT)])}
         cpu = CONDITIONS[condition].cpu
-        command = [*([shutil.which(QEMU), "-cpu", cpu] if cpu else []), sys.executable, __file__]
+        command = [*([shutil.which(QEMU), "-cpu", cpu] if cpu else []), sys.executable, "-m", "checks.portable"]
         command += ["--worker", str(tree), "--systems", system, "--profiles", profile_name, "--conditions", condition]
         before = time.monotonic()
         with open(Path(folder) / "said", "w+") as said:
@@ -267,26 +267,19 @@ def compare(rows: list[dict[str, Any]]) -> tuple[str, bool]:
     """Return the table of one profile's rows, with what moved below it; and whether all but the controls are equal."""
     from repix.files import canonical_json, digest_text
 
-    lines = [("system", "condition", "CPU by CPUID", "weights", "scores", "all bytes", "equal", "s")]
-    moved, equal = [], True
+    lines, moved, equal = [], [], True
     for found in rows:
         system, condition, parts = found["system"], found["condition"], found["parts"]
         first = next(other["parts"] for other in rows if other["system"] == system)
         names = [name for name in parts if parts[name] != first[name]]
         digests = (parts.get("weights", "-"), parts["scores"], digest_text(canonical_json(parts)))
         shown = [digest[:12] for digest in digests]
-        lines.append((system, condition, found["cpu"], *shown, "no" if names else "yes", str(found["seconds"])))
+        lines.append((system, condition, found["cpu"], *shown, "no" if names else "yes", found["seconds"]))
         if names:
-            moved.append(f"{system}, {condition}: {len(names)} of {len(parts)} moved: {', '.join(names[:4])}")
+            moved.append(f"- {system}, {condition}: {len(names)} of {len(parts)} moved: {', '.join(names[:4])}")
             equal &= condition.startswith("control-")
-    return "\n".join([text(lines), *(moved or ["all equal"])]), equal
-
-
-def text(lines: list[tuple[str, ...]]) -> str:
-    """Return lines of cells as aligned text."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    padded = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
-    return "\n".join(line.rstrip() for line in padded)
+    head = ("system", "condition", "CPU by CPUID", "weights", "scores", "all bytes", "equal", "s")
+    return "\n".join([table(head, lines), "", *(moved or ["all equal"])]), equal
 
 
 def tables(rows: list[dict[str, Any]]) -> tuple[str, bool]:
@@ -296,91 +289,10 @@ def tables(rows: list[dict[str, Any]]) -> tuple[str, bool]:
     keys = ("profile", "system", "condition")
     rows = sorted(rows, key=lambda found: [place(found[key]) for place, key in zip(places, keys, strict=True)])
     for name in dict.fromkeys(found["profile"] for found in rows):
-        table, same = compare([found for found in rows if found["profile"] == name])
-        shown.append(f"profile {name}\n{table}")
+        compared, same = compare([found for found in rows if found["profile"] == name])
+        shown.append(f"Profile `{name}`\n\n{compared}")
         equal &= same or name != "portable"
     return "\n\n".join(shown), equal
-
-
-# what it costs
-
-
-CONTENDERS: dict[str, dict[str, Any]] = {
-    "fast": {},
-    "fast, ops not deterministic": {},
-    "fast, no graph optimiser": {"graph_optimizer": False},
-    "fast, no oneDNN": {"onednn": False},
-    "portable": {},
-}
-CASES = (("pix2pix_small", 64), ("pix2pix", 256))
-
-
-def contend(name: str, model: str, size: int) -> None:
-    """Be one contender: read how many steps to take, answer with their milliseconds, until the input ends."""
-    from repix import profile
-
-    base = profile.find(name.split(",")[0])
-    profile.PROFILES[base.name] = dataclasses.replace(base, **CONTENDERS[name])
-    profile.enter(base.name)
-    if name.endswith("not deterministic"):
-        os.environ["TF_DETERMINISTIC_OPS"] = "0"
-        import tensorflow as tf
-
-        tf.config.experimental.enable_op_determinism = lambda: None
-    from benchmarks.step import repix_step
-
-    step = repix_step(model, size, 1, "float32")
-    for line in sys.stdin:
-        times = []
-        for _ in range(int(line)):
-            before = time.perf_counter()
-            step()
-            times.append(1000 * (time.perf_counter() - before))
-        print(json.dumps(times), flush=True)
-
-
-def cost(rounds: int, steps: int) -> tuple[str, list[dict[str, Any]]]:
-    """Time full training steps of all contenders in turns; return the table and its figures."""
-    lines, figures = [("model", "px", "contender", "ms per step", "to fast")], []
-    for model, size in CASES:
-        workers = {}
-        for name in CONTENDERS:
-            command = [sys.executable, __file__, "--contender", name, "--model", model, "--size", str(size)]
-            environ = {key: value for key, value in os.environ.items() if not key.startswith("REPIX_")}
-            workers[name] = subprocess.Popen(
-                command, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-            )
-
-        def ask(name: str, count: int, workers=workers) -> list[float]:
-            workers[name].stdin.write(f"{count}\n")
-            workers[name].stdin.flush()
-            answer = workers[name].stdout.readline()
-            if not answer:
-                sys.exit(f"contender {name} died: {workers[name].stderr.read()[-2000:]}")
-            return json.loads(answer)
-
-        try:
-            times = {name: ask(name, 3) and [] for name in CONTENDERS}  # the first steps trace and fill caches
-            for _ in range(rounds):
-                for name in CONTENDERS:
-                    times[name] += ask(name, steps)
-        finally:
-            for worker in workers.values():
-                worker.stdin.close()
-                worker.wait()
-        medians = {name: statistics.median(values) for name, values in times.items()}
-        for name, median in medians.items():
-            ratio = median / medians["fast"]
-            lines.append((model, str(size), name, f"{median:.1f}", f"{ratio:.2f}"))
-            figures.append({"model": model, "size": size, "contender": name, "ms": median, "to_fast": ratio})
-    return text(lines), figures
-
-
-def write(path: Path, marker: str, table: str) -> None:
-    """Put a table between the comments of a Markdown file that are named by ``marker``."""
-    from repix.commands.results import write_between_markers
-
-    write_between_markers(path, f"```text\n{table}\n```", marker)
 
 
 def main() -> None:
@@ -389,32 +301,16 @@ def main() -> None:
     parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS))
     parser.add_argument("--profiles", nargs="+", choices=PROFILES, default=list(PROFILES))
     parser.add_argument("--quick", action="store_true", help=f"portable only; {', '.join(QUICK)}")
-    parser.add_argument("--cost", action="store_true", help="time training steps instead")
-    parser.add_argument("--rounds", type=int, default=5, help="of --cost")
-    parser.add_argument("--steps", type=int, default=6, help="of each contender in a round of --cost")
     parser.add_argument("--out", type=Path, help="file for the JSON, written after every row")
     parser.add_argument("--again", action="store_true", help="keep the rows that --out has, run the others")
-    parser.add_argument("--write", type=Path, metavar="FILE", help="put the table between its markers in FILE")
-    for hidden in ("--worker", "--contender", "--model", "--size"):
-        parser.add_argument(hidden, help=argparse.SUPPRESS)
+    parser.add_argument("--write", action="store_true", help="put the tables into docs/reproducibility.md")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.worker:
         work(Path(given.worker), given.systems[0], given.profiles[0], given.conditions[0])
         return
-    sys.path[:0] = [str(ROOT / "src"), str(ROOT)]
-    from repix.files import write_json
+        from repix.files import write_json
 
-    if given.contender:
-        contend(given.contender, given.model, int(given.size))
-        return
-    if given.cost:
-        table, figures = cost(given.rounds, given.steps)
-        print(table)
-        if given.out:
-            write_json(given.out, figures)
-        if given.write:
-            write(given.write, "cost", table)
-        return
     conditions = given.conditions or list(QUICK if given.quick else CONDITIONS)
     left = [name for name in conditions if CONDITIONS[name].cpu and not shutil.which(QEMU)]
     rows: list[dict[str, Any]] = json.loads(given.out.read_text()) if given.again and given.out.exists() else []
@@ -433,7 +329,7 @@ def main() -> None:
     if left:
         print(f"SKIPPED {', '.join(left)}: {QEMU} is not installed (Debian: apt-get install qemu-user)")
     if given.write:
-        write(given.write, "portable", shown)
+        write("reproducibility", "portable", shown)
     sys.exit(0 if equal else 1)
 
 

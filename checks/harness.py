@@ -1,0 +1,161 @@
+"""What checks and benchmarks share: asking contenders in turns, tables, pages, and stages in a folder of their own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from repix.commands.results import write_between_markers
+from repix.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class Contender:
+    """A process that answers each number on its standard input with one line of JSON, see :func:`answer`.
+
+    Args:
+        name: what it is called where it dies.
+        command: what follows ``python``.
+    """
+
+    def __init__(self, name: str, command: Sequence[str]):
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("REPIX_")}
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        self.name = name
+        self._process = subprocess.Popen([sys.executable, *command], env=environment, text=True, **pipes)
+
+    def ask(self, steps: int) -> Any:
+        """Return its answer to ``steps``.
+
+        Raises:
+            UserError: it died; what it said is on standard error.
+        """
+        try:
+            self._process.stdin.write(f"{steps}\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            pass
+        if not (line := self._process.stdout.readline()):
+            raise UserError(f"contender {self.name} ended with exit code {self._process.wait()}; see above")
+        return json.loads(line)
+
+    def __enter__(self) -> Contender:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Tell it that there are no more questions, and wait for its end."""
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+        self._process.stdout.close()
+        self._process.wait()
+
+
+def answer(step: Callable[[], Any]) -> None:
+    """Be a contender: answer each number on standard input with the milliseconds of so many steps, until it ends."""
+    for line in sys.stdin:
+        times = []
+        for _ in range(int(line)):
+            before = time.perf_counter()
+            step()
+            times.append(1000 * (time.perf_counter() - before))
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(json.dumps({"ms": times, "peak_mb": peak}), flush=True)
+
+
+def turns(
+    contenders: Mapping[str, Contender], rounds: int, steps: int, between: Callable[[], None] = lambda: None
+) -> dict[str, dict[str, Any]]:
+    """Ask contenders in turns (A B C A B C ...), so that a machine that gets slower gets slower for all.
+
+    Args:
+        contenders: they have started; three steps each come first, which trace and fill caches.
+        rounds: how often each is asked.
+        steps: of each in a round.
+        between: called after every round.
+
+    Returns:
+        Name -> ``ms``, the milliseconds of all its steps, and ``peak_mb``, its peak resident memory.
+    """
+    found = {name: one.ask(3) | {"ms": []} for name, one in contenders.items()}
+    for _ in range(rounds):
+        for name, one in contenders.items():
+            said = one.ask(steps)
+            found[name] = said | {"ms": found[name]["ms"] + said["ms"]}
+        between()
+    return found
+
+
+def shown(value: Any) -> str:
+    """Return a value as a cell of a table has it: four digits of a float, yes or no, nothing for None."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "**no**"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[Any]], left: int | None = None) -> str:
+    """Return a Markdown table that also reads well in a terminal: cells up to 40 characters are aligned.
+
+    Args:
+        head: headings of the columns.
+        rows: as many values each, see :func:`shown`.
+        left: how many columns are aligned left; without it those that hold anything but numbers.
+    """
+    rows = [list(row) for row in rows]
+    number = [
+        all(value is None or (isinstance(value, (int, float)) and not isinstance(value, bool)) for value in column)
+        if left is None
+        else index >= left
+        for index, column in enumerate(zip(*rows, strict=True) if rows else [()] * len(head))
+    ]
+    cells = [list(head), *([shown(value) for value in row] for row in rows)]
+    widths = [min(40, max(3, *map(len, column))) for column in zip(*cells, strict=True)]
+    places = list(zip(number, widths, strict=True))
+    lines = [[f"{cell:{'>' if n else '<'}{w}}" for cell, (n, w) in zip(line, places, strict=True)] for line in cells]
+    lines.insert(1, [f"{'-' * (w - 1)}:" if n else "-" * w for n, w in places])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def write(page: str, name: str, text: str) -> None:
+    """Put a text between the comments ``name:begin`` and ``name:end`` of a page of ``docs/``.
+
+    Raises:
+        UserError: the page does not have both comments.
+    """
+    write_between_markers(ROOT / "docs" / f"{page}.md", text, name)
+
+
+def run_stage(folder: Path, name: str, *arguments: str) -> tuple[float, float]:
+    """Run a stage's script in a folder, untracked; return its seconds and its peak resident memory in GB.
+
+    What it says goes to ``logs/``.
+
+    Raises:
+        UserError: it failed; the last line that it said is in the message.
+    """
+    log = folder / "logs" / f"{'-'.join([name, *arguments])}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    environment = os.environ | {"DVC_ROOT": str(folder.resolve()), "REPIX_TRACKING": "off"}
+    command = [sys.executable, str(ROOT / "stages" / f"{name}.py"), *arguments]
+    begun = time.perf_counter()
+    with open(log, "w", encoding="utf-8") as said:
+        process = subprocess.Popen(
+            command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=said, stderr=said
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+        last = lines[-1] if lines else "no output"
+        raise UserError(f"{name} ended with {process.returncode}: {last}; all of it: {log}")
+    return time.perf_counter() - begun, usage.ru_maxrss * 1024 / 1e9
