@@ -8,8 +8,6 @@ and writes losses and states into FOLDER.
 
 from __future__ import annotations
 
-import functools
-import operator
 import os
 import sys
 from pathlib import Path
@@ -24,10 +22,10 @@ def compared(system: str, data: str):
     """Return the tiny training that both backends run: no dropout, since each has masks of its own."""
     # With Adam's 1e-8 its first steps follow the signs of the smallest gradients, and rounding decides
     # these: TensorFlow against itself, first weights moved by 1e-7, differs by 3e-4 after 20 steps of cyclegan.
-    options = {"initializer": "glorot", "optimizer": {"epsilon": 1e-3}}
-    if system == "pix2pix":
-        options |= {"discriminator_updates": 3, "generator": {"filters": 4, "dropout": 0.0}}
-    return new(system, data, **options)
+    generator = {"filters": 4, "dropout": 0.0} | ({"kind": "resnet", "blocks": 1} if system == "cyclegan" else {})
+    updates = 3 if system == "pix2pix" else 1
+    options = {"initializer": "glorot", "optimizer": {"epsilon": 1e-3}, "generator": generator}
+    return new(system, data, discriminator_updates=updates, **options)
 
 
 def new(system: str, data: str, **changes):
@@ -108,10 +106,7 @@ def main(system: str, data: str, folder: Path, first: int) -> None:
         np.savez(folder / f"compared-{number + 1}.npz", **other.step.state())
     losses.append(run(other.step, 3, STEPS))
     names = sorted(losses[-1])
-    np.savez(
-        folder / "losses.npz",
-        **{name: functools.reduce(operator.iadd, (part.get(name, []) for part in losses), []) for name in names},
-    )
+    np.savez(folder / "losses.npz", **{name: [v for part in losses for v in part.get(name, ())] for name in names})
     np.savez(folder / "compared-20.npz", **other.step.state())
     image = np.arange(16 * 16 * 3, dtype=np.uint8).reshape(1, 16, 16, 3)
     shown = {name: translator.translate(image) for name, translator in other.translators.items()}

@@ -11,7 +11,7 @@ from keras import layers
 from checks.support import cells
 from repix.training import convolutions
 
-REPLACEMENTS = ("halving", "doubling", "filtering", "_crop")
+REPLACEMENTS = ("downsampling_convolution", "upsampling_convolution", "winograd_convolution", "_crop")
 
 
 def numbers(*shape: int) -> np.ndarray:
@@ -77,7 +77,10 @@ def test_at_the_bottom_of_a_unet(kind, batch, size, monkeypatch):
     with convolutions.as_products([network]):
         close(values(network, x, penalty=True), twice, 2e-5)
     # Keras pads an image of one row unevenly: left to the library.
-    wanted = {layers.Conv2D: [] if size == (1, 2) else ["halving"], layers.Conv2DTranspose: ["doubling"]}
+    wanted = {
+        layers.Conv2D: [] if size == (1, 2) else ["downsampling_convolution"],
+        layers.Conv2DTranspose: ["upsampling_convolution"],
+    }
     assert found == wanted[kind]
     close(got, expected)
     names.clear()
@@ -96,7 +99,7 @@ def test_wide_convolutions(taps, padding, batch, size, monkeypatch):
     with convolutions.as_products([network]):
         close(values(network, x), expected)
         close(values(network, x, penalty=True), twice, 2e-5)
-    assert names == ["filtering"] * 2
+    assert names == ["winograd_convolution"] * 2
 
 
 @pytest.mark.parametrize("taps", [2, 3, 4, 5])
@@ -131,7 +134,7 @@ def rounding(taps: int, points: tuple = convolutions.POINTS) -> list[float]:
         patch.setattr(convolutions, "POINTS", points)
         for cached in caches:
             cached.cache_clear()
-        found = all_of(convolutions.filtering, tf.float32)
+        found = all_of(convolutions.winograd_convolution, tf.float32)
     for cached in caches:
         cached.cache_clear()
     exact = [value.numpy() for value in all_of(library, tf.float64)]
@@ -174,23 +177,23 @@ def test_others_are_left_to_the_library(monkeypatch):
     for options in ((40, 3, 2, "same"), (40, 4, 1, "same"), (40, 4, 2, "valid"), (40, (4, 3), 2, "same")):
         for kind in (layers.Conv2D, layers.Conv2DTranspose):
             assert run(kind(*options), *small) == []
-    assert run(layers.Conv2D(40, 4, 2, "same"), *small) == ["halving"]
+    assert run(layers.Conv2D(40, 4, 2, "same"), *small) == ["downsampling_convolution"]
     assert run(layers.Conv2D(40, 4, 2, "same"), *small, batch=5) == []  # 20 places of 40 channels
     assert run(layers.Conv2D(40, 4, 2, "same", groups=2), *small) == []
     assert run(Scaled(40, 4, 2, "same"), *small) == []
-    assert run(layers.Conv2DTranspose(40, 4, 2, "same"), *small) == ["doubling"]
+    assert run(layers.Conv2DTranspose(40, 4, 2, "same"), *small) == ["upsampling_convolution"]
     assert run(layers.Conv2DTranspose(40, 4, 2, "same"), *small, batch=2) == []  # 32 places
     assert run(layers.Conv2DTranspose(40, 4, 2, "same", output_padding=1), *small) == []
     assert run(ScaledTranspose(40, 4, 2, "same"), *small) == []
     wide = (18, 18, 24)
-    assert run(layers.Conv2D(24, 3), *wide) == ["filtering"]
+    assert run(layers.Conv2D(24, 3), *wide) == ["winograd_convolution"]
     assert run(layers.Conv2D(12, 3), *wide) == []  # 18 places a side, 12 filters
     assert run(layers.Conv2D(24, 3, dilation_rate=2), *wide) == []
     assert run(layers.Conv2D(24, 5), *wide) == []
     assert run(layers.Conv2D(24, 3), 12, 12, 24) == []  # 9 tiles
     assert run(layers.Conv2DTranspose(24, 3), *wide) == []
     assert run(layers.Conv2D(24, 3, dtype="float64"), *wide) == []
-    assert run(layers.Conv2D(48, 3, dtype="mixed_bfloat16"), 42, 42, 48) == ["filtering"]
+    assert run(layers.Conv2D(48, 3, dtype="mixed_bfloat16"), 42, 42, 48) == ["winograd_convolution"]
     assert run(layers.Conv2D(48, 3, dtype="mixed_bfloat16"), 38, 38, 48) == []  # 81 tiles
     assert run(layers.Cropping2D(1), *small) == ["_crop"]
     assert run(layers.Cropping2D(1, data_format="channels_first"), *small) == []
@@ -257,7 +260,11 @@ def test_a_crop_is_the_same_to_the_bit(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("system", "expected"), [("pix2pix", {"halving", "doubling"}), ("cyclegan", {"filtering", "_crop"})]
+    ("system", "expected"),
+    [
+        ("pix2pix", {"downsampling_convolution", "upsampling_convolution"}),
+        ("cyclegan", {"winograd_convolution", "_crop"}),
+    ],
 )
 def test_the_step_uses_them_where_no_bits_are_promised(system, expected, tmp_path, monkeypatch):
     from repix import profile

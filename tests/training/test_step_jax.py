@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import operator
 import os
 import subprocess
 import sys
@@ -34,7 +32,7 @@ def both(request, tmp_path_factory):
     parts.append(run(setup.step, ONE, ONE + 1))
     after = setup.step.state()
     parts.append(run(setup.step, ONE + 1, STEPS))
-    losses = {name: functools.reduce(operator.iadd, (part.get(name, []) for part in parts), []) for name in parts[-1]}
+    losses = {name: [value for part in parts for value in part.get(name, ())] for name in parts[-1]}
     run_worker(system, data, folder, 0)
     return system, setup, losses, folder, after, data
 

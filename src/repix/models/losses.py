@@ -14,7 +14,7 @@ from keras import ops
 
 @dataclass(frozen=True)
 class AdversarialLoss:
-    """The three terms of a two-player game."""
+    """The three terms of an adversarial loss: the discriminator's two and the generator's."""
 
     real: Callable
     fake: Callable
@@ -74,7 +74,7 @@ def gradient_penalty(gradient: Callable, score: Callable, real, fake, mix):
         gradient: ``gradient(f, x)``: the gradient of the scalar f(x), itself differentiable.
         score: from images to scores.
         real, fake: images (batch, height, width, channels).
-        mix: uniform draws (batch, 1, 1, 1).
+        mix: uniform random numbers (batch, 1, 1, 1).
     """
     between = real + mix * (fake - real)
     slopes = gradient(lambda x: ops.sum(score(x)), between)

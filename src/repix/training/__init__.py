@@ -1,1 +1,1 @@
-"""The loop, the step, the checkpoint. Tells an observer what happens; knows no tracker."""
+"""The training loop, the step of each backend, checkpoints. Tells an observer what happens; knows no tracker."""

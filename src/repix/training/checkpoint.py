@@ -1,7 +1,7 @@
 """Checkpoints: complete, atomic, checked on load, and never somebody else's.
 
 A checkpoint is one ``.npz`` in a folder that carries the run key of what produced it. It
-holds all arrays that move, a JSON header with the step and the rows of the loss table so
+holds all arrays that change, a JSON header with the step and the rows of the loss table so
 far, and the canonical digest of all of these. The last two are kept. It needs no version
 number: the run key covers the code that reads and writes it.
 """
@@ -28,7 +28,7 @@ _HEADER, _DIGEST = "__header__", "__digest__"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A state between two steps: ``step`` is the next one to play."""
+    """A state between two steps: ``step`` is the next one to run."""
 
     step: int
     arrays: dict[str, np.ndarray]

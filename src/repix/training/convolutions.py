@@ -1,17 +1,19 @@
-"""Convolutions as matrix products: the same functions with fewer multiplications or less copying.
+"""Faster ways to compute some convolutions on a CPU: as matrix products, and by Winograd's algorithm.
 
 On a CPU two kinds of layers take most of the time of a step, and need not:
 
-- At the bottom of a U-Net images have few places and kernels millions of numbers. A library's
+- At the bottom of a U-Net images have few pixels and kernels millions of numbers. A library's
   convolution brings such a kernel into an order of its own, and its gradient back, at every step,
-  which takes longer than the arithmetic. :func:`halving` and :func:`doubling` read it as it lies.
+  which takes longer than the arithmetic. :func:`downsampling_convolution` and
+  :func:`upsampling_convolution` are one matrix product with the kernel as it lies in memory.
 - Wide convolutions of stride 1 (a discriminator's fourth, the blocks of a ResNet) are all
-  arithmetic, and :func:`filtering` does with one multiplication what takes four otherwise, at the
-  price of memory (an image at its points is 2.25 or 4 times the image) and of some rounding.
+  arithmetic. :func:`winograd_convolution` needs a fourth of the multiplications, at the price of
+  memory (the transformed image is 2.25 or 4 times the image) and of some rounding.
 
-Both move images between places by products with constant matrices, one for the height and one for
-the width: these are small and their gradients are of the same kind, where those of slices by index
+Both rearrange images by products with constant matrices, one for the height and one for the
+width: these are small and their gradients are of the same kind, where those of slices by index
 take one core and its time. Croppings are written as slices by size for the same reason.
+:func:`as_products` puts these functions in the place of the layers' own.
 """
 
 from __future__ import annotations
@@ -54,7 +56,7 @@ def _taps(length: int) -> np.ndarray:
     return (picked.reshape(-1, 1) == np.arange(length)).astype(np.float32)
 
 
-def halving(x, kernel):
+def downsampling_convolution(x, kernel):
     """Return the 4x4 convolution of stride 2, padding 1, of (batch, 2h, 2w, channels): (batch, h, w, filters).
 
     Args:
@@ -66,8 +68,8 @@ def halving(x, kernel):
     return ops.reshape(ops.matmul(rows, ops.reshape(kernel, (16 * channels, -1))), (batch, height // 2, width // 2, -1))
 
 
-def doubling(x, kernel):
-    """Return the 4x4 transposed one of stride 2, padding 1, of (batch, h, w, channels): (batch, 2h, 2w, filters).
+def upsampling_convolution(x, kernel):
+    """Return the transposed 4x4 convolution, stride 2, padding 1, of (batch, h, w, channels): (batch, 2h, 2w, filters).
 
     Args:
         kernel: (4, 4, filters, channels).
@@ -83,7 +85,7 @@ def doubling(x, kernel):
 
 @cache
 def _toom_cook(taps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the matrices of minimal filtering for a kernel of ``taps`` (Winograd 1980; Toom and Cook).
+    """Return the matrices of Winograd's minimal filtering for a kernel of ``taps`` (Winograd 1980; Toom and Cook).
 
     Polynomials are multiplied by their values at n = 6 points, infinity among them; a filter is
     that product transposed. So m = n + 1 - taps outputs take n multiplications, not m * taps.
@@ -117,10 +119,10 @@ def _tiles(length: int, before: int, taps: int, count: int) -> np.ndarray:
     return rows.reshape(-1, length)
 
 
-def filtering(x, kernel, before: int = 0, after: int = 0):
-    """Return the convolution of stride 1 of (batch, height, width, channels) by minimal filtering.
+def winograd_convolution(x, kernel, before: int = 0, after: int = 0):
+    """Return the convolution of stride 1 of (batch, height, width, channels) by Winograd's algorithm.
 
-    Winograd's algorithm in two dimensions (Lavin and Gray 2015, arXiv 1509.09308): tiles of the
+    Minimal filtering in two dimensions (Lavin and Gray 2015, arXiv 1509.09308): tiles of the
     image and the kernel are brought to 6 x 6 points, where the convolution is one product for
     each point: 36 multiplications for the 9 or 16 outputs of a tile in place of 144. What rounding
     leaves, of outputs and gradients, is below 5e-6 of their root mean square at 256 channels. In
@@ -158,9 +160,9 @@ def _chosen(layer, x) -> Callable | None:
     if layer.kernel_size == (4, 4) and layer.strides == (2, 2) and padded:
         # Measured as above: worth it where the smaller image has fewer places than half its channels.
         if transposed:
-            return doubling if 2 * batch * height * width < channels else None
+            return upsampling_convolution if 2 * batch * height * width < channels else None
         even = height % 2 == width % 2 == 0
-        return halving if even and 2 * batch * (height // 2) * (width // 2) < layer.filters else None
+        return downsampling_convolution if even and 2 * batch * (height // 2) * (width // 2) < layer.filters else None
     if transposed or layer.kernel_size not in ((3, 3), (4, 4)) or layer.strides != (1, 1):
         return None
     # The matrices for the sides grow with the sides, and what they save with the channels.
@@ -170,7 +172,7 @@ def _chosen(layer, x) -> Callable | None:
     tiles = batch * prod(-(-(side + zeros + 1 - taps) // len(_toom_cook(taps)[0])) for side in (height, width))
     if tiles < FEWEST_TILES[layer.compute_dtype]:
         return None
-    return partial(filtering, before=zeros // 2, after=zeros - zeros // 2)
+    return partial(winograd_convolution, before=zeros // 2, after=zeros - zeros // 2)
 
 
 def _replacement(layer) -> Callable | None:
@@ -191,7 +193,7 @@ def _replacement(layer) -> Callable | None:
 
 @contextmanager
 def as_products(networks: Iterable[keras.Model]) -> Iterator[None]:
-    """Within it, networks that are called (or traced) compute such convolutions as products, and crop faster.
+    """Make networks that are called or traced within it compute their convolutions in the faster ways above.
 
     The function is the same but for rounding; weights, layers and what is exported stay as they are.
     Networks inside networks are left to the library.
@@ -210,7 +212,7 @@ def as_products(networks: Iterable[keras.Model]) -> Iterator[None]:
 
 
 def _call(layer, usual: Callable, x):
-    """Be a convolution's ``call``."""
+    """Return a convolution layer's output, computed the chosen way, with its bias and activation."""
     if (function := _chosen(layer, x)) is None:
         return usual(x)
     y = function(x, ops.convert_to_tensor(layer.kernel))
@@ -220,7 +222,7 @@ def _call(layer, usual: Callable, x):
 
 
 def _crop(layer, x):
-    """Be a cropping's ``call``."""
+    """Return a cropping layer's output, as one slice by size."""
     (top, bottom), (left, right) = layer.cropping
     batch, height, width, channels = x.shape
     return ops.slice(x, (0, top, left, 0), (batch, height - top - bottom, width - left - right, channels))

@@ -1,7 +1,7 @@
-"""What a training tells the world: events, and nothing about where they go.
+"""Events of a training, and the interface of what listens to them.
 
 The loop calls these methods; a progress bar, a loss table, TensorBoard or MLflow (all in
-:mod:`repix.tracking`) make something of them. An observer can neither stop nor change a
+:mod:`repix.tracking`) show or store them. An observer can neither stop nor change a
 training: what it raises is said once and it hears nothing more.
 """
 
