@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from typing import NamedTuple
 import yaml
 
 from checks.harness import table, write
+from checks.remotes import ran
 from checks.support import route
 from repix import stage
 from repix.errors import UserError
@@ -138,10 +138,10 @@ def repro(root: Path) -> set[str]:
     if done.returncode:
         raise UserError(f"dvc repro: {(done.stderr or done.stdout).strip().splitlines()[-1]}")
     found = set()
-    for name in re.findall(r"Running stage '([^']+)'", done.stdout):
+    for name in ran(done.stdout):
         kind, _, cell = name.partition("@")
         found.add(f"{kind}@{cell.split('-')[1]}" if kind in WITH_MODEL else kind)
-    return found - {"code"}
+    return found
 
 
 def shown(stages: set[str] | frozenset[str]) -> str:
