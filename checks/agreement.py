@@ -529,7 +529,7 @@ def facades(workspace: Workspace) -> dict[str, Any]:
         + [(metric, metric) for metric in METRICS],
         "rows": rows,
         "verdicts": verdicts,
-        "cell": {"run_key": model.record.run_key, "epochs": model.record.epochs, "steps": model.record.steps},
+        "cell": {"networks": model.record.networks, "epochs": model.record.epochs, "steps": model.record.steps},
     }
 
 

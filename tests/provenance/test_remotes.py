@@ -22,7 +22,7 @@ def source(tmp_path_factory):
     """A repository of the first two stages: run, cached, committed."""
     root = route.copy(tmp_path_factory.mktemp("remotes") / "source")
     wiring = yaml.safe_load((root / "dvc.yaml").read_text())
-    wiring["stages"] = {kind: wiring["stages"][kind] for kind in ("download", "unpack")}
+    wiring["stages"] = {kind: wiring["stages"][kind] for kind in ("code", "download", "unpack")}
     (root / "dvc.yaml").write_text(yaml.safe_dump(wiring, sort_keys=False))
     (root / ".gitignore").write_text("/data/\n/lineage/\n/reads/\n__pycache__/\n")
     (root / ".dvcignore").write_text("__pycache__\n")
@@ -40,7 +40,7 @@ def test_pushed_cloned_pulled_and_nothing_to_run(source, tmp_path, kind):
         pytest.skip(why)
     with remotes.serve(kind, tmp_path / kind) as remote:
         fresh, _ = remotes.share(source, remote, tmp_path)
-    assert len(lock.all_outs(lock.read(fresh))) == 4
+    assert len(lock.all_outs(lock.read(fresh))) == 5
     assert remotes.unequal(fresh) == []
     assert remotes.ran(remotes.dvc(fresh, "repro")) == []
     assert git(fresh, "status", "--porcelain") == ""
