@@ -217,7 +217,7 @@ def shrunk(tree: Path, system: str, profile_name: str) -> None:
     params["datasets"]["sample"] |= drawn | {"load_size": size + 4, "crop_size": size}
     model = params["models"][{"pix2pix": "pix2pix_small"}.get(system, system)]
     if system == "cyclegan":
-        model["generator"] |= {"filters": 8, "blocks": 2}
+        model["generator"] |= {"filters": 8} | ({"blocks": 2} if model["generator"]["kind"] == "resnet" else {})
         model["discriminator"] |= {"filters": 8, "layers": 2}
         model["pool"] = 2
     model |= {"epochs": 2, "decay_epochs": 1, "validate_every": 1, "checkpoint_every": 1}

@@ -20,10 +20,7 @@ def main(cell: Cell) -> None:
     """Train ``cell``."""
     recipe = reader.read(f"models.{cell.model}", models.Recipe)
     entry = reader.read(f"datasets.{cell.dataset}", datasets.Dataset)
-    params = {
-        f"models.{cell.model}": recipe,
-        f"datasets.{cell.dataset}": {"crop_size": datasets.height_width(entry.crop_size), "flip": entry.flip},
-    }
+    params = {f"models.{cell.model}": recipe, f"datasets.{cell.dataset}": {"flip": entry.flip}}
     folder, out, plots = paths.PREPARED / cell.dataset, paths.RUNS / cell.name, paths.PLOTS / cell.name
     losses, curves = plots / "losses.csv", plots / "curves"
     record = stage.Record("train", cell.name, params, [folder])
@@ -48,7 +45,7 @@ def main(cell: Cell) -> None:
     run = mlflow_run.open_run(
         cell.name,
         run_key=record.run_key,
-        params=vars(cell) | params[f"datasets.{cell.dataset}"],  # the observer adds the recipe
+        params=vars(cell) | {"crop_size": prepared.manifest.crop_size, "flip": entry.flip},  # the observer adds its own
         tags=mlflow_run.dvc_tags(Path(), [folder.as_posix()]) | {"repix.profile": record.declared.profile["name"]},
         dataset=mlflow_run.dataset_entry(prepared.manifest, data_digest, folder.as_posix()),
         training=True,

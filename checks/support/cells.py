@@ -29,7 +29,7 @@ def recipe(system: str = "pix2pix", **changes: Any):
 
     base: dict[str, Any] = {
         "system": system,
-        "generator": {"filters": 4, "kind": "unet" if system == "pix2pix" else "resnet", "blocks": 1},
+        "generator": {"filters": 4} if system == "pix2pix" else {"filters": 4, "kind": "resnet", "blocks": 1},
         "discriminator": {"filters": 4, "layers": 1, "conditional": system == "pix2pix"},
         "loss": {"gan": "vanilla" if system == "pix2pix" else "lsgan"},
         "pool": 0 if system == "pix2pix" else 2,

@@ -1,5 +1,6 @@
 """Recipes: the schedule, what is refused, and the entries of params.yaml."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -81,14 +82,47 @@ def test_a_short_trial_keeps_the_constant_rate():
         ({"loss": {"gan": "softmax"}}, "softmax needs discriminator.kind: minibatch"),
         ({"discriminator": {"kind": "minibatch"}}, "set loss.gan: softmax"),
         ({"loss": {"gan": "wgangp"}, "updates": "separate"}, "set updates: together"),
-        ({"generator": {"padding": "reflekt"}}, "did you mean 'reflect'"),
+        ({"generator": {"kind": "resnet", "padding": "reflekt"}}, "did you mean 'reflect'"),
         ({"generator": {"filter": 3}}, "unknown key; did you mean 'filters'"),
+        (
+            {"generator": {"depth": 3, "kind": "resnet"}},
+            "models.mine.generator.depth: a resnet has no depth; it has kind, ",
+        ),
+        (
+            {"generator": {"blocks": 3}},
+            "models.mine.generator.blocks: a unet has no blocks; it has kind, filters, depth",
+        ),
+        (
+            {"discriminator": {"kind": "pixel", "kernels": 3}},
+            "mine.discriminator.kernels: a pixel has no kernels; it has",
+        ),
+        ({"loss": {"cycle": 3}}, "models.mine.loss: a pix2pix has no cycle; it has gan, gan_weight, l1, discriminator"),
+        (
+            {"loss": {"gradient_penalty": 3}},
+            "mine.loss.gradient_penalty: a vanilla has no gradient_penalty; it has gan",
+        ),
+        ({"generator": {"bias": "yes"}}, "models.mine.generator.bias: 'yes': is now all"),
+        ({"discriminator": {"bias": "no"}}, "models.mine.discriminator.bias: 'no': is now none"),
+        (
+            {"system": "cycelgan"},
+            "mine.system: 'cycelgan': is no system; did you mean 'cyclegan'?; there are pix2pix, cyc",
+        ),
+        ({"system": "cyclegan"}, "a cyclegan's discriminator sees one image: set discriminator.conditional: false"),
     ],
 )
 def test_what_cannot_be_is_one_line(change, message):
-    with pytest.raises(UserError, match=message.replace(".", r"\.")) as caught:
+    with pytest.raises(UserError, match=re.escape(message)) as caught:
         reader.parse({"system": "pix2pix"} | change, Recipe, "models.mine")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", sorted(TREE["models"]))
+def test_what_is_recorded_is_what_the_kind_has_and_reads_back(name):
+    recorded = entry(name).model_dump(mode="json")
+    assert ("depth" in recorded["generator"]) == (recorded["generator"]["kind"] == "unet")
+    assert ("layers" in recorded["discriminator"]) == (recorded["discriminator"]["kind"] == "patch")
+    assert ("l1" in recorded["loss"]) == (recorded["system"] == "pix2pix") != ("cycle" in recorded["loss"])
+    assert reader.parse(recorded, Recipe, "recipe") == entry(name)
 
 
 def test_own_photos_are_asked_for_in_one_line():

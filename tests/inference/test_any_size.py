@@ -23,7 +23,9 @@ def generator(kind: str, size=(16, 16), **settings):
     from repix.models.initialization import initialize
 
     backend_module()
-    network = build_generator(Generator(kind=kind, filters=4, blocks=1, **settings), size, 3, 3)
+    network = build_generator(
+        Generator(kind=kind, filters=4, **({"blocks": 1} if kind == "resnet" else {}), **settings), size, 3, 3
+    )
     initialize({"generator": network}, "glorot", 0)
     return network
 
@@ -46,7 +48,7 @@ def test_an_allowed_size_is_the_network_built_at_that_size(kind, unit):
     same = at_size(network, (32, 48))
     assert same.weights[0] is network.weights[0]
     image = images(1, 1, (32, 48))[0]
-    built = generator(kind, (32, 48), depth=4 if kind == "unet" else None)
+    built = generator(kind, (32, 48), **({"depth": 4} if kind == "unet" else {}))
     expected = Translator(built, Values, Values, backend_module().compile_function).translate(image[None])[0]
     assert np.array_equal(any_size(network)(image), expected)
 

@@ -131,4 +131,4 @@ def test_normalization_by_name():
 
 def test_inner_bias_follows_the_reference_code_or_the_setting():
     assert [inner_bias("auto", norm) for norm in ("batch", "instance", "none")] == [False, True, True]
-    assert inner_bias("yes", "batch") and not inner_bias("no", "instance")
+    assert inner_bias("all", "batch") and not inner_bias("none", "instance")

@@ -157,14 +157,14 @@ def test_block_norm_is_that_of_the_residual_blocks_alone():
     assert network.get_layer("first_norm").affine
 
 
-@pytest.mark.parametrize("bias", ["auto", "yes", "no"])
+@pytest.mark.parametrize("bias", ["auto", "all", "none"])
 def test_biases_are_where_they_are_asked_for(bias):
     G = build_generator(Generator(filters=2, bias=bias), (8, 8), 3, 3)
     D = build_discriminator(Discriminator(filters=2, layers=2, bias=bias), (32, 32), 3, 3)
     biased = {layer.name for network in (G, D) for layer in network.layers if getattr(layer, "use_bias", False)}
     # The last convolution always has one; the discriminator's first has no norm after it.
-    expected = {"auto": {"up0", "conv1", "conv4"}, "no": {"up0", "conv4"}}
-    expected["yes"] = {"down1", "down2", "down3", "up2", "up1", "up0", "conv1", "conv2", "conv3", "conv4"}
+    expected = {"auto": {"up0", "conv1", "conv4"}, "none": {"up0", "conv4"}}
+    expected["all"] = {"down1", "down2", "down3", "up2", "up1", "up0", "conv1", "conv2", "conv3", "conv4"}
     assert biased == expected[bias]
 
 

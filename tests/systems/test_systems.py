@@ -31,7 +31,8 @@ def eager_steps(backend, monkeypatch):
 
 
 def new(system, updates="together", channels=(3, 3), **changes):
-    generator = {"filters": 2, "kind": "unet" if system == "pix2pix" else "resnet", "blocks": 1, "dropout": 0}
+    kind = {"kind": "unet"} if system == "pix2pix" else {"kind": "resnet", "blocks": 1}
+    generator = kind | {"filters": 2, "dropout": 0}
     recipe = cells.recipe(system, updates=updates, generator=generator, **({"pool": 0} | changes))
     built = build(recipe, (16, 16), *channels, paired=True)
     initialize(built.networks, "glorot", 0)

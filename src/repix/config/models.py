@@ -4,15 +4,30 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_serializer, model_validator
 
-from repix.config.reader import Settings
+from repix.config.reader import Settings, nearest, not_of_kind, only
+from repix.registry import SYSTEMS
 
 Norm = Literal["batch", "instance", "instance_affine", "none"]
-Bias = Literal["auto", "yes", "no"]
+Bias = Literal["auto", "all", "none"]
 
 
-class Generator(Settings):
+class _Network(Settings):
+    """What the settings of both networks share: their options depend on ``kind``."""
+
+    KIND = "kind"
+
+    @field_validator("bias", mode="before", check_fields=False)
+    @classmethod
+    def _old_names(cls, value: object) -> object:
+        # YAML 1.1 took `yes` for true, so a file that DVC had rewritten could not be read.
+        if value in ("yes", "no"):
+            raise ValueError(f"is now {'all' if value == 'yes' else 'none'}")
+        return value
+
+
+class Generator(_Network):
     """The network that translates.
 
     Attributes:
@@ -27,9 +42,9 @@ class Generator(Settings):
         block_norm: ResNet: norm within the residual blocks; null takes ``norm``.
         norm_epsilon: added to the variance under the root.
         bias: which convolutions have a bias beside the last, which always has: ``auto`` (the
-            reference code's rule: all, but none before a batch norm), ``yes`` (all, Keras'
-            default) or ``no``.
-        leaky_slope: slope of the encoder's LeakyReLU for negative values.
+            reference code's rule: all, but none before a batch norm), ``all`` (Keras'
+            default) or ``none``.
+        leaky_slope: U-Net: slope of the encoder's LeakyReLU for negative values.
         bottleneck_norm: U-Net: norm after the innermost convolution. At 1x1 and batch 1 a
             batch norm outputs its beta alone there.
         bottleneck_leaky: U-Net: LeakyReLU after the innermost convolution, not ReLU.
@@ -39,32 +54,32 @@ class Generator(Settings):
             where they are not those of the encoder.
         relu: U-Net: ReLU ``after_concat`` of block and skip, or ``before_concat`` on the
             block alone.
-        dropout: rate on the innermost ``dropout_blocks`` decoder blocks.
-        dropout_blocks: how many decoder blocks have dropout.
+        dropout: rate on the innermost ``dropout_blocks`` decoder blocks, or in each residual block.
+        dropout_blocks: U-Net: how many decoder blocks have dropout.
         padding: ResNet: ``reflect`` (mirrored borders, strides aligned as the reference code
             has them) or ``same`` (zeros, aligned as Keras' own ``same``).
     """
 
     kind: Literal["unet", "resnet"] = "unet"
     filters: int = Field(default=64, ge=1)
-    depth: int | None = Field(default=None, ge=2, le=12)
-    blocks: int | None = Field(default=None, ge=1)
+    depth: int | None = only("unet", default=None, ge=2, le=12)
+    blocks: int | None = only("resnet", default=None, ge=1)
     norm: Norm = "batch"
-    block_norm: Norm | None = None
+    block_norm: Norm | None = only("resnet", default=None)
     norm_epsilon: float = Field(default=1e-5, gt=0)
     bias: Bias = "auto"
-    leaky_slope: float = Field(default=0.2, ge=0)
-    bottleneck_norm: bool = False
-    bottleneck_leaky: bool = False
-    upsampling: Literal["transposed", "resize"] = "transposed"
-    decoder_filters: tuple[int, ...] | None = None
-    relu: Literal["after_concat", "before_concat"] = "after_concat"
+    leaky_slope: float = only("unet", default=0.2, ge=0)
+    bottleneck_norm: bool = only("unet", default=False)
+    bottleneck_leaky: bool = only("unet", default=False)
+    upsampling: Literal["transposed", "resize"] = only("unet", default="transposed")
+    decoder_filters: tuple[int, ...] | None = only("unet", default=None)
+    relu: Literal["after_concat", "before_concat"] = only("unet", default="after_concat")
     dropout: float = Field(default=0.5, ge=0, lt=1)
-    dropout_blocks: int = Field(default=3, ge=0)
-    padding: Literal["reflect", "same"] = "reflect"
+    dropout_blocks: int = only("unet", default=3, ge=0)
+    padding: Literal["reflect", "same"] = only("resnet", default="reflect")
 
 
-class Discriminator(Settings):
+class Discriminator(_Network):
     """The network that tells real from fake.
 
     Attributes:
@@ -81,16 +96,16 @@ class Discriminator(Settings):
 
     kind: Literal["patch", "pixel", "minibatch"] = "patch"
     filters: int = Field(default=64, ge=1)
-    layers: int = Field(default=3, ge=1, le=8)
+    layers: int = only("patch", default=3, ge=1, le=8)
     norm: Norm = "batch"
     norm_epsilon: float = Field(default=1e-5, gt=0)
     bias: Bias = "auto"
     leaky_slope: float = Field(default=0.2, ge=0)
     padding: Literal["one", "same"] = "one"
-    stride_one: bool = True
+    stride_one: bool = only("patch", default=True)
     conditional: bool = True
-    kernels: int = Field(default=100, ge=1)
-    kernel_dims: int = Field(default=5, ge=1)
+    kernels: int = only("minibatch", default=100, ge=1)
+    kernel_dims: int = only("minibatch", default=5, ge=1)
 
 
 class Loss(Settings):
@@ -108,13 +123,25 @@ class Loss(Settings):
         gradient_penalty: weight of the penalty (wgangp).
     """
 
+    KIND = "gan"
+
     gan: Literal["vanilla", "lsgan", "lsgan_sigmoid", "wgangp", "softmax"] = "vanilla"
     gan_weight: float = Field(default=1.0, ge=0)
     l1: float = Field(default=100.0, ge=0)
     cycle: float = Field(default=10.0, ge=0)
     identity: float = Field(default=5.0, ge=0)
     discriminator: float = Field(default=0.5, gt=0)
-    gradient_penalty: float = Field(default=10.0, ge=0)
+    gradient_penalty: float = only("wgangp", default=10.0, ge=0)
+
+
+# Terms of the loss that some systems do not have; a system that is not here may use any.
+TERMS = {"pix2pix": {"l1"}, "cyclegan": {"cycle", "identity"}}
+
+
+def loss_options(system: str, gan: str) -> list[str]:
+    """Return the keys of ``loss`` that a system has under an adversarial loss."""
+    others = set().union(*TERMS.values()) - TERMS[system] if system in TERMS else set()
+    return [name for name in Loss.options(gan) if name not in others]
 
 
 class Optimizer(Settings):
@@ -130,7 +157,7 @@ class Recipe(Settings):
     """One entry of ``models``: networks, losses, optimiser and schedule.
 
     Attributes:
-        system: the game: a module of :mod:`repix.models` that defines ``build``.
+        system: a name in :data:`repix.registry.SYSTEMS`.
         batch_size: examples in a step.
         epochs: passes over the training split.
         decay_epochs: over this many last epochs the learning rate falls linearly to 0.
@@ -175,6 +202,30 @@ class Recipe(Settings):
     picture_every: int = Field(default=10, ge=1)
     checkpoint_every: int = Field(default=5, ge=1)
 
+    @field_validator("system")
+    @classmethod
+    def _known(cls, system: str) -> str:
+        if system not in SYSTEMS:
+            raise ValueError(f"is no system{nearest(system, SYSTEMS)}; there are {', '.join(SYSTEMS)}")
+        return system
+
+    @field_validator("loss")
+    @classmethod
+    def _terms_of_the_system(cls, loss: Loss, info: ValidationInfo) -> Loss:
+        system = info.data.get("system")
+        has = loss_options(system, loss.gan) if system else list(Loss.model_fields)
+        for name in sorted(loss.model_fields_set - set(has)):
+            raise not_of_kind(system, name, has)
+        return loss
+
+    @model_serializer(mode="wrap")
+    def _without_terms_of_other_systems(self, dump):
+        whole = dump(self)
+        if isinstance(whole.get("loss"), dict):
+            has = loss_options(self.system, self.loss.gan)
+            whole["loss"] = {name: value for name, value in whole["loss"].items() if name in has}
+        return whole
+
     @model_validator(mode="after")
     def _fits(self) -> Recipe:
         # Quick trials lower `epochs` alone (`-S models.x.epochs=2`); they keep the constant
@@ -183,6 +234,8 @@ class Recipe(Settings):
             raise ValueError("loss.gan: softmax needs discriminator.kind: minibatch (two outputs)")
         if self.discriminator.kind == "minibatch" and self.loss.gan != "softmax":
             raise ValueError("discriminator.kind: minibatch has two outputs: set loss.gan: softmax")
+        if self.system == "cyclegan" and self.discriminator.conditional:
+            raise ValueError("a cyclegan's discriminator sees one image: set discriminator.conditional: false")
         if self.loss.gan == "wgangp" and self.updates not in ("together", "simultaneous"):
             raise ValueError("loss.gan: wgangp needs real and fake in one step: set updates: together")
         return self

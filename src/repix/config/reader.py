@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_serializer
+from pydantic_core import PydanticCustomError
 
 from repix import yaml12
 from repix.errors import UserError
@@ -14,8 +15,20 @@ from repix.errors import UserError
 FILE = "params.yaml"
 
 
+def only(*kinds: str, **options: Any) -> Any:
+    """Return a pydantic ``Field`` of an option that these kinds alone have; see :class:`Settings`."""
+    return Field(json_schema_extra={"only": kinds}, **options)
+
+
 class Settings(BaseModel):
-    """Base of every typed group of parameters: frozen, unknown keys refused."""
+    """Base of every typed group of parameters: frozen, unknown keys refused.
+
+    ``KIND`` names the field, written before the others, that says which kind this is, such as ``kind``
+    of a generator. An option declared by :func:`only` is refused where another kind is chosen, and is
+    no part of what :meth:`model_dump` records of it.
+    """
+
+    KIND: ClassVar[str] = ""
 
     # Not strict: a number in quotes is a number all the same. Infinity and NaN have no place in a digest of parameters.
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False, allow_inf_nan=False)
@@ -28,6 +41,38 @@ class Settings(BaseModel):
         if asked is not bool and any(isinstance(one, bool) for one in (value if isinstance(value, list) else [value])):
             raise ValueError("true and false have no meaning here")
         return value
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _of_its_kind(cls, value: Any, info: ValidationInfo) -> Any:
+        kind = info.data.get(cls.KIND)
+        if kind is not None and info.field_name not in (has := cls.options(kind)):
+            raise not_of_kind(kind, info.field_name, has)
+        return value
+
+    @model_serializer(mode="wrap")
+    def _without_other_kinds(self, dump):
+        whole = dump(self)
+        if not self.KIND:
+            return whole
+        has = self.options(getattr(self, self.KIND))
+        return {name: value for name, value in whole.items() if name in has}
+
+    @classmethod
+    def options(cls, kind: str) -> list[str]:
+        """Return the names of the fields that a ``kind`` of these settings has."""
+        found = []
+        for name, field in cls.model_fields.items():
+            kinds = (field.json_schema_extra or {}).get("only")
+            if kinds is None or kind in kinds:
+                found.append(name)
+        return found
+
+
+def not_of_kind(kind: str, name: str, has: list[str]) -> PydanticCustomError:
+    """Return the error of an option that this kind of settings does not have."""
+    text = f"{'an' if kind[0] in 'aeio' else 'a'} {kind} has no {name}; it has {', '.join(has)}"
+    return PydanticCustomError("not_of_kind", "{text}", {"text": text})
 
 
 S = TypeVar("S", bound=Settings)
@@ -114,6 +159,8 @@ def _explain(errors: list[dict], model: type[BaseModel], key: str) -> str:
         allowed = error["ctx"]["expected"]
         names = [name.strip(" '") for name in allowed.replace(" or ", ",").split(",")]
         return f"{path}: {given} is not one of {allowed}{nearest(error['input'], names)}"
+    if error["type"] == "not_of_kind":
+        return f"{path}: {error['msg']}"
     messages = dict.fromkeys(_PLAIN.get(one["type"], one["msg"].removeprefix("Value error, ")) for one in errors)
     message = ", or ".join(f"{text[0].lower()}{text[1:]}" for text in messages)
     message = message.replace("tuple should", "list should").replace(" after validation", "")

@@ -121,7 +121,7 @@ def build_discriminator(
         return keras.Model(inputs, x, name=name)
 
     chain = convolutions(settings)
-    first_bias = settings.bias != "no"
+    first_bias = settings.bias != "none"
     for number, (kernel, stride) in enumerate(chain[:-1]):
         filters = settings.filters * min(2**number, 8)
         x = block(

@@ -172,4 +172,4 @@ def inner_bias(bias: str, norm: str) -> bool:
     A norm that subtracts the mean cancels it. ``auto`` follows the reference code, which
     drops it before a batch norm and keeps it before an instance norm.
     """
-    return bias == "yes" or (bias == "auto" and norm != "batch")
+    return bias == "all" or (bias == "auto" and norm != "batch")

@@ -1,0 +1,101 @@
+"""The grid is checked before the first stage works, and params.yaml survives DVC's own rewriting."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from tests.conftest import ROOT
+
+from repix import yaml12
+from repix.config import check, reader
+from repix.config.datasets import Dataset
+from repix.config.models import Recipe
+from repix.errors import UserError
+
+PARAMS = ROOT / "params.yaml"
+
+
+def change(tree: dict, key: str, value) -> None:
+    *path, last = key.split(".")
+    for part in path:
+        tree = tree[part]
+    if value is KeyError:
+        del tree[last]
+    else:
+        tree[last] = value
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"run.datasets": ["x;touch Y"]}, "'x;touch Y': names are letters, digits and underscores"),
+        ({"run.models": ["$(touch Y)"]}, "names are letters, digits and underscores"),
+        ({"run.datasets": ["a-b"]}, "'a-b': names are letters, digits and underscores"),
+        ({"run.datasets": ["sampel"]}, "no datasets.sampel; did you mean 'sample'?"),
+        ({"run.models": ["pix2pox"]}, "no models.pix2pox; did you mean"),
+        ({"datasets.sample.licence": KeyError}, "datasets.sample.licence: missing; dvc.yaml reads it"),
+        ({"models.pix2pix_small.profile": KeyError}, "models.pix2pix_small.profile: missing; dvc.yaml reads it"),
+        ({"run.datasets": ["cityscapes"]}, "data set 'cityscapes': withdrawn by its licence"),
+        (
+            {"run.datasets": ["sample", "horse2zebra"]},
+            "models.pix2pix_small learns from pairs, and datasets.horse2zebra",
+        ),
+        ({"models.pix2pix_small.precision": "bfloat16"}, "precision: bfloat16 cannot be exported to onnx"),
+        ({"evaluate.fid": True, "evaluate.features": "incption"}, "no features.incption; did you mean 'inception'?"),
+        ({"export.formats": ["onx"]}, "export.formats"),
+        ({"gate.seeds": [1, 1]}, "gate.seeds"),
+        ({"limits.unpack_ratio": 0}, "limits.unpack_ratio"),
+        ({"export": KeyError}, "no export"),
+    ],
+)
+def test_what_cannot_hold_is_said_at_the_start_in_one_line(tmp_path, changes, said):
+    tree = reader.load(PARAMS)
+    for key, value in changes.items():
+        change(tree, key, value)
+    file = tmp_path / "params.yaml"
+    file.write_text(yaml12.dump(tree), encoding="utf-8")
+    with pytest.raises(UserError) as caught:
+        check.grid(file)
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_the_grid_as_it_stands_holds_and_the_check_is_light():
+    code = (
+        "import sys; from repix.config import check; check.grid(); "
+        "print([name for name in ('numpy', 'keras', 'tensorflow', 'mlflow', 'dvc') if name in sys.modules])"
+    )
+    source = {"PYTHONPATH": str(ROOT / "src"), "PATH": ""}
+    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=source, capture_output=True, text=True)
+    assert (found.returncode, found.stdout) == (0, "[]\n"), found.stderr
+
+
+def typed(path):
+    tree = reader.load(path)
+    found = {name: reader.read(f"datasets.{name}", Dataset, path) for name in tree["datasets"]}
+    return found | {name: reader.read(f"models.{name}", Recipe, path) for name in tree["models"]}
+
+
+def test_dvc_rewrites_no_line_but_the_one_that_was_changed(tmp_path):
+    """What ``dvc exp run -S`` does to params.yaml, for every data set and every model at once."""
+    from dvc.utils.hydra import apply_overrides
+
+    file = tmp_path / "params.yaml"
+    before = PARAMS.read_text(encoding="utf-8")
+    file.write_text(before, encoding="utf-8")
+    tree = reader.load(PARAMS)
+    overrides = [f"models.{name}.epochs=77" for name in tree["models"]]
+    overrides += [f"{SHA.format(name)}={'ab' * 32}" for name in tree["datasets"]]
+    apply_overrides(file, overrides)
+    after = file.read_text(encoding="utf-8").splitlines()
+    changed = [(a, b) for a, b in zip(before.splitlines(), after, strict=True) if a != b]
+    assert len(changed) == len(overrides), changed[:5]
+    was, now = typed(PARAMS), typed(file)
+    for name in tree["models"]:
+        assert now[name] == was[name].model_copy(update={"epochs": 77}), name
+    for name in tree["datasets"]:
+        assert now[name].model_dump() | {"sha256": 0} == was[name].model_dump() | {"sha256": 0}, name
+
+
+SHA = "datasets.{}.sha256"
