@@ -6,9 +6,22 @@ A stage depends on the modules that its parameters choose, not on this page (see
 
 from typing import NamedTuple
 
+
+class GanSystem(NamedTuple):
+    """A GAN system that a recipe can name.
+
+    Attributes:
+        module: has ``build(recipe, size, source, target)``; see :mod:`repix.systems.system`.
+        needs_pairs: whether it learns from pairs of source and target.
+    """
+
+    module: str
+    needs_pairs: bool
+
+
 SYSTEMS = {
-    "pix2pix": "repix.systems.pix2pix",
-    "cyclegan": "repix.systems.cyclegan",
+    "pix2pix": GanSystem("repix.systems.pix2pix", needs_pairs=True),
+    "cyclegan": GanSystem("repix.systems.cyclegan", needs_pairs=False),
 }
 
 

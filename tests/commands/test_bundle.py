@@ -101,7 +101,7 @@ def flip(path):
 
 
 def test_checked_elsewhere_by_one_command(root, tmp_path, monkeypatch, capsys):
-    from repix.exporting.bundle import bundle
+    from repix.publishing.bundle import bundle
 
     archive = tmp_path / "result.tar"
     bundle(root, CELL, archive)
@@ -159,7 +159,7 @@ class Hostile:
         """Put another commit on top of the history: ``change`` works on its tree."""
 
         def replace(tree):
-            from repix.exporting.bundle import git_bundle
+            from repix.publishing.bundle import git_bundle
 
             clone = self.folder / f"{name}-clone"
             subprocess.run(["git", "clone", "--quiet", str(tree / "code.bundle"), str(clone)], check=True)
@@ -190,7 +190,7 @@ class Hostile:
 
 @pytest.fixture
 def hostile(root, tmp_path):
-    from repix.exporting.bundle import bundle
+    from repix.publishing.bundle import bundle
 
     bundle(root, CELL, tmp_path / "good.tar")
     return Hostile(tmp_path / "good.tar", tmp_path)
@@ -263,7 +263,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_a_hostile_archive_is_refused_in_one_line_and_runs_nothing(hostile, kind):
-    from repix.exporting.bundle import check
+    from repix.publishing.bundle import check
 
     make_archive, said = HOSTILE[kind]
     archive = make_archive(hostile)
@@ -303,7 +303,7 @@ def test_restoring_as_the_readme_teaches_runs_and_overwrites_nothing(hostile):
 
 def test_git_from_outside_knows_no_configuration_of_ours(hostile, monkeypatch):
     """A user's own configuration is out of force too: what is checked does not depend on it."""
-    from repix.exporting.bundle import check
+    from repix.publishing.bundle import check
 
     home = hostile.folder / "home"
     home.mkdir()
@@ -315,7 +315,7 @@ def test_git_from_outside_knows_no_configuration_of_ours(hostile, monkeypatch):
 
 
 def test_the_same_bytes_from_another_clone(root, tmp_path):
-    from repix.exporting.bundle import bundle
+    from repix.publishing.bundle import bundle
 
     bundle(root, CELL, tmp_path / "a.tar")
     git(root, "gc", "--quiet", "--aggressive", "--prune=now")  # other packs, other deltas
@@ -326,7 +326,7 @@ def test_the_same_bytes_from_another_clone(root, tmp_path):
 
 
 def test_refusals(root, tmp_path):
-    from repix.exporting.bundle import bundle
+    from repix.publishing.bundle import bundle
 
     with pytest.raises(UserError, match=r"name it result\.tar"):
         bundle(root, CELL, tmp_path / "result.zip")
@@ -341,7 +341,7 @@ def test_refusals(root, tmp_path):
     shallow = tmp_path / "shallow"
     git(root, "commit", "--quiet", "--allow-empty", "-m", "two")
     subprocess.run(["git", "clone", "--quiet", "--depth", "1", f"file://{root}", str(shallow)], check=True)
-    from repix.exporting.bundle import git_bundle
+    from repix.publishing.bundle import git_bundle
 
     with pytest.raises(UserError, match="shallow"):
         git_bundle(shallow, git(shallow, "rev-parse", "HEAD").strip())

@@ -37,7 +37,7 @@ def root(made, monkeypatch):
 
 
 def champion(root):
-    from repix.exporting import registry
+    from repix.publishing import registry
     from repix.tracking import mlflow_run
 
     return registry.champion(mlflow_run.connect(root)[0], "repix-tiny")
@@ -56,7 +56,7 @@ def champion(root):
     ids=["red", "incomparable", "contradiction", "other cell", "new", "broken"],
 )
 def test_without_a_green_gate_nothing_moves(root, gate, said):
-    from repix.exporting import registry
+    from repix.publishing import registry
 
     with pytest.raises(UserError, match=said):
         registry.promote(root, CELL, gate=gate)
@@ -64,7 +64,7 @@ def test_without_a_green_gate_nothing_moves(root, gate, said):
 
 
 def test_other_bytes_are_refused(root):
-    from repix.exporting import registry
+    from repix.publishing import registry
 
     file = root / "exports" / CELL / "source_to_target" / "model.onnx"
     kept = file.read_bytes()
@@ -77,7 +77,7 @@ def test_other_bytes_are_refused(root):
 
 
 def test_an_export_of_other_weights_than_were_scored_is_refused(root):
-    from repix.exporting import registry
+    from repix.publishing import registry
 
     record = root / "exports" / CELL / "export.json"
     kept = record.read_text()
@@ -94,7 +94,7 @@ def test_an_export_of_other_weights_than_were_scored_is_refused(root):
 
 
 def test_a_tree_that_is_not_clean_is_refused(root):
-    from repix.exporting import registry
+    from repix.publishing import registry
 
     (root / "new.txt").write_text("x")
     try:
@@ -105,7 +105,7 @@ def test_a_tree_that_is_not_clean_is_refused(root):
 
 
 def test_promote_again_other_version_and_rollback(root):
-    from repix.exporting import registry
+    from repix.publishing import registry
     from repix.schemas import Metrics
     from repix.tracking import mlflow_run
 
@@ -144,7 +144,7 @@ def test_promote_again_other_version_and_rollback(root):
 
 
 def test_command_line(root, monkeypatch, capsys, tmp_path):
-    from repix.exporting import registry
+    from repix.publishing import registry
 
     # As in a fresh clone: no store yet.
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")

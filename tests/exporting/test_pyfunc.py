@@ -37,7 +37,7 @@ def text(data: bytes) -> str:
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
     """Return (repository, folder of the MLflow model)."""
-    from repix.exporting import registry
+    from repix.publishing import registry
 
     root = make(tmp_path_factory.mktemp("served") / "repository")
     out = root.parent / "model"

@@ -40,7 +40,7 @@ WAYS = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    from repix.exporting import registry
+    from repix.publishing import registry
 
     folder = tmp_path_factory.mktemp("telemetry")
     root = make(folder / "repository")

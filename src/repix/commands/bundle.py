@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Run the subcommand."""
-    from repix.exporting.bundle import bundle, check
+    from repix.publishing.bundle import bundle, check
     from repix.files import digest_file
 
     if arguments.check:

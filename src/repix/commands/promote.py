@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Run the subcommand."""
-    from repix.exporting import registry
+    from repix.publishing import registry
 
     root = Path()
     if arguments.rollback:

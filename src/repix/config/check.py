@@ -12,8 +12,7 @@ from repix.config.gate import Gate
 from repix.config.models import Recipe
 from repix.config.run import Run
 from repix.errors import UserError
-
-UNPAIRED = ("cyclegan",)  # systems that learn without pairs
+from repix.registry import SYSTEMS
 
 
 def grid(path: str | Path = reader.FILE) -> None:
@@ -40,7 +39,7 @@ def grid(path: str | Path = reader.FILE) -> None:
         if entry.withdrawn:
             raise UserError(f"data set {name!r}: {entry.withdrawn}")
         for model, recipe in recipes.items():
-            if not entry.paired and recipe.system not in UNPAIRED:
+            if not entry.paired and SYSTEMS[recipe.system].needs_pairs:
                 raise UserError(
                     f"{path}: models.{model} learns from pairs, and datasets.{name} has none (layout: unaligned): "
                     f"choose a cyclegan model or a paired data set"

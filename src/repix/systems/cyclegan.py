@@ -12,7 +12,6 @@ from repix.models.discriminators import build_discriminator
 from repix.models.generators import build_generator
 from repix.systems.system import Batch, Images, Pool, System, gan_schedule
 
-NEEDS_PAIRS = False
 
 
 def build(recipe: Recipe, size: tuple[int, int], source: int, target: int) -> System:

@@ -1,8 +1,7 @@
 """The interface of a GAN system: its networks, optimizer groups, losses and schedule of updates.
 
 The loop, the step, the checkpoint and the evaluation know a system by this module only. A new
-one is a module of this package with ``NEEDS_PAIRS`` and ``build(recipe, size, source, target)``,
-and a line in :mod:`repix.registry`.
+one is a module of this package with ``build(recipe, size, source, target)`` and a line in :mod:`repix.registry`.
 """
 
 from __future__ import annotations
@@ -193,8 +192,8 @@ def build(recipe: Recipe, size: tuple[int, int], source: int, target: int, paire
     """
     if recipe.system not in SYSTEMS:
         raise UserError(f"params.yaml: system: {recipe.system!r} does not exist; there are {', '.join(SYSTEMS)}")
-    module = importlib.import_module(SYSTEMS[recipe.system])
-    if module.NEEDS_PAIRS and not paired:
+    module = importlib.import_module(SYSTEMS[recipe.system].module)
+    if SYSTEMS[recipe.system].needs_pairs and not paired:
         raise UserError(
             f"system {recipe.system!r} learns from pairs, and this data set has none (layout: unaligned): "
             f"choose a cyclegan model or a paired data set"

@@ -1,8 +1,9 @@
-"""code: what every stage runs, so that a change re-runs the stages whose results it can change, and no other.
+"""code: records of what every stage runs, so that a change re-runs the stages whose results it can change, and no other.
 
 src/, stages/ and params.yaml -> code/<stage>/<model>.json (all.json where a stage has no model),
 kept in git. Comments, docstrings, formatting and all that no result depends on are left out:
-see src/repix/provenance/code.py.
+see src/repix/provenance/code.py. As the first stage it also checks the whole grid of params.yaml:
+a mistake that only a later stage would meet is said before anything works.
 """
 
 import sys
@@ -11,12 +12,14 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 from repix import stage
+from repix.config import check
 from repix.files import atomic_folder
 from repix.provenance import code, pipeline
 
 
 def main() -> None:
-    """Write the records."""
+    """Check the grid, and write the records."""
+    check.grid()
     records = pipeline.code_records(Path())
     with atomic_folder(code.FOLDER) as folder:
         for path, record in records.items():

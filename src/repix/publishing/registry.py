@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from repix.errors import UserError
+from repix.exporting import pyfunc
 from repix.files import digest_tree, write_json
 from repix.provenance.lineage import Lineage
 from repix.registry import FORMATS
@@ -153,7 +154,7 @@ def save(root: Path, exported: Exported, translator: str, out: Path) -> None:
         write_json(folder / "export.json", record | {"translator": translator})
         mlflow.pyfunc.save_model(
             path=str(out),
-            python_model=str(Path(__file__).with_name("pyfunc.py")),
+            python_model=pyfunc.__file__,
             artifacts={"export": str(folder)},
             signature=ModelSignature(
                 Schema([ColSpec(AnyType(), "image")]),
