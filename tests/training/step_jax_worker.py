@@ -80,7 +80,8 @@ def main(system: str, data: str, folder: Path, first: int) -> None:
         run(step, first, STEPS, at_once=1)
         np.savez(folder / "resumed.npz", **step.state())
         return
-    run(step, 0, 7)
+    told: list[int] = []
+    assert len(step.run(0, 7, 2e-4, told.append)[1]) == 7 and told == [1, 2, 3, 4, 5, 6, 7]
     np.savez(folder / "state-7.npz", **step.state())
     run(step, 7, STEPS)
     np.savez(folder / "state-20.npz", **step.state())

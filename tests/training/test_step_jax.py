@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import subprocess
 import sys
@@ -52,6 +53,17 @@ def run_worker(system, data, folder, first):
 
 def load(path):
     return dict(np.load(path))
+
+
+def test_both_steps_meet_the_protocol():
+    from repix.training import step_jax, step_tensorflow
+    from repix.training.step import Step
+
+    for name in ("run", "state", "restore"):
+        wanted = inspect.signature(getattr(Step, name))
+        for backend in (step_jax, step_tensorflow):
+            assert inspect.signature(getattr(backend.Step, name)) == wanted
+    assert inspect.signature(step_jax.Step) == inspect.signature(step_tensorflow.Step)
 
 
 def test_the_same_training(both):

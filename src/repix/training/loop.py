@@ -151,12 +151,10 @@ def train(
 
                 ended, last = state.done % per_epoch == 0, state.done == total
                 if ended:
-                    row = _end_epoch(state.history, epoch + 1, state.done, rate)
-                    means = dict(row)
+                    means = _end_epoch(state.history, epoch + 1, state.done, rate)
                     if validate is not None and ((epoch + 1) % recipe.validate_every == 0 or last):
-                        _validate(state, row, validate, best_of, observer, diverged)
-                    del means["epoch"], means["step"]
-                    observer.epoch_ended(epoch + 1, state.done, means)
+                        _validate(state, validate, best_of, observer, diverged)
+                    observer.epoch_ended(epoch + 1, state.done, {"learning_rate": rate, **means})
                     if picture is not None and ((epoch + 1) % recipe.picture_every == 0 or last):
                         picture(state.done)
                 asked = stop()
@@ -204,17 +202,16 @@ def _add_losses(state: TrainingState, names: list[str], losses: np.ndarray, dive
 
 
 def _end_epoch(history: History, epoch: int, step: int, rate: float) -> dict[str, float]:
-    """Append the epoch's row, with the means of its losses, and begin new sums; return the row."""
+    """Append the epoch's row, with the means of its losses, and begin new sums; return the means."""
     means = {name: value / history.counts[name] for name, value in sorted(history.sums.items())}
     history.sums.clear()
     history.counts.clear()
     history.epochs.append({"epoch": epoch, "step": step, "learning_rate": rate, **means})
-    return history.epochs[-1]
+    return means
 
 
 def _validate(
     state: TrainingState,
-    row: dict[str, float],
     validate: Callable[[], dict[str, float]],
     best_of: Callable[[], dict[str, np.ndarray]] | None,
     observer: Observer,
@@ -222,6 +219,7 @@ def _validate(
 ) -> None:
     """Score the translators, add the scores to the epoch's row, and keep the weights if they are the best."""
     scores, history = validate(), state.history
+    row = history.epochs[-1]
     for name, value in scores.items():
         if not math.isfinite(value):
             raise diverged(f"validation score {name} is {value}", state.done - 1)
