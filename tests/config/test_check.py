@@ -6,13 +6,13 @@ import subprocess
 import sys
 
 import pytest
-from tests.conftest import ROOT
 
 from repix import yaml12
 from repix.config import check, reader
 from repix.config.datasets import Dataset
 from repix.config.models import Recipe
 from repix.errors import UserError
+from tests.conftest import ROOT
 
 PARAMS = ROOT / "params.yaml"
 
