@@ -207,7 +207,9 @@ def test_no_code_of_a_stage_reads_what_the_digest_leaves_out():
 
 
 def test_a_record_is_written_for_every_stage_and_every_model(tmp_path):
-    done = subprocess.run([sys.executable, str(ROOT / "stages/code_records.py"), "--help"], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "stages/code_records.py"), "--help"], capture_output=True, text=True
+    )
     assert done.returncode == 0 and "re-runs the stages" in done.stdout
     written = {path.relative_to(ROOT / "code").as_posix() for path in (ROOT / "code").rglob("*.json")}
     models = {path.split("/")[1] for path in written if path.startswith("train/")}

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 from repix.errors import UserError
-from repix.exporting import pyfunc
 from repix.files import digest_tree, write_json
 from repix.provenance.lineage import Lineage
 from repix.registry import FORMATS
@@ -154,7 +153,7 @@ def save(root: Path, exported: Exported, translator: str, out: Path) -> None:
         write_json(folder / "export.json", record | {"translator": translator})
         mlflow.pyfunc.save_model(
             path=str(out),
-            python_model=pyfunc.__file__,
+            python_model=str(Path(__file__).parents[1] / "exporting" / "pyfunc.py"),
             artifacts={"export": str(folder)},
             signature=ModelSignature(
                 Schema([ColSpec(AnyType(), "image")]),

@@ -13,7 +13,6 @@ from repix.models.generators import build_generator
 from repix.systems.system import Batch, Images, Pool, System, gan_schedule
 
 
-
 def build(recipe: Recipe, size: tuple[int, int], source: int, target: int) -> System:
     """Build CycleGAN: two generators (one optimizer group), two discriminators (the other).
 

@@ -11,7 +11,6 @@ from repix.models.generators import build_generator
 from repix.systems.system import Batch, Images, Pool, System, gan_schedule
 
 
-
 def build(recipe: Recipe, size: tuple[int, int], source: int, target: int) -> System:
     """Build pix2pix: a generator G and a discriminator D that sees the source beside the image.
 
