@@ -1,4 +1,4 @@
-"""code: records of what every stage runs, so that a change re-runs the stages whose results it can change, and no other.
+"""code: records of what every stage runs, so that a change re-runs those whose results it can change.
 
 src/, stages/ and params.yaml -> code/<stage>/<model>.json (all.json where a stage has no model),
 kept in git. Comments, docstrings, formatting and all that no result depends on are left out:

@@ -210,7 +210,7 @@ def test_a_record_is_written_for_every_stage_and_every_model(tmp_path):
     done = subprocess.run(
         [sys.executable, str(ROOT / "stages/code_records.py"), "--help"], capture_output=True, text=True
     )
-    assert done.returncode == 0 and "re-runs the stages" in done.stdout
+    assert done.returncode == 0 and "re-runs those" in done.stdout
     written = {path.relative_to(ROOT / "code").as_posix() for path in (ROOT / "code").rglob("*.json")}
     models = {path.split("/")[1] for path in written if path.startswith("train/")}
     assert {"pix2pix_small.json", "cyclegan.json"} <= models and len(written) == 4 + 3 * len(models)

@@ -32,8 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Run the subcommand."""
-    from repix.publishing.bundle import bundle, check
     from repix.files import digest_file
+    from repix.publishing.bundle import bundle, check
 
     if arguments.check:
         found = check(arguments.check)

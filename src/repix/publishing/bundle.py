@@ -22,9 +22,9 @@ from typing import Any, BinaryIO
 from repix.config.datasets import Limits
 from repix.config.run import Cell
 from repix.errors import UserError
-from repix.publishing.registry import check_clean, check_export
 from repix.files import atomic_path, digest_file
 from repix.provenance import lock
+from repix.publishing.registry import check_clean, check_export
 
 CODE = "code.bundle"
 SUMS = "SHA256SUMS"
