@@ -4,7 +4,7 @@
 class UserError(Exception):
     """A mistake in the user's input, in one line that also names the mend.
 
-    Every door (stage scripts, command line) prints it without a traceback and exits
+    Stage scripts and the command line print it without a traceback and exit
     with :attr:`exit_code`. Anything else that escapes is a defect of ours and keeps
     its traceback.
     """

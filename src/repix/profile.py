@@ -1,4 +1,4 @@
-"""The one door that fixes the execution profile before anything heavy is imported.
+"""Execution profiles: how a machine computes, fixed before anything heavy is imported.
 
 The bits that a training leaves depend on more than code, data and seed: thread counts,
 the kernels that TensorFlow, NumPy and OpenBLAS pick for the CPU that they find, and the

@@ -1,4 +1,4 @@
-"""The door of every stage: arguments, execution profile, one-line errors, lineage."""
+"""What every stage script does before and after its work: arguments, execution profile, one-line errors, lineage."""
 
 from __future__ import annotations
 
