@@ -23,6 +23,7 @@ from repix.config import reader
 from repix.errors import UserError
 from repix.files import atomic_path
 from repix.quiet import import_keras
+from repix.tables import aligned
 
 if TYPE_CHECKING:
     from repix.description.facts import Facts
@@ -113,14 +114,7 @@ def text(description: Description) -> str:
                 short(one.flops),
             )
         )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [f"{description.model}{where}: {_side(description)}", ""]
-    for row in rows:
-        cells = (
-            cell.ljust(width) if column in (0, 2) else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        lines.append("  ".join(cells).rstrip())
+    lines = [f"{description.model}{where}: {_side(description)}", "", *aligned(rows, right=(1, 3, 4))]
     lines += [
         "",
         f"training step     {short(facts.step_flops)}FLOP (estimate)",

@@ -15,6 +15,7 @@ from pathlib import Path
 from repix.errors import UserError
 from repix.files import write_text
 from repix.schemas import Metrics
+from repix.tables import aligned
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,14 +48,7 @@ def table(found: list[Metrics]) -> str:
                 for metric, value in (scores or {}).items():
                     if value is not None:
                         lines.append((metrics.cell, translator, variant, metric, f"{value:.4f}", str(metrics.n)))
-    widths = [max(len(line[column]) for line in lines) for column in range(6)]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if column >= 4 else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    )
+    return "\n".join(aligned(lines, right=(4, 5)))
 
 
 def write_between_markers(path: Path, text: str, name: str = "results") -> None:

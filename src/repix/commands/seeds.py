@@ -24,6 +24,7 @@ from repix.config.gate import Gate
 from repix.errors import UserError
 from repix.regression import tolerance
 from repix.regression.baseline import Entry
+from repix.tables import aligned
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,14 +64,7 @@ def table(name: str, family: tolerance.Family) -> str:
                 numbers = (noise.mean, noise.sd, noise.low, noise.high, noise.tolerance, noise.detectable)
                 shown = ["not gated" if value is None else f"{value:.4g}" for value in numbers]
                 rows.append((translator, variant, metric, *shown))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "  ".join(
-            value.rjust(width) if column > 2 else value.ljust(width)
-            for column, (value, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
+    lines = aligned(rows, right=range(3, 9))
     lines.append(
         f"{name}: {family.k} seeds, n = {family.n}, profile {family.profile}; tolerance = {family.factor:.2f} sd: "
         f"another seed alone is red at most {family.false_alarm:.0%} of the time over {family.comparisons} scores"

@@ -8,6 +8,7 @@ from typing import Any
 
 from repix.regression.gate import Result, Verdict
 from repix.regression.tolerance import direction
+from repix.tables import aligned
 
 _HEAD = ("cell", "translator", "weights", "metric", "baseline", "now", "change", "tolerance", "verdict")
 _WORST_FIRST = ("contradiction", "fail", "incomparable", "improved", "new", "pass", "shown")
@@ -75,14 +76,7 @@ def _reasons(result: Result) -> dict[str, list[str]]:
 def text(result: Result) -> str:
     """Return an aligned table, the worst first, then the reasons, then the verdict."""
     rows = [_HEAD, *map(_cells, _sorted(result))]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEAD))]
-    lines = [
-        "  ".join(
-            value.rjust(width) if 4 <= column <= 7 else value.ljust(width)
-            for column, (value, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
+    lines = aligned(rows, right=(4, 5, 6, 7))
     for why, places in _reasons(result).items():
         lines.append(f"{places[0]}{f' and {len(places) - 1} more' if len(places) > 1 else ''}: {why}")
     lines.append(f"gate: {result.verdict}: {_summary(result)}")

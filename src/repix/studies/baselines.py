@@ -20,6 +20,7 @@ from repix.evaluation.score import score_paired_and_distribution
 from repix.paths import PREPARED
 from repix.regression.baseline import Entry, differences
 from repix.regression.tolerance import direction, mean_and_sd
+from repix.tables import aligned
 
 METRICS = ("ssim", "swd", "l1")
 REQUIRED = 3.0  # standard deviations over seeds that a trained cell is to stand clear
@@ -74,7 +75,7 @@ class Comparison:
     def text(self) -> str:
         """Return an aligned table: a row per predictor, score and margin per metric, and what falls short."""
         metrics = list(self.trained)
-        rows = [["", *(part for metric in metrics for part in (metric, "margin / sd"))]]
+        rows = [[self.dataset, *(part for metric in metrics for part in (metric, "margin / sd"))]]
         for name in dict.fromkeys(margin.predictor for margin in self.margins):
             row = [name]
             for metric in metrics:
@@ -85,15 +86,7 @@ class Comparison:
         for mean, sd in self.trained.values():
             trained += [f"{mean:.4f}", "sd ?" if sd is None else f"sd {sd:.4f}"]
         rows.append(trained)
-        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-        lines = [
-            "  ".join(
-                value.rjust(width) if column else value.ljust(width)
-                for column, (value, width) in enumerate(zip(row, widths, strict=True))
-            ).rstrip()
-            for row in rows
-        ]
-        lines[0] = f"{self.dataset}".ljust(widths[0]) + lines[0][widths[0] :]
+        lines = aligned(rows, right=range(1, len(rows[0])))
         if len(self.cells) < 2:
             lines.append(f"one seed has no standard deviation: repix seeds {self.dataset} {self.model} --write")
         else:
