@@ -90,7 +90,7 @@ class Discriminator(_Network):
         norm, norm_epsilon, bias, leaky_slope: as for the generator.
         padding: ``one`` (one zero on each side, as PyTorch) or ``same``.
         stride_one: patch: whether a convolution of stride 1 stands before the last one.
-        conditional: whether it sees the source beside the image that it judges.
+        conditional: whether it sees the source beside the image that it scores.
         kernels, kernel_dims: minibatch discrimination (Salimans et al. 2016, section 3.2).
     """
 
@@ -109,7 +109,7 @@ class Discriminator(_Network):
 
 
 class Loss(Settings):
-    """What each player minimises.
+    """What generators and discriminators minimise.
 
     Attributes:
         gan: ``vanilla`` (cross-entropy on logits), ``lsgan`` (Mao et al. 2017),
@@ -145,7 +145,7 @@ def loss_options(system: str, gan: str) -> list[str]:
 
 
 class Optimizer(Settings):
-    """Adam (Kingma and Ba 2015), one for each player."""
+    """Adam (Kingma and Ba 2015), one for each optimizer group."""
 
     learning_rate: float = Field(default=0.0002, gt=0)
     beta_1: float = Field(default=0.5, ge=0, lt=1)
@@ -162,7 +162,7 @@ class Recipe(Settings):
         epochs: passes over the training split.
         decay_epochs: over this many last epochs the learning rate falls linearly to 0.
         sampling: ``permutation`` (each example once in an epoch) or ``replacement``.
-        updates: how the players step in an iteration: ``together`` (the discriminator once,
+        updates: the updates of an iteration and their order: ``together`` (the discriminator once,
             on real and fake, and the generator once, in the order of the system's reference
             code), ``simultaneous`` (the same, each against the other as it was before),
             ``separate`` (the discriminator on real, then on fake, then the generator) or

@@ -71,11 +71,11 @@ def build_discriminator(
         settings: kind, widths, norm and the other options.
         size: (height, width) of the images.
         source: channels of the condition; not seen unless ``settings.conditional``.
-        target: channels of the judged image.
+        target: channels of the image that is scored.
         name: name of the model.
 
     Returns:
-        A model that takes the judged image, or [condition, image] where conditional, each
+        A model that takes the image to score, or [condition, image] where conditional, each
         (batch, height, width, channels) in [-1, 1], and returns logits: (batch, rows,
         columns, 1), one per patch; for ``minibatch`` (batch, 2): fake, real.
 
