@@ -748,6 +748,13 @@ def test_bytes_that_drip_are_no_progress(place, parts, monkeypatch):
     assert time.monotonic() - begin < 5
 
 
+def test_a_slow_server_is_given_up_although_its_bytes_add_up(place, serve, monkeypatch):
+    monkeypatch.setattr(sources, "LOWEST_RATE", 10**7)
+    server = serve(pause=0.05)
+    message = place.refused(server.url, attempts=2, timeout=(1.0, 0.6), keeps_part=True)
+    assert "bytes came in 0." in message and len(server.asked) == 2
+
+
 def test_headers_without_end(place):
     with talking(b"HTTP/1.1 100 Continue\r\n\r\n" * 2000, again=True) as url:
         assert "headers without end" in place.refused(url, attempts=1)
