@@ -31,6 +31,7 @@ class Route:
         from repix.config.export import Export
         from repix.config.run import Cell
         from repix.data import preprocess
+        from repix.data.prepared import Prepared
         from repix.evaluation.evaluate import evaluate
         from repix.evaluation.validation import Validation
         from repix.exporting.export import export
@@ -46,7 +47,7 @@ class Route:
         self.root, self.translations = root, root / "translations"
         dataset = Dataset.model_validate({"urls": ["file:unused"], "resize": "none", "load_size": 16} | entry)
         preprocess.prepare(tree, dataset, root / "prepared", name="tiny")
-        self.prepared = preprocess.Prepared.open(root / "prepared")
+        self.prepared = Prepared.open(root / "prepared")
         cell, asked = Cell("tiny", system, 0), recipe(system, epochs=1, picture_every=1, **changes)
         setup = set_up(cell, asked, self.prepared, flip=True)
         self.frames = Frames(root / "frames", "key", root / "animation")

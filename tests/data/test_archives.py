@@ -629,6 +629,12 @@ def test_data_behind_the_end_is_refused(tmp_path, kind):
     assert "corrupt or cut short" in refused(tmp_path, PACKERS[kind](FILES.items()) + b"more")
 
 
+def test_two_names_for_one_entry_of_a_zip_are_refused(tmp_path):
+    data = bytearray(zip_bytes([("aa", b"1"), ("bb", b"2")]))
+    data[data.rindex(b"bb")] = ord("c")
+    assert "differs between the table of contents" in refused(tmp_path, bytes(data))
+
+
 def test_bytes_between_the_entries_of_a_zip_are_refused(tmp_path):
     data = zip_bytes([("aa", b"1"), ("bb", b"2")], zipfile.ZIP_STORED)
     table = data.index(b"PK\x01\x02")

@@ -1,5 +1,8 @@
 """The book's HDF5 tree: written, it is read as the same arrays; the same arrays are the same bytes."""
 
+import struct
+import zlib
+
 import h5py
 import numpy as np
 import pytest
@@ -191,6 +194,10 @@ def many_small_rows(file, secret):
     file.create_dataset("data", data=np.zeros((1_000_001, 1, 1, 1), np.uint8))
 
 
+def one_large_chunk(file, secret):
+    file.create_dataset("data", (300, 1024, 1024, 1), np.uint8, chunks=(300, 1024, 1024, 1), compression="gzip")
+
+
 def never_written(file, secret):
     file.create_dataset("data", (1000, 64, 64, 1), np.uint8)
 
@@ -209,6 +216,7 @@ def never_written(file, secret):
         (many_pixels, "claims 2000000000000 bytes"),
         (many_small_rows, "1000001 images"),
         (never_written, "holds 0"),
+        (one_large_chunk, "chunks of 314572800 bytes"),
     ],
 )
 def test_files_that_reach_outside_or_claim_too_much(tmp_path, write, message):
@@ -236,6 +244,27 @@ def test_a_crash_of_the_library_is_one_line_and_the_next_file_is_read(tmp_path, 
             hdf5.shape(good)
         assert ("SIGSEGV" in str(caught.value)) == ("SIGSEGV" in harm)
     assert hdf5.shape(good) == (4, 8, 8, 1)
+
+
+@pytest.mark.parametrize("place", range(5))
+@pytest.mark.parametrize("compression", ["gzip", "lzf"])
+def test_a_filter_with_a_chunk_of_no_size(tmp_path, compression, place):
+    data = bytearray(made(tmp_path / "x.h5", chunks=(2, 8, 8, 1), compression=compression).read_bytes())
+    start = data.index(struct.pack("<5I", 2, 8, 8, 1, 1))
+    struct.pack_into("<I", data, start + 4 * place, 0)
+    (tmp_path / "x.h5").write_bytes(data)
+    with pytest.raises(UserError, match=r"cannot be read as HDF5|chunks of 0 bytes"):
+        hdf5.shape(tmp_path / "x.h5")
+
+
+def test_a_bomb_within_a_chunk_meets_the_limit_on_memory(tmp_path):
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        data = file.create_dataset("data", (1, 512, 512, 4), np.uint8, chunks=(1, 512, 512, 4), compression="gzip")
+        data.id.write_direct_chunk((0, 0, 0, 0), zlib.compress(bytes(1 << 30), 1))
+    assert hdf5.shape(tmp_path / "x.h5") == (1, 512, 512, 4)
+    with pytest.raises(OSError):
+        hdf5.read_row(tmp_path / "x.h5", 0)
+    assert hdf5.shape(made(tmp_path / "good.h5")) == (4, 8, 8, 1)
 
 
 @pytest.mark.parametrize("options", [{}, {"compression": "gzip", "shuffle": True}, {"chunks": (1, 8, 8, 1)}])

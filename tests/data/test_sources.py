@@ -733,18 +733,26 @@ OK = b"HTTP/1.1 200 OK\r\n"
     "parts",
     [
         (OK + b"Content-Length: 100000\r\n\r\n", b"\x1f"),
+        (OK + b"Content-Length: 100000000\r\n\r\n", b"\x1f\x8b" * 5000),
         (OK, b"x"),
         (OK + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n"),
         (b"HTTP/1.1 100 Continue\r\n\r\n",),
     ],
 )
 def test_bytes_that_drip_are_no_progress(place, parts, monkeypatch):
-    monkeypatch.setattr(sources, "LOWEST_RATE", 10_000)
+    monkeypatch.setattr(sources, "LOWEST_RATE", 10**7)
     begin = time.monotonic()
     with talking(*parts, pause=0.02, again=True) as url:
         message = place.refused(url, attempts=2, timeout=(1.0, 0.4), keeps_part=True)
     assert "2 attempts added nothing" in message and "bytes came in 0.4" in message
     assert time.monotonic() - begin < 5
+
+
+def test_a_slow_server_is_given_up_although_its_bytes_add_up(place, serve, monkeypatch):
+    monkeypatch.setattr(sources, "LOWEST_RATE", 10**7)
+    server = serve(pause=0.05)
+    message = place.refused(server.url, attempts=2, timeout=(1.0, 0.6), keeps_part=True)
+    assert "bytes came in 0." in message and len(server.asked) == 2
 
 
 def test_headers_without_end(place):

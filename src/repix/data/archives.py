@@ -493,8 +493,10 @@ def _zip_data_start(raw: BinaryIO, entry: zipfile.ZipInfo) -> int:
 
 
 def _zip_kind(entry: zipfile.ZipInfo, name: str) -> str:
-    if entry.flag_bits & 0x1:
+    if entry.flag_bits & 0x2041:  # the last two: strong encryption, of bytes and of the table of contents
         return "password-protected file"
+    if entry.flag_bits & 0x20:
+        return "patch of another file"
     mode = entry.external_attr >> 16
     if stat.S_ISLNK(mode):
         return "symbolic link"
@@ -571,7 +573,7 @@ class _Header(tarfile.TarInfo):
     @classmethod
     def frombuf(cls, buf: bytes, encoding: str, errors: str) -> _Header:
         header = super().frombuf(buf, encoding, errors)
-        if header.size < 0 or not (buf[124] == 0x80 or re.fullmatch(rb"[ \0]*[0-7]*[ \0]*", buf[124:136])):
+        if not (buf[124] == 0x80 or re.fullmatch(rb"[ \0]*[0-7]*[ \0]*", buf[124:136])):
             raise _CorruptError(f"{buf[124:136]!a} is no size")
         if buf[257:263] != b"ustar\0":  # only POSIX has a prefix there; GNU keeps times in its place
             header.name = buf[:100].split(b"\0")[0].decode(encoding, errors)

@@ -18,8 +18,11 @@ import sys
 from typing import Any
 
 KEY = "data"
-MEMORY_BYTES = 3 << 30
-"""What this process may map, the libraries' own gigabyte included."""
+MEMORY_BYTES = 1 << 30
+"""What this process may map; the libraries take about a tenth of it."""
+
+CHUNK_BYTES = 1 << 28
+"""Most bytes of one chunk: it is held whole, and once more for each filter."""
 
 MOST_OPEN = 8
 MOST_ROWS = 1_000_000
@@ -43,6 +46,8 @@ def check(file: Any) -> Any:
 
     if KEY not in file and file.get(KEY, getlink=True) is None:
         names = sorted(file)
+        if KEY in names:
+            raise RefusedError(f"{KEY!r} is damaged; restore the file")
         has = ", ".join(map(ascii, names[:5])).replace("'", "") + (", ..." if len(names) > 5 else "")
         raise RefusedError(f"no dataset {KEY!r}; it has {has or 'nothing'}; store the images under {KEY!r}")
     if not isinstance(file.get(KEY, getlink=True), h5py.HardLink):
@@ -63,8 +68,10 @@ def check(file: Any) -> Any:
         raise RefusedError(f"{KEY!r} has shape {data.shape}; expected (n, height, width, channels)")
     if data.dtype not in ("uint8", "uint16"):
         raise RefusedError(f"{KEY!r} holds {data.dtype} numbers; expected uint8 (or uint16)")
-    if stored.get_layout() == h5py.h5d.CHUNKED and 0 in stored.get_chunk():
-        raise RefusedError(f"{KEY!r} has chunks of no size")
+    if stored.get_layout() == h5py.h5d.CHUNKED:
+        chunk = math.prod(stored.get_chunk()) * data.dtype.itemsize
+        if not 0 < chunk <= CHUNK_BYTES:
+            raise RefusedError(f"{KEY!r} has chunks of {chunk} bytes, at most {CHUNK_BYTES}; make one image a chunk")
     size, on_disk = math.prod(data.shape) * data.dtype.itemsize, data.id.get_storage_size()
     if on_disk > os.path.getsize(file.filename):
         raise RefusedError(f"{KEY!r} claims {on_disk} bytes on disk, more than the file has")
