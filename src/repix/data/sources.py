@@ -14,7 +14,6 @@ import fcntl
 import hashlib
 import re
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,7 +27,7 @@ from tqdm import tqdm
 from repix import __version__
 from repix.data.archives import HEAD_BYTES, refusal, sniff
 from repix.errors import UserError
-from repix.files import CHUNK_BYTES, atomic_folder, canonical_json, digest_text, read_json, write_json
+from repix.files import CHUNK_BYTES, atomic_folder, canonical_json, digest_text, read_json, scratch_folder, write_json
 from repix.schemas import Archive
 
 if TYPE_CHECKING:
@@ -237,11 +236,11 @@ def _from(url: str, name: str, folder: Path, job: _Job) -> Archive:
             raise _MirrorError("is a folder, not a file" if path.is_dir() else "no such file")
         return _deliver(path, name, folder, job)
     if scheme == "synthetic":
-        with tempfile.TemporaryDirectory(prefix="synthetic-", dir=job.work) as made:
+        with scratch_folder(job.work / "synthetic") as made:
             from repix.data import synthetic
 
             generator, options = _synthetic(url)
-            path = Path(made) / name
+            path = made / name
             synthetic.write_archive(path, generator, options)
             return _deliver(path, name, folder, job)
     pieced = _download(url, job)
