@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
+import itertools
 import json
+import math
 import os
+import platform
 import re
 import shutil
+import sys
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 CHUNK_BYTES = 1 << 20
+SAY_SECONDS = 1.0  # how long a wait for a lock goes without a word
+LOOK_SECONDS = 0.25  # how long who lists a replaced folder has left to finish before it is deleted
 
 
 def _sync_directory(folder: Path) -> None:
@@ -26,33 +34,139 @@ def _sync_directory(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _is_gone(process: int) -> bool:
+def process_name(pid: int) -> str | None:
+    """Return a name that no other process of this machine has had or will have, None if it does not run.
+
+    A number alone is used again: boot and start time tell two processes of one number apart.
+    Where there is no /proc, the number has to do.
+    """
     try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return True
-    except OSError:  # it is there, and somebody else's
-        return False
-    return process == os.getpid()  # a number given anew: the caller has nothing under way yet
+        os.kill(pid, 0)
+    except PermissionError:
+        pass  # somebody else's, but there
+    except OSError:
+        return None
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return None if stat[0] == "Z" else f"{pid}-{_boot()}-{stat[19]}"
+    except OSError:
+        return str(pid)
 
 
-def clear_leftovers(folder: str | Path, name: str | None = None) -> None:
+def _boot() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text()[:8]
+    except OSError:
+        return ""
+
+
+def _host() -> str:
+    """Return what tells apart machines, and containers of one machine, that see each other's files."""
+    space = ""
+    with suppress(OSError):
+        space = os.readlink("/proc/self/ns/pid")
+    return digest_text(f"{platform.node()} {space}")[:8]
+
+
+_COUNT = itertools.count()
+_TEMPORARY = re.compile(r"\.(.+)\.([0-9a-f]{8})-((\d+)(?:-([0-9a-f]{8})-\d+)?)-\d+\.tmp(?:\.[^.]+)?")
+
+
+def _temporary(path: Path, name: str, suffix: str = "") -> Path:
+    """Return a name beside ``path`` that tells who writes there, see :func:`clear_leftovers`."""
+    return path.with_name(f".{name}.{_host()}-{process_name(os.getpid())}-{next(_COUNT)}.tmp{suffix}")
+
+
+def clear_leftovers(folder: str | Path, name: str | None = None, *, alone: bool = False) -> None:
     """Remove the temporary files and folders that killed processes left in ``folder``.
 
-    To be called before anything is written there: a finished write leaves none, and those
-    of other running processes are not touched.
+    Those of running processes are not touched, and none of another machine or container: on
+    a shared file system nothing here tells whether their writers live.
 
     Args:
         folder: where :func:`atomic_path` or :func:`atomic_folder` writes.
         name: only those of this file (without its suffix) or folder.
+        alone: whether the caller holds the lock of ``name``, so that no other process of this
+            machine can be writing it, in whichever container.
     """
     for path in Path(folder).glob(".*.tmp*"):
-        match = re.fullmatch(r"\.(.+)\.(\d+)\.tmp(\.[^.]+)?", path.name)
-        if match and name in (None, match[1]) and _is_gone(int(match[2])):
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
+        match = _TEMPORARY.fullmatch(path.name)
+        if not match or name not in (None, match[1]):
+            continue
+        _, host, writer, pid, boot = match.groups()
+        gone = host == _host() and process_name(int(pid)) != writer
+        if gone or (alone and boot is not None and boot == _boot()):
+            remove(path)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link or a whole folder; what is not there, or cannot be removed, is left."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
+
+
+@contextmanager
+def locked(path: str | Path, what: str, *, seconds: float = math.inf) -> Iterator[None]:
+    """Hold ``path`` as a lock against other processes; one that waits says so in one line.
+
+    The lock ends with the process, however that ends, and the file goes with it. Where system
+    or file system knows no locks there is none, and the body runs all the same.
+
+    Args:
+        path: the lock's file; its folder is made where missing.
+        what: what the lock is for, as the line on standard error names it.
+        seconds: how long to wait for another process.
+
+    Raises:
+        TimeoutError: another process holds it for longer than that.
+    """
+    try:
+        import fcntl
+    except ImportError:  # not POSIX
+        yield
+        return
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    began, said = time.monotonic(), False
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Its holder removed the file when it was done: then this is the lock of nothing.
+            if _is_same(descriptor, path):
+                break
+        except BlockingIOError:
+            waited = time.monotonic() - began
+            if waited > seconds:
+                os.close(descriptor)
+                raise TimeoutError(f"another process holds {path}") from None
+            if waited > SAY_SECONDS and not said:
+                holder = os.pread(descriptor, 200, 0).decode("utf-8", "replace").strip()
+                print(f"repix: waiting for {holder or 'another process'}, which is at {what}", file=sys.stderr)
+                said = True
+            time.sleep(0.05)
+        except OSError:  # this file system has no locks
+            break
+        os.close(descriptor)
+    try:
+        with suppress(OSError):  # a full disk: who waits is told less
+            os.truncate(descriptor, 0)
+            os.write(descriptor, f"process {os.getpid()} on {platform.node()}\n".encode())
+        yield
+    finally:
+        with suppress(OSError):
+            path.unlink()
+        os.close(descriptor)
+
+
+def _is_same(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 @contextmanager
@@ -64,7 +178,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # The suffix is kept at the end, since writers (Pillow, numpy) choose a format by it.
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    temporary = _temporary(path, path.stem, path.suffix)
     try:
         yield temporary
         with open(temporary, "rb+") as stream:
@@ -76,26 +190,65 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
+def scratch_folder(path: str | Path) -> Iterator[Path]:
+    """Yield an empty folder beside ``path``, which is removed at the end; a killed process's by the next."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    clear_leftovers(path.parent, path.name)
+    temporary = _temporary(path, path.name)
+    temporary.mkdir()
+    try:
+        yield temporary
+    finally:
+        remove(temporary)
+
+
+@contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
     """Yield a temporary folder beside ``path``; on success it takes the place of ``path``.
 
     Use it for a stage's out: a stage that fails or is killed leaves no folder that looks
     finished, and what a killed one left is removed by the next. A previous folder at
-    ``path`` is replaced.
+    ``path`` is replaced in one step: who looks there sees the whole old one or the whole new
+    one. Where the system cannot exchange two names, ``path`` is absent for a moment, and a
+    kill in that moment leaves the old one to be put back by the next. Two processes that
+    write one folder take turns.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    clear_leftovers(path.parent, path.name)
-    temporary.mkdir()
+    with locked(path.with_name(f".{path.name}.lock"), path.as_posix()):
+        aside = path.with_name(f".{path.name}.old")
+        if os.path.lexists(aside):
+            if os.path.lexists(path):
+                remove(aside)
+            else:
+                os.replace(aside, path)
+        clear_leftovers(path.parent, path.name, alone=True)
+        with scratch_folder(path) as temporary:
+            yield temporary
+            if os.name == "posix":
+                os.sync()  # one call for all files: a call for each takes minutes on a slow disk
+            if not os.path.lexists(path):
+                os.replace(temporary, path)
+            elif _exchange(temporary, path):
+                _sync_directory(path.parent)
+                time.sleep(LOOK_SECONDS)
+            else:
+                os.replace(path, aside)
+                os.replace(temporary, path)
+                _sync_directory(path.parent)
+                time.sleep(LOOK_SECONDS)
+                remove(aside)
+            _sync_directory(path.parent)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two names in one step; False where the system or the file system cannot."""
     try:
-        yield temporary
-        if path.exists():
-            shutil.rmtree(path)
-        os.replace(temporary, path)
-        _sync_directory(path.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        call = ctypes.CDLL(None, use_errno=True).renameat2  # Linux; Python has no door to it
+    except (OSError, AttributeError, TypeError):
+        return False
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return call(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -16,7 +16,6 @@ import fcntl
 import hashlib
 import os
 import re
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -32,7 +31,7 @@ from tqdm import tqdm
 
 from repix.data.archives import HEAD_BYTES, refusal, sniff
 from repix.errors import UserError
-from repix.files import CHUNK_BYTES, atomic_folder, canonical_json, clear_leftovers, digest_text, read_json, write_json
+from repix.files import CHUNK_BYTES, atomic_folder, canonical_json, digest_text, read_json, scratch_folder, write_json
 from repix.schemas import Archive
 
 if TYPE_CHECKING:
@@ -294,17 +293,13 @@ def _from(url: str, name: str, folder: Path, job: _Job) -> Archive:
             raise _MirrorError("is a folder, not a file" if path.is_dir() else "no such file")
         return _deliver(path, name, folder, job)
     if scheme == "synthetic":
-        from repix.data import synthetic
+        with scratch_folder(job.work / "synthetic") as made:
+            from repix.data import synthetic
 
-        generator, options = _synthetic(url)
-        made = job.work / f".{job.key}.{os.getpid()}.tmp"
-        clear_leftovers(job.work)  # of runs that were killed
-        made.mkdir()
-        try:
-            synthetic.write_archive(made / name, generator, options)
-            return _deliver(made / name, name, folder, job)
-        finally:
-            shutil.rmtree(made, ignore_errors=True)
+            generator, options = _synthetic(url)
+            path = made / name
+            synthetic.write_archive(path, generator, options)
+            return _deliver(path, name, folder, job)
     pieced = _download(url, job)
     try:
         try:

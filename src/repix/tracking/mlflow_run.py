@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from repix import profile, yaml12
 from repix.errors import UserError
-from repix.files import canonical_json, digest_text
+from repix.files import canonical_json, digest_text, locked, process_name
 from repix.paths import LINEAGE
 from repix.provenance.lineage import Lineage
 from repix.schemas import Manifest, Metrics
@@ -145,26 +145,6 @@ def dvc_tags(root: Path, paths: Iterable[str]) -> dict[str, str]:
         return {}
     outs = {out["path"]: out.get("md5") for stage in lock.get("stages", {}).values() for out in stage.get("outs", ())}
     return {f"dvc.{path}": outs[path] for path in paths if outs.get(path)}
-
-
-def process_name(pid: int) -> str | None:
-    """Return a name that no other process of this machine has had or will have, None if it does not run.
-
-    A number alone is used again: boot and start time tell two processes of one number apart.
-    Where there is no /proc, the number has to do.
-    """
-    try:
-        os.kill(pid, 0)
-    except PermissionError:
-        pass  # somebody else's, but there
-    except OSError:
-        return None
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text()[:8]
-        stat = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return None if stat[0] == "Z" else f"{pid}-{boot}-{stat[19]}"
-    except OSError:
-        return str(pid)
 
 
 def observed_tags() -> dict[str, str]:
@@ -414,30 +394,12 @@ def _scores(metrics: Metrics) -> dict[str, float]:
     }
 
 
-@contextlib.contextmanager
-def _alone(root: Path) -> Iterator[None]:
-    """Hold a lock against other processes of this repository, for OPEN_SECONDS at most.
+def _alone(root: Path) -> contextlib.AbstractContextManager[None]:
+    """Hold a lock against other processes of this repository, waiting OPEN_SECONDS at most.
 
     Two that start at once would both create the database, or both create the run.
     """
-    try:
-        import fcntl
-    except ImportError:  # not POSIX: MLflow's own handling has to do
-        yield
-        return
-    path = root / ".repix" / "tracking.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w") as stream:
-        until = time.monotonic() + OPEN_SECONDS
-        while True:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > until:
-                    raise TimeoutError(f"another process holds {path}") from None
-                time.sleep(0.05)
-        yield
+    return locked(root / ".repix" / "tracking.lock", "MLflow's database", seconds=OPEN_SECONDS)
 
 
 def _check_sqlite(uri: str) -> None:
