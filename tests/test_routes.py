@@ -62,9 +62,8 @@ class Route:
             best_of=setup.translator_weights,
             plan={"cell": cell.name, "recipe": asked.model_dump(mode="json")},
         )
-        record = record_of(
-            cell, asked, setup, self.prepared.manifest, history, best, "key", "data", {"name": "portable"}
-        )
+        profile = {"name": "portable"}
+        record = record_of(cell, asked, setup, self.prepared.manifest, history, best, "data", profile)
         self.run, self.exports = root / "runs" / cell.name, root / "exports" / cell.name
         write(self.run, record, setup.step.state(), best)
         self.model = trained.TrainedModel(self.run)

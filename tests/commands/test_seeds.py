@@ -11,7 +11,7 @@ from repix.commands.seeds import parse_seeds
 from repix.errors import UserError
 from repix.regression import tolerance
 from repix.studies import seed_study
-from tests.regression.test_sweep import Runner, root  # noqa: F401
+from tests.studies.test_seed_study import Runner, root  # noqa: F401
 
 
 @pytest.fixture

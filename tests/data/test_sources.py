@@ -892,11 +892,14 @@ def test_a_synthetic_set_is_made_here(place, generator, data):
 
 
 def test_what_a_killed_synthetic_run_left_is_cleared(place, generator, data):
-    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
-        pass
-    left = place.work / f".key.{gone.pid}.tmp"
-    left.mkdir(parents=True)
-    (left / "half.tar").write_bytes(data[:1000])
+    program = (
+        "import os, sys; from repix.files import scratch_folder\n"
+        "with scratch_folder(sys.argv[1]) as made:\n    (made / 'half.tar').touch(); os._exit(9)"
+    )
+    subprocess.run(
+        [sys.executable, "-c", program, place.work / "synthetic"], env={"PYTHONPATH": str(ROOT / "src")}, check=False
+    )
+    assert len(list(place.work.iterdir())) == 1
     place.check(place.fetch("synthetic:shapes"), data, name="shapes.tar")
     assert all(path.suffix == ".lock" for path in place.work.iterdir())
 
