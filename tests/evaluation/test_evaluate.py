@@ -31,7 +31,7 @@ def run(cell: TinyCell, out, **settings):
 def test_outputs_are_the_model_s_and_scores_are_theirs(cell, tmp_path):
     from repix.data.images import decode
     from repix.data.prepared import Prepared
-    from repix.evaluation import l1
+    from repix.evaluation.metrics import l1
     from repix.inference.trained import TrainedModel
 
     metrics = run(cell, tmp_path / "out")

@@ -1,16 +1,7 @@
 """How good translations are: image by image, and as a set.
 
-One file per metric. Each contributes a ``protocol`` to the metrics JSON, because a number
-without its protocol cannot be compared. The rules that all of them share:
-
-- Images arrive as integer arrays (n, height, width, channels) with the value range of their
-  side: ``low`` and ``high`` are, per channel, the integers that stand for -1 and +1. They are
-  scaled to float64 in [0, 1] by :func:`unit_range` before anything is measured.
-- Paired metrics (L1, PSNR, SSIM) return one float64 per image. Distribution metrics (sliced
-  Wasserstein, Frechet, kernel) compare two sets and return one number.
-- Draws come from Philox keyed by a fixed seed (:mod:`repix.rng`), sums run in
-  float64 in a fixed order: under the portable profile the same arrays give the same bits.
-- No metric depends on batch size or on the number of workers.
+:mod:`repix.evaluation.metrics` has one file a metric, :mod:`repix.evaluation.score` computes them all.
+Each contributes its definition to the metrics JSON, because a number without it cannot be compared.
 """
 
 from __future__ import annotations

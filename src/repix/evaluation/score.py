@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -10,22 +13,19 @@ import numpy as np
 
 from repix.config.evaluation import Evaluate
 from repix.evaluation import baselines, bootstrap
-from repix.evaluation import frechet as frechet_module
-from repix.evaluation import kid as kid_module
-from repix.evaluation import l1 as l1_module
-from repix.evaluation import psnr as psnr_module
-from repix.evaluation import ssim as ssim_module
-from repix.evaluation import swd as swd_module
 from repix.evaluation.features import FeatureNetwork, as_rgb8, extract
-from repix.evaluation.frechet import Statistics, frechet_distance
+from repix.evaluation.metrics import Score, Scorer
 from repix.files import digest_arrays
+from repix.metrics import METRICS, Metric
 from repix.schemas import Side
-
-ALWAYS = ("l1", "psnr", "ssim", "swd", "fid", "kid")
-"""Names that every result has, null where one does not apply or was not asked for."""
 
 Scores = dict[str, float | None]
 Protocol = dict[str, Any]
+
+
+def scorer(metric: Metric) -> Scorer:
+    """Return how a metric is computed: ``SCORER`` of its file."""
+    return importlib.import_module(f"repix.evaluation.metrics.{metric.name}").SCORER
 
 
 def score_paired_and_distribution(
@@ -55,7 +55,7 @@ def score_paired_and_distribution(
         pictures: outputs and reference as (.., h, w, 3) uint8, for sides that are not pictures
             by themselves (Lab); None derives them from ``side``.
         cache: folder of the feature cache.
-        describe: whether to add the descriptions (bootstrap intervals, self-distance floors).
+        describe: whether to add the descriptions (bootstrap intervals, distances between halves of the real images).
 
     Returns:
         ``scores``: metric -> number, or None with ``protocol[metric]["reason"]``.
@@ -75,7 +75,8 @@ def score_paired_and_distribution(
     names = [str(i) for i in range(len(reference))] if reference_names is None else list(reference_names)
     if outputs.shape[1:] != reference.shape[1:] or len(names) != len(reference):
         raise ValueError(f"outputs {outputs.shape}, reference {reference.shape} and {len(names)} names do not fit")
-    scores: Scores = dict.fromkeys(ALWAYS)
+    sets = _Sets(outputs, targets, side, reference, names, evaluate, features, pictures, cache)
+    scores: Scores = {}
     protocol: Protocol = {
         "images": {
             "n": len(outputs),
@@ -85,113 +86,129 @@ def score_paired_and_distribution(
         },
         "reference": {"n": len(reference), "digest": digest_arrays({"reference": reference})},
     }
-    per_image = _paired(outputs, targets, side, scores, protocol, describe)
-    _swd(outputs, reference, names, evaluate, scores, protocol, describe)
-    _on_features(outputs, reference, names, side, evaluate, features, pictures, cache, scores, protocol, describe)
+    per_image: dict[str, np.ndarray] = {}
+    for metric in METRICS:
+        for name, definition, score in _SCORE[metric.kind](metric, scorer(metric), sets, describe):
+            scores[name] = score.value
+            protocol[name] = {**definition, **score.definition}
+            if score.reason:
+                protocol[name]["reason"] = score.reason
+            if describe and score.details:
+                protocol[name]["description"] = dict(score.details)
+            if score.per_image is not None:
+                per_image[name] = score.per_image
     return scores, protocol, per_image
 
 
-def _paired(
-    outputs: np.ndarray, targets: np.ndarray | None, side: Side, scores: Scores, protocol: Protocol, describe: bool
-) -> dict[str, np.ndarray]:
-    per_image: dict[str, np.ndarray] = {}
-    for module in (l1_module, psnr_module, ssim_module):
-        name = module.__name__.rpartition(".")[2]
-        protocol[name] = dict(module.PROTOCOL)
-        if targets is None:
-            protocol[name]["reason"] = "unpaired: no output has a target of its own"
-            continue
-        values = getattr(module, name)(outputs, targets, side.low, side.high)
-        if values is None:
-            protocol[name]["reason"] = ssim_module.too_small(*outputs.shape[1:3])
-            continue
-        scores[name], per_image[name] = float(values.mean()), values
-        if describe:
-            protocol[name]["description"] = {"ci95": bootstrap.interval(values), "bootstrap": bootstrap.PROTOCOL}
-            if name == "psnr":
-                protocol[name]["description"]["capped"] = int((values >= psnr_module.CAP_DB).sum())
-    return per_image
+@dataclass(frozen=True)
+class _Sets:
+    """What is scored: the arguments of :func:`score_paired_and_distribution`."""
+
+    outputs: np.ndarray
+    targets: np.ndarray | None
+    side: Side
+    reference: np.ndarray
+    names: list[str]
+    evaluate: Evaluate
+    network: FeatureNetwork | None
+    pictures: tuple[np.ndarray, np.ndarray] | None
+    cache: str | Path | None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.outputs.shape[1:3]
+
+    @cached_property
+    def rgb8(self) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Outputs and reference as pictures, None where the side is no picture."""
+        if self.pictures is not None:
+            return self.pictures
+        return as_rgb8(self.outputs, self.side), as_rgb8(self.reference, self.side)
+
+    @cached_property
+    def features(self) -> tuple[dict[int, np.ndarray], dict[int, np.ndarray]]:
+        """The features of outputs and reference, dims -> (n, dims)."""
+        first, second = (extract(images, self.network, cache=self.cache) for images in self.rgb8)
+        return first, second
 
 
-def _swd(
-    outputs: np.ndarray,
-    reference: np.ndarray,
-    names: list[str],
-    evaluate: Evaluate,
-    scores: Scores,
-    protocol: Protocol,
-    describe: bool,
-) -> None:
-    protocol["swd"] = dict(swd_module.PROTOCOL)
-    if not evaluate.swd:
-        protocol["swd"]["reason"] = "not asked for (evaluate.swd)"
-        return
-    distances = swd_module.swd(outputs, reference)
-    if distances is None:
-        protocol["swd"]["reason"] = f"images are smaller than {swd_module.SMALLEST} pixels"
-        return
-    scores["swd"] = distances.pop("mean")
-    protocol["swd"]["n"] = min(len(outputs), len(reference))
-    protocol["swd"]["description"] = {"levels": distances}
-    if describe and len(reference) >= 2:
-        floor = baselines.self_distance(swd_module.swd, reference, names)["mean"]
-        protocol["swd"]["description"] |= {"floor": floor, "floor_n": len(reference) // 2}
+Scored = list[tuple[str, dict[str, Any], Score]]  # name of the score, definition, score
 
 
-def _on_features(
-    outputs: np.ndarray,
-    reference: np.ndarray,
-    names: list[str],
-    side: Side,
-    evaluate: Evaluate,
-    network: FeatureNetwork | None,
-    pictures: tuple[np.ndarray, np.ndarray] | None,
-    cache: str | Path | None,
-    scores: Scores,
-    protocol: Protocol,
-    describe: bool,
-) -> None:
-    distances = {"fid": (_fid, frechet_module.PROTOCOL), "kid": (kid_module.kid, kid_module.PROTOCOL)}
-    wanted = [metric for metric in distances if getattr(evaluate, metric)]
-    for metric in distances:
-        if metric not in wanted:
-            protocol[metric] = {"reason": f"not asked for (evaluate.{metric})"}
-        elif network is None or not set(evaluate.dims) <= set(network.dims):
-            raise ValueError(f"evaluate.{metric} is on, but the feature network does not have dims {evaluate.dims}")
-        else:
-            protocol[metric] = {
-                "reason": f"the plain name is that of 2048 dims with the published weights, not of dims "
-                f"{list(evaluate.dims)} with weights {network.weights[:8]}"
-            }
-    if not wanted:
-        return
-    if pictures is None:
-        pictures = as_rgb8(outputs, side), as_rgb8(reference, side)
-    reason = None
-    if pictures[0] is None:
-        reason = f"the features are of RGB or grey pictures, these are {side.colour}"
-    elif min(len(outputs), len(reference)) < 2:
+def _switched_off(metric: Metric, evaluate: Evaluate) -> str | None:
+    """Return why a metric was not asked for; one without a switch in ``evaluate`` is always asked for."""
+    return None if getattr(evaluate, metric.name, True) else f"not asked for (evaluate.{metric.name})"
+
+
+def _paired(metric: Metric, how: Scorer, sets: _Sets, describe: bool) -> Scored:
+    reason = _switched_off(metric, sets.evaluate)
+    if sets.targets is None:
+        reason = reason or "unpaired: no output has a target of its own"
+    reason = reason or how.unavailable(*sets.size)
+    if reason:
+        return [(metric.name, how.definition, Score(reason=reason))]
+    score = how.function(sets.outputs, sets.targets, sets.side.low, sets.side.high)
+    if describe:
+        interval = {"ci95": bootstrap.interval(score.per_image), "bootstrap": bootstrap.PROTOCOL}
+        score = replace(score, details=interval | dict(score.details))
+    return [(metric.name, how.definition, score)]
+
+
+def _distribution(metric: Metric, how: Scorer, sets: _Sets, describe: bool) -> Scored:
+    reason = _switched_off(metric, sets.evaluate) or how.unavailable(*sets.size)
+    if reason:
+        return [(metric.name, how.definition, Score(reason=reason))]
+    score = how.function(sets.outputs, sets.reference)
+    if describe and len(sets.reference) >= 2:
+        score = replace(score, details=dict(score.details) | _between_halves(how.function, sets.reference, sets.names))
+    return [(metric.name, how.definition, score)]
+
+
+def _on_features(metric: Metric, how: Scorer, sets: _Sets, describe: bool) -> Scored:
+    """Return a score for each of ``evaluate.dims``, and null under the plain name where none of them has it."""
+    evaluate, network = sets.evaluate, sets.network
+    reason = _switched_off(metric, evaluate)
+    if reason is None and not hasattr(evaluate, metric.name) and not (evaluate.fid or evaluate.kid):
+        reason = "no features asked for (evaluate.fid, evaluate.kid)"
+    if reason:
+        return [(metric.name, {}, Score(reason=reason))]
+    if network is None or not set(evaluate.dims) <= set(network.dims):
+        raise ValueError(f"evaluate.{metric.name} is on, but the feature network does not have dims {evaluate.dims}")
+    if sets.rgb8[0] is None:
+        reason = f"the features are of RGB or grey pictures, these are {sets.side.colour}"
+    elif min(len(sets.outputs), len(sets.reference)) < 2:
         reason = "takes two images or more on each side"
-    sets = None if reason else [extract(images, network, cache=cache) for images in pictures]
-    for metric in wanted:
-        distance, definition = distances[metric]
-        for dims in evaluate.dims:
-            name = network.metric_name(metric, dims)
-            protocol[name] = definition | {"features": network.protocol(dims)}
-            if reason:
-                scores[name], protocol[name]["reason"] = None, reason
-                continue
-            output_features, real_features = (features[dims] for features in sets)
-            scores[name] = distance(output_features, real_features)
-            description: dict[str, Any] = {}
-            if describe and metric == "kid":
-                description["subsets"] = kid_module.kid_subsets(output_features, real_features)
-            if describe and len(real_features) >= 4:
-                description["floor"] = baselines.self_distance(distance, real_features, names)
-                description["floor_n"] = len(real_features) // 2
-            if description:
-                protocol[name]["description"] = description
+    found: Scored = []
+    for dims in evaluate.dims:
+        name, definition = network.metric_name(metric.name, dims), how.definition | {"features": network.protocol(dims)}
+        if reason:
+            found.append((name, definition, Score(reason=reason)))
+            continue
+        outputs, reference = (features[dims] for features in sets.features)
+        score = how.function(outputs, reference)
+        if describe:
+            details = dict(score.details) | dict(how.details(outputs, reference) if how.details else {})
+            if len(reference) >= 4:
+                details |= _between_halves(how.function, reference, sets.names)
+            score = replace(score, details=details)
+        found.append((name, definition, score))
+    if metric.name not in (name for name, _, _ in found):
+        why = (
+            f"the plain name is that of 2048 dims with the published weights, not of dims "
+            f"{list(evaluate.dims)} with weights {network.weights[:8]}"
+        )
+        found.insert(0, (metric.name, {}, Score(reason=why)))
+    return found
 
 
-def _fid(a: np.ndarray, b: np.ndarray) -> float:
-    return frechet_distance(Statistics.from_features(a), Statistics.from_features(b))
+_SCORE: dict[str, Callable[[Metric, Scorer, _Sets, bool], Scored]] = {
+    "paired": _paired,
+    "distribution": _distribution,
+    "features": _on_features,
+}
+
+
+def _between_halves(function: Callable[..., Score], rows: np.ndarray, names: list[str]) -> dict[str, Any]:
+    """Return the score of one half of the real images against the other, and how many each half has."""
+    return {"floor": baselines.self_distance(function, rows, names).value, "floor_n": len(rows) // 2}

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from repix.data.prepared import Prepared
-from repix.evaluation import l1, pictures, ssim, swd
+from repix.evaluation import pictures
+from repix.evaluation.metrics import l1, ssim, swd
 from repix.inference.translator import Translator
 
 SHOWN = 4  # images in a sample picture

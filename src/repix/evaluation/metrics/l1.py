@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from repix.evaluation import UNIT_RANGE, check_pairs, unit_range
+from repix.evaluation.metrics import Score, Scorer
 
 PROTOCOL = {
     "definition": "mean absolute difference over pixels and channels; half of the L1 on the [-1, 1] scale of training",
@@ -32,3 +33,6 @@ def l1(output: np.ndarray, target: np.ndarray, low: Sequence[float], high: Seque
             for o, t in zip(output, target, strict=True)
         ]
     )
+
+
+SCORER = Scorer(PROTOCOL, lambda *images: Score.of_images(l1(*images)))

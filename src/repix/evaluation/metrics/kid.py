@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from repix import rng
+from repix.evaluation.metrics import Score, Scorer
 
 SEED = 2018
 SUBSETS = 100
@@ -82,3 +83,10 @@ def _checked(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
         raise ValueError(f"expected two sets of two or more features of equal dims, got {a.shape} and {b.shape}")
     return a, b
+
+
+SCORER = Scorer(
+    PROTOCOL,
+    lambda output, reference: Score(kid(output, reference)),
+    details=lambda output, reference: {"subsets": kid_subsets(output, reference)},
+)

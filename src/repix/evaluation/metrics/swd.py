@@ -15,6 +15,7 @@ from __future__ import annotations
 import numpy as np
 
 from repix import rng
+from repix.evaluation.metrics import Score, Scorer
 
 SEED = 2018
 PATCH = 7
@@ -154,3 +155,17 @@ def swd(output: np.ndarray, reference: np.ndarray) -> dict[str, float] | None:
         scores[str(side)] = 1000.0 * sliced_wasserstein(a, b, unit_directions(level, a.shape[1]))
         side = (side + 1) // 2
     return {"mean": float(np.mean(list(scores.values())))} | scores
+
+
+def too_small(height: int, width: int) -> str | None:
+    """Return why images of this size have no SWD, or None if they have one."""
+    return None if level_count(height, width) else f"images are smaller than {SMALLEST} pixels"
+
+
+def _score(output: np.ndarray, reference: np.ndarray) -> Score:
+    levels = swd(output, reference)
+    mean = levels.pop("mean")
+    return Score(mean, details={"levels": levels}, definition={"n": min(len(output), len(reference))})
+
+
+SCORER = Scorer(PROTOCOL, _score, unavailable=too_small)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from repix.evaluation import UNIT_RANGE, check_pairs, unit_range
+from repix.evaluation.metrics import Score, Scorer
 
 CAP_DB = 100.0
 """What equal images score. Infinity has no place in JSON and would swallow the mean."""
@@ -34,3 +35,11 @@ def psnr(output: np.ndarray, target: np.ndarray, low: Sequence[float], high: Seq
         error = float(np.square(unit_range(o, low, high) - unit_range(t, low, high)).mean())
         scores.append(min(CAP_DB, -10.0 * math.log10(error)) if error else CAP_DB)
     return np.array(scores)
+
+
+def _score(output: np.ndarray, target: np.ndarray, low: Sequence[float], high: Sequence[float]) -> Score:
+    values = psnr(output, target, low, high)
+    return Score.of_images(values, details={"capped": int((values >= CAP_DB).sum())})
+
+
+SCORER = Scorer(PROTOCOL, _score)

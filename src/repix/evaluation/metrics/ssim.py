@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from repix.evaluation import UNIT_RANGE, check_pairs, unit_range
+from repix.evaluation.metrics import Score, Scorer
 
 WINDOW = 11
 
@@ -56,3 +57,6 @@ def ssim(output: np.ndarray, target: np.ndarray, low: Sequence[float], high: Seq
         for o, t in zip(output, target, strict=True)
     ]
     return np.array(scores, np.float64)
+
+
+SCORER = Scorer(PROTOCOL, lambda *images: Score.of_images(ssim(*images)), unavailable=too_small)
