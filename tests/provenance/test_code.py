@@ -79,6 +79,13 @@ def test_an_import_that_cannot_be_read_is_refused(tmp_path):
         closure(tmp_path)
 
 
+def test_a_table_that_is_not_the_registry_s_is_refused(tmp_path):
+    door = "import importlib\nfrom toy.x import TABLE\nimportlib.import_module(TABLE['a'].module)\n"
+    tree(tmp_path, TOY | {"src/toy/door.py": door})
+    with pytest.raises(ValueError, match=r"door.py: repix.registry.TABLE.*: import the table from repix.registry"):
+        closure(tmp_path)
+
+
 REPIX = {
     "stages/train.py": "from repix.systems import build\nfrom repix.tracking import mlflow_run\n",
     "src/repix/__init__.py": "",

@@ -153,15 +153,18 @@ def _imported_names(path: Path, module: str | None, stamp: tuple[int, int]) -> l
         elif isinstance(node, ast.Call) and node.args:
             called = getattr(node.func, "id", getattr(node.func, "attr", None))
             if called in ("import_module", "__import__"):
-                names.add(_dynamic_name(node.args[0], path) or REGISTRY)
-    return sorted(names)
+                names.add(_dynamic_name(node.args[0], path))
+    # A table's name is there by its import, with which all that it may lead to is followed.
+    tables = {name for name in names if name.startswith(f"{REGISTRY}.") and name.endswith("[]")}
+    if unknown := sorted(tables - {f"{name}[]" for name in names}):
+        raise ValueError(f"{path}: {unknown[0]}: import the table from {REGISTRY} by its own name")
+    return sorted(names - tables)
 
 
-def _dynamic_name(argument: ast.expr, path: Path) -> str | None:
+def _dynamic_name(argument: ast.expr, path: Path) -> str:
     """Return what ``import_module`` is given: a name, or ``prefix*`` for f"prefix{...}".
 
-    ``TABLE[...]`` gives None: what a table of :mod:`repix.registry` leads to is followed
-    where the table is imported.
+    ``TABLE[...]`` and ``TABLE[...].module`` give ``repix.registry.TABLE[]``.
     """
     if isinstance(argument, ast.Constant) and isinstance(argument.value, str):
         return argument.value
@@ -169,7 +172,7 @@ def _dynamic_name(argument: ast.expr, path: Path) -> str | None:
         return f"{argument.values[0].value}*"
     held = argument.value if isinstance(argument, ast.Attribute) else argument
     if isinstance(held, ast.Subscript) and isinstance(held.value, ast.Name) and held.value.id.isupper():
-        return None
+        return f"{REGISTRY}.{held.value.id}[]"
     raise ValueError(
         f"{path}:{argument.lineno}: import by a literal name, an f-string or a table of {REGISTRY}, "
         f"so that lineage can see it"
