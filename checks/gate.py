@@ -4,7 +4,7 @@
 
 Evaluates the cell as it is and with broken translators (blurred, channels swapped, constant),
 on fewer images, through other features, and with scores that its weights did not give; each
-result is a metrics file of its own, and `repix gate` judges it. Every seed of the sweep takes
+result is a metrics file of its own, and `repix gate` judges it. Every seed of the study takes
 the place of the new run once, the tolerance estimated without it. With --train, a
 generator trained a tenth and a third as long and one without the adversarial loss come on top
 (minutes each). Prints a table, ends with 1 if any case came out otherwise than expected. --write
@@ -27,7 +27,7 @@ from types import SimpleNamespace
 
 from checks.harness import table, write
 from repix import cli, paths, profile
-from repix.commands import seeds as sweep_command
+from repix.commands import seeds as seeds_command
 from repix.config import reader
 from repix.config.evaluation import Evaluate
 from repix.config.gate import Gate
@@ -149,7 +149,7 @@ def main() -> int:
     if arguments.write:
         dataset, model, _ = arguments.cell.split("-")
         family = tolerance.read_tolerances(arguments.tolerances).families[f"{dataset}-{model}"]
-        noise = sweep_command.table(f"{dataset}-{model}", family)
+        noise = seeds_command.table(f"{dataset}-{model}", family)
         write("gate", "noise", f"```text\n{noise}\n```")
         write("gate", "proof", shown)
     return 1 if wrong else 0

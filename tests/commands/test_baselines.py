@@ -52,7 +52,7 @@ def test_one_seed_has_no_margin():
     assert "sd ?" in said and "repix seeds toy net --write" in said and "every required" not in said
 
 
-def test_cells_come_from_metrics_and_from_the_sweep(tmp_path):
+def test_cells_come_from_metrics_and_from_the_seed_study(tmp_path):
     family = tolerance.estimate(cells(3), Gate(), params={}, run_key="")
     tolerance.Tolerances(families={"toy-net": family}).write(tmp_path / "tolerances.json")
     Metrics(cell="toy-net-0", **entry(0, ssim=0.9).model_dump()).write(tmp_path / "toy-net-0.json")

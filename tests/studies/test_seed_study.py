@@ -1,4 +1,4 @@
-"""A sweep without training: what it lays out, what it runs, and where it goes on."""
+"""A seed study without training: what it lays out, what it runs, and where it goes on."""
 
 from __future__ import annotations
 

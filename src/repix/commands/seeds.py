@@ -1,7 +1,7 @@
 """Train and evaluate several seeds of one data set and model, and measure the noise between them.
 
 Prints mean, standard deviation and range of every score, the tolerance that follows for
-`repix gate`, and the smallest change that the gate sees. The cells are made in .repix/sweep/,
+`repix gate`, and the smallest change that the gate sees. The cells are made in .repix/seeds/,
 beside the pipeline; the same command goes on where it stopped. With --write the result goes
 to metrics/tolerances.json, and every seed's scores to metrics/spread-DATASET-MODEL.csv and .png.
 With --draw nothing is trained: the latter two are made of metrics/tolerances.json.

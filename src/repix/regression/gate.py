@@ -140,7 +140,7 @@ def _judge_score(at: Verdict, old: Entry, new: Entry, family: Family | None, sam
         return say("incomparable", f"noise between seeds is not known: repix seeds {parts[0]} {parts[1]} --write")
     other = _unlike(family.n, family.protocol, new.n, new.protocol, at)
     if other:
-        return say("incomparable", f"the tolerance was measured otherwise: {_listed(other)}; repeat the sweep")
+        return say("incomparable", f"the tolerance was measured otherwise: {_listed(other)}; repeat the seed study")
     better = (at.new - at.old) * direction(at.metric)
     verdict = "fail" if better < -noise.tolerance else "improved" if better > noise.tolerance else "pass"
     return say(verdict, "", noise.tolerance, noise.detectable)
@@ -155,7 +155,7 @@ def _noise(family: Family | None, at: Verdict):
     known = family.scores.get(at.translator, {}).get(at.variant, {})
     if at.metric in known:
         return known[at.metric], known[at.metric].tolerance is not None
-    # Never swept: gated if its weights are, so that a metric that is switched on asks for a sweep.
+    # Never studied: gated if its weights are, so that a metric that is switched on asks for a seed study.
     return None, not known or any(noise.tolerance is not None for noise in known.values())
 
 

@@ -62,7 +62,7 @@ class Noise(BaseModel):
 
 
 class Swept(BaseModel):
-    """One cell that a sweep trained: where a tolerance came from."""
+    """One cell that a seed study trained: where a tolerance came from."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     cell: str
@@ -72,7 +72,7 @@ class Swept(BaseModel):
 
 
 class SeedChange(BaseModel):
-    """What the gate says of the sweep's own cells, each taken for the new run in turn.
+    """What the gate says of the study's own cells, each taken for the new run in turn.
 
     ``pairs`` are all ordered pairs (accepted run, new run); ``green`` those that pass with the
     tolerance from every seed but the new one; ``green_new_seeds`` counts, for the first seed as

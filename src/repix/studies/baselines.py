@@ -146,7 +146,7 @@ def check(cell: str, entry: Entry, protocol: Mapping[str, Any]) -> None:
     ours = {key: {k: v for k, v in protocol.get(key, {}).items() if k != "description"} for key in theirs}
     other = differences(theirs, ours)
     if other:
-        raise UserError(f"{cell} was not scored as the floors are: {other[0]}; run `dvc repro`, or repeat the sweep")
+        raise UserError(f"{cell} was not scored as the baselines are: {other[0]}; run `dvc repro`, or repeat the seed study")
 
 
 def margins(

@@ -43,10 +43,10 @@ Runner = Callable[[Path, str, Cell], None]
 
 @dataclass(frozen=True)
 class Plan:
-    """What a sweep is going to run.
+    """What a seed study is going to run.
 
     Attributes:
-        folder: ``.repix/sweep/<dataset>-<model>-<key>``.
+        folder: .repix/seeds/<dataset>-<model>-<key>``.
         key: digest of code, parameters, data, packages and profile; the seed is not in it.
         params: the parameters that the cells read, by their keys in params.yaml.
     """
@@ -77,7 +77,7 @@ def profile_of(model: str, path: str | Path = reader.FILE) -> str:
 
 
 def plan(root: Path, dataset: str, model: str, *, changes: Mapping[str, Any] | None = None) -> Plan:
-    """Read what a sweep would run, check it, and name its folder.
+    """Read what a seed study would run, check it, and name its folder.
 
     Args:
         root: the repository.
@@ -119,12 +119,12 @@ def plan(root: Path, dataset: str, model: str, *, changes: Mapping[str, Any] | N
             }
         )
     )
-    folder = root / WORK / "sweep" / f"{dataset}-{model}-{key[:12]}"
+    folder = root / WORK / "seeds" / f"{dataset}-{model}-{key[:12]}"
     return Plan(dataset, model, folder, key, params)
 
 
 def lay_out(root: Path, wanted: Plan) -> None:
-    """Make the sweep's folder: code, params.yaml, and a link to the data."""
+    """Make the study's folder: code, params.yaml, and a link to the data."""
     for part in ("src", "stages"):
         shutil.rmtree(wanted.folder / part, ignore_errors=True)
         shutil.copytree(root / part, wanted.folder / part, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
@@ -139,7 +139,7 @@ def lay_out(root: Path, wanted: Plan) -> None:
 
 
 def run_stage(folder: Path, stage: str, cell: Cell) -> None:
-    """Run a stage's script in the sweep's folder; what it says goes to ``logs/``.
+    """Run a stage's script in the study's folder; what it says goes to ``logs/``.
 
     Raises:
         UserError: it failed; the last line that it said is in the message.
