@@ -146,7 +146,8 @@ def check(cell: str, entry: Entry, protocol: Mapping[str, Any]) -> None:
     ours = {key: {k: v for k, v in protocol.get(key, {}).items() if k != "description"} for key in theirs}
     other = differences(theirs, ours)
     if other:
-        raise UserError(f"{cell} was not scored as the baselines are: {other[0]}; run `dvc repro`, or repeat the seed study")
+        mend = "run `dvc repro`, or repeat the seed study"
+        raise UserError(f"{cell} was not scored as the baselines are: {other[0]}; {mend}")
 
 
 def margins(
