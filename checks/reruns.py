@@ -94,7 +94,7 @@ EDITS = (
         replace(
             f"{PACKAGE}/models/generators.py",
             'layers.ReLU(name="bottleneck_relu")',
-            'layers.ReLU(0.01, name="bottleneck_relu")',
+            'layers.LeakyReLU(0.01, name="bottleneck_relu")',
         ),
         of(*MODELS),
     ),
