@@ -227,8 +227,8 @@ def worked_cases() -> list[dict]:
 
     from checks.support.references import plain_kid, plain_swd
     from repix.evaluation.frechet import Statistics, frechet_distance
-    from repix.evaluation.kid import kid
-    from repix.evaluation.swd import swd
+    from repix.evaluation.metrics.kid import kid
+    from repix.evaluation.metrics.swd import swd
 
     rng = np.random.default_rng(0)
     one, two = Statistics.from_covariance(1.0, 4.0), Statistics.from_covariance(4.0, 25.0)
@@ -265,9 +265,9 @@ def on_photos(train, test, workspace: Workspace) -> list[dict]:
 
     from repix.evaluation.features import extract
     from repix.evaluation.frechet import Statistics, frechet_distance
-    from repix.evaluation.kid import kid
-    from repix.evaluation.psnr import psnr
-    from repix.evaluation.ssim import ssim
+    from repix.evaluation.metrics.kid import kid
+    from repix.evaluation.metrics.psnr import psnr
+    from repix.evaluation.metrics.ssim import ssim
 
     output, target = blurred(test, 2.0), test
     low, high = (0,) * 3, (255,) * 3
@@ -569,22 +569,18 @@ def evaluate(workspace: Workspace) -> dict[str, Any]:
 
 def protocol_table() -> str:
     """Return what the code writes into ``protocol`` of metrics/<cell>.json, metric by metric."""
-    from repix.evaluation import features, frechet, kid, l1, psnr, ssim, swd
-    from repix.regression.tolerance import direction
+    from repix.evaluation import features
+    from repix.evaluation.score import scorer
+    from repix.metrics import METRICS
 
     rows = []
-    for name, protocol in {
-        "l1": l1.PROTOCOL,
-        "psnr": psnr.PROTOCOL,
-        "ssim": ssim.PROTOCOL,
-        "swd": swd.PROTOCOL,
-        "fid": frechet.PROTOCOL,
-        "kid": kid.PROTOCOL,
-    }.items():
-        shown = "; ".join(f"*{key.replace('_', ' ')}* {value}" for key, value in protocol.items())
-        rows.append([f"`{name}`", "higher" if direction(name) > 0 else "lower", shown])
+    for metric in METRICS:
+        definition = scorer(metric).definition
+        shown = "; ".join(f"*{key.replace('_', ' ')}* {value}" for key, value in definition.items())
+        rows.append([f"`{metric.name}`", metric.better, shown])
     shown = "; ".join(f"*{key}* {value}" for key, value in features.PROTOCOL.items())
-    rows.append(["features of `fid`, `kid`", "", f"{shown}; *dims* and *weights* (sha256) as asked for"])
+    names = ", ".join(f"`{metric.name}`" for metric in METRICS if metric.kind == "features")
+    rows.append([f"features of {names}", "", f"{shown}; *dims* and *weights* (sha256) as asked for"])
     return table(["metric", "better", "protocol"], rows)
 
 

@@ -7,9 +7,9 @@ import pytest
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from repix.evaluation import unit_range
-from repix.evaluation.l1 import l1
-from repix.evaluation.psnr import CAP_DB, psnr
-from repix.evaluation.ssim import ssim, too_small
+from repix.evaluation.metrics.l1 import l1
+from repix.evaluation.metrics.psnr import CAP_DB, psnr
+from repix.evaluation.metrics.ssim import ssim, too_small
 
 BYTE = ((0,) * 3, (255,) * 3)
 

@@ -9,11 +9,12 @@ import pytest
 
 from repix.config.evaluation import Evaluate
 from repix.evaluation.features import PUBLISHED_SHA256, FeatureNetwork
-from repix.evaluation.kid import kid
-from repix.evaluation.l1 import l1
+from repix.evaluation.metrics.kid import kid
+from repix.evaluation.metrics.l1 import l1
+from repix.evaluation.metrics.swd import swd
 from repix.evaluation.score import score_paired_and_distribution
-from repix.evaluation.swd import swd
 from repix.schemas import Side
+from tests.evaluation import score_cases
 
 RGB = Side(channels=3, dtype="uint8", low=(0,) * 3, high=(255,) * 3, meaning=("R", "G", "B"), colour="rgb")
 LAB = Side(channels=2, dtype="int16", low=(-110,) * 2, high=(110,) * 2, meaning=("a", "b"), colour="lab_ab")
@@ -128,3 +129,22 @@ def test_what_cannot_be_scored_is_refused():
         score_paired_and_distribution(images, images, RGB, evaluate=ON_FEATURES, features=network((768,)))
     with pytest.raises(ValueError, match="do not fit"):
         score_paired_and_distribution(images, images, RGB, reference_names=["a"], evaluate=PLAIN)
+
+
+def test_the_committed_cases_come_out():
+    """Names, definitions, reasons and numbers of all kinds of metrics; ``python -m tests.evaluation.score_cases``."""
+    found = json.loads(json.dumps(score_cases.results()))
+    assert_like(found, json.loads(score_cases.FILE.read_text()), "")
+
+
+def assert_like(found, expected, where):
+    """Assert that two JSON trees are equal, numbers up to what libraries of other versions round otherwise."""
+    if isinstance(expected, float) and isinstance(found, float):
+        assert found == pytest.approx(expected, rel=1e-6, abs=1e-9), where
+    elif isinstance(expected, (dict, list)) and type(found) is type(expected):
+        keys = [sorted(tree) if isinstance(tree, dict) else list(range(len(tree))) for tree in (found, expected)]
+        assert keys[0] == keys[1], where
+        for key in keys[0]:
+            assert_like(found[key], expected[key], f"{where}/{key}")
+    else:
+        assert found == expected and type(found) is type(expected), where

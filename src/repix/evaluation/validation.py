@@ -18,7 +18,7 @@ class Validation:
     """Scores translators on the val split and shows them at work.
 
     Args:
-        prepared: the data set; its val split is scored, and shown (test where there is none).
+        prepared: the data set; its val split is scored and shown. Without one, train is shown and nothing is scored.
         translators: name -> function of stored integers.
         show: is called with (step, name of the series, uint8 picture (height, width, 3)).
 
