@@ -1,8 +1,8 @@
 """Do the metrics say what they should? Agreement with others' code, and real façades.
 
-    python -m checks.agreement [--agreement] [--facades] [--evaluate] [--trained DIR] [--write] [--json FILE]
+    python -m checks.agreement [--agreement] [--facades] [--evaluate] [--protocol] [--trained DIR] [--write] [--json F]
 
---agreement (what runs without any of the three): FID against pytorch-fid's own result on the
+--agreement (what runs without any of the four): FID against pytorch-fid's own result on the
 same folders, its own network builder and reader included, with only the download of weights
 replaced by a file; known Gaussians; KID, SSIM, PSNR against scikit-learn and scikit-image; SWD
 against a slow plain version; independence from batches and workers.
@@ -10,10 +10,11 @@ against a slow plain version; independence from batches and workers.
 come in the order that they must. The generator is --trained, a folder runs/<cell> of a model on
 `facades`; without it one is trained for --epochs by the train stage.
 --evaluate: the evaluate stage on its 106 test images: seconds and peak memory.
+--protocol: the definition of each metric, as the code has it; takes no data.
 
-Takes the façades (--archive) and Inception up to Mixed_6e (--weights), prepared by the stage
+The others take the façades (--archive) and Inception up to Mixed_6e (--weights), prepared by the stage
 scripts in .repix/benchmarks. Ends with 1 if any row is not as it must be. --write puts the tables into
-docs/metrics.md, the protocol of each metric as the code has it included.
+docs/metrics.md, that of --protocol included.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ METRICS = (f"fid_{FEATURE_DIMS}", f"kid_{FEATURE_DIMS}", "swd", "ssim")
 def main() -> int:
     """Run what is asked for; return 0 if every row is as it must be."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for part in ("agreement", "facades", "evaluate"):
+    for part in ("agreement", "facades", "evaluate", "protocol"):
         parser.add_argument(f"--{part}", action="store_true")
     parser.add_argument("--trained", type=Path, metavar="DIR", help="runs/<cell> of a model on facades")
     parser.add_argument("--epochs", type=int, default=1, help="to train for where there is no --trained")
@@ -51,7 +52,13 @@ def main() -> int:
     parser.add_argument("--write", action="store_true", help="put the tables into docs/metrics.md")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures here")
     arguments = parser.parse_args()
-    parts = [part for part in ("agreement", "facades", "evaluate") if getattr(arguments, part)] or ["agreement"]
+    parts = [part for part in ("agreement", "facades", "evaluate") if getattr(arguments, part)]
+    if arguments.protocol and not parts:
+        print(protocol_table())
+        if arguments.write:
+            write("metrics", "protocol", protocol_table())
+        return 0
+    parts = parts or ["agreement"]
     for path in (arguments.archive, arguments.weights, *([arguments.trained] if arguments.trained else [])):
         if not path.exists():
             raise UserError(f"{path}: no such file; see --help for what to give")

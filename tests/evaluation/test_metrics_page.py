@@ -14,7 +14,7 @@ def test_the_page_has_the_protocols_of_the_code(tmp_path):
     page = tmp_path / "metrics.md"
     page.write_text(agreement.PAGE.read_text())
     write_between_markers(page, agreement.protocol_table(), "protocol")
-    assert page.read_text() == agreement.PAGE.read_text(), "run: python -m checks.agreement --write"
+    assert page.read_text() == agreement.PAGE.read_text(), "run: python -m checks.agreement --protocol --write"
     assert all(f"| `{name}` " in agreement.protocol_table() for name in NAMES)
 
 

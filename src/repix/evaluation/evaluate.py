@@ -20,6 +20,7 @@ from repix.evaluation.features import FeatureNetwork
 from repix.evaluation.score import score_paired_and_distribution
 from repix.files import atomic_folder
 from repix.inference.trained import TrainedModel
+from repix.metrics import METRICS
 from repix.schemas import Metrics, Side
 
 SHOWN = 8  # rows of the picture grid
@@ -242,5 +243,5 @@ def _write(folder: Path, translator: str, view: View, outputs, table: Mapping[st
         shown = (pictures.shown(output, view.target) for output in outputs)
         previews = gallery.thumbnails(folder, translator, view.names, shown)
     ordered = {"source": columns["source"], "output": previews} | columns
-    scores = {metric: table[metric] for metric in ("ssim", "psnr", "l1") if metric in table}
+    scores = {metric.name: table[metric.name] for metric in reversed(METRICS) if metric.name in table}
     return gallery.Section(translator, view.names, files, ordered, scores)

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from repix.metrics import direction
 from repix.profile import PROFILES
 from repix.regression.baseline import Baseline, Entry, differences
-from repix.regression.tolerance import Family, Tolerances, direction
+from repix.regression.tolerance import Family, Tolerances
 
 # Verdict -> exit code of the gate if it is the gravest one.
 EXIT_CODES = {"pass": 0, "improved": 0, "new": 0, "shown": 0, "fail": 1, "incomparable": 2, "contradiction": 3}

@@ -6,8 +6,8 @@ from collections import Counter
 from dataclasses import asdict
 from typing import Any
 
+from repix.metrics import direction
 from repix.regression.gate import Result, Verdict
-from repix.regression.tolerance import direction
 from repix.tables import aligned
 
 _HEAD = ("cell", "translator", "weights", "metric", "baseline", "now", "change", "tolerance", "verdict")

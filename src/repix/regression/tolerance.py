@@ -30,18 +30,11 @@ from pydantic import BaseModel, ConfigDict
 
 from repix.config.gate import Gate
 from repix.errors import UserError
+from repix.metrics import direction, find
 from repix.regression.baseline import Entry, differences
 from repix.schemas import Record
 
 FILE = "tolerances.json"
-
-# By the first part of a metric's name: fid_768 is a fid. +1: higher is better.
-DIRECTIONS = {"l1": -1, "psnr": 1, "ssim": 1, "swd": -1, "fid": -1, "kid": -1}
-
-
-def direction(metric: str) -> int | None:
-    """Return +1 where a higher value of the metric is better, -1 where a lower one is, None if unknown."""
-    return DIRECTIONS.get(metric.split("_")[0])
 
 
 class Noise(BaseModel):
@@ -163,7 +156,8 @@ def is_worse(metric: str, old: float, new: float, tolerance: float) -> bool:
 
 def is_gated(variant: str, metric: str, settings: Gate) -> bool:
     """Whether a score of these weights and this metric can turn the gate red."""
-    return variant in settings.variants and metric.split("_")[0] in settings.metrics and direction(metric) is not None
+    known = find(metric)
+    return known is not None and variant in settings.variants and known.name in settings.metrics
 
 
 def _values(entries: Sequence[Entry]) -> dict[tuple[str, str, str], list[float]]:

@@ -17,9 +17,10 @@ from repix.data.prepared import Prepared
 from repix.errors import UserError
 from repix.evaluation import baselines as predictors
 from repix.evaluation.score import score_paired_and_distribution
+from repix.metrics import direction
 from repix.paths import PREPARED
 from repix.regression.baseline import Entry, differences
-from repix.regression.tolerance import direction, mean_and_sd
+from repix.regression.tolerance import mean_and_sd
 from repix.tables import aligned
 
 METRICS = ("ssim", "swd", "l1")
