@@ -20,6 +20,8 @@ from repix.metrics import ASK_FOR_FEATURES, NAMES
 from repix.provenance.code import Closure
 from tests.conftest import ROOT
 
+NAME = "ownrmse"  # the page says rmse
+
 USE = """
 import json, sys
 from pathlib import Path
@@ -49,25 +51,25 @@ def scored(folder, **asked):
     return evaluate(TrainedModel(trained), Prepared.open(prepared), settings, out / folder)
 
 
-on, off = scored("on"), scored("off", rmse=False)
-assert off.scores["source_to_target"]["last"]["rmse"] is None
-assert off.protocol["rmse"]["reason"] == "not asked for (evaluate.rmse)"
+on, off = scored("on"), scored("off", ownrmse=False)
+assert off.scores["source_to_target"]["last"]["ownrmse"] is None
+assert off.protocol["ownrmse"]["reason"] == "not asked for (evaluate.ownrmse)"
 scores = on.scores["source_to_target"]["last"]
-assert np.isclose(scores["psnr"], -20 * np.log10(scores["rmse"]), rtol=0.05)  # equal but for the mean over images
-assert on.protocol["rmse"]["definition"].startswith("root of the mean")
-low, high = on.protocol["description"]["source_to_target"]["last"]["rmse"]["ci95"]
-assert low <= scores["rmse"] <= high
-assert "rmse" in (out / "on" / "source_to_target.csv").read_text().splitlines()[0].split(",")
+assert np.isclose(scores["psnr"], -20 * np.log10(scores["ownrmse"]), rtol=0.05)  # equal but for the mean over images
+assert on.protocol["ownrmse"]["definition"].startswith("root of the mean")
+low, high = on.protocol["description"]["source_to_target"]["last"]["ownrmse"]["ci95"]
+assert low <= scores["ownrmse"] <= high
+assert "ownrmse" in (out / "on" / "source_to_target.csv").read_text().splitlines()[0].split(",")
 page = (out / "on" / "index.html").read_text()
-assert '<option value="rmse -1">rmse, worst first</option>' in page and "<th>rmse</th>" in page
-rows = [row for row in cards._scores(on) if row.startswith("| source_to_target | last | rmse | lower | ")]
+assert '<option value="ownrmse -1">ownrmse, worst first</option>' in page and "<th>ownrmse</th>" in page
+rows = [row for row in cards._scores(on) if row.startswith("| source_to_target | last | ownrmse | lower | ")]
 assert len(rows) == 1
-assert "| `rmse` " in agreement.protocol_table()
-gated = reader.parse({"metrics": ["rmse"]}, Gate, "gate")
-assert tolerance.is_gated("last", "rmse", gated) and not tolerance.is_gated("last", "l1", gated)
-assert tolerance.is_worse("rmse", 0.1, 0.2, 0.05) and not tolerance.is_worse("rmse", 0.2, 0.1, 0.05)
-assert report._change(Verdict("c", "t", "last", "rmse", "fail", 0.1, 0.2)) == "+0.1000 worse"
-assert catalogue.better("rmse") == "lower"
+assert "| `ownrmse` " in agreement.protocol_table()
+gated = reader.parse({"metrics": ["ownrmse"]}, Gate, "gate")
+assert tolerance.is_gated("last", "ownrmse", gated) and not tolerance.is_gated("last", "l1", gated)
+assert tolerance.is_worse("ownrmse", 0.1, 0.2, 0.05) and not tolerance.is_worse("ownrmse", 0.2, 0.1, 0.05)
+assert report._change(Verdict("c", "t", "last", "ownrmse", "fail", 0.1, 0.2)) == "+0.1000 worse"
+assert catalogue.better("ownrmse") == "lower"
 """
 
 
@@ -82,9 +84,9 @@ def test_a_metric_is_one_file_and_one_line(tmp_path):
 
     before = {stage: code(stage) for stage in ("preprocess", "train", "evaluate")}
     section = (ROOT / "docs" / "your-own.md").read_text().partition("## 5. Your own metric")[2]
-    file = re.search(r"```python\n(.*?)```", section, re.DOTALL)[1]
-    line = re.search(r'^    Metric\("rmse".*$', section, re.MULTILINE)[0]
-    (package / "evaluation" / "metrics" / "rmse.py").write_text(file)
+    file = re.search(r"```python\n(.*?)```", section, re.DOTALL)[1].replace("rmse", NAME)
+    line = re.search(r'^    Metric\("rmse".*$', section, re.MULTILINE)[0].replace("rmse", NAME)
+    (package / "evaluation" / "metrics" / f"{NAME}.py").write_text(file)
     table = package / "metrics.py"
     head, bracket, tail = table.read_text().partition("\n)\n\nNAMES")
     table.write_text(f"{head}\n{line}{bracket}{tail}")
@@ -101,8 +103,8 @@ def test_a_metric_is_one_file_and_one_line(tmp_path):
     done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     # Without the line there is no such switch.
-    with pytest.raises(UserError, match=r"evaluate\.rmse: unknown key"):
-        reader.parse({"rmse": True}, Evaluate, "evaluate")
+    with pytest.raises(UserError, match=rf"evaluate\.{NAME}: unknown key"):
+        reader.parse({NAME: True}, Evaluate, "evaluate")
 
 
 def test_names_are_letters_and_digits():
