@@ -14,6 +14,7 @@ from repix import profile
 from repix.config.evaluation import Evaluate
 from repix.data import images
 from repix.data.prepared import Prepared
+from repix.directions import Direction
 from repix.errors import UserError
 from repix.evaluation import gallery, pictures
 from repix.evaluation.features import FeatureNetwork
@@ -50,14 +51,14 @@ class View:
 
     @classmethod
     def of(cls, prepared: Prepared, translator: str) -> View:
-        """Return the test split for a translator, forwards or backwards."""
+        """Return the test split in the direction of a translator."""
         split, manifest = prepared.split("test"), prepared.manifest
-        way = slice(None, None, 1 if translator == "source_to_target" else -1)
+        sides = Direction(translator).sides
         return cls(
-            *(split.source, split.target)[way],
-            *(manifest.source, manifest.target)[way],
-            *(split.names, split.target_names)[way],
-            halves=("source", "target")[way],
+            *sides(split.source, split.target),
+            *sides(manifest.source, manifest.target),
+            *sides(split.names, split.target_names),
+            halves=sides("source", "target"),
             paired=manifest.paired,
         )
 

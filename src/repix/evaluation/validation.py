@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from repix.data.prepared import Prepared
+from repix.directions import Direction
 from repix.evaluation import pictures
 from repix.evaluation.metrics import l1, ssim, swd
 from repix.inference.translator import Translator
@@ -33,9 +34,11 @@ class Validation:
         self._split = prepared.split("val" if self.possible else "train")
 
     def _sides(self, translator: str):
-        forward = translator == "source_to_target"
-        arrays, sides = (self._split.source, self._split.target), (self.manifest.source, self.manifest.target)
-        return (*arrays, *sides) if forward else (*arrays[::-1], *sides[::-1])
+        sides = Direction(translator).sides
+        return (
+            *sides(self._split.source, self._split.target),
+            *sides(self.manifest.source, self.manifest.target),
+        )
 
     def _crop(self, images: np.ndarray) -> np.ndarray:
         """Return the centre of the size that the networks see (the train split is larger)."""

@@ -14,6 +14,7 @@ from repix.config.evaluation import Evaluate
 from repix.config.models import Recipe
 from repix.config.run import Cell
 from repix.data.prepared import Prepared
+from repix.directions import Direction
 from repix.errors import UserError
 from repix.evaluation import baselines as predictors
 from repix.evaluation.score import score_paired_and_distribution
@@ -141,7 +142,7 @@ def check(cell: str, entry: Entry, protocol: Mapping[str, Any]) -> None:
         UserError: naming the first difference.
     """
     theirs = {metric: entry.protocol.get(metric) for metric in METRICS} | {
-        part: entry.protocol.get(part, {}).get("source_to_target") for part in ("images", "reference")
+        part: entry.protocol.get(part, {}).get(Direction.SOURCE_TO_TARGET) for part in ("images", "reference")
     }
     # Beside the definitions, scoring leaves descriptions, which `evaluate` keeps apart.
     ours = {key: {k: v for k, v in protocol.get(key, {}).items() if k != "description"} for key in theirs}
@@ -163,7 +164,7 @@ def margins(
     trained: dict[str, tuple[float, float | None]] = {}
     found: list[Margin] = []
     for metric in METRICS:
-        values = [(entry.scores["source_to_target"]["last"] or {}).get(metric) for entry in cells.values()]
+        values = [(entry.scores[Direction.SOURCE_TO_TARGET]["last"] or {}).get(metric) for entry in cells.values()]
         if any(value is None for value in values) or any(floor.get(metric) is None for floor in floors.values()):
             continue  # images too small for it, or not asked for
         mean, sd = mean_and_sd(values) if len(values) > 1 else (values[0], None)
@@ -183,7 +184,7 @@ def untrained(cell: Cell, recipe: Recipe, prepared: Prepared, flip: bool) -> np.
     from repix.training.setup import set_up
 
     setup = set_up(cell, recipe, prepared, flip=flip)
-    return setup.translators["source_to_target"].translate(prepared.split("test").source)
+    return setup.translators[Direction.SOURCE_TO_TARGET].translate(prepared.split("test").source)
 
 
 def predictions(prepared: Prepared) -> dict[str, np.ndarray]:
