@@ -36,7 +36,6 @@ SHARED = Path(os.environ.get("REPIX_REAL_DATA", ROOT.parent / "shared"))
 FEATURE_DIMS = 768  # the last layer of the weights that are at hand
 SIGMAS = (1.0, 2.0, 4.0, 8.0)  # of the blur, in pixels
 CELL = ("facades", "pix2pix", "0")
-METRICS = (f"fid_{FEATURE_DIMS}", f"kid_{FEATURE_DIMS}", "swd", "ssim")
 
 
 def main() -> int:
@@ -498,6 +497,7 @@ def facades(workspace: Workspace) -> dict[str, Any]:
     }
     asked = Evaluate(fid=True, kid=True, features="mixed_6e", dims=(FEATURE_DIMS,))
     network, rows = workspace.network(), []
+    metrics = (*(network.metric_name(name, FEATURE_DIMS) for name in ("fid", "kid")), "swd", "ssim")
     for name, images in sets.items():
         print(f"{name} ...", file=sys.stderr, flush=True)
         scores, _, _ = score_paired_and_distribution(
@@ -509,10 +509,10 @@ def facades(workspace: Workspace) -> dict[str, Any]:
             cache=workspace.folder / ".repix" / "features",
             describe=False,
         )
-        rows.append({"what": name} | {metric: scores[metric] for metric in METRICS})
+        rows.append({"what": name} | {metric: scores[metric] for metric in metrics})
     itself, real, *blurs, trained, before = rows
     verdicts = []
-    for metric in METRICS:
+    for metric in metrics:
         sign = -1 if metric == "ssim" else 1  # from here on, more is worse
         # A photo of another house is no better translation than any: for pairs, the photo itself is the floor.
         floor = (itself if metric == "ssim" else real)[metric] * sign
@@ -527,13 +527,13 @@ def facades(workspace: Workspace) -> dict[str, Any]:
         verdicts.append({"what": f"{metric}: rising with the blur", "ok": bool(np.all(np.diff(blur) > 0))})
     by_metric = {
         metric: f"{'yes' if verdicts[2 * i]['ok'] else '**no**'} / {'yes' if verdicts[2 * i + 1]['ok'] else '**no**'}"
-        for i, metric in enumerate(METRICS)
+        for i, metric in enumerate(metrics)
     }
     rows.append({"what": "floor < trained < untrained / worse with each blur"} | by_metric)
     rows[-1]["ok"] = all(verdict["ok"] for verdict in verdicts)
     return {
         "columns": [("what", f"{len(test)} images of {test.shape[1]} px against the {len(test)} real test photos")]
-        + [(metric, metric) for metric in METRICS],
+        + [(metric, metric) for metric in metrics],
         "rows": rows,
         "verdicts": verdicts,
         "cell": {"networks": model.record.networks, "epochs": model.record.epochs, "steps": model.record.steps},

@@ -49,6 +49,13 @@ def test_unpaired_sets_are_scored_both_ways_by_the_distance(tmp_path):
     assert np.array_equal(translators["target_to_source"].given[0], val.target)
 
 
+def test_equal_sets_score_zero_and_not_minus_zero(tmp_path):
+    prepared, translators, _, one = validation(tmp_path, paired=False)
+    translators["source_to_target"].translate = lambda images: np.array(prepared.split("val").target)
+    score = one.score()["score"]
+    assert score == 0.0 and not np.signbit(score)
+
+
 def test_without_a_val_split_train_is_shown(tmp_path):
     prepared, translators, shown, one = validation(tmp_path, names=BOTH, counts=(("train", 3), ("test", 2)))
     one.picture(7)

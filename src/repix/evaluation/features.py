@@ -95,14 +95,12 @@ class FeatureNetwork:
 def metric_name(metric: str, dims: int, weights: str) -> str:
     """Return the name of ``fid`` or ``kid`` on some features.
 
-    The plain name is that of the published weights at 2048 dims alone. Smaller dims carry
-    theirs (``fid_768``); any other weights at 2048, and random ones always, are named as well.
+    The plain name is that of the published weights at 2048 dims alone. At other dims the name
+    carries them (``fid_768``), and with other weights the head of their digest too (``fid_768_bc029001``).
     """
-    if weights.startswith("random"):
-        return f"{metric}_{dims}_{weights.replace('-', '_')}"
-    if dims != 2048:
-        return f"{metric}_{dims}"
-    return metric if weights == PUBLISHED_SHA256 else f"{metric}_{dims}_{weights[:8]}"
+    if weights == PUBLISHED_SHA256:
+        return metric if dims == 2048 else f"{metric}_{dims}"
+    return f"{metric}_{dims}_{weights.replace('-', '_') if weights.startswith('random') else weights[:8]}"
 
 
 def _inception() -> Any:

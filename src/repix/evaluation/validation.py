@@ -66,7 +66,8 @@ class Validation:
                 distance = swd.swd(outputs, np.asarray(targets))
                 values.setdefault("swd", []).append(distance["mean"] if distance else 0.0)
         means = {name: sum(given) / len(given) for name, given in values.items()}
-        score = means.get("ssim", -means["l1"] if "l1" in means else -means.get("swd", 0.0))
+        # From 0, since the minus of a distance of 0 would be written as -0.0.
+        score = means["ssim"] if "ssim" in means else 0.0 - means.get("l1", means.get("swd", 0.0))
         return {**means, "score": score}
 
     def picture(self, step: int) -> None:

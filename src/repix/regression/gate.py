@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from repix.metrics import direction
+from repix.metrics import direction, find
 from repix.profile import PROFILES
 from repix.regression.baseline import Baseline, Entry, differences
 from repix.regression.tolerance import Family, Tolerances
@@ -130,8 +130,7 @@ def _judge_score(at: Verdict, old: Entry, new: Entry, family: Family | None, sam
     if unlike:
         return say("incomparable", _listed(unlike))
     if at.new is None:
-        reason = new.protocol.get(at.metric, {}).get("reason", "no reason given")
-        return say("incomparable", f"no longer measured: {reason}")
+        return say("incomparable", f"no longer measured: {_why_not(new, at)}")
     if not math.isfinite(at.new):
         return say("fail", "not a finite number")
     if noise is None:
@@ -145,6 +144,15 @@ def _judge_score(at: Verdict, old: Entry, new: Entry, family: Family | None, sam
     better = (at.new - at.old) * direction(at.metric)
     verdict = "fail" if better < -noise.tolerance else "improved" if better > noise.tolerance else "pass"
     return say(verdict, "", noise.tolerance, noise.detectable)
+
+
+def _why_not(entry: Entry, at: Verdict) -> str:
+    """Return why a score has no number: the reason in the protocol, or the names it has on other features."""
+    if reason := entry.protocol.get(at.metric, {}).get("reason"):
+        return reason
+    scores = entry.scores.get(at.translator, {}).get(at.variant) or {}
+    others = [name for name, value in sorted(scores.items()) if value is not None and find(name) is find(at.metric)]
+    return f"on other features now, {', '.join(others)}" if others else "no reason given"
 
 
 def _noise(family: Family | None, at: Verdict):
