@@ -208,9 +208,9 @@ def judge_all(arguments: argparse.Namespace, scratch: Path) -> list[dict]:
 
 
 def other_features(settings: Evaluate):
-    """Return twice the same metric, ``fid_64``, on networks of other weights.
+    """Return twice the same metric, FID at 64 dims, on networks of other weights.
 
-    They are random: what is judged is that the gate sees another digest, not the distance.
+    They are random: what is judged is that the gate sees another network, not the distance.
     """
     from repix.evaluation.features import random_network
 
