@@ -222,7 +222,7 @@ def other_features(settings: Evaluate):
 
 
 def seed_change(family: tolerance.Family, name: str, scratch: Path) -> dict:
-    """Judge every swept seed against the first one, the tolerance estimated without it."""
+    """Judge every seed of the study against the first one, the tolerance estimated without it."""
     settings = Gate(false_alarm=family.false_alarm, power=family.power, variants=gated_variants(family))
     cells = family.cells()
     first, *others = cells

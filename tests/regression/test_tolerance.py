@@ -37,7 +37,7 @@ def test_the_numbers_are_those_of_scipy():
 def test_where_a_tolerance_came_from_stands_beside_it():
     found = family()
     assert (found.k, found.n, found.profile, found.params, found.run_key) == (5, 4, "portable", {"a": 1}, "key")
-    assert [(swept.cell, swept.weights_digest) for swept in found.provenance] == [
+    assert [(one.cell, one.weights_digest) for one in found.provenance] == [
         (f"toy-net-{s}", {"generator": f"weights {s}"}) for s in range(5)
     ]
 

@@ -1,4 +1,4 @@
-"""A trained cell on its test split: translations, scores with their protocol, pictures."""
+"""Translate the test split with a trained cell, and score it: translations, scores with their protocol, pictures."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SHOWN = 8  # rows of the picture grid
 
 @dataclass(frozen=True)
 class View:
-    """The test split as one translator sees it.
+    """The test split in the direction of one translator.
 
     Attributes:
         sources, targets: (n, height, width, channels) stored integers; without pairs the
@@ -63,7 +63,7 @@ class View:
         )
 
     def photos(self, array: np.ndarray) -> np.ndarray:
-        """Return Lab outputs or targets as RGB photos, each with the other part of its source."""
+        """Return Lab outputs or targets as RGB photos; the channels that they lack are those of their source."""
         return np.stack(
             [pictures.stored(image, self.target, other) for image, other in zip(array, self.sources, strict=True)]
         )
@@ -192,7 +192,7 @@ def _score(outputs, view: View, settings: Evaluate, features: FeatureNetwork | N
 
 
 def _protocol(definitions: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Return one entry per metric for all translators; a reason that is not everyone's names its translator."""
+    """Return one entry per metric for all translators; where their reasons differ, each names its translator."""
     merged: dict[str, Any] = {}
     for metric in sorted({name for definition in definitions.values() for name in definition}):
         if metric in ("images", "reference"):

@@ -1,4 +1,4 @@
-"""Features of images by the Inception network of pytorch-fid, the one that FID is defined on.
+"""Extract features of images with the Inception network of pytorch-fid, the one that FID is defined on.
 
 The network (Szegedy et al. 2015 as TensorFlow's inception-2015-12-05) is built from
 ``pytorch_fid.inception`` without its download: the weights are a file that the pipeline
@@ -43,7 +43,7 @@ _declared: list[Any] = []  # torch drops a library's operators when the object g
 
 
 def import_pytorch_fid() -> Any:
-    """Import and return ``pytorch_fid.inception``: the only door to torchvision in repix.
+    """Import and return ``pytorch_fid.inception``: nothing else in repix imports torchvision.
 
     pytorch-fid imports torchvision. Its wheels on PyPI are CUDA builds, whose C++ extension
     does not load beside a CPU torch; ``import torchvision`` then dies because it describes
@@ -104,7 +104,7 @@ def metric_name(metric: str, dims: int, weights: str) -> str:
 
 
 def _inception() -> Any:
-    """Return the whole network, ``fid_inception_v3`` of pytorch-fid before its download."""
+    """Return the network of pytorch-fid's ``fid_inception_v3``, without the weights that this would download."""
     reference = import_pytorch_fid()
     import torchvision
 

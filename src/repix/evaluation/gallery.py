@@ -1,4 +1,4 @@
-"""Every translation of a test split on one page that opens from disk, the worst first."""
+"""Write a page with every translation of a test split, the worst first, that opens from disk."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Section:
         names: of the images, in the order of the split.
         outputs: per image, the file of its translation, relative to the page.
         pictures: column (``source``, ``output``, ``target``) -> per image its small picture,
-            relative to the page; what lacks is no column.
+            relative to the page; a kind that there is none of has no column.
         scores: metric, of :mod:`repix.metrics` -> (n,) numbers.
     """
 
@@ -39,7 +39,7 @@ class Section:
     scores: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def worst_first(self) -> list[int]:
-        """Return the images' places by SSIM, or L1 where there is none, or as they come."""
+        """Return the rows from worst to best, by SSIM or else by L1; without both, in the order of the split."""
         by = next((metric for metric in ("ssim", "l1") if metric in self.scores), None)
         if by is None:
             return list(range(len(self.names)))

@@ -1,4 +1,4 @@
-"""All metrics of one translator on one split, with their protocol."""
+"""Compute all metrics of one translator on one split, each with its protocol."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Protocol = dict[str, Any]
 
 
 def scorer(metric: Metric) -> Scorer:
-    """Return how a metric is computed: ``SCORER`` of its file."""
+    """Return the scorer of a metric: ``SCORER`` of its file."""
     return importlib.import_module(f"repix.evaluation.metrics.{metric.name}").SCORER
 
 

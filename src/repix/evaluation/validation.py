@@ -1,4 +1,4 @@
-"""What training looks at while it runs: scores of the val split, and sample pictures."""
+"""Score translators on the val split while they train, and show sample pictures."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SHOWN = 4  # images in a sample picture
 
 
 class Validation:
-    """Scores translators on the val split and shows them at work.
+    """Scores translators on the val split, and shows what they make of its first images.
 
     Args:
         prepared: the data set; its val split is scored and shown. Without one, train is shown and nothing is scored.

@@ -1,4 +1,4 @@
-"""The model registry: which exported model is the champion, and on what evidence.
+"""Register exported models, and make one the champion where the gate passed its scores.
 
 A registered model per data set and direction; a version per export, with everything needed
 to serve it; the alias ``champion`` on the one in use. The alias moves only where the gate
@@ -44,12 +44,12 @@ def run_gate(root: Path) -> tuple[int, str]:
 
 
 def model_name(dataset: str, translator: str) -> str:
-    """Return the registered model that a translator of a data set competes in."""
+    """Return the name of the registered model of a data set and a direction."""
     return f"repix-{dataset}" if translator == Direction.SOURCE_TO_TARGET else f"repix-{dataset}-{translator}"
 
 
 def check_clean(root: Path) -> str:
-    """Return the commit of a repository whose tree is exactly that commit.
+    """Return the commit of a repository that has no changes beside it.
 
     Raises:
         UserError: it is no git repository, or something differs from the commit.
@@ -71,7 +71,7 @@ def check_clean(root: Path) -> str:
 
 
 def check_export(root: Path, cell: str) -> tuple[Exported, Metrics, str]:
-    """Return the records of an export whose bytes are those that the stage left.
+    """Return the records of an export, and check that its bytes are those that the stage left.
 
     Returns:
         The export's record, the cell's metrics, and the digest of the export.
@@ -95,7 +95,7 @@ def check_export(root: Path, cell: str) -> tuple[Exported, Metrics, str]:
 
 
 def check_gate(root: Path, cell: str, gate: Gate = run_gate) -> str:
-    """Return the gate's summary where it passed the cell.
+    """Ask the gate, and return its summary where it passed the cell.
 
     Raises:
         UserError: it did not, or it says nothing of the cell.

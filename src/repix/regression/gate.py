@@ -1,4 +1,4 @@
-"""The gate: measured scores against the baseline, each with a verdict and the reason for it."""
+"""Compare measured scores with the baseline: the gate gives each a verdict, and the reason for it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ROUNDING = 1e-4
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the gate says of one score, or of a whole cell (translator, variant, metric empty).
+    """The verdict on one score, or on a whole cell (translator, variant, metric empty).
 
     Attributes:
         verdict: ``pass``: within the tolerance. ``fail``: worse by more. ``improved``: better
@@ -33,7 +33,7 @@ class Verdict:
             ``contradiction``: equal weights, unequal score. ``new``: not in the baseline.
             ``shown``: not gated.
         old, new: the score in the baseline and now.
-        tolerance: the largest step for the worse that another seed may take.
+        tolerance: how much worse a score may be, since another seed alone can make it so.
         detectable: the smallest true change that is seen with the stated power.
         why: the reason, where the numbers do not say it.
     """
@@ -52,7 +52,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Result:
-    """All verdicts, and the one that the gate ends with."""
+    """All verdicts, and the overall one."""
 
     verdicts: tuple[Verdict, ...]
 
@@ -175,7 +175,7 @@ def _equal(old: float, new: float, entry: Entry) -> bool:
 
 
 def _unlike(n: int, protocol: Mapping[str, Any], other_n: int, other: Mapping[str, Any], at: Verdict) -> list[str]:
-    """Return what a score of one protocol and one of another differ in, beside the translator."""
+    """Return the differences between the definitions of a score in two protocols, one line each."""
 
     def definition(count: int, tree: Mapping[str, Any]) -> dict[str, Any]:
         metric = {key: value for key, value in tree.get(at.metric, {}).items() if key != "reason"}
