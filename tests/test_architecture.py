@@ -17,6 +17,7 @@ BASE = [
     "errors",
     "yaml12",
     "tables",
+    "pages",
     "metrics",
     "registry",
     "files",
@@ -66,6 +67,7 @@ NAMED_BY = {
     "mlflow": {"tracking/", "exporting/pyfunc.py", "publishing/registry.py"},
     "dvc": set(),
     "h5py": {"data/"},
+    "jinja2": {"pages.py"},
     "yaml": {"yaml12.py"},
 }
 

@@ -12,8 +12,9 @@ import numpy as np
 from repix.data.prepared import MANIFEST, Prepared, SplitArrays
 from repix.data.synthetic import PALETTE
 from repix.errors import UserError
-from repix.exporting.cards import BETTER, MODEL_CARD
+from repix.exporting.cards import MODEL_CARD
 from repix.files import digest_file, digest_tree
+from repix.metrics import better
 from repix.provenance.lineage import Lineage
 from repix.registry import FORMATS
 from repix.schemas import Exported, Metrics, Side
@@ -174,7 +175,7 @@ class Entry:
                 "name": name,
                 "value": value,
                 "ci95": told.get(name, {}).get("ci95"),
-                "better": BETTER.get(name.split("_")[0]),
+                "better": better(name),
             }
             for name, value in sorted(scores.items())
             if value is not None
