@@ -18,7 +18,7 @@ from tests.demo.conftest import SECOND
 from tests.exporting.repository import CELL
 
 BROWSER = chromium.find()
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium on the path (apt-get install chromium)")
+pytestmark = chromium.needed()
 
 
 def encoded(array: np.ndarray) -> bytes:
