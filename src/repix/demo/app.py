@@ -123,7 +123,7 @@ def create(entries: Iterable[Entry], left_out: Iterable[str] = (), hosts: Iterab
 
     @app.get("/")
     def page():
-        return pages.render(__file__, "html", kinds=KINDS, most_mb=MAX_BYTES // 10**6)
+        return pages.render(__file__, "html", accepted=[f"image/{kind.lower()}" for kind in KINDS], most_mb=MAX_BYTES // 10**6)
 
     @app.get("/models")
     def catalogue():
