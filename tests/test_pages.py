@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import tomllib
+
 import pytest
 
 from repix import pages, tables
+from tests.conftest import ROOT
 
 HOSTILE = [
     "a | b",
@@ -108,6 +111,14 @@ def test_a_value_that_is_missing_or_none_is_an_error(tmp_path, kind):
         page(tmp_path, kind, "{{ nme }}", name="x")
     with pytest.raises(ValueError, match="None"):
         page(tmp_path, kind, "{{ name }}", name=None)
+
+
+def test_every_file_beside_the_code_is_in_the_wheel():
+    package = ROOT / "src" / "repix"
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    taken = {path for pattern in settings["package-data"]["repix"] for path in package.glob(pattern)}
+    there = {path for path in package.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    assert len(there) > 6 and there - taken == set()
 
 
 def test_a_template_reaches_no_other(tmp_path):
