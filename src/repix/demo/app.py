@@ -1,7 +1,7 @@
 """The page's server: a few addresses, each a pure function of what it is asked.
 
-It keeps nothing of what is sent. All that the page loads comes from ``static/``: nothing is
-fetched from elsewhere, and the headers forbid it.
+It keeps nothing of what is sent. The page and all that it loads come from ``static/``:
+nothing is fetched from elsewhere, and the headers forbid it.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def create(entries: Iterable[Entry], left_out: Iterable[str] = (), hosts: Iterab
 
     @app.get("/")
     def page():
-        return pages.render(__file__, "html", accepted=[f"image/{kind.lower()}" for kind in KINDS], most_mb=MAX_BYTES // 10**6)
+        return pages.render(__file__, "html", most_mb=MAX_BYTES // 10**6)
 
     @app.get("/models")
     def catalogue():
