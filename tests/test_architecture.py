@@ -18,6 +18,7 @@ BASE = [
     "yaml12",
     "directions",
     "tables",
+    "pages",
     "metrics",
     "registry",
     "files",
@@ -67,6 +68,7 @@ NAMED_BY = {
     "mlflow": {"tracking/", "exporting/pyfunc.py", "publishing/registry.py"},
     "dvc": set(),
     "h5py": {"data/"},
+    "jinja2": {"pages.py"},
     "yaml": {"yaml12.py"},
 }
 

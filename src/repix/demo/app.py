@@ -20,6 +20,7 @@ from PIL import Image, UnidentifiedImageError
 from werkzeug.exceptions import HTTPException
 from werkzeug.serving import BaseWSGIServer, make_server
 
+from repix import pages
 from repix.data import images
 from repix.demo.catalogue import Entry
 from repix.exporting.cards import MODEL_CARD
@@ -122,7 +123,7 @@ def create(entries: Iterable[Entry], left_out: Iterable[str] = (), hosts: Iterab
 
     @app.get("/")
     def page():
-        return app.send_static_file("index.html")
+        return pages.render(__file__, "html", most_mb=MAX_BYTES // 10**6)
 
     @app.get("/models")
     def catalogue():
