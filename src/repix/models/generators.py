@@ -86,7 +86,8 @@ def unet(settings: Generator, size: tuple[int, int], source: int, target: int, n
         block = f"up{level + 1}"
         x = _upsample(x, settings, widths[level], bias, block)
         x = _norm(x, settings, block)
-        if settings.dropout and depth - 2 - level < settings.dropout_blocks:
+        number = depth - 2 - level  # from the innermost
+        if settings.dropout and 0 <= number - settings.dropout_first < settings.dropout_blocks:
             x = Dropout(settings.dropout, name=f"{block}_dropout")(x)
         if settings.relu == "before_concat":
             x = layers.ReLU(name=f"{block}_relu")(x)
