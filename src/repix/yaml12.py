@@ -10,6 +10,7 @@ YAML 1.2 disagree about: a date without quotes, a key given twice, a ``%YAML`` l
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any, ClassVar
 
 import yaml
@@ -91,6 +92,24 @@ for _name, _pattern, _first in (
 _Loader.add_constructor(f"{_TAG}int", _Loader.construct_yaml_int)
 _Loader.add_constructor(f"{_TAG}float", _Loader.construct_yaml_float)
 _Loader.add_constructor(f"{_TAG}timestamp", _Loader.construct_date)
+
+
+def read(path: Path) -> Any:
+    """Return what a YAML file holds; see :func:`load`.
+
+    Raises:
+        FileNotFoundError: there is no such file; who asks knows what makes it.
+        UserError: it cannot be read, is not UTF-8 or not YAML.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    return load(text, str(path))
 
 
 def load(text: str, where: str) -> Any:

@@ -12,6 +12,7 @@ import argparse
 import json
 from pathlib import Path
 
+from repix.commands import here
 from repix.errors import UserError
 from repix.files import write_text
 from repix.schemas import Metrics
@@ -22,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("cells", nargs="*", metavar="CELL", help="cells to show; default: all in metrics/")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--write", metavar="FILE", help="put the table between the results markers of FILE")
+    parser.add_argument("--write", type=here, metavar="FILE", help="put the table between the results markers of FILE")
 
 
 def records(cells: list[str], folder: Path = Path("metrics")) -> list[Metrics]:
@@ -71,7 +72,7 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps({m.cell: {"n": m.n, "scores": m.scores} for m in found}, indent=2, sort_keys=True))
     elif arguments.write:
-        write_between_markers(Path(arguments.write), f"```text\n{table(found)}\n```")
+        write_between_markers(arguments.write, f"```text\n{table(found)}\n```")
     else:
         print(table(found))
     return 0

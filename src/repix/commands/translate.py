@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from repix import profile
+from repix.commands import here
 from repix.errors import UserError
 from repix.files import atomic_path, digest_file
 from repix.schemas import Exported, Side, Trained
@@ -44,8 +45,8 @@ TOLD = {"whole": "padded and cropped back", "tile": "translated in tiles", "resi
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("model", metavar="MODEL", help="runs/<cell>, exports/<cell>, or the name of a cell in runs/")
-    parser.add_argument("inputs", metavar="INPUT", nargs="+", type=Path, help="image files and folders of them")
-    parser.add_argument("-o", "--out", metavar="DIR", type=Path, required=True, help="where the outputs go")
+    parser.add_argument("inputs", metavar="INPUT", nargs="+", type=here, help="image files and folders of them")
+    parser.add_argument("-o", "--out", metavar="DIR", type=here, required=True, help="where the outputs go")
     parser.add_argument("--translator", choices=TRANSLATORS, default=TRANSLATORS[0], help="default: %(default)s")
     parser.add_argument("--variant", choices=("last", "best"), help="which weights of runs/<cell>; default: last")
     size = parser.add_mutually_exclusive_group()
@@ -73,7 +74,7 @@ def find_model(given: str) -> tuple[Path, Trained | Exported]:
     Raises:
         UserError: there is no trained or exported cell.
     """
-    for folder in (Path(given), Path("runs") / given):
+    for folder in (here(given), Path(given), Path("runs") / given):
         for record, file in ((Trained, "trained.json"), (Exported, "export.json")):
             if (folder / file).is_file():
                 return folder, record.read(folder / file)
