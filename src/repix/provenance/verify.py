@@ -288,9 +288,7 @@ def lock_line(root: Path) -> tuple[str, int]:
         causes = list(lock.opened(lock.causes(stage, was, now), lambda path: _at_head(root, path), _text_in(root)))
         records = [path for path in outs[0] if path.startswith("lineage/") and outs[0][path] == outs[1].get(path)]
         if records:  # it holds the digests of the stage's other outs
-            because = (
-                f"{records[0]} is the same in both and knows one {out}, so one of the two files was edited by hand"
-            )
+            because = f"{records[0]} is the same in both and knows one {out}, so one lock was edited by hand"
             return f"{said}: not the committed dvc.lock ({lock.digest(there)}); first {stage}: {out}; {because}", 6
         because = "; ".join(f"{c.kind} {c.name}: {lock.shown(c.was)} -> {lock.shown(c.now)}" for c in causes[:3])
         if not causes:
@@ -318,8 +316,8 @@ def other_packages(root: Path) -> str | None:
         return None
     named = ", ".join(f"{name} {lock.shown(d.was)} -> {lock.shown(d.now)}" for name, d in sorted(changed.items()))
     return (
-        f"packages: {named} since the outs were made (first {next(iter(changed.values())).stage}); what does not change "
-        f"is not made again: `dvc repro --force` does"
+        f"packages: {named} since the outs were made (first {next(iter(changed.values())).stage}); "
+        f"`dvc repro --force` makes them with what is installed"
     )
 
 

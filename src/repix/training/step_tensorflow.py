@@ -39,7 +39,8 @@ class Step:
     """Iterations of a system, each one call of a compiled function; see :class:`repix.training.step.Step`.
 
     Adam is that of Kingma and Ba 2015. The kernel has the form of section 2's last remark; with
-    epsilon * sqrt(1 - beta_2^t) for its epsilon it is algorithm 1. Equal iterations of the schedule share one compiled function.
+    epsilon * sqrt(1 - beta_2^t) for its epsilon it is algorithm 1. Equal iterations of the schedule
+    share one compiled function.
     """
 
     def __init__(
