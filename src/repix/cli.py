@@ -80,6 +80,11 @@ def _run(argv: list[str]) -> None:
         sys.exit(130)
     except BrokenPipeError:  # the reader of `repix ... | head` has gone
         sys.exit(141)
+    except Exception as error:
+        if (line := commands.limit_of_the_machine(error)) is None:
+            raise
+        print(f"repix {arguments.command}: {line}", file=sys.stderr)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

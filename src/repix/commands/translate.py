@@ -218,18 +218,16 @@ def load(folder: Path, record: Trained | Exported, translator: str, variant: str
         model.load(variant or "last")
         network = model.system.networks[record.translators[translator]]
     else:
-        import keras
-
-        import repix.models.layers  # noqa: F401 (teaches Keras the layers of repix)
+        from repix.exporting.keras_format import load_network
 
         if variant not in (None, record.variant):
             raise UserError(f"{folder}: was exported from the {record.variant} weights; use runs/{record.cell}")
         path = folder / translator / "model.keras"
-        if not path.is_file():
+        if not path.is_file() or "keras" not in record.digests[translator]:
             raise UserError(f"{path}: no such file; export with export.formats: [keras], or use runs/{record.cell}")
         if digest_file(path) != record.digests[translator]["keras"]:
             raise UserError(f"{path}: not the file of export.json; run `dvc checkout` or `dvc repro`")
-        network = keras.saving.load_model(path, compile=False)
+        network = load_network(path)
     sides = (record.source, record.target) if translator == "source_to_target" else (record.target, record.source)
     return AnySize(network, *sides, compile_function, paper=paper)
 
