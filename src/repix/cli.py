@@ -16,6 +16,7 @@ from repix.version import VERSION
 COMMANDS = {
     "baselines": "what trained cells have to beat: trivial predictors, and the margins in standard deviations",
     "bundle": "pack a cell with code, data hashes, weights and checksums into one archive",
+    "check": "read params.yaml as the stages will, and say in a second whether all cells can run",
     "demo": "a page to try exported models: pick, upload or draw, and compare",
     "describe": "build a model's networks and print what they cost, without training",
     "gate": "compare the metrics with the committed baseline; the exit code is the verdict",

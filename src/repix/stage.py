@@ -64,7 +64,7 @@ def limit_of_the_machine(error: BaseException) -> str | None:
         if (words := next((words for words in _DISK_WORDS if words in text), None)) is not None:
             return f"{words}; make room and run the same command, what was finished is kept"
         if isinstance(seen, MemoryError) or any(words in text for words in _MEMORY_WORDS):
-            return "not enough memory; give it more, or lower batch_size, crop_size or filters; what was finished is kept"
+            return "not enough memory; give it more, or lower batch_size or crop_size; what was finished is kept"
         seen = seen.__cause__ or seen.__context__
     return None
 
