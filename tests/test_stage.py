@@ -216,3 +216,19 @@ def test_too_little_memory_or_disk_is_one_line_in_the_words_of_any_library(capsy
     ):
         code, line = guarded(function, capsys)
         assert code == 1 and line.startswith(f"repix: {said}") and line.count("\n") == 1
+
+
+def test_a_limit_on_memory_is_one_line_at_the_end_and_no_traceback():
+    """`ulimit -v` of half a GiB, which TensorFlow's library does not fit into."""
+    code = """
+import resource
+resource.setrlimit(resource.RLIMIT_AS, (2**29, 2**29))
+from repix import profile, stage
+from repix.quiet import import_keras
+profile.apply("fast")
+stage.guard(import_keras)
+"""
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "src")}
+    ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 1 and "Traceback" not in ended.stderr
+    assert ended.stderr.splitlines()[-1].startswith("repix: not enough memory; give it more")

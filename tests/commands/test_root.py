@@ -36,6 +36,10 @@ def test_results_and_check(below, capsys):
     (below / "page.md").write_text("<!-- results:begin -->\n<!-- results:end -->\n")
     assert run(capsys, "results", "--write", "page.md")[0] == 0
     assert "sample-pix2pix_small-0" in (below / "page.md").read_text()
+    (below / "latin.md").write_bytes("é".encode("latin-1"))
+    for name, said in (("none.md", "No such file"), ("latin.md", "not UTF-8 text")):
+        code, _, error = run(capsys, "results", "--write", name)
+        assert code == 1 and f"docs/deep/{name}: " in error and said in error and error.count("\n") == 1
     assert run(capsys, "check") == (0, "sample-pix2pix_small-0 can run\n", "")
 
 

@@ -56,9 +56,14 @@ def write_between_markers(path: Path, text: str, name: str = "results") -> None:
     """Replace what stands between the two comments ``<name>:begin`` and ``<name>:end`` of a Markdown file.
 
     Raises:
-        UserError: the file does not have both markers.
+        UserError: the file cannot be read, or does not have both markers.
     """
-    old = path.read_text(encoding="utf-8")
+    try:
+        old = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
     begin, end = old.find(f"<!-- {name}:begin"), old.find(f"<!-- {name}:end -->")
     if begin < 0 or end < begin:
         raise UserError(f"{path}: no lines <!-- {name}:begin --> and <!-- {name}:end --> to write between")

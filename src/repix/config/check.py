@@ -63,7 +63,7 @@ def grid(path: str | Path = reader.FILE) -> None:
         if profile == "jax" and find_spec("jax") is None:
             raise UserError(
                 f"{path}: models.{model} trains under the profile jax, and JAX is not installed: "
-                f"pip install -c constraints.txt -e '.[jax]'"
+                f"pip install -c constraints.txt -e '.[jax]', or '.[jax-cuda]' on a GPU"
             )
     litert = export.tolerance.get("litert")
     if litert and export.litert_weights == "float16" and litert.max < FLOAT16:
