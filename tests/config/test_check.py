@@ -50,6 +50,11 @@ def change(tree: dict, key: str, value) -> None:
             {"gate.variants": ["last", "best_paper"]},
             "gate.variants: best_paper has no scores to gate",
         ),
+        ({"gate.metrics": ["fid", "kid"]}, "gate.metrics: datasets.sample gets no fid or kid, so the gate would have"),
+        (
+            {"run.datasets": ["horse2zebra"], "run.models": ["cyclegan"], "gate.metrics": ["ssim"]},
+            "datasets.horse2zebra gets no ssim, so the gate would have nothing to hold: name one of swd",
+        ),
         ({"export.litert_weights": "float16"}, "export.tolerance.litert: max: 5e-05 is less than float16 rounds"),
         ({"datasets.sample.crop_size": 80}, "crop_size (80, 80) is larger than load_size (64, 64)"),
         (

@@ -71,6 +71,14 @@ def grid(path: str | Path = reader.FILE) -> None:
             f"{path}: export.tolerance.litert: max: {litert.max:g} is less than float16 rounds a weight by; "
             f"about {{max: 0.05, mean: 0.005}} can hold, or litert_weights: float32"
         )
+    for name, entry in sets.items():
+        scored = {metric for metric in ("swd", "fid", "kid") if getattr(evaluate, metric)}
+        scored |= {"l1", "psnr", "ssim"} if entry.paired else set()
+        if not scored & set(gate.metrics):
+            raise UserError(
+                f"{path}: gate.metrics: datasets.{name} gets no {' or '.join(gate.metrics)}, so the gate would have "
+                f"nothing to hold: name one of {', '.join(sorted(scored)) or 'those that evaluate can switch on'}"
+            )
     paper = [variant for variant in gate.variants if variant.endswith("_paper")]
     if paper and not evaluate.paper_mode:
         raise UserError(
