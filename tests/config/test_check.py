@@ -120,6 +120,13 @@ def test_the_arithmetic_of_sizes_is_that_of_the_networks(size):
             assert fits == built, (layers, stride_one)
 
 
+def test_a_system_of_ones_own_need_not_have_both_networks():
+    recipe = Recipe(system="pix2pix")
+    with pytest.raises(UserError, match="too deep"):
+        sizes.check(recipe, (8, 8))
+    sizes.check(recipe.model_copy(update={"system": "regression"}), (8, 8))
+
+
 def test_the_command_says_how_many_cells_can_run(tmp_path, monkeypatch, capsys):
     tree = reader.load(PARAMS)
     monkeypatch.chdir(tmp_path)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from repix.config.models import Discriminator, Generator, Recipe
+from repix.config.models import TERMS, Discriminator, Generator, Recipe
 from repix.errors import UserError
 
 
 def check(recipe: Recipe, size: tuple[int, int]) -> None:
     """Check that all networks of a recipe can be built for images of ``size`` (height, width).
 
+    A system of somebody's own is let through: it need not have both networks.
+
     Raises:
         UserError: the first network that cannot, and the nearest size or depth that can.
     """
+    if recipe.system not in TERMS:
+        return
     if recipe.generator.kind == "unet":
         unet_depth(recipe.generator, size)
     else:
