@@ -839,7 +839,11 @@ def test_a_relative_address_counts_from_the_repository_that_a_temporary_folder_w
     (temporary / "set.tar.gz").write_bytes(data[:-1] + b"?")
     place.check(place.fetch("file:set.tar.gz"), data[:-1] + b"?")
     code = "from repix.paths import ORIGIN; print(ORIGIN.as_posix())"
-    for variables, expected in (({}, "."), ({"DVC_ROOT": "/a"}, "/a"), ({"DVC_ROOT": "/a", "REPIX_ORIGIN": "/b"}, "/b")):
+    for variables, expected in (
+        ({}, "."),
+        ({"DVC_ROOT": "/a"}, "/a"),
+        ({"DVC_ROOT": "/a", "REPIX_ORIGIN": "/b"}, "/b"),
+    ):
         environment = {"PYTHONPATH": str(ROOT / "src"), **variables}
         said = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True).stdout
         assert said.strip() == expected
