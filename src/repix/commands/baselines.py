@@ -17,6 +17,7 @@ import argparse
 import json
 from pathlib import Path
 
+from repix.commands import here
 from repix.errors import UserError
 from repix.regression import baseline, tolerance
 
@@ -25,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("dataset", help="a paired data set, prepared")
     parser.add_argument("--cells", nargs="+", metavar="CELL", help="trained cells; default: every one of the data set")
-    parser.add_argument("--metrics", type=Path, default=Path("metrics"), metavar="DIR", help="folder of <cell>.json")
+    parser.add_argument("--metrics", type=here, default=Path("metrics"), metavar="DIR", help="folder of <cell>.json")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 

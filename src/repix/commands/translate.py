@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from repix import profile
+from repix.commands import here
 from repix.directions import Direction
 from repix.errors import UserError
 from repix.files import atomic_path, digest_file
@@ -45,8 +46,8 @@ TOLD = {"whole": "padded and cropped back", "tile": "translated in tiles", "resi
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("model", metavar="MODEL", help="runs/<cell>, exports/<cell>, or the name of a cell in runs/")
-    parser.add_argument("inputs", metavar="INPUT", nargs="+", type=Path, help="image files and folders of them")
-    parser.add_argument("-o", "--out", metavar="DIR", type=Path, required=True, help="where the outputs go")
+    parser.add_argument("inputs", metavar="INPUT", nargs="+", type=here, help="image files and folders of them")
+    parser.add_argument("-o", "--out", metavar="DIR", type=here, required=True, help="where the outputs go")
     parser.add_argument("--translator", choices=TRANSLATORS, default=TRANSLATORS[0], help="default: %(default)s")
     parser.add_argument("--variant", choices=("last", "best"), help="which weights of runs/<cell>; default: last")
     size = parser.add_mutually_exclusive_group()
@@ -74,7 +75,7 @@ def find_model(given: str) -> tuple[Path, Trained | Exported]:
     Raises:
         UserError: there is no trained or exported cell.
     """
-    for folder in (Path(given), Path("runs") / given):
+    for folder in (here(given), Path(given), Path("runs") / given):
         for record, file in ((Trained, "trained.json"), (Exported, "export.json")):
             if (folder / file).is_file():
                 return folder, record.read(folder / file)
@@ -218,18 +219,16 @@ def load(folder: Path, record: Trained | Exported, translator: str, variant: str
         model.load(variant or "last")
         network = model.system.networks[record.translators[translator]]
     else:
-        import keras
-
-        import repix.models.layers  # noqa: F401 (teaches Keras the layers of repix)
+        from repix.exporting.keras_format import load_network
 
         if variant not in (None, record.variant):
             raise UserError(f"{folder}: was exported from the {record.variant} weights; use runs/{record.cell}")
         path = folder / translator / "model.keras"
-        if not path.is_file():
+        if not path.is_file() or "keras" not in record.digests[translator]:
             raise UserError(f"{path}: no such file; export with export.formats: [keras], or use runs/{record.cell}")
         if digest_file(path) != record.digests[translator]["keras"]:
             raise UserError(f"{path}: not the file of export.json; run `dvc checkout` or `dvc repro`")
-        network = keras.saving.load_model(path, compile=False)
+        network = load_network(path)
     sides = Direction(translator).sides(record.source, record.target)
     return AnySize(network, *sides, compile_function, paper=paper)
 
