@@ -70,7 +70,7 @@ NAMED_BY = {
 }
 
 
-def room(module: str) -> str:
+def package_of(module: str) -> str:
     """Return the package, or the file of the root, that a dotted name of ours belongs to."""
     parts = module.split(".")
     return parts[1] if len(parts) > 1 else "repix"
@@ -93,7 +93,7 @@ def violations(source: Path) -> list[str]:
     found = []
     known = modules(source)
     for dotted, path in known.items():
-        own = "stages" if dotted.startswith("stages.") else room(dotted)
+        own = "stages" if dotted.startswith("stages.") else package_of(dotted)
         file = path.relative_to(source / "repix" if own != "stages" else source.parent).as_posix()
         for name in imported_names(path, dotted):
             top = name.split(".")[0]
@@ -106,7 +106,7 @@ def violations(source: Path) -> list[str]:
                 found.append(f"{file} imports {name}")
             if top != "repix" or name == "repix":
                 continue
-            other = room(name)
+            other = package_of(name)
             if other == own or own == "repix":
                 continue
             if own in BASE:
@@ -154,7 +154,7 @@ def test_every_package_has_its_arrows_and_no_other():
 
 def test_every_package_and_file_of_the_root_is_named_here():
     named = {*ARROWS, *BASE} - {"stages"}
-    there = {room(dotted) for dotted in modules(SOURCE) if dotted.startswith("repix.")}
+    there = {package_of(dotted) for dotted in modules(SOURCE) if dotted.startswith("repix.")}
     assert there == named
 
 

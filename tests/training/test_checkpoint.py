@@ -1,4 +1,4 @@
-"""A checkpoint is whole or not there, is checked on load, and is never somebody else's."""
+"""A checkpoint is whole or not there, is checked on load, and is never another run's."""
 
 from __future__ import annotations
 
@@ -136,11 +136,11 @@ def test_refused_ones_of_later_steps_do_not_push_out_sound_ones(tmp_path):
 
 
 def test_one_that_does_not_fit_the_networks_is_refused(tmp_path, capsys):
-    def take_up(found):
+    def restore(found):
         if found.step == 2:
             raise ValueError("the state is another\nsystem's")
 
-    assert saved(tmp_path, 1, 2).resume(take_up).step == 1
+    assert saved(tmp_path, 1, 2).resume(restore).step == 1
     assert "step-000000002.npz refused: the state is another system's; " in capsys.readouterr().err
 
 

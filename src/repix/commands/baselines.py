@@ -1,6 +1,6 @@
 """What trained cells have to beat on a paired data set, and by how many standard deviations.
 
-Floors: the untrained generator (a model's first weights), the best constant colour per label,
+Baselines: the untrained generator (a model's first weights), the best constant colour per label,
 the median training image, and the target of the nearest training neighbour by label map. The
 neighbour is made of real photos: on SWD it marks what is possible, not what is to be beaten.
 L1 rewards blur and is shown beside SSIM and SWD. Trained cells: mean and standard deviation
@@ -64,9 +64,9 @@ def main(arguments: argparse.Namespace) -> int:
     from repix.quiet import import_keras
 
     import_keras()
-    from repix.studies import baselines
+    from repix.studies import margins
 
-    found = [baselines.compare(arguments.dataset, model, cells) for model, cells in models.items()]
+    found = [margins.compare(arguments.dataset, model, cells) for model, cells in models.items()]
     if arguments.json:
         print(json.dumps([comparison.as_json() for comparison in found], indent=2, sort_keys=True))
     else:

@@ -1,7 +1,7 @@
-"""What a number has to beat: real against real, and predictors that understand nothing.
+"""What a number has to beat: real against real, and trivial predictors.
 
 A distance between two halves of the real images is the floor of a distribution metric: no
-generator can be expected below it. The naive predictors are the floors of the paired metrics:
+generator can be expected below it. The trivial predictors are the baselines of the paired metrics:
 on L1 they come close to a trained generator, or beat it.
 """
 

@@ -43,7 +43,7 @@ _declared: list[Any] = []  # torch drops a library's operators when the object g
 
 
 def import_pytorch_fid() -> Any:
-    """Import and return ``pytorch_fid.inception``: the only door to torchvision in repix.
+    """Import and return ``pytorch_fid.inception``: nothing else of repix imports torchvision.
 
     pytorch-fid imports torchvision. Its wheels on PyPI are CUDA builds, whose C++ extension
     does not load beside a CPU torch; ``import torchvision`` then dies because it describes

@@ -22,7 +22,7 @@ from repix.exporting import cards
 from repix.exporting.spec import ExportSpec
 from repix.files import atomic_folder, digest_tree, write_json, write_text
 from repix.inference.trained import TrainedModel
-from repix.models.scaling import to_unit
+from repix.models.scaling import to_network_range
 from repix.registry import FORMATS
 from repix.schemas import Exported, Metrics
 
@@ -112,7 +112,7 @@ def export(
             forward = translator == "source_to_target"
             source, target = (record.source, record.target)[:: 1 if forward else -1]
             images = np.asarray((test.source if forward else test.target)[: settings.images])
-            unit = np.asarray(keras.ops.convert_to_numpy(to_unit(images, source.low, source.high)))
+            unit = np.asarray(keras.ops.convert_to_numpy(to_network_range(images, source.low, source.high)))
             network = model.system.networks[name]
             expected = np.asarray(keras.ops.convert_to_numpy(network(unit, training=False)))
             spec = ExportSpec(source, target, record.crop_size, settings)

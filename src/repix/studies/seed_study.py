@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from repix import profile, yaml12
 from repix.config import datasets, evaluation, models, reader
-from repix.config.run import Cell, Run
+from repix.config.run import Cell, Grid
 from repix.errors import UserError
 from repix.files import canonical_json, digest_text, digest_tree, write_text
 from repix.paths import FEATURES, PREPARED, WORK
@@ -72,7 +72,7 @@ class Plan:
 
 def profile_of(model: str, path: str | Path = reader.FILE) -> str:
     """Return the name of the execution profile that a model's stages enter."""
-    asked = reader.read("run", Run, path).profile
+    asked = reader.read("run", Grid, path).profile
     return reader.section(f"models.{model}", path).get("profile", "fast") if asked == "auto" else asked
 
 

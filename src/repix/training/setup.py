@@ -77,7 +77,7 @@ def set_up(cell: Cell, recipe: Recipe, prepared: Prepared, *, flip: bool) -> Set
         flip=flip,
         paired=manifest.paired,
         replacement=recipe.sampling == "replacement",
-        draws=system.uniforms,
+        uniforms=system.uniforms,
     )
     ranges = (source.low, source.high), (target.low, target.high)
     step = backend.Step(system, recipe.optimizer, sampler, *ranges, cell.seed)
