@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 
 import pytest
 
+from checks.support import route
+from repix import yaml12
+from repix.schemas import Exported, Trained
 from tests.conftest import ROOT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -29,3 +34,62 @@ def test_every_link_to_a_file_leads_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
         if "://" not in target:
             assert (page.parent / target).exists(), target
+
+
+def test_every_path_in_the_text_is_there():
+    folders = "src|stages|tests|checks|benchmarks|docs|code"
+    named = {
+        (page.name, path)
+        for page in PAGES
+        for path in re.findall(rf"`((?:{folders})/[\w./-]+)`", page.read_text(encoding="utf-8"))
+    }
+    assert len(named) > 15
+    made = {("your-own.md", "src/repix/systems/wgan.py"), ("your-own.md", "src/repix/exporting/toy_format.py")}
+    assert sorted((page, path) for page, path in named - made if not (ROOT / path).exists()) == []
+
+
+@pytest.fixture
+def followed(tmp_path):
+    """A copy of the repository with every block of docs/your-own.md put where the page says; its folder."""
+    root = route.copy(tmp_path / "repix")
+    page = (ROOT / "docs" / "your-own.md").read_text(encoding="utf-8")
+    params = yaml12.load((root / "params.yaml").read_text(encoding="utf-8"), "params.yaml")
+    lines = []
+    for language, text in re.findall(r"^```(python|yaml)\n(.*?)^```", page, re.DOTALL | re.MULTILINE):
+        if language == "yaml":
+            [(name, entry)] = yaml12.load(text, "the page").items()
+            params["datasets" if "urls" in entry else "models"][name] = entry
+        elif text.startswith("# "):
+            path = root / text.split("\n")[0].removeprefix("# ")
+            assert path.parent.is_dir() and not path.exists()
+            path.write_text(text, encoding="utf-8")
+        else:
+            lines.append(text)
+    registry = root / "src" / "repix" / "registry.py"
+    text = registry.read_text(encoding="utf-8")
+    for table, line in zip(("SYSTEMS", "FORMATS"), lines, strict=True):
+        text = text.replace(f"{table} = {{\n", f"{table} = {{\n{line}")
+    registry.write_text(text, encoding="utf-8")
+    subprocess.run([sys.executable, "own.py"], cwd=root, check=True)
+    params["run"] |= {"datasets": ["discs"], "models": ["pix2pix_discs", "wgan_discs"]}
+    params["export"]["formats"] = ["keras", "toy"]
+    for model in params["run"]["models"]:
+        params["models"][model]["epochs"] = 2
+    (root / "params.yaml").write_text(yaml12.dump(params), encoding="utf-8")
+    return root
+
+
+@pytest.mark.parametrize("profile", ["auto", "jax"])
+def test_the_page_on_your_own_can_be_followed(followed, profile):
+    if profile == "jax":
+        pytest.importorskip("jax")
+        params = yaml12.load((followed / "params.yaml").read_text(encoding="utf-8"), "params.yaml")
+        params["run"] |= {"profile": "jax", "models": ["wgan_discs"]}
+        (followed / "params.yaml").write_text(yaml12.dump(params), encoding="utf-8")
+    route.run(followed, "code", "download", "unpack", "preprocess", "features")
+    route.run(followed, "train")
+    route.run(followed, "evaluate", "export")
+    trained = Trained.read(followed / "runs" / "discs-wgan_discs-0" / "trained.json")
+    assert trained.profile["backend"] == ("jax" if profile == "jax" else "tensorflow")
+    exported = Exported.read(followed / "exports" / "discs-wgan_discs-0" / "export.json")
+    assert exported.parity == "pass" and set(exported.bytes["source_to_target"]) == {"keras", "toy"}
