@@ -41,8 +41,8 @@ repro: .venv/.ready ## run the pipeline on the embedded sample, print the result
 	@echo "next          dvc exp run -S models.pix2pix_small.epochs=4 (with . .venv/bin/activate); see README.md"
 
 .PHONY: test
-test: .venv/.ready ## run the tests
-	@"$(BIN)/python" -m pytest
+test: .venv/.ready ## run the tests, in two processes
+	@"$(BIN)/python" -m pytest --numprocesses 2 --dist loadfile
 
 .PHONY: portable
 portable: .venv/.ready ## the same cells on other CPUs, hidden, forced and emulated: which bits hold
