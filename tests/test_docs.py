@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import pytest
 
 from checks.support import route
 from repix import yaml12
+from repix.provenance import pipeline
 from repix.schemas import Exported, Trained
 from tests.conftest import ROOT
 
@@ -34,6 +36,74 @@ def test_every_link_to_a_file_leads_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
         if "://" not in target:
             assert (page.parent / target).exists(), target
+
+
+def commands() -> list[tuple[str, str]]:
+    """Return (page, command) for every command that a page has in a block or between back quotes."""
+    found = []
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+        for block in re.findall(r"^```(?:console|bash)\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+            found += [(page.name, line.removeprefix("$ ")) for line in block.splitlines()]
+        found += [(page.name, line.strip()) for line in re.findall(r"^    \S.*", text, re.MULTILINE)]
+        found += [(page.name, span) for span in re.findall(r"`([^`\n]+)`", text)]
+    kinds = ("repix ", "make ", "dvc exp run ", "python -m ")
+    return sorted({(page, line.split("  ")[0].split(" # ")[0]) for page, line in found if line.startswith(kinds)})
+
+
+WRONG_ON_PURPOSE = "dvc exp run -S models.pix2pix_small.epoch=4"  # shows what a mistake looks like
+
+
+def problem(command: str) -> str | None:
+    """Return what a command names that is not there: a target, subcommand, option, key, model or data set."""
+    words = shlex.split(command)
+    options = [word.split("=")[0] for word in words if word.startswith("--")]
+    if words[0] == "make":
+        return None if f"\n{words[1]}:" in (ROOT / "Makefile").read_text() else words[1]
+    if words[0] == "dvc":
+        params = yaml12.load((ROOT / "params.yaml").read_text(encoding="utf-8"), "params.yaml")
+        own = {"datasets": {"discs", "my_pairs"}, "models": {"pix2pix_discs", "wgan_discs"}}
+        for key, _, value in (word.partition("=") for word in words if "=" in word and not word.startswith("-")):
+            if key in ("run.datasets", "run.models"):
+                kind = key.removeprefix("run.")
+                missing = set(value.strip("[]").split(",")) - params[kind].keys() - own[kind]
+                if missing:
+                    return f"{kind}: {missing}"
+                continue
+            group, _, name = key.rpartition(".")
+            if name not in (pipeline.look_up(params, group) or {}):
+                return key
+        return None
+    file = f"src/repix/commands/{words[1]}.py" if words[0] == "repix" else f"{words[2].replace('.', '/')}.py"
+    path = ROOT / (f"src/{file}" if file.startswith("repix/") else file)
+    if not path.is_file():
+        return words[1 if words[0] == "repix" else 2]
+    text = path.read_text(encoding="utf-8")
+    known = {f"--{name}" for name in re.findall(r'"(?:--)?([\w-]+)"', text)} | {"--help"}
+    return next((option for option in options if option not in known), None)
+
+
+def test_every_command_of_the_pages_names_what_is_there():
+    found = commands()
+    assert len(found) > 60
+    assert [(page, line, problem(line)) for page, line in found if line != WRONG_ON_PURPOSE and problem(line)] == []
+
+
+@pytest.mark.parametrize(
+    ("command", "wrong"),
+    [
+        (WRONG_ON_PURPOSE, "models.pix2pix_small.epoch"),
+        ("dvc exp run -S 'run.models=[pix2pics]'", "models: {'pix2pics'}"),
+        ("dvc exp run -S models.pix2pics.epochs=2", "models.pix2pics.epochs"),
+        ("make tests", "tests"),
+        ("repix floors sample", "floors"),
+        ("repix seeds sample pix2pix_small --wrote", "--wrote"),
+        ("python -m benchmarks.gate", "benchmarks.gate"),
+        ("python -m checks.gate --trains", "--trains"),
+    ],
+)
+def test_a_command_that_does_not_exist_is_seen(command, wrong):
+    assert problem(command) == wrong
 
 
 def test_every_path_in_the_text_is_there():
