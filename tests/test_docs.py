@@ -11,6 +11,9 @@ import pytest
 
 from checks.support import route
 from repix import yaml12
+from repix.config import reader
+from repix.config.models import Recipe
+from repix.errors import UserError
 from repix.provenance import pipeline
 from repix.schemas import Exported, Trained
 from tests.conftest import ROOT
@@ -51,9 +54,6 @@ def commands() -> list[tuple[str, str]]:
     return sorted({(page, line.split("  ")[0].split(" # ")[0]) for page, line in found if line.startswith(kinds)})
 
 
-WRONG_ON_PURPOSE = "dvc exp run -S models.pix2pix_small.epoch=4"  # shows what a mistake looks like
-
-
 def problem(command: str) -> str | None:
     """Return what a command names that is not there: a target, subcommand, option, key, model or data set."""
     words = shlex.split(command)
@@ -86,13 +86,13 @@ def problem(command: str) -> str | None:
 def test_every_command_of_the_pages_names_what_is_there():
     found = commands()
     assert len(found) > 60
-    assert [(page, line, problem(line)) for page, line in found if line != WRONG_ON_PURPOSE and problem(line)] == []
+    assert [(page, line, problem(line)) for page, line in found if problem(line)] == []
 
 
 @pytest.mark.parametrize(
     ("command", "wrong"),
     [
-        (WRONG_ON_PURPOSE, "models.pix2pix_small.epoch"),
+        ("dvc exp run -S models.pix2pix_small.epoch=4", "models.pix2pix_small.epoch"),
         ("dvc exp run -S 'run.models=[pix2pics]'", "models: {'pix2pics'}"),
         ("dvc exp run -S models.pix2pics.epochs=2", "models.pix2pics.epochs"),
         ("make tests", "tests"),
@@ -104,6 +104,17 @@ def test_every_command_of_the_pages_names_what_is_there():
 )
 def test_a_command_that_does_not_exist_is_seen(command, wrong):
     assert problem(command) == wrong
+
+
+def test_the_mistake_of_the_readme_is_answered_as_it_says():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    command, answer = re.search(r"^\$ (dvc exp run .*)\nrepix: (.*)$", text, re.MULTILINE).groups()
+    key, _, value = command.split()[-1].partition("=")
+    _, model, group, name = key.split(".")
+    entry = reader.section(f"models.{model}", ROOT / "params.yaml")
+    with pytest.raises(UserError) as found:
+        reader.parse(entry | {group: entry[group] | {name: value}}, Recipe, f"models.{model}", "params.yaml")
+    assert str(found.value) == answer
 
 
 def test_every_path_in_the_text_is_there():
