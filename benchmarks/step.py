@@ -17,7 +17,7 @@ A last process measures in the same turns what the machine can do: FLOP/s of a m
 convolution, best of TensorFlow and PyTorch, in float32 and bfloat16, and the rate of a copy. The
 share of the peak is the step's floating-point operations (``repix describe``) by its median time,
 over the better of product and convolution in its precision. The operations are those of the
-convolutions as they are defined: who needs fewer (minimal filtering) can have a share above 1.
+convolutions as they are defined: a contender that needs fewer (minimal filtering) can have a share above 1.
 """
 
 from __future__ import annotations

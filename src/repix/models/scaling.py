@@ -1,4 +1,4 @@
-"""Between stored integers and the [-1, 1] that networks speak, channel by channel."""
+"""Conversion between stored integers and the [-1, 1] that networks compute on, channel by channel."""
 
 from __future__ import annotations
 

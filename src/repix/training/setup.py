@@ -1,4 +1,4 @@
-"""From a recipe and a prepared data set to what the loop trains."""
+"""Setting a training up: networks, step and translators from a recipe and a prepared data set."""
 
 from __future__ import annotations
 

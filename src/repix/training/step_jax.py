@@ -162,7 +162,7 @@ class Step:
                 return value, (terms, changed)
 
             if update.group == "generator":
-                # Gradients reach the generator through its images, and directly if a loss speaks of its weights.
+                # Gradients reach the generator through its images, and directly if a loss depends on its weights.
                 (direct, images), (terms, changed) = jax.grad(loss, (0, 1), has_aux=True)(own, generated)
                 gradients = jax.tree.map(jnp.add, direct, pull_back(images)[0])
             else:

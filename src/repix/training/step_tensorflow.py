@@ -192,7 +192,7 @@ class Step:
 
         The arrays are read-only views, not copies: a full-size system's state is larger than all that a
         step needs beside it. They stay as they are when training goes on, since TensorFlow writes an update
-        into memory of its own as long as somebody holds what was read.
+        into other memory as long as what was read is in use.
         """
         return {name: read(value) for name, value in self._named().items()}
 
