@@ -1,4 +1,4 @@
-"""Baselines: real against real, and the trivial predictors."""
+"""The halves of the real images, and the trivial predictors."""
 
 from __future__ import annotations
 
