@@ -125,8 +125,19 @@ def test_every_path_in_the_text_is_there():
         for path in re.findall(rf"`((?:{folders})/[\w./-]+)`", page.read_text(encoding="utf-8"))
     }
     assert len(named) > 15
-    made = {("your-own.md", "src/repix/systems/wgan.py"), ("your-own.md", "src/repix/exporting/toy_format.py")}
+    # What the reader of a page is asked to write.
+    made = {
+        (page.name, path) for page in PAGES for path in re.findall(r"^# (src/\S+\.py)$", page.read_text(), re.MULTILINE)
+    }
     assert sorted((page, path) for page, path in named - made if not (ROOT / path).exists()) == []
+
+
+# What stands in a line for the reader to add -> file of the table, and the text that it may follow.
+TABLES = {
+    "GanSystem": ("registry.py", "SYSTEMS = {\n"),
+    "Format": ("registry.py", "FORMATS = {\n"),
+    "Metric": ("metrics.py", "METRICS = (\n"),
+}
 
 
 @pytest.fixture
@@ -135,7 +146,6 @@ def followed(tmp_path):
     root = route.copy(tmp_path / "repix")
     page = (ROOT / "docs" / "your-own.md").read_text(encoding="utf-8")
     params = yaml12.load((root / "params.yaml").read_text(encoding="utf-8"), "params.yaml")
-    lines = []
     for language, text in re.findall(r"^```(python|yaml)\n(.*?)^```", page, re.DOTALL | re.MULTILINE):
         if language == "yaml":
             [(name, entry)] = yaml12.load(text, "the page").items()
@@ -145,12 +155,12 @@ def followed(tmp_path):
             assert path.parent.is_dir() and not path.exists()
             path.write_text(text, encoding="utf-8")
         else:
-            lines.append(text)
-    registry = root / "src" / "repix" / "registry.py"
-    text = registry.read_text(encoding="utf-8")
-    for table, line in zip(("SYSTEMS", "FORMATS"), lines, strict=True):
-        text = text.replace(f"{table} = {{\n", f"{table} = {{\n{line}")
-    registry.write_text(text, encoding="utf-8")
+            [line] = re.findall(r"^ .*\(.*\),\n", text, re.MULTILINE)
+            file, begin = TABLES[re.search(r"(\w+)\(", line)[1]]
+            table = root / "src" / "repix" / file
+            whole = table.read_text(encoding="utf-8")
+            assert begin in whole
+            table.write_text(whole.replace(begin, begin + line), encoding="utf-8")
     subprocess.run([sys.executable, "own.py"], cwd=root, check=True)
     params["run"] |= {"datasets": ["discs"], "models": ["pix2pix_discs", "wgan_discs"]}
     params["export"]["formats"] = ["keras", "toy"]
