@@ -32,7 +32,7 @@ def main(dataset: str) -> None:
     entry = reader.read(f"datasets.{dataset}", datasets.Dataset)
     tree, out = paths.IMAGES / dataset, paths.PREPARED / dataset
     params = {f"datasets.{dataset}": entry.model_dump(mode="json", include=set(READS))}
-    record = stage.Record("preprocess", dataset, params, [tree])
+    record = stage.LineageRecord("preprocess", dataset, params, [tree])
 
     # NumPy must not be imported before the profile is in force.
     from repix.data import preprocess
