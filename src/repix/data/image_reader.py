@@ -14,6 +14,7 @@ and other TIFF is read by tifffile. ``docs/images.md`` has the table of what is 
 from __future__ import annotations
 
 import io
+import logging
 import re
 import struct
 import sys
@@ -330,6 +331,7 @@ def _decode_tiff(stream: BinaryIO, request: _Request) -> Decoded:
         import tifffile
     except ImportError:
         raise ImageError("a TIFF needs tifffile: pip install tifffile") from None
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it prints what it raises, too
 
     with tifffile.TiffFile(stream) as file:
         page, series = file.pages[0], file.series[0]

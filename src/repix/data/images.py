@@ -1,7 +1,8 @@
 """Image files to integer arrays and back, with every bit that the file holds.
 
-Arrays are (height, width, channels), ``uint8`` or ``uint16``, upright. Reading is :mod:`repix.data.image_reader`,
-here with the path in every error, and writing :mod:`repix.data.image_writer`, which a stage that only writes imports.
+Arrays are (height, width, channels), ``uint8`` or ``uint16``, upright. Reading is that of
+:mod:`repix.data.image_reader`, here with the path in every error. A stage that only writes or resizes imports :mod:`repix.data.image_writer` or
+:mod:`repix.data.resizing` alone, so that no change of the reader runs it again.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ from pathlib import Path
 import numpy as np
 
 from repix.data import image_reader
-from repix.data.image_reader import FULL, IMAGE_SUFFIXES, SUFFIXES, Colour, Decoded, ImageError, Limit, to_gray
+from repix.data.image_reader import IMAGE_SUFFIXES, SUFFIXES, Colour, Decoded, ImageError, Limit, to_gray
 from repix.data.image_writer import write
+from repix.data.resizing import crop_centre, resize
 from repix.errors import UserError
 
-__all__ = ["IMAGE_SUFFIXES", "SUFFIXES", "BadImageError", "Colour", "Decoded", "Limit", "to_gray", "write"]
+__all__ = ["IMAGE_SUFFIXES", "SUFFIXES", "BadImageError", "Colour", "Decoded", "Limit"]
+__all__ += ["crop_centre", "resize", "to_gray", "write"]
 
 
 class BadImageError(UserError):
@@ -83,39 +86,3 @@ def read(path: str | Path, *, colour: Colour = "rgb", channels: int = 3, bit_dep
         BadImageError: it cannot be decoded, or is not what was asked for.
     """
     return convert(decode(path), path, colour=colour, channels=channels, bit_depth=bit_depth)
-
-
-def resize(array: np.ndarray, size: tuple[int, int], resample: str = "bicubic") -> np.ndarray:
-    """Resize (H, W, C) to ``size`` = (height, width) with Pillow's antialiased filters.
-
-    8-bit images go through Pillow's own fixed-point resize, RGB at once and other counts channel
-    by channel; 16-bit ones through 32-bit floats, rounded and clipped back.
-
-    Args:
-        array: ``uint8`` or ``uint16``.
-        size: (height, width).
-        resample: bicubic, bilinear, nearest, lanczos or box.
-    """
-    from PIL import Image
-
-    if array.shape[:2] == tuple(size):
-        return array
-    method = Image.Resampling[resample.upper()]
-    extent = (size[1], size[0])
-    if array.dtype == np.uint8 and array.shape[2] == 3:
-        return np.asarray(Image.fromarray(array).resize(extent, method))
-    planes = []
-    for channel in range(array.shape[2]):
-        plane = array[..., channel]
-        if array.dtype == np.uint8:
-            planes.append(np.asarray(Image.fromarray(plane).resize(extent, method)))
-        else:
-            wide = np.asarray(Image.fromarray(plane.astype(np.float32)).resize(extent, method))
-            planes.append(np.clip(np.rint(wide), 0, FULL[array.dtype]).astype(array.dtype))
-    return np.stack(planes, axis=2)
-
-
-def crop_centre(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Return the middle (height, width) of (H, W, C); an odd remainder goes right and below."""
-    top, left = (array.shape[0] - size[0]) // 2, (array.shape[1] - size[1]) // 2
-    return array[top : top + size[0], left : left + size[1]]
