@@ -179,7 +179,8 @@ def test_val_without_test_is_the_test(tmp_path):
         (["train/1.jpg", "train/more/2.jpg", "test/1.jpg"], "more: images in a folder within a split are not read"),
         (["a/train/1.jpg", "a/test/1.jpg", "b/train/1.jpg", "b/test/1.jpg"], "fits at several places: a, b"),
         (["pictures/1.jpg"], r"expects folders train and test.*there is pictures/ \(1 files\); no other layout fits"),
-        (["x/trainA/1.jpg", "x/trainB/1.jpg", "x/testA/1.jpg", "x/testB/1.jpg"], "layout: unaligned would fit"),
+        (["x/trainA/1.jpg", "x/trainB/2.jpg", "x/testA/1.jpg", "x/testB/2.jpg"], "; layout: unaligned would fit"),
+        (["x/trainA/1.jpg", "x/trainB/1.png", "x/testA/1.jpg", "x/testB/1.png"], "; layout: folders would fit"),
         (["A/train/1.jpg", "B/train/1.jpg", "A/test/1.jpg", "B/test/1.jpg"], "layout: folders would fit"),
     ],
 )

@@ -562,7 +562,7 @@ def _format(head: bytes, name: str) -> Format:
         other = suffix
     if other is not None:
         raise UnknownFormatError(f"a file of the format {other}, which is not read; convert it to PNG or TIFF")
-    raise UnknownFormatError(f"not an image, or damaged at its start; {', '.join(FORMATS)} are read")
+    raise UnknownFormatError(f"cannot be decoded: not an image, or damaged at its start; {', '.join(FORMATS)} are read")
 
 
 def _read(source: Source, request: _Request) -> Decoded:

@@ -1,12 +1,14 @@
 """Image files to integer arrays and back, with every bit that the file holds.
 
 Arrays are (height, width, channels), ``uint8`` or ``uint16``, upright. Reading is that of
-:mod:`repix.data.image_reader`, here with the path in every error. A stage that only writes or resizes imports :mod:`repix.data.image_writer` or
-:mod:`repix.data.resizing` alone, so that no change of the reader runs it again.
+:mod:`repix.data.image_reader`, here with the path in every error. A stage that only writes or resizes imports
+:mod:`repix.data.image_writer` or :mod:`repix.data.resizing` alone, so that no change of the reader runs it again.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -30,16 +32,22 @@ class BadImageError(UserError):
         self.reason = reason
 
 
+@contextmanager
+def _named(path: str | Path) -> Iterator[None]:
+    try:
+        yield
+    except ImageError as error:
+        raise BadImageError(path, str(error)) from None
+
+
 def from_array(array: np.ndarray, path: str | Path) -> Decoded:
     """Take an array (height, width) or (height, width, channels) as an image; ``path`` names it in errors.
 
     Raises:
         BadImageError: another number of dimensions, or numbers that are not uint8 or uint16.
     """
-    try:
+    with _named(path):
         return image_reader.from_array(array)
-    except ImageError as error:
-        raise BadImageError(path, str(error)) from None
 
 
 def decode(path: str | Path, limit: Limit | None = None) -> Decoded:
@@ -49,10 +57,18 @@ def decode(path: str | Path, limit: Limit | None = None) -> Decoded:
         BadImageError: no such file, not an image, truncated, several frames, too large, or numbers that
             are neither 8 nor 16 bits.
     """
-    try:
+    with _named(path):
         return image_reader.decode(path, limit)
-    except ImageError as error:
-        raise BadImageError(path, str(error)) from None
+
+
+def check_pixels(path: str | Path, height: int, width: int, channels: int, limit: Limit) -> None:
+    """Refuse an image of more pixels than the limit; see :func:`repix.data.image_reader.check_pixels`.
+
+    Raises:
+        BadImageError: it has more.
+    """
+    with _named(path):
+        image_reader.check_pixels(height, width, channels, limit)
 
 
 def size(path: str | Path) -> tuple[int, int]:
@@ -61,10 +77,8 @@ def size(path: str | Path) -> tuple[int, int]:
     Raises:
         BadImageError: as for :func:`decode`, as far as the header shows it.
     """
-    try:
+    with _named(path):
         return image_reader.size(path)
-    except ImageError as error:
-        raise BadImageError(path, str(error)) from None
 
 
 def convert(decoded: Decoded, path: str | Path, *, colour: Colour, channels: int, bit_depth: int = 8) -> np.ndarray:
@@ -73,10 +87,8 @@ def convert(decoded: Decoded, path: str | Path, *, colour: Colour, channels: int
     Raises:
         BadImageError: transparency, other channels, or more bits than ``bit_depth``.
     """
-    try:
+    with _named(path):
         return image_reader.convert(decoded, colour=colour, channels=channels, bit_depth=bit_depth)
-    except ImageError as error:
-        raise BadImageError(path, str(error)) from None
 
 
 def read(path: str | Path, *, colour: Colour = "rgb", channels: int = 3, bit_depth: int = 8) -> np.ndarray:
