@@ -196,7 +196,7 @@ def _affix_hint(side_a: list[str], side_b: list[str]) -> str | None:
         if affix_a == affix_b or not shared or len(shared) * 2 < max(len(a), len(b)):
             continue
         # What both affixes share on the side of the name's own part belongs to that part.
-        common = len(_common([affix_a[::-1], affix_b[::-1]]))
+        common = len(_common([affix_a[::-1], affix_b[::-1]]).rstrip("_-. "))
         cut = [affix[: len(affix) - common][:: -1 if reverse else 1] for affix in (affix_a, affix_b)]
         if all(cut):
             return (

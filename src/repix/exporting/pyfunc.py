@@ -37,6 +37,7 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 MAX_IMAGES = 64  # of one request
 MAX_BYTES = 16_000_000  # of one image file
+MAX_CHANNELS = 256  # of one image file
 _PICTURES = ("rgb", "gray")
 
 
@@ -91,7 +92,7 @@ def _decode_file(data: bytes, size: tuple[int, int], side: dict[str, Any]) -> np
                 f"an image of {width} x {height} pixels, the network takes {size[1]} x {size[0]} "
                 f"(width x height): resize or crop it first"
             )
-        limit = image_reader.Limit(height * width, "resize or crop it first")
+        limit = image_reader.Limit(height * width * MAX_CHANNELS // 4, "send fewer channels")
         bits = np.dtype(side["dtype"]).itemsize * 8
         decoded = image_reader.decode(data, limit)
         return image_reader.convert(decoded, colour=side["colour"], channels=side["channels"], bit_depth=bits)
