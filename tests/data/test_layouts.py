@@ -260,6 +260,7 @@ def test_thousands_of_lonely_names_are_a_short_line_with_the_mend(tmp_path):
         (["label_1", "label_2"], ["photo_1", "photo_2"], "begin in label_ and those of B in photo_: take that off"),
         (["1_mask", "2_mask"], ["1", "2"], "those of A end in _mask: take that off"),
         (["1", "2"], ["x_1", "x_2"], "those of B begin in x_: take that off"),
+        (["cat"], ["dog"], "rename them, or take them out"),
         (["1", "2"], ["3", "4"], "rename them, or take them out"),
         (["1", "2", "3"], ["1", "2"], "rename them, or take them out"),
     ],

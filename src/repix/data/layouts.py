@@ -192,7 +192,7 @@ def _affix_hint(side_a: list[str], side_b: list[str]) -> str | None:
     for reverse, end in ((True, "end"), (False, "begin")):
         a, b = ([name[::-1] if reverse else name for name in side] for side in (side_a, side_b))
         affix_a, affix_b = _common(a), _common(b)
-        shared = set(_without(a, affix_a)) & set(_without(b, affix_b))
+        shared = set(_without(a, affix_a)) & set(_without(b, affix_b)) - {""}
         if affix_a == affix_b or not shared or len(shared) * 2 < max(len(a), len(b)):
             continue
         # What both affixes share on the side of the name's own part belongs to that part.
