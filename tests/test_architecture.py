@@ -61,7 +61,7 @@ NAMED_BY = {
         "inference/tensorflow_backend.py",
         "exporting/saved_model.py",
         "exporting/litert_format.py",
-        "data/images.py",  # 16-bit PNG
+        "data/image_writer.py",  # 16-bit PNG
         "tracking/tensorboard.py",
     },
     "jax": {"training/step_jax.py", "inference/jax_backend.py"},

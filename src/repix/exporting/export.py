@@ -14,7 +14,7 @@ import numpy as np
 
 from repix.config.datasets import Dataset
 from repix.config.export import Export
-from repix.data.images import write as write_image
+from repix.data.image_writer import write as write_image
 from repix.data.prepared import Prepared
 from repix.directions import Direction
 from repix.errors import UserError
