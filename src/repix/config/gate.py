@@ -26,7 +26,9 @@ class Gate(Settings):
     metrics: tuple[Literal["l1", "psnr", "ssim", "swd", "fid", "kid"], ...] = Field(
         default=("l1", "psnr", "ssim", "swd", "fid", "kid"), min_length=1
     )
-    variants: tuple[Literal["last", "best", "last_paper", "best_paper"], ...] = Field(default=("last",), min_length=1)
+    variants: tuple[Literal["last", "best", "ema", "last_paper", "best_paper", "ema_paper"], ...] = Field(
+        default=("last",), min_length=1
+    )
     false_alarm: float = Field(default=0.05, gt=0, lt=0.5)
     power: float = Field(default=0.9, gt=0.5, lt=1)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from keras import ops
 
 from repix.config.models import Recipe
-from repix.models import losses
+from repix.models import augmentation, losses
 from repix.models.discriminators import build_discriminator
 from repix.models.generators import build_generator
 from repix.systems.system import Batch, Images, Pool, System, gan_schedule
@@ -27,9 +27,14 @@ def build(recipe: Recipe, size: tuple[int, int], source: int, target: int) -> Sy
     weight = recipe.loss.discriminator
     pool = Pool(recipe.pool, (*size, target), "fakes") if recipe.pool else None
 
-    def score(batch: Batch, image):
-        inputs = [batch.source, image] if recipe.discriminator.conditional else image
-        return D(inputs, training=True)
+    conditional, changes = recipe.discriminator.conditional, recipe.discriminator.augment
+
+    def score(batch: Batch, image, look: int):
+        source = batch.source if conditional else None
+        if changes:
+            uniforms = augmentation.of_look(batch.uniforms, 3, look)
+            image, source = augmentation.augment(image, source, uniforms, changes)
+        return D([source, image] if conditional else image, training=True)
 
     def generate(batch: Batch) -> Images:
         return {"fake": G(batch.source, training=True)}
@@ -38,28 +43,28 @@ def build(recipe: Recipe, size: tuple[int, int], source: int, target: int) -> Sy
         return pool.show(generated["fake"], batch.uniforms[:, 1:3]) if pool else generated["fake"]
 
     def real_loss(batch: Batch, generated: Images, gradient):
-        loss = adversarial.real(score(batch, batch.target))
+        loss = adversarial.real(score(batch, batch.target, look=0))
         return weight * loss, {"d_real": loss}
 
     def fake_loss(batch: Batch, generated: Images, gradient):
-        loss = adversarial.fake(score(batch, shown(batch, generated)))
+        loss = adversarial.fake(score(batch, shown(batch, generated), look=1))
         return weight * loss, {"d_fake": loss}
 
     def discriminator_loss(batch: Batch, generated: Images, gradient):
         fake = shown(batch, generated)
-        real_term = adversarial.real(score(batch, batch.target))
-        fake_term = adversarial.fake(score(batch, fake))
+        real_term = adversarial.real(score(batch, batch.target, look=0))
+        fake_term = adversarial.fake(score(batch, fake, look=1))
         loss = weight * (real_term + fake_term)
         terms = {"d_real": real_term, "d_fake": fake_term}
         if recipe.loss.gan == "wgangp":
             mix = ops.reshape(batch.uniforms[:, 0], (-1, 1, 1, 1))
-            penalty = losses.gradient_penalty(gradient, lambda x: score(batch, x), batch.target, fake, mix)
+            penalty = losses.gradient_penalty(gradient, lambda x: score(batch, x, look=1), batch.target, fake, mix)
             loss = loss + recipe.loss.gradient_penalty * penalty
             terms["d_penalty"] = penalty
         return loss, terms
 
     def generator_loss(batch: Batch, generated: Images, gradient):
-        fool = adversarial.fool(score(batch, generated["fake"]))
+        fool = adversarial.fool(score(batch, generated["fake"], look=2))
         l1 = losses.l1(generated["fake"], batch.target)
         return recipe.loss.gan_weight * fool + recipe.loss.l1 * l1, {"g_gan": fool, "g_l1": l1}
 
@@ -72,5 +77,5 @@ def build(recipe: Recipe, size: tuple[int, int], source: int, target: int) -> Sy
             recipe, generator=generator_loss, discriminator=discriminator_loss, real=real_loss, fake=fake_loss
         ),
         pools={"fakes": pool} if pool else {},
-        uniforms=3,
+        uniforms=3 + (3 * augmentation.UNIFORMS if changes else 0),
     )

@@ -80,7 +80,7 @@ def set_up(cell: Cell, recipe: Recipe, prepared: Prepared, *, flip: bool) -> Set
         draws=system.uniforms,
     )
     ranges = (source.low, source.high), (target.low, target.high)
-    step = backend.Step(system, recipe.optimizer, sampler, *ranges, cell.seed)
+    step = backend.Step(system, recipe.optimizer, sampler, *ranges, cell.seed, recipe.ema)
     sides = {"source_to_target": (source, target), "target_to_source": (target, source)}
     translators = {
         name: Translator(system.networks[network], *sides[name], backend_module().compile_function)
