@@ -308,7 +308,7 @@ def test_an_augmented_system_learns_through_the_augmentation(backend, name):
 
 
 def test_augmentation_is_refused_with_a_gradient_penalty():
-    with pytest.raises(ValueError, match="not with loss.gan: wgangp"):
+    with pytest.raises(ValueError, match=r"not with loss\.gan: wgangp"):
         augmented("pix2pix", loss={"gan": "wgangp"})
 
 

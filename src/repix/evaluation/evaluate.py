@@ -86,8 +86,8 @@ def evaluate(
         prepared: its data set.
         settings: which metrics.
         out: folder for, per translator, ``<translator>/<image>.png`` (the translation of the
-            last weights, or of their average where one was kept, every channel and bit of it; ``.tif`` for other than 1 or 3
-            channels), ``<translator>.csv`` (scores per image; those of other variants under
+            last weights, or of their average where one was kept; every channel and bit of it,
+            ``.tif`` for other than 1 or 3 channels), ``<translator>.csv`` (scores per image; those of other variants under
             ``<variant>_<metric>``) and ``<translator>.png`` (source | output | target of the
             first images); and ``index.html``, the gallery of all of them.
         features: the network for FID and KID, where asked for.
@@ -145,9 +145,10 @@ def evaluate(
                     for part in ("images", "reference"):
                         protocol[part][translator] = definition[part]
                     definitions[translator] = definition
-                    table |= {
-                        name if label == model.record.shown else f"{label}_{name}": v for name, v in per_image.items()
-                    }
+                    if label == model.record.shown:
+                        table = per_image | table
+                    else:
+                        table |= {f"{label}_{name}": values for name, values in per_image.items()}
             sections.append(_write(folder, translator, view, shown, table))
         gallery.write(folder, model.record.cell, sections)
     protocol |= _protocol(definitions)

@@ -51,7 +51,7 @@ class Step(Protocol):
         ...
 
     def state(self) -> dict[str, np.ndarray]:
-        """Return everything that changes: weights and their averages, Adam's moments and powers, image pools; by name."""
+        """Return everything that changes: weights, averages, Adam's moments and powers, image pools; by name."""
         ...
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
