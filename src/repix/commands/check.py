@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Grid the subcommand."""
+    """Run the subcommand."""
     check.grid()
     cells = [cell.name for cell in reader.read("run", Grid).cells()]
     if arguments.json:
