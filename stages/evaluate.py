@@ -43,7 +43,7 @@ def main(cell: Cell) -> None:
             shutil.copyfile(out / f"{translator}.png", folder / f"{translator}.png")
     scored.write(metrics)
 
-    run = mlflow_run.open_run(cell.name, run_key=mlflow_run.run_key_of(cell.name))
+    run = mlflow_run.run_of(cell.name, record.declared.inputs[trained.as_posix()])
     mlflow_run.log_metrics_record(run, scored)
     from repix.data.images import decode
 

@@ -93,6 +93,23 @@ def test_an_export_of_other_weights_than_were_scored_is_refused(root):
         write_lineage(root)
 
 
+def test_a_training_without_its_lineage_is_refused(root):
+    from repix.publishing import registry
+
+    record = root / "lineage" / "train" / f"{CELL}.json"
+    kept = record.read_text()
+    try:
+        record.write_text(kept.replace(json.loads(kept)["outputs"][f"runs/{CELL}"], "0" * 64))
+        with pytest.raises(UserError, match=f"lineage/train/{CELL}.json: tells of other weights than runs/{CELL}"):
+            registry.promote(root, CELL, gate=verdict())
+        record.unlink()
+        with pytest.raises(UserError, match=f"lineage/train/{CELL}.json: not there"):
+            registry.promote(root, CELL, gate=verdict())
+    finally:
+        record.write_text(kept)
+    assert champion(root) is None
+
+
 def test_a_tree_that_is_not_clean_is_refused(root):
     from repix.publishing import registry
 

@@ -16,8 +16,9 @@ import yaml
 from repix import cli
 from repix.arrays import save_arrays
 from repix.data.images import write
-from repix.files import digest_arrays
+from repix.files import digest_arrays, digest_tree
 from repix.provenance import lock
+from repix.provenance.lineage import Lineage
 from repix.schemas import Exported, Metrics, Side, Trained
 from repix.tracking import mlflow_run
 from repix.training.history import write_losses
@@ -50,7 +51,6 @@ def outs(tmp_path_factory):
         dataset="tiny",
         model="pix2pix",
         seed=0,
-        run_key=KEY,
         steps=8,
         epochs=2,
         profile={"name": "portable"},
@@ -65,6 +65,17 @@ def outs(tmp_path_factory):
     )
     trained.write(root / "runs" / CELL / "trained.json")
     save_arrays(root / "runs" / CELL / "last" / "generator.npz", WEIGHTS)
+    Lineage(
+        stage="train",
+        cell=CELL,
+        params={"models.pix2pix": trained.recipe, "datasets.tiny": {"flip": True}},
+        inputs={"data/prepared/tiny": "d" * 64},
+        code={},
+        environment={},
+        profile={"name": "portable"},
+        run_key=KEY,
+        outputs={f"runs/{CELL}": digest_tree(root / "runs" / CELL)},
+    ).write(root / "lineage" / "train" / f"{CELL}.json")
     rows = [{"epoch": e, "step": 4 * e, "learning_rate": 2e-4, "g_l1": 1 / e, "val_l1": 0.5 / e} for e in (1, 2)]
     write_losses(root / "plots" / CELL / "losses.csv", rows)
     scores = {"source_to_target": {"last": {"l1": 0.25, "fid": None}, "best": None}}
@@ -150,7 +161,7 @@ def test_a_run_is_rebuilt_whole_and_a_second_sync_changes_nothing(clone, capsys)
 
 
 def test_a_training_that_tracked_and_one_that_did_not_leave_the_same_curves_and_params(clone, capsys):
-    run = mlflow_run.open_run(CELL, run_key=KEY, training=True, params={"models.pix2pix": {"epochs": 2}})
+    run = mlflow_run.open_run(CELL, run_key=KEY, training=True, params={"flip": True, "crop_size": (8, 8)})
     observer = mlflow_run.MLflowObserver(run)
     plan = {"parameters": {"generator": 16}, "steps": 8, "epochs": 2, "steps_per_epoch": 4}
     observer.started(plan | {"recipe": {"optimizer": {"learning_rate": 2e-4}, "epochs": 2}})
@@ -221,6 +232,50 @@ def test_what_only_an_experiment_recorded_has_its_name(clone):
     working = mlflow_run.recorded_tags(clone, "0" * 32)
     assert working["mlflow.source.git.commit"] == git(clone, "rev-parse", "HEAD")
     assert working["repix.git_dirty"] == "true"
+
+
+def missing(clone):
+    (clone / "lineage" / "train" / f"{CELL}.json").unlink()
+
+
+def other_weights(clone):
+    path = clone / "runs" / CELL / "last" / "generator.npz"
+    save_arrays(path, WEIGHTS | {"generator/bias": np.ones(4, np.float32)})
+
+
+@pytest.mark.parametrize(
+    ("deed", "said"),
+    [(missing, "not there, so the run"), (other_weights, f"tells of other weights than runs/{CELL}; `dvc checkout`")],
+)
+def test_a_run_without_its_lineage_is_left_out_with_one_line(clone, capsys, deed, said):
+    """The others are synced, and the exit code tells; stages that attach go on without tracking."""
+    for folder in ("runs", "lineage/train"):
+        other = shutil.copytree(clone / folder, clone / "other" / folder)
+        for path in other.rglob(f"*{CELL}*"):
+            path.rename(path.with_name(path.name.replace(CELL, "other-pix2pix-0")))
+    moved = clone / "other" / "runs" / "other-pix2pix-0"
+    Trained.read(moved / "trained.json").model_copy(update={"cell": moved.name}).write(moved / "trained.json")
+    record = clone / "other" / "lineage" / "train" / f"{moved.name}.json"
+    Lineage.read(record).model_copy(
+        update={"cell": moved.name, "run_key": "e" * 64, "outputs": {f"runs/{moved.name}": digest_tree(moved)}}
+    ).write(record)
+    shutil.copytree(clone / "other", clone, dirs_exist_ok=True)
+
+    deed(clone)
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(["sync", "--json"])
+    heard = capsys.readouterr()
+    found = json.loads(heard.out)
+    assert (exit_.value.code, list(found["runs"]), found["left_out"]) == (1, [moved.name], [CELL])
+    assert heard.err.count("\n") == 1 and heard.err.startswith(f"repix sync: {CELL} is left out: lineage/train/{CELL}.json")
+    assert said in heard.err
+
+    run = mlflow_run.run_of(CELL, digest_tree(clone / "runs" / CELL))
+    heard = capsys.readouterr().err
+    assert not run and heard.count("\n") == 1 and said in heard
+    client, uri = mlflow_run.connect(clone)
+    place = mlflow_run.experiment_id(client, uri, clone)
+    assert [run.data.tags["repix.cell"] for run in client.search_runs([place])] == [moved.name]
 
 
 def test_mistakes_are_one_line(clone, capsys, monkeypatch):

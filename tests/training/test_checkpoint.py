@@ -18,6 +18,7 @@ from repix.training import checkpoint
 from repix.training.checkpoint import Checkpoint, Checkpoints
 from tests.conftest import ROOT
 
+PYTHON = os.environ | {"PYTHONPATH": str(ROOT / "src")}
 EXTRA = {"epochs": [{"epoch": 1, "g_l1": 0.1 + 0.2}], "best": None}
 
 
@@ -144,15 +145,31 @@ def test_one_that_does_not_fit_the_networks_is_refused(tmp_path, capsys):
     assert "step-000000002.npz refused: the state is another system's; " in capsys.readouterr().err
 
 
-def test_what_a_killed_write_left_is_removed(tmp_path):
+def test_what_a_killed_write_left_is_removed_and_one_under_way_is_not(tmp_path):
+    """A real process is in the middle of a write; then it is killed."""
     checkpoints = saved(tmp_path, 1)
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    (checkpoints.folder / f".step-000000002.{dead.pid}.tmp.npz").write_bytes(b"half")
-    alive = checkpoints.folder / f".step-000000002.{os.getppid()}.tmp.npz"
-    alive.write_bytes(b"another process at work")
+    code = f"""
+import time
+from pathlib import Path
+import numpy as np
+from repix.training.checkpoint import Checkpoint, Checkpoints
+def half(stream, **content):
+    stream.write(b"half")
+    stream.flush()
+    print("half", flush=True)
+    time.sleep(600)
+np.savez = half
+Checkpoints(Path({str(tmp_path)!r}), "key").save(Checkpoint(2, {{"a": np.zeros(3)}}, {{}}))
+"""
+    with subprocess.Popen([sys.executable, "-c", code], env=PYTHON, stdout=subprocess.PIPE) as writer:
+        assert writer.stdout.readline() == b"half\n"
+        [under_way] = set(names(checkpoints)) - {"step-000000001.npz"}
+        assert checkpoints.resume().step == 1
+        assert names(checkpoints) == [under_way, "step-000000001.npz"]
+        writer.kill()
+    assert names(checkpoints) == [under_way, "step-000000001.npz"]
     assert checkpoints.resume().step == 1
-    assert names(checkpoints) == [alive.name, "step-000000001.npz"]
+    assert names(checkpoints) == ["step-000000001.npz"]
 
 
 def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path, monkeypatch):
@@ -186,7 +203,7 @@ stage.guard(lambda: checkpoints.save(Checkpoint(2, state, {{}})))
 """
     ended = subprocess.run(
         [sys.executable, "-c", code],
-        env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
+        env=PYTHON,
         capture_output=True,
         text=True,
     )

@@ -194,7 +194,7 @@ def promote(root: Path, cell: str, *, translator: str = "source_to_target", gate
 
     Raises:
         UserError: the tree is not clean, the bytes are not those that were scored, or the
-            gate did not pass them; then nothing was changed.
+            gate did not pass them, or the lineage of their training is missing; then nothing was changed.
     """
     commit = check_clean(root)
     exported, metrics, digest = check_export(root, cell)
@@ -203,7 +203,7 @@ def promote(root: Path, cell: str, *, translator: str = "source_to_target", gate
     name = model_name(dataset, translator)
     folders = [f"exports/{cell}", f"runs/{cell}", f"data/prepared/{dataset}"]
     inputs = Lineage.read(root / "lineage" / "export" / f"{cell}.json").inputs
-    run_key = Lineage.read(root / "lineage" / "train" / f"{cell}.json").run_key
+    run_key = mlflow_run.lineage_of(cell, inputs.get(f"runs/{cell}", ""), root).run_key
     tags = {
         DIGEST: digest,
         "repix.cell": cell,

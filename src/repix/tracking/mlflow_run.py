@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 from repix import profile, yaml12
 from repix.errors import UserError
 from repix.files import canonical_json, digest_text, locked, process_name
-from repix.paths import LINEAGE
+from repix.paths import LINEAGE, RUNS
 from repix.provenance.lineage import Lineage
 from repix.schemas import Manifest, Metrics
 from repix.training.history import Row
@@ -203,7 +203,9 @@ class Run:
     def off(self, error: BaseException) -> None:
         """Go silent for good, and say once why."""
         self.client = None
-        said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        said = " ".join(str(error).split())[:200]
+        if not isinstance(error, UserError):  # which says what to do
+            said = f"{type(error).__name__}: {said}"
         print(
             f"tracking is off for {self.cell}, results are not affected (`repix sync` catches up): {said}",
             file=sys.stderr,
@@ -500,7 +502,7 @@ def open_run(
 
     Args:
         cell: the cell's name, which becomes the run's.
-        run_key: the key in the cell's :class:`repix.schemas.Trained` record.
+        run_key: the key in the lineage of the cell's training, see :func:`lineage_of`.
         experiment: MLflow experiment.
         params: nested recipe; only keys that the run does not have are logged.
         tags: more tags; without ``training``, only those that the run does not have.
@@ -548,6 +550,41 @@ def _open(run, run_key, experiment, params, tags, dataset, dvc_paths, training, 
             run.status("RUNNING" if training else "FINISHED")
     except Exception as error:
         run.off(error)
+
+
+def lineage_of(cell: str, weights: str, root: Path = Path()) -> Lineage:
+    """Return the lineage of the training that left a cell's weights: it names the run key.
+
+    Args:
+        cell: the cell's name.
+        weights: digest of ``runs/<cell>``.
+        root: the repository.
+
+    Raises:
+        UserError: there is no such record, or it is of other weights.
+    """
+    name, place = f"{RUNS.as_posix()}/{cell}", f"{LINEAGE.as_posix()}/train/{cell}.json"
+    if not (root / place).is_file():
+        raise UserError(f"{place}: not there, so the run of {cell} is unknown; `dvc pull {place}` or `dvc repro`")
+    record = Lineage.read(root / place)
+    if record.outputs.get(name) != weights:
+        raise UserError(f"{place}: tells of other weights than {name}; `dvc checkout` or `dvc repro` brings both")
+    return record
+
+
+def run_of(cell: str, weights: str) -> Run:
+    """Return the run of a trained cell for a stage that goes on with it; never raises.
+
+    Args:
+        cell, weights: see :func:`lineage_of`.
+    """
+    try:
+        return open_run(cell, run_key=lineage_of(cell, weights).run_key)
+    except UserError as error:
+        run = Run(cell)
+        if enabled():
+            run.off(error)
+        return run
 
 
 class MLflowObserver(Observer):
@@ -620,7 +657,3 @@ def log_model_entry(
     return run.model(name, folder, digest, tags or {}, metrics)
 
 
-def run_key_of(cell: str, root: Path = Path()) -> str | None:
-    """Return the run key of a trained cell from its lineage record, or None where there is none."""
-    path = root / LINEAGE / "train" / f"{cell}.json"
-    return Lineage.read(path).run_key if path.is_file() else None
