@@ -267,7 +267,8 @@ def test_a_run_without_its_lineage_is_left_out_with_one_line(clone, capsys, deed
     heard = capsys.readouterr()
     found = json.loads(heard.out)
     assert (exit_.value.code, list(found["runs"]), found["left_out"]) == (1, [moved.name], [CELL])
-    assert heard.err.count("\n") == 1 and heard.err.startswith(f"repix sync: {CELL} is left out: lineage/train/{CELL}.json")
+    assert heard.err.count("\n") == 1
+    assert heard.err.startswith(f"repix sync: {CELL} is left out: lineage/train/{CELL}.json")
     assert said in heard.err
 
     run = mlflow_run.run_of(CELL, digest_tree(clone / "runs" / CELL))

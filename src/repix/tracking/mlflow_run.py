@@ -655,5 +655,3 @@ def log_model_entry(
         MLflow's model id, or None where tracking is off.
     """
     return run.model(name, folder, digest, tags or {}, metrics)
-
-
