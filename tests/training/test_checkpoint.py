@@ -213,8 +213,11 @@ stage.guard(lambda: checkpoints.save(Checkpoint(2, state, {{}})))
     assert names(checkpoints) == ["step-000000001.npz"] and checkpoints.resume().step == 1
 
 
-def test_clear_removes_what_a_finished_training_no_longer_needs(tmp_path):
+def test_what_a_finished_training_no_longer_needs_is_removed_and_what_a_stopped_one_needs_kept(tmp_path):
     checkpoints = saved(tmp_path, 1, 2)
-    checkpoints.clear()
-    checkpoints.clear()
-    assert not checkpoints.folder.exists() and tmp_path.exists()
+    with pytest.raises(KeyboardInterrupt), checkpoints.alone():
+        raise KeyboardInterrupt
+    assert names(checkpoints) == ["step-000000001.npz", "step-000000002.npz"]
+    with checkpoints.alone():
+        pass
+    assert list(tmp_path.iterdir()) == []
