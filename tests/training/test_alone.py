@@ -43,6 +43,7 @@ class Worker:
 
     def waits(self):
         """Return the line in which it says that it waits."""
+        self.process.stdin.close()  # one that did not wait would run to its end
         self.until("asks")
         return self.process.stderr.readline().strip()
 
