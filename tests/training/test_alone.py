@@ -41,9 +41,14 @@ class Worker:
                 self.process.stdin.write("\n")
                 self.process.stdin.flush()
 
+    def go(self):
+        """Let it go on by itself."""
+        self.process.stdin.close()
+        self.process.stdin = None
+
     def waits(self):
         """Return the line in which it says that it waits."""
-        self.process.stdin.close()  # one that did not wait would run to its end
+        self.go()  # one that did not wait would run to its end
         self.until("asks")
         return self.process.stderr.readline().strip()
 
@@ -120,7 +125,7 @@ def test_one_that_failed_keeps_its_checkpoints_and_lets_the_next_in(start, tmp_p
     first = start("first")
     first.until(f"{PER_EPOCH + 1}")
     first.process.terminate()
-    first.process.stdin.close()
+    first.go()
     assert first.process.wait(30) == 143
     left, said = start("next").result()
     assert left["first"] == PER_EPOCH + 1
