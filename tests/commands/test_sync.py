@@ -20,7 +20,7 @@ from repix.files import digest_arrays, digest_tree
 from repix.provenance import lock
 from repix.provenance.lineage import Lineage
 from repix.schemas import Exported, Metrics, Side, Trained
-from repix.tracking import mlflow_run
+from repix.tracking import mlflow_run, store
 from repix.training.history import write_losses
 
 CELL = "tiny-pix2pix-0"
@@ -120,7 +120,7 @@ def database(root):
 
 def content(root, run_id):
     """Return what a run says, without ids and times."""
-    client, _ = mlflow_run.connect(root)
+    client, _ = store.connect(root)
     run = client.get_run(run_id)
     curves = {  # a score that is linked to a model entry is there twice: MLflow's way
         key: sorted({(metric.step, metric.value) for metric in client.get_metric_history(run_id, key)})
@@ -212,7 +212,7 @@ def test_scores_and_exports_of_other_weights_are_left_out(clone, capsys):
         cli.main(["sync", "--json"])
     said = capsys.readouterr()
     assert "metrics are of other weights" in said.err
-    client, _ = mlflow_run.connect(clone)
+    client, _ = store.connect(clone)
     run = client.get_run(json.loads(said.out)["runs"][CELL])
     assert not any(key.startswith("test/") for key in run.data.metrics)
     assert not run.outputs.model_outputs
@@ -274,8 +274,8 @@ def test_a_run_without_its_lineage_is_left_out_with_one_line(clone, capsys, deed
     run = mlflow_run.run_of(CELL, digest_tree(clone / "runs" / CELL))
     heard = capsys.readouterr().err
     assert not run and heard.count("\n") == 1 and said in heard
-    client, uri = mlflow_run.connect(clone)
-    place = mlflow_run.experiment_id(client, uri, clone)
+    client, uri = store.connect(clone)
+    place = store.experiment_id(client, uri, clone)
     assert [run.data.tags["repix.cell"] for run in client.search_runs([place])] == [moved.name]
 
 

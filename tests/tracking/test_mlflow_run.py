@@ -5,7 +5,6 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 import pytest
 
 from repix.schemas import Half, Manifest, Metrics, Side, Split
-from repix.tracking import mlflow_run
+from repix.tracking import mlflow_run, store
 from repix.tracking.mlflow_run import MLflowObserver, log_metrics_record, log_model_entry, log_pictures, open_run
 from repix.training.history import Row
 
@@ -239,7 +238,7 @@ def every_call(run):
 def broken_store(kind, tmp_path, monkeypatch):
     """Arrange one way in which tracking can be broken; return what to keep alive meanwhile."""
     database = tmp_path / "mlflow.db"
-    monkeypatch.setattr(mlflow_run, "LOCK_SECONDS", 0.2)
+    monkeypatch.setattr(store, "LOCK_SECONDS", 0.2)
     if kind == "nobody listens":
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -294,25 +293,6 @@ def test_broken_tracking_costs_seconds_and_one_line(kind, tmp_path, monkeypatch,
         kept.close()
 
 
-def test_a_database_that_may_only_be_read_is_seen_at_once():
-    with tempfile.TemporaryDirectory() as folder:
-        database = Path(folder, "mlflow.db")
-        sqlite3.connect(database).execute("CREATE TABLE t (x)")
-        mlflow_run._check_sqlite(f"sqlite:///{database}")
-        before = database.read_bytes()
-        os.chmod(folder, 0o755)
-        database.chmod(0o444)
-        user = os.geteuid()
-        if user == 0:
-            os.seteuid(65534)  # root may write anything
-        try:
-            with pytest.raises(sqlite3.OperationalError, match="readonly"):
-                mlflow_run._check_sqlite(f"sqlite:///{database}")
-        finally:
-            os.seteuid(user)
-        assert database.read_bytes() == before
-
-
 def test_a_server_that_dies_midway_is_dropped_after_one_line(here, capfd):
     run = open_run("sample-tiny-0", run_key="dies", training=True)
 
@@ -339,18 +319,6 @@ def test_tracking_that_is_switched_off_is_silent_and_imports_nothing(tmp_path, m
     assert not run
     assert list(tmp_path.iterdir()) == []
     assert capfd.readouterr().err == ""
-
-
-def test_the_root_is_the_repository_and_not_the_working_directory(tmp_path, monkeypatch):
-    (tmp_path / ".dvc").mkdir()
-    deep = tmp_path / "a" / "b"
-    deep.mkdir(parents=True)
-    assert mlflow_run.repository_root(deep) == tmp_path
-    assert mlflow_run.tracking_uri(tmp_path) == f"sqlite:///{tmp_path}/mlflow.db"
-    monkeypatch.setenv("DVC_ROOT", "/elsewhere")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://server")
-    assert str(mlflow_run.repository_root(deep)) == "/elsewhere"
-    assert mlflow_run.tracking_uri(tmp_path) == "http://server"
 
 
 def test_dirty_is_what_people_changed_and_not_what_the_pipeline_writes(tmp_path):

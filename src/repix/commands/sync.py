@@ -27,7 +27,7 @@ from tqdm import tqdm
 from repix.errors import UserError
 from repix.files import digest_tree
 from repix.schemas import Exported, Manifest, Metrics, Trained
-from repix.tracking import mlflow_run
+from repix.tracking import mlflow_run, store
 from repix.training.history import Row, read_table
 
 
@@ -149,9 +149,9 @@ def _same_weights(exported: Exported, trained: Trained) -> bool:
 
 def main(arguments: argparse.Namespace) -> int:
     """Run the subcommand."""
-    if not mlflow_run.enabled():
+    if not store.enabled():
         raise UserError("REPIX_TRACKING is off; unset it to sync")
-    root = mlflow_run.repository_root()
+    root = store.repository_root()
     os.chdir(root)
     folders = trained_cells(root, arguments.cells)
     synced, left_out = {}, []
@@ -167,6 +167,8 @@ def main(arguments: argparse.Namespace) -> int:
         synced[folder.name] = run.run_id
     try:
         closed, unsure = mlflow_run.close_orphans(root)
+    except UserError:
+        raise
     except Exception as error:
         raise UserError(f"MLflow: {type(error).__name__}: {' '.join(str(error).split())[:200]}") from None
     if arguments.json:

@@ -13,24 +13,23 @@ from __future__ import annotations
 import contextlib
 import functools
 import getpass
-import logging
 import os
 import platform
 import re
-import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from repix import profile, yaml12
 from repix.errors import UserError
-from repix.files import canonical_json, digest_text, locked, process_name
+from repix.files import canonical_json, digest_text, process_name
 from repix.paths import LINEAGE, RUNS
 from repix.provenance.lineage import Lineage
 from repix.schemas import Manifest, Metrics
+from repix.tracking import store
 from repix.training.history import Row
 from repix.training.observer import Observer
 
@@ -38,23 +37,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 RUN_KEY = "repix.run_key"
-LOCK_SECONDS = 5  # how long to wait for another process's write to the local database
-OPEN_SECONDS = 60  # how long to wait for another process to make or migrate that database
 _PARAM_LENGTH = 6000  # longest value that MLflow stores
 _BATCH = 100  # most params or tags of one request; for metrics it is 1000
-
-
-def repository_root(start: str | Path = ".") -> Path:
-    """Return the repository that DVC runs in, else the nearest one above ``start``."""
-    if os.environ.get("DVC_ROOT"):
-        return Path(os.environ["DVC_ROOT"])
-    start = Path(start).resolve()
-    return next((p for p in (start, *start.parents) if (p / ".dvc").is_dir() or (p / ".git").exists()), start)
-
-
-def tracking_uri(root: Path) -> str:
-    """Return ``MLFLOW_TRACKING_URI`` where it is set, else the database at the root."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root / 'mlflow.db'}"
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
@@ -203,9 +187,9 @@ class Run:
     def off(self, error: BaseException) -> None:
         """Go silent for good, and say once why."""
         self.client = None
-        said = " ".join(str(error).split())[:200]
+        said = " ".join(str(error).split())
         if not isinstance(error, UserError):  # which says what to do
-            said = f"{type(error).__name__}: {said}"
+            said = f"{type(error).__name__}: {said[:200]}"
         print(
             f"tracking is off for {self.cell}, results are not affected (`repix sync` catches up): {said}",
             file=sys.stderr,
@@ -355,7 +339,7 @@ class Run:
             self.client.set_logged_model_tags(model.model_id, wanted)
         else:
             experiment = self.client.get_run(self.run_id).info.experiment_id
-            with _as_default(self.uri):
+            with store.as_default(self.uri):
                 model = mlflow.create_external_model(
                     name=name, source_run_id=self.run_id, tags=wanted, experiment_id=experiment
                 )
@@ -363,21 +347,6 @@ class Run:
         if metrics is not None:
             self._score_model(model, _scores(metrics))
         return model.model_id
-
-
-@contextlib.contextmanager
-def _as_default(uri: str) -> Iterator[None]:
-    """Make ``uri`` MLflow's default for a while: some calls have no client of their own."""
-    import mlflow
-
-    before = os.environ.get("MLFLOW_TRACKING_URI")
-    mlflow.set_tracking_uri(uri)  # which also sets the variable, for child processes
-    try:
-        yield
-    finally:
-        mlflow.set_tracking_uri(before)
-        if before is not None:
-            os.environ["MLFLOW_TRACKING_URI"] = before
 
 
 def _key(name: str) -> str:
@@ -396,73 +365,11 @@ def _scores(metrics: Metrics) -> dict[str, float]:
     }
 
 
-def _alone(root: Path) -> contextlib.AbstractContextManager[None]:
-    """Hold a lock against other processes of this repository, waiting OPEN_SECONDS at most.
-
-    Two that start at once would both create the database, or both create the run.
-    """
-    return locked(root / ".repix" / "tracking.lock", "MLflow's database", seconds=OPEN_SECONDS)
-
-
-def _check_sqlite(uri: str) -> None:
-    """Raise at once where a local database cannot be written: MLflow would try for minutes."""
-    path = uri.removeprefix("sqlite:///").split("?")[0]
-    with contextlib.closing(sqlite3.connect(path, timeout=LOCK_SECONDS)) as database:
-        database.execute("BEGIN IMMEDIATE")
-        # On a read-only database even that succeeds: only a write tells.
-        database.execute("PRAGMA user_version = 0")
-        database.rollback()
-
-
-def connect(root: Path) -> tuple[Any, str]:
-    """Return an MLflow client and its tracking URI; the local database is made where missing.
-
-    Waiting is bounded: a dead server costs seconds. The user's own settings of
-    ``MLFLOW_HTTP_REQUEST_*`` are left as they are.
-
-    Raises:
-        Exception: whatever is wrong with MLflow or its store.
-    """
-    for name, value in {
-        "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-        "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "DO_NOT_TRACK": "1",
-    }.items():
-        os.environ.setdefault(name, value)
-    uri = tracking_uri(root)
-    if uri.startswith("sqlite:///"):
-        _check_sqlite(uri)
-    from mlflow import MlflowClient
-
-    # What MLflow has to say while it fails or migrates belongs to nobody's stage output.
-    for name in ("mlflow.store.db.utils", "alembic", "urllib3.connectionpool"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    return MlflowClient(uri, uri), uri
-
-
-def experiment_id(client: Any, uri: str, root: Path, name: str = "repix") -> str:
-    """Return the id of an experiment, created where missing."""
-    found = client.get_experiment_by_name(name)
-    if found is not None:
-        return found.experiment_id
-    # By default a local store would put artifacts below the working directory.
-    local = (root / "mlartifacts").as_uri() if uri.startswith("sqlite:") else None
-    return client.create_experiment(name, artifact_location=local)
-
-
-def enabled() -> bool:
-    """Whether tracking is wanted: ``REPIX_TRACKING=off`` says it is not."""
-    return os.environ.get("REPIX_TRACKING", "").lower() not in ("off", "0", "false", "no")
-
-
-def close_orphans(root: Path, experiment: str = "repix") -> tuple[list[str], list[str]]:
+def close_orphans(root: Path) -> tuple[list[str], list[str]]:
     """Close runs that are RUNNING though their process is gone: kill -9 leaves them so for ever.
 
     Args:
         root: the repository.
-        experiment: MLflow experiment.
 
     Returns:
         Names of runs that were set to KILLED, and of those left RUNNING because another
@@ -471,9 +378,9 @@ def close_orphans(root: Path, experiment: str = "repix") -> tuple[list[str], lis
     Raises:
         Exception: whatever is wrong with MLflow or its store.
     """
-    with _alone(root):
-        client, uri = connect(root)
-        place = experiment_id(client, uri, root, experiment)
+    with store.alone(root):
+        client, uri = store.connect(root)
+        place = store.experiment_id(client, uri, root)
         closed, unsure = [], []
         for run in client.search_runs([place], filter_string="attributes.status = 'RUNNING'", max_results=5000):
             tags = run.data.tags
@@ -490,7 +397,6 @@ def open_run(
     cell: str,
     *,
     run_key: str,
-    experiment: str = "repix",
     params: Mapping[str, Any] | None = None,
     tags: Mapping[str, str] | None = None,
     dataset: Mapping[str, Any] | None = None,
@@ -503,7 +409,6 @@ def open_run(
     Args:
         cell: the cell's name, which becomes the run's.
         run_key: the key in the lineage of the cell's training, see :func:`lineage_of`.
-        experiment: MLflow experiment.
         params: nested recipe; only keys that the run does not have are logged.
         tags: more tags; without ``training``, only those that the run does not have.
         dataset: see :func:`dataset_entry`.
@@ -518,18 +423,18 @@ def open_run(
         The run; a silent one where ``REPIX_TRACKING=off`` or tracking does not work.
     """
     run = Run(cell)
-    if enabled():
-        _open(run, run_key, experiment, params or {}, tags or {}, dataset, list(dvc_paths), training, root)
+    if store.enabled():
+        _open(run, run_key, params or {}, tags or {}, dataset, list(dvc_paths), training, root)
     return run
 
 
-def _open(run, run_key, experiment, params, tags, dataset, dvc_paths, training, root) -> None:
+def _open(run, run_key, params, tags, dataset, dvc_paths, training, root) -> None:
     """Connect ``run`` to its MLflow run and log what is known of it; arguments as above."""
     try:
-        root = root or repository_root()
-        with _alone(root):
-            client, run.uri = connect(root)
-            place = experiment_id(client, run.uri, root, experiment)
+        root = root or store.repository_root()
+        with store.alone(root):
+            client, run.uri = store.connect(root)
+            place = store.experiment_id(client, run.uri, root)
             found = client.search_runs(
                 [place], filter_string=f"tags.`{RUN_KEY}` = '{run_key}'", order_by=["attributes.start_time ASC"]
             )
@@ -582,7 +487,7 @@ def run_of(cell: str, weights: str) -> Run:
         return open_run(cell, run_key=lineage_of(cell, weights).run_key)
     except UserError as error:
         run = Run(cell)
-        if enabled():
+        if store.enabled():
             run.off(error)
         return run
 
