@@ -154,6 +154,7 @@ def digest_of(root: Path, run_id: str) -> str:
     curves = {
         key: sorted({(metric.step, metric.value) for metric in client.get_metric_history(run_id, key)})
         for key in found.data.metrics
+        if not key.startswith(("system/", "loss_within_epoch/"))
     }
     tags = {key: value for key, value in found.data.tags.items() if not NOT_REBUILT.fullmatch(key)}
     content = {"params": found.data.params, "curves": curves, "status": found.info.status, "tags": tags}

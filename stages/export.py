@@ -42,8 +42,8 @@ def main(cell: Cell) -> None:
         )
 
     run = mlflow_run.run_of(cell.name, record.declared.inputs[trained.as_posix()])
-    values = {f"{name}/{key}": value for name, seen in measured.items() for key, value in seen.values().items()}
-    run.curve("export", [Row(model.record.epochs, model.record.steps, values)])
+    values = {f"export/{name}/{key}": value for name, seen in measured.items() for key, value in seen.values().items()}
+    run.curve([Row(model.record.epochs, model.record.steps, values)])
     digest = stage.digest_tree(out)
     mlflow_run.log_model_entry(run, cell.name, out.as_posix(), digest, metrics=scores)
     record.write(out)

@@ -125,6 +125,7 @@ def content(root, run_id):
     curves = {  # a score that is linked to a model entry is there twice: MLflow's way
         key: sorted({(metric.step, metric.value) for metric in client.get_metric_history(run_id, key)})
         for key in run.data.metrics
+        if not key.startswith(("system/", "loss_within_epoch/"))  # which only the training saw
     }
     [model] = [client.get_logged_model(output.model_id) for output in run.outputs.model_outputs]
     pictures = {file.path.split("+timestamp")[0] for file in client.list_artifacts(run_id, "images")}
@@ -140,15 +141,15 @@ def test_a_run_is_rebuilt_whole_and_a_second_sync_changes_nothing(clone, capsys)
     assert database(clone) == before
 
     name, status, params, tags, curves, entry, pictures = run
-    assert (name, status) == (CELL, "FINISHED")
+    assert (name, status) == (f"{CELL} {KEY[:7]}", "FINISHED")
     assert params["models.pix2pix.optimizer.learning_rate"] == params["optimizer.learning_rate"] == "0.0002"
     assert (params["dataset"], params["model"], params["seed"]) == tuple(CELL.split("-"))
     assert params["crop_size"] == "[8,8]"
     assert (params["parameters.generator"], params["steps"], params["steps_per_epoch"]) == ("16", "8", "4")
-    assert curves["loss/g_l1"] == [(4, 1.0), (8, 0.5)] and curves["val/l1"] == [(4, 0.5), (8, 0.25)]
-    assert curves["test/source_to_target/last/l1"] == [(0, 0.25)]
+    assert curves["loss/g_l1"] == [(4, 1.0), (8, 0.5)] and curves["score/val/l1"] == [(4, 0.5), (8, 0.25)]
+    assert curves["score/test/source_to_target/last/l1"] == [(0, 0.25)]
     assert not any(key.startswith("loss/val") for key in curves)
-    assert entry[2] == [("test/source_to_target/last/l1", 0.25)]
+    assert entry[2] == [("score/test/source_to_target/last/l1", 0.25)]
     assert pictures == {"images/test~source_to_target+step+8"}
     assert tags["mlflow.source.git.commit"] == git(clone, "rev-parse", "HEAD~1")  # which recorded it, not the latest
     assert tags[f"dvc.runs/{CELL}"] == lock.md5(clone / "runs" / CELL)
@@ -165,6 +166,7 @@ def test_a_training_that_tracked_and_one_that_did_not_leave_the_same_curves_and_
     observer = mlflow_run.MLflowObserver(run)
     plan = {"parameters": {"generator": 16}, "steps": 8, "epochs": 2, "steps_per_epoch": 4}
     observer.started(plan | {"recipe": {"optimizer": {"learning_rate": 2e-4}, "epochs": 2}})
+    observer.losses(4, ["g_l1"], np.ones((4, 1), np.float32))
     observer.epoch_ended(1, 4, {"learning_rate": 2e-4, "g_l1": 1.0})  # and then the server died
     [run_id] = sync(capsys)["runs"].values()
     assert run_id == run.run_id
@@ -183,7 +185,7 @@ def test_runs_whose_process_is_gone_are_closed_and_others_left(clone, capsys):
     gone.tags({"repix.process": name})
     elsewhere.tags({"repix.host": "another", "repix.process": name})
     found = sync(capsys)
-    assert (found["closed"], found["running_elsewhere"]) == (["gone"], ["elsewhere"])
+    assert (found["closed"], found["running_elsewhere"]) == (["gone gone"], ["elsewhere elsewhe"])
     status = {run.cell: run.client.get_run(run.run_id).info.status for run in (living, gone, elsewhere)}
     assert status == {"living": "RUNNING", "gone": "KILLED", "elsewhere": "RUNNING"}
 
@@ -214,7 +216,7 @@ def test_scores_and_exports_of_other_weights_are_left_out(clone, capsys):
     assert "metrics are of other weights" in said.err
     client, _ = store.connect(clone)
     run = client.get_run(json.loads(said.out)["runs"][CELL])
-    assert not any(key.startswith("test/") for key in run.data.metrics)
+    assert not any(key.startswith("score/test/") for key in run.data.metrics)
     assert not run.outputs.model_outputs
 
 

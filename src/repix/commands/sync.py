@@ -27,8 +27,8 @@ from tqdm import tqdm
 from repix.errors import UserError
 from repix.files import digest_tree
 from repix.schemas import Exported, Manifest, Metrics, Trained
-from repix.tracking import mlflow_run, store
-from repix.training.history import Row, read_table
+from repix.tracking import curves, mlflow_run, store
+from repix.training.history import read_table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -89,9 +89,7 @@ def sync_cell(root: Path, folder: Path) -> mlflow_run.Run:
     run.tags(hashes)  # of now: the same weights may have been evaluated anew
     table = root / "plots" / cell / "losses.csv"
     if table.is_file():
-        rows = read_table(table)
-        run.curve("loss", _columns(rows, validated=False))
-        run.curve("val", _columns(rows, validated=True))
+        run.curve([row._replace(values=curves.grouped(row.values)) for row in read_table(table)])
     _sync_evaluation(run, root, trained, outs)
     return run
 
@@ -106,19 +104,6 @@ def _plan(trained: Trained, folder: Path) -> dict[str, int]:
         if path.is_file():
             plan[f"parameters.{network}"] = sum(math.prod(array.shape) for array in load_arrays(path).values())
     return plan
-
-
-def _columns(rows: list[Row], *, validated: bool) -> list[Row]:
-    """Return the losses of a table, or the scores of the val split without their prefix."""
-    picked = [
-        Row(row.epoch, row.step, {k.removeprefix("val_"): v for k, v in row.values.items() if _is_val(k) == validated})
-        for row in rows
-    ]
-    return [row for row in picked if row.values]
-
-
-def _is_val(column: str) -> bool:
-    return column.startswith("val_")
 
 
 def _sync_evaluation(run: mlflow_run.Run, root: Path, trained: Trained, outs: dict[str, str]) -> None:

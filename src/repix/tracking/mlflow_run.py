@@ -19,7 +19,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,7 @@ from repix.files import canonical_json, digest_text, process_name
 from repix.paths import LINEAGE, RUNS
 from repix.provenance.lineage import Lineage
 from repix.schemas import Manifest, Metrics
-from repix.tracking import store
+from repix.tracking import curves, store
 from repix.training.history import Row
 from repix.training.observer import Observer
 
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 RUN_KEY = "repix.run_key"
+PARENT_RUN = "REPIX_PARENT_RUN"  # in the environment of a study's stages: the run that theirs are nested under
+_PARENT_TAG = "mlflow.parentRunId"
 _PARAM_LENGTH = 6000  # longest value that MLflow stores
 _BATCH = 100  # most params or tags of one request; for metrics it is 1000
 
@@ -173,7 +175,7 @@ class Run:
     """One MLflow run, or nothing: where tracking is off or broken, every method does nothing.
 
     Attributes:
-        cell: the cell's name, which is the run's name.
+        cell: the cell's name.
         client: ``MlflowClient``, or None once tracking is off.
         run_id: MLflow's id, or None.
     """
@@ -220,8 +222,8 @@ class Run:
             self.client.log_batch(self.run_id, tags=new[first : first + _BATCH])
 
     @_quiet
-    def curve(self, group: str, rows: Iterable[Row]) -> None:
-        """Log ``<group>/<name>`` at the steps of ``rows`` that the run does not have yet.
+    def curve(self, rows: Iterable[Row]) -> None:
+        """Log the values of ``rows`` at their steps, those that the run does not have yet.
 
         Training calls it with one row at a time, ``sync`` with a whole loss table. Values are
         rounded to float32, as in that table, so that both log the same numbers.
@@ -231,10 +233,10 @@ class Run:
 
         rows = list(rows)
         names = sorted({name for row in rows for name in row.values})
-        present = {name: self._steps(f"{group}/{_key(name)}") for name in names}
+        present = {name: self._steps(_key(name)) for name in names}
         now = int(time.time() * 1000)
         new = [
-            Metric(f"{group}/{_key(name)}", float(np.float32(value)), now, row.step)
+            Metric(_key(name), float(np.float32(value)), now, row.step)
             for row in rows
             for name, value in sorted(row.values.items())
             if row.step not in present[name]
@@ -355,9 +357,9 @@ def _key(name: str) -> str:
 
 
 def _scores(metrics: Metrics) -> dict[str, float]:
-    """Return ``test/<translator>/<variant>/<metric>`` -> score, for scores that are numbers."""
+    """Return ``score/test/<translator>/<variant>/<metric>`` -> score, for scores that are numbers."""
     return {
-        f"test/{_key(translator)}/{_key(variant)}/{_key(metric)}": value
+        f"score/test/{_key(translator)}/{_key(variant)}/{_key(metric)}": value
         for translator, variants in metrics.scores.items()
         for variant, scores in variants.items()
         for metric, value in (scores or {}).items()
@@ -407,7 +409,8 @@ def open_run(
     """Find the run of a trained cell by its run key, or create it; never raises.
 
     Args:
-        cell: the cell's name, which becomes the run's.
+        cell: the cell's name. The run is named after it and the DVC experiment, or else the
+            first digits of the run key, so that a list of runs tells them apart.
         run_key: the key in the lineage of the cell's training, see :func:`lineage_of`.
         params: nested recipe; only keys that the run does not have are logged.
         tags: more tags; without ``training``, only those that the run does not have.
@@ -432,20 +435,26 @@ def _open(run, run_key, params, tags, dataset, dvc_paths, training, root) -> Non
     """Connect ``run`` to its MLflow run and log what is known of it; arguments as above."""
     try:
         root = root or store.repository_root()
+        observed = observed_tags() if training else {}
         with store.alone(root):
             client, run.uri = store.connect(root)
             place = store.experiment_id(client, run.uri, root)
+            parent = os.environ.get(PARENT_RUN)
             found = client.search_runs(
                 [place], filter_string=f"tags.`{RUN_KEY}` = '{run_key}'", order_by=["attributes.start_time ASC"]
             )
+            # A study trains the pipeline's cells again: those runs are not the pipeline's.
+            found = [each for each in found if each.data.tags.get(_PARENT_TAG) == parent]
             if found:
                 run.run_id = found[0].info.run_id
             else:
-                new = {RUN_KEY: run_key, "repix.cell": run.cell}
-                run.run_id = client.create_run(place, run_name=run.cell, tags=new).info.run_id
+                new = {RUN_KEY: run_key} | ({_PARENT_TAG: parent} if parent else {})
+                name = f"{run.cell} {observed.get('repix.experiment') or tags.get('repix.experiment') or run_key[:7]}"
+                run.run_id = client.create_run(place, run_name=name, tags=new).info.run_id
         run.client = client
+        run.tags(_about(run.cell, run_key), replace=False)
         here = Path.cwd()  # under `dvc exp run --temp` not the root: the code that runs is here
-        observed = (git_tags(here) | observed_tags()) if training else {}
+        observed |= git_tags(here) if training else {}
         run.tags(observed | dvc_tags(here, dvc_paths) | dict(tags), replace=training)
         run.params(params)
         if dataset:
@@ -455,6 +464,77 @@ def _open(run, run_key, params, tags, dataset, dvc_paths, training, root) -> Non
             run.status("RUNNING" if training else "FINISHED")
     except Exception as error:
         run.off(error)
+
+
+def _about(cell: str, run_key: str) -> dict[str, str]:
+    """Return a run's description and the tags by which runs are searched, such as ``tags.`repix.seed` = '0'``."""
+    parts = dict(zip(("dataset", "model", "seed"), cell.split("-"), strict=False))
+    said = ", ".join(f"{name.replace('dataset', 'data set')} `{value}`" for name, value in parts.items())
+    note = f"{said}; run key `{run_key[:12]}`\n\n"
+    if len(parts) == 3:
+        note += (
+            f"* weights `runs/{cell}/`, exported `exports/{cell}/` (`dvc pull`), scores `metrics/{cell}.json`\n"
+            f"* *Model metrics*: `loss`, `score/val`, `score/test`; *Artifacts*, `images`: samples at each step\n"
+            f"* to compare, tick this and another run in the list of runs, then *Compare*"
+        )
+    else:
+        note += "A study of several seeds: its cells are the runs nested under this one."
+    return {"repix.cell": cell, "mlflow.note.content": note} | {f"repix.{key}": part for key, part in parts.items()}
+
+
+@contextlib.contextmanager
+def study(name: str, *, run_key: str, params: Mapping[str, Any], root: Path) -> Iterator[Run]:
+    """Open a run for several cells; those that stages open in the body, in child processes, are nested under it.
+
+    Args:
+        name: ``<dataset>-<model>``.
+        run_key: digest of all that the cells share.
+        params: nested parameters that they share.
+        root: the repository whose store it goes to.
+    """
+    run = open_run(name, run_key=run_key, params=params, training=True, root=root)
+    wanted = {PARENT_RUN: run.run_id, "MLFLOW_TRACKING_URI": run.uri} if run else {}
+    before = {key: os.environ.get(key) for key in wanted}
+    os.environ.update(wanted)
+    try:
+        yield run
+    except BaseException as error:
+        run.status(_failure(error))
+        raise
+    else:
+        run.status("FINISHED")
+    finally:
+        for key, value in before.items():
+            if value is None:
+                os.environ.pop(key, None)
+            else:
+                os.environ[key] = value
+
+
+def _failure(error: BaseException) -> str:
+    return "KILLED" if isinstance(error, KeyboardInterrupt | SystemExit) else "FAILED"
+
+
+def usage() -> dict[str, float]:
+    """Return what this process uses of the machine, for MLflow's tab of system metrics; nothing without psutil.
+
+    The processor's share is of one core and counts from the call before.
+    """
+    try:
+        process = _process()
+        return {
+            "system/cpu_utilization_percentage": process.cpu_percent(),
+            "system/process_memory_usage_megabytes": process.memory_info().rss / 1e6,
+        }
+    except Exception:  # what the machine does not tell is no reason to lose the run
+        return {}
+
+
+@functools.cache
+def _process():
+    import psutil
+
+    return psutil.Process()
 
 
 def lineage_of(cell: str, weights: str, root: Path = Path()) -> Lineage:
@@ -501,17 +581,24 @@ class MLflowObserver(Observer):
 
     def __init__(self, run: Run):
         self.run = run
+        self._within: curves.Within | None = None
 
     def started(self, plan: dict[str, Any]) -> None:
+        self._within = curves.Within(plan)
         sizes = {f"parameters.{name}": count for name, count in plan["parameters"].items()}
         totals = {key: plan[key] for key in ("steps", "epochs", "steps_per_epoch")}
         self.run.params(plan["recipe"] | sizes | totals)
 
+    def losses(self, step: int, names: list[str], losses: np.ndarray) -> None:
+        if points := self._within.add(step, names, losses):
+            points[-1].values.update(usage())
+            self.run.curve(points)
+
     def epoch_ended(self, epoch: int, step: int, losses: dict[str, float]) -> None:
-        self.run.curve("loss", [Row(epoch, step, losses)])
+        self.run.curve([Row(epoch, step, curves.grouped(losses) | usage())])
 
     def validated(self, epoch: int, step: int, scores: dict[str, float]) -> None:
-        self.run.curve("val", [Row(epoch, step, scores)])
+        self.run.curve([Row(epoch, step, curves.validation(scores))])
 
     def pictures(self, step: int, name: str, image: np.ndarray) -> None:
         self.run.picture(step, name, image)
@@ -520,13 +607,13 @@ class MLflowObserver(Observer):
         self.run.status("FINISHED")
 
     def failed(self, error: BaseException) -> None:
-        self.run.status("KILLED" if isinstance(error, KeyboardInterrupt | SystemExit) else "FAILED")
+        self.run.status(_failure(error))
 
 
 def log_metrics_record(run: Run, metrics: Metrics) -> None:
     """Log a cell's test scores, with the record itself as a file, also to its model entries.
 
-    The names are ``test/<translator>/<variant>/<metric>``; a score that is null is left out.
+    The names are ``score/test/<translator>/<variant>/<metric>``; a score that is null is left out.
     """
     run.scores(metrics)
 
