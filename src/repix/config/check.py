@@ -28,7 +28,7 @@ def grid(path: str | Path = reader.FILE) -> None:
     reader.read("limits", Limits, path)
     reader.read("gate", Gate, path)
     evaluate, export = reader.read("evaluate", Evaluate, path), reader.read("export", Export, path)
-    if evaluate.fid or evaluate.kid:
+    if evaluate.on_features:
         reader.read(f"features.{evaluate.features}", FeatureWeights, path)
     # `-S` and dvc.yaml need these keys written down: DVC would ask for them one stage at a time.
     for name in sets:
