@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 
@@ -14,11 +13,12 @@ import pytest
 
 from repix.arrays import load_arrays, save_arrays
 from repix.errors import UserError
-from repix.files import atomic_path, digest_arrays
+from repix.files import digest_arrays
 from repix.training import checkpoint
 from repix.training.checkpoint import Checkpoint, Checkpoints
 from tests.conftest import ROOT
 
+PYTHON = os.environ | {"PYTHONPATH": str(ROOT / "src")}
 EXTRA = {"epochs": [{"epoch": 1, "g_l1": 0.1 + 0.2}], "best": None}
 
 
@@ -145,23 +145,31 @@ def test_one_that_does_not_fit_the_networks_is_refused(tmp_path, capsys):
     assert "step-000000002.npz refused: the state is another system's; " in capsys.readouterr().err
 
 
-def test_what_a_killed_write_left_is_removed(tmp_path):
+def test_what_a_killed_write_left_is_removed_and_one_under_way_is_not(tmp_path):
+    """A real process is in the middle of a write; then it is killed."""
     checkpoints = saved(tmp_path, 1)
-    path = checkpoints.folder / "step-000000002.npz"
-    program = (
-        "import os, signal, sys\n"
-        "from repix.files import atomic_path\n"
-        "with atomic_path(sys.argv[1]) as temporary:\n"
-        "    temporary.write_bytes(b'half')\n"
-        "    os.kill(os.getpid(), signal.SIGKILL)\n"
-    )
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
-    dead = subprocess.run([sys.executable, "-c", program, path], env=environment, check=False)
-    assert dead.returncode == -signal.SIGKILL and len(names(checkpoints)) == 2
-    with atomic_path(path) as alive:
-        alive.write_bytes(b"a process at work")
+    code = f"""
+import time
+from pathlib import Path
+import numpy as np
+from repix.training.checkpoint import Checkpoint, Checkpoints
+def half(stream, **content):
+    stream.write(b"half")
+    stream.flush()
+    print("half", flush=True)
+    time.sleep(600)
+np.savez = half
+Checkpoints(Path({str(tmp_path)!r}), "key").save(Checkpoint(2, {{"a": np.zeros(3)}}, {{}}))
+"""
+    with subprocess.Popen([sys.executable, "-c", code], env=PYTHON, stdout=subprocess.PIPE) as writer:
+        assert writer.stdout.readline() == b"half\n"
+        [under_way] = set(names(checkpoints)) - {"step-000000001.npz"}
         assert checkpoints.resume().step == 1
-        assert names(checkpoints) == [alive.name, "step-000000001.npz"]
+        assert names(checkpoints) == [under_way, "step-000000001.npz"]
+        writer.kill()
+    assert names(checkpoints) == [under_way, "step-000000001.npz"]
+    assert checkpoints.resume().step == 1
+    assert names(checkpoints) == ["step-000000001.npz"]
 
 
 def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path, monkeypatch):
@@ -195,7 +203,7 @@ stage.guard(lambda: checkpoints.save(Checkpoint(2, state, {{}})))
 """
     ended = subprocess.run(
         [sys.executable, "-c", code],
-        env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
+        env=PYTHON,
         capture_output=True,
         text=True,
     )
@@ -205,8 +213,11 @@ stage.guard(lambda: checkpoints.save(Checkpoint(2, state, {{}})))
     assert names(checkpoints) == ["step-000000001.npz"] and checkpoints.resume().step == 1
 
 
-def test_clear_removes_what_a_finished_training_no_longer_needs(tmp_path):
+def test_what_a_finished_training_no_longer_needs_is_removed_and_what_a_stopped_one_needs_kept(tmp_path):
     checkpoints = saved(tmp_path, 1, 2)
-    checkpoints.clear()
-    checkpoints.clear()
-    assert not checkpoints.folder.exists() and tmp_path.exists()
+    with pytest.raises(KeyboardInterrupt), checkpoints.alone():
+        raise KeyboardInterrupt
+    assert names(checkpoints) == ["step-000000001.npz", "step-000000002.npz"]
+    with checkpoints.alone():
+        pass
+    assert list(tmp_path.iterdir()) == []
