@@ -88,8 +88,11 @@ def _decode_file(data: bytes, size: tuple[int, int], side: dict[str, Any]) -> np
                     f"(width x height): resize or crop it first"
                 )
             pixels = np.asarray(image.convert(_MODES[side["colour"]]))
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise RequestError(f"not a readable PNG, JPEG, BMP or WebP image: {error}") from None
+    except RequestError:
+        raise
+    except Exception as error:  # of a damaged file Pillow raises nearly every kind
+        said = "not an image" if isinstance(error, UnidentifiedImageError) else " ".join(str(error).split())[:200]
+        raise RequestError(f"not a readable PNG, JPEG, BMP or WebP image: {said}") from None
     return pixels.reshape(*size, side["channels"])
 
 
