@@ -97,6 +97,8 @@ def try_archive(chance: random.Random, folder: Path) -> tuple[str, str, str]:
         return case.label, "wrong", "something that is neither file nor folder was written"
     if case.expected == "names":
         right = {name: len(data) for name, data in found.items()} == {k: len(v) for k, v in case.original.items()}
+        # Without the whole block that is the header of an empty file, a tar is a tar without that file.
+        right |= case.whole and {**found, "set/empty": b""}.keys() == case.original.keys()
     else:
         right = case.expected in ("same", "accept") and found == case.original
     return case.label, "accepted" if right else "wrong", ", ".join(sorted(found))
@@ -521,7 +523,9 @@ def request(chance: random.Random, server: Any) -> tuple[str, int, bytes, bool]:
         "text/plain; charset=utf-16",
         "application/json; x=y",
     )
-    return "body", *server.ask(odd, chance.choice(kinds)), odd == rows()  # no images, no translations
+    # No images, no translations; a parameter that nobody knows MLflow leaves out, and null is the default.
+    may = odd == rows() or b'"no such"' in odd or b'"output": null' in odd
+    return "body", *server.ask(odd, chance.choice(kinds)), may
 
 
 def _since(log: Path, place: int) -> bytes:

@@ -42,6 +42,7 @@ class Case(NamedTuple):
         expected: ``refuse``: accepting it is wrong; ``same``: what is accepted must be ``original``;
             ``any``: it may be either, as long as it is orderly.
         original: what the undamaged file held.
+        whole: whether whole blocks of a tar are missing, or doubled.
     """
 
     label: str
@@ -49,6 +50,7 @@ class Case(NamedTuple):
     suffix: str
     expected: str
     original: Any = None
+    whole: bool = False
 
 
 def damage(data: bytes, chance: random.Random) -> tuple[str, bytes]:
@@ -292,7 +294,8 @@ def archive(chance: random.Random) -> Case:
             return Case(f"sound {name}", data, ".bin", "accept", TREE)
         how, changed = damage(data, chance)
         # A plain tar has checksums of its headers alone: there a file's bytes may differ, not which files there are.
-        return Case(f"{name}: {how}", changed, ".bin", "names" if name.startswith("tar ") else "same", TREE)
+        expected, whole = "names" if name.startswith("tar ") else "same", (len(data) - len(changed)) % 512 == 0
+        return Case(f"{name}: {how}", changed, ".bin", expected, TREE, whole and len(data) != len(changed))
     if kind == "members":
         label, members, expected = _tar_attack(chance)
         return Case(f"tar: {label}", _packed(_tar(members), chance), ".bin", expected)
