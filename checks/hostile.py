@@ -229,7 +229,8 @@ def try_url(chance: random.Random, folder: Path) -> tuple[str, str, str]:
     here = f"http://127.0.0.1:{port}/a.tar.gz"
     secret = f"s3cr3t{chance.getrandbits(32)}"
     mirror.again, mirror.pause, mirror.parts = False, 0.0, (ok + b"Content-Length: %d\r\n\r\n" % len(body) + body,)
-    kind = chance.choice(("sound", "damaged answer", "damaged file", "address", "redirect", "length", "drip", "continue",
+    kind = chance.choice(("sound", "damaged answer", "damaged file", "address", "redirect", "length", "drip",
+    "continue",
                           "headers", "status", "chunks", "page", "large"))  # fmt: skip
     urls, pinned = [here], chance.random() < 0.5
     if kind == "damaged answer":
@@ -241,9 +242,12 @@ def try_url(chance: random.Random, folder: Path) -> tuple[str, str, str]:
     elif kind == "address":
         urls = [chance.choice((
             f"http://user:{secret}@127.0.0.1:{port}/a", f"http://127.0.0.1:{port}/a?token={secret}", "http://a..b/x", "http://[::1/x",
-            "http://127.0.0.1:99999/x", "http://127.0.0.1:x/x", "ftp://127.0.0.1/x", "javascript:alert(1)", "http:///x", "", ":", "a",
-            "file://elsewhere/etc/passwd", "file:/etc", "file:/nowhere", "file:/dev/zero/x", "synthetic:", "synthetic:../x?a=b",
-            "synthetic:facades?size=" + "9" * 50, "http://127.0.0.1:1/x", "http://" + "a" * 300 + "/x", "http://\x00/", "http://127.0.0.1\r\nX: y/",
+            "http://127.0.0.1:99999/x", "http://127.0.0.1:x/x", "ftp://127.0.0.1/x", "javascript:alert(1)",
+            "http:///x", "", ":", "a",
+            "file://elsewhere/etc/passwd", "file:/etc", "file:/nowhere", "file:/dev/zero/x", "synthetic:",
+            "synthetic:../x?a=b",
+            "synthetic:facades?size=" + "9" * 50, "http://127.0.0.1:1/x", "http://" + "a" * 300 + "/x", "http://\x00/",
+            "http://127.0.0.1\r\nX: y/",
             f"http://127.0.0.1:{port}/a?key=$NO_SUCH_{chance.getrandbits(20)}", "https://127.0.0.1:" + str(port) + "/x",
         ))]  # fmt: skip
     elif kind == "redirect":
@@ -413,7 +417,8 @@ def tried(kind: str, seed: int, count: int, batch: int = 500) -> list[dict[str, 
                     raise UserError(f"the process that tries {kind} does not start (exit code {code})")
                 rows.append(
                     {
-                        "number": started, "label": "?", "outcome": "hang" if hung else "traceback", "seconds": 0.0, "mb": 0.0,
+                        "number": started, "label": "?", "outcome": "hang" if hung else "traceback", "seconds": 0.0,
+                        "mb": 0.0,
                         "said": "no end" if hung else f"the process died ({code})", "noted": [],
                     }
                 )  # fmt: skip
@@ -437,8 +442,10 @@ def _http(chance: random.Random, address: str, body: bytes, kind: str) -> tuple[
         method = chance.choice((b"GET", b"PUT", b"DELETE", b"OPTIONS", b"TRACE", b"HEAD", b"\x00", b"X" * 5000, b"get"))
         return what, method + sound[4:]
     if what == "address":
-        place = chance.choice((b"/../../etc/passwd", b"//", b"/%00", b"/static/../app.py", b"/static/%2e%2e/app.py", b"*", b"http://elsewhere/",
-                               b"/models/..%2f..%2f/source_to_target/card", b"/" + b"a" * 70_000, b"/\xff\xfe", b"/models/a/b/examples/99999999999999999999/source"))  # fmt: skip
+        place = chance.choice((b"/../../etc/passwd", b"//", b"/%00", b"/static/../app.py", b"/static/%2e%2e/app.py",
+        b"*", b"http://elsewhere/",
+                               b"/models/..%2f..%2f/source_to_target/card", b"/" + b"a" * 70_000, b"/\xff\xfe",
+                               b"/models/a/b/examples/99999999999999999999/source"))  # fmt: skip
         return what, b"GET " + place + b" HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
     if what == "length":
         length = chance.choice((b"-1", b"x", b"9" * 30, b"0", b"5, 6", b"1000000000000", b""))
@@ -447,8 +454,10 @@ def _http(chance: random.Random, address: str, body: bytes, kind: str) -> tuple[
         size = chance.choice((b"x", b"-1", b"f" * 30, b"ffffff", b""))
         return what, head.encode() + b"Transfer-Encoding: chunked\r\n\r\n" + size + b"\r\n" + body + b"\r\n0\r\n\r\n"
     if what == "header":
-        more = chance.choice((b"X: " + b"y" * 70_000, b"\x00: a", b"X", b"Expect: banana", b"Content-Encoding: gzip", b"Range: bytes=0-" + b"9" * 40,
-                              b"Origin: http://elsewhere", b"Cookie: " + b"a=b; " * 5000) + tuple([b"X: y\r\n" * 300]))  # fmt: skip
+        more = chance.choice((b"X: " + b"y" * 70_000, b"\x00: a", b"X", b"Expect: banana", b"Content-Encoding: gzip",
+        b"Range: bytes=0-" + b"9" * 40,
+                              b"Origin: http://elsewhere", b"Cookie: " + b"a=b; " * 5000,
+                              b"X: y\r\n" * 300))  # fmt: skip
         return what, head.encode() + more + b"\r\nContent-Length: %d\r\n\r\n" % len(body) + body
     if what == "version":
         return what, sound.replace(
@@ -509,13 +518,18 @@ def request(chance: random.Random, server: Any) -> tuple[str, int, bytes, bool]:
         return "bytes", *server.ask(chance.randbytes(chance.randrange(3000)), "text/plain", address), False
     text = base64.b64encode(good).decode()
     odd = chance.choice((
-        b"", b"{", b"[]", b"null", b"1" * 5000, b'{"a":' * 2000 + b"1" + b"}" * 2000, b'{"dataframe_split": 5}', rows(), rows(None), rows({}), rows(text, 5),
-        rows([[[1]]]), rows([[["a"]]]), rows([[[10**30]]]), rows([[[1.5]]]), rows("%%%"), rows(text[:-3]), rows(*["AA=="] * 65), rows(True), rows(""),
-        b'{"inputs": {"image": ["AA=="]}}', b'{"instances": [{"image": "AA=="}]}', b'{"instances": [1, 2]}', b'{"dataframe_records": [{"image": 5}]}',
+        b"", b"{", b"[]", b"null", b"1" * 5000, b'{"a":' * 2000 + b"1" + b"}" * 2000, b'{"dataframe_split": 5}',
+        rows(), rows(None), rows({}), rows(text, 5),
+        rows([[[1]]]), rows([[["a"]]]), rows([[[10**30]]]), rows([[[1.5]]]), rows("%%%"), rows(text[:-3]),
+        rows(*["AA=="] * 65), rows(True), rows(""),
+        b'{"inputs": {"image": ["AA=="]}}', b'{"instances": [{"image": "AA=="}]}', b'{"instances": [1, 2]}',
+        b'{"dataframe_records": [{"image": 5}]}',
         json.dumps({"dataframe_split": {"columns": ["picture"], "data": [[text]]}}).encode(),
-        json.dumps({"dataframe_split": {"columns": ["image"], "data": [[text]]}, "params": {"output": chance.choice(("x", 5, None, [], {}))}}).encode(),
+        json.dumps({"dataframe_split": {"columns": ["image"], "data": [[text]]},
+        "params": {"output": chance.choice(("x", 5, None, [], {}))}}).encode(),
         json.dumps({"dataframe_split": {"columns": ["image"], "data": [[text]]}, "params": {"no such": 1}}).encode(),
-        chance.randbytes(500), rows([[[256] * 3] * size[1]] * size[0]), rows([[[-1] * 3] * size[1]] * size[0]), rows([[[None] * 3] * size[1]] * size[0]),
+        chance.randbytes(500), rows([[[256] * 3] * size[1]] * size[0]), rows([[[-1] * 3] * size[1]] * size[0]),
+        rows([[[None] * 3] * size[1]] * size[0]),
     ))  # fmt: skip
     kinds = ("application/json",) * 8 + (
         "text/csv",
@@ -550,8 +564,8 @@ def asked(kind: str, seed: int, count: int, root: Path) -> list[dict[str, Any]]:
                 except (OSError, ValueError) as error:
                     label, status, body, may = "?", 0, repr(error).encode(), False
                     outcome = "hang" if isinstance(error, TimeoutError) else "refused"
-                # A stack in an answer, or a 5xx: ours, unless it is of MLflow's reading of a body, before the model is asked.
-                if status >= 500 and status != 501 or b"Traceback" in body:  # 501: a method that HTTP does not know
+                # A stack in an answer, or a 5xx: ours, unless it is of MLflow's reading, before the model is asked.
+                if (status >= 500 and status != 501) or b"Traceback" in body:  # 501: a method that HTTP does not know
                     shown = body + _since(server.log, told)
                     outcome = "traceback" if kind == "demo" or b"/model/pyfunc.py" in shown else "mlflow"
                 elif status == 200:
@@ -560,7 +574,8 @@ def asked(kind: str, seed: int, count: int, root: Path) -> list[dict[str, Any]]:
                     outcome = "wrong"
                 rows.append(
                     {
-                        "number": number, "label": label, "outcome": outcome, "seconds": time.monotonic() - begun, "mb": 0.0,
+                        "number": number, "label": label, "outcome": outcome, "seconds": time.monotonic() - begun,
+                        "mb": 0.0,
                         "said": f"{status} {body[:300]!r}", "noted": [],
                     }
                 )  # fmt: skip
@@ -641,12 +656,14 @@ def main() -> None:
                       f"{row['seconds']:.1f} s, {row['mb']:.0f} MB", file=sys.stderr)  # fmt: skip
     head = ["what", "tried", "refused", "rightly accepted", *HEADINGS.values(), "slowest, s", "most memory, MB"]
     lines = [
-        [kind, one["tried"], one["refused"], one["accepted"], *(one[key] for key in BAD), round(one["seconds"], 2), round(one["mb"])]
+        [kind, one["tried"], one["refused"], one["accepted"], *(one[key] for key in BAD), round(one["seconds"], 2),
+        round(one["mb"])]
         for kind, one in found.items()
     ]  # fmt: skip
     text = table(head, lines)
     if mlflow := found.get("served", {}).get("mlflow"):
-        text += f"\n\nOf what the served model refused, {mlflow} were MLflow's own failures to read a body, before the model is asked."
+        text += f"\n\nOf what the served model refused, {mlflow} were failures of MLflow to read a body, "
+        text += "before the model is asked."
     print(text)
     if given.write:
         write("trust", "hostile", f"\n{text}\n\nSeed {given.seed}.\n")

@@ -32,13 +32,22 @@ from repix.profile import NO_TELEMETRY
 
 CALLS = "connect,sendto,sendmsg,sendmmsg"
 CONTROL_SECONDS = 90
-KEPT = re.compile(r"device_?id|telemetry|analytics", re.IGNORECASE)  # in the home folder, such as onnxruntime's and DVC's
+KEPT = re.compile(
+    r"device_?id|telemetry|analytics", re.IGNORECASE
+)  # in the home folder, such as onnxruntime's and DVC's
 _CONTROL = """
 import sys, time
 import onnxruntime
 session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
 time.sleep(float(sys.argv[2]))
 """
+
+
+# As strace writes the addresses of both families.
+_ADDRESS = re.compile(
+    r"sin6?_port=htons\((\d+)\), (?:sin6_flowinfo=[^,]*, )?"
+    r"(?:sin_addr=inet_addr\(|inet_pton\(AF_INET6, )\"([^\"]*)\""
+)
 
 
 class Seen(NamedTuple):
@@ -56,9 +65,7 @@ def outside(trace: str) -> list[str]:
     """Return the lines of a trace that address another machine, or ask for a name (port 53, also on loopback)."""
     found = []
     for line in trace.splitlines():
-        for port, ip in re.findall(
-            r"sin6?_port=htons\((\d+)\), (?:sin6_flowinfo=[^,]*, )?(?:sin_addr=inet_addr\(|inet_pton\(AF_INET6, )\"([^\"]*)\"", line
-        ):
+        for port, ip in _ADDRESS.findall(line):
             if int(port) == 53 or not watch.is_local(ip.removeprefix("::ffff:")):
                 found.append(line.strip())
     return found
@@ -70,7 +77,9 @@ class Watched:
     def __init__(self, folder: Path, strace: bool, silenced: bool = True):
         self.home, self.log, self.trace = folder / "home", folder / "audit", folder / "strace"
         self.home.mkdir(parents=True)
-        kept = {key: value for key, value in os.environ.items() if key not in NO_TELEMETRY and not key.startswith("XDG_")}
+        kept = {
+            key: value for key, value in os.environ.items() if key not in NO_TELEMETRY and not key.startswith("XDG_")
+        }
         self.environment = kept | watch.environment(self.log) | {"HOME": str(self.home), "PYTHONDONTWRITEBYTECODE": "1"}
         self.before: tuple[str, ...] = ()
         if strace:
@@ -81,7 +90,9 @@ class Watched:
         trace = self.trace.read_text(errors="replace") if self.trace.exists() else ""
         found = outside(trace) + (self.log.read_text().splitlines() if self.log.exists() else [])
         kept = sorted(str(path.relative_to(self.home)) for path in self.home.rglob("*") if KEPT.search(path.name))
-        return Seen(part, time.monotonic() - begun, bool(self.before), trace.count("\n"), list(dict.fromkeys(found)), kept)
+        return Seen(
+            part, time.monotonic() - begun, bool(self.before), trace.count("\n"), list(dict.fromkeys(found)), kept
+        )
 
     def run(self, command: list[str], folder: Path, **more: str) -> None:
         """Run a command to its end.
@@ -90,10 +101,17 @@ class Watched:
             UserError: it failed.
         """
         done = subprocess.run(
-            [*self.before, *command], cwd=folder, env=self.environment | more, capture_output=True, text=True, check=False
+            [*self.before, *command],
+            cwd=folder,
+            env=self.environment | more,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if done.returncode:
-            raise UserError(f"{' '.join(command[:4])} ended with {done.returncode}: {(done.stdout + done.stderr)[-2000:]}")
+            raise UserError(
+                f"{' '.join(command[:4])} ended with {done.returncode}: {(done.stdout + done.stderr)[-2000:]}"
+            )
 
 
 @contextmanager
@@ -112,9 +130,10 @@ def repro(root: Path, watched: Watched) -> None:
 
 def translate(root: Path, watched: Watched) -> None:
     """Translate a picture by the trained network."""
-    (root / "picture.png").write_bytes(servers.picture((16, 16)))
-    command = [sys.executable, "-m", "repix.cli", "translate", f"runs/{route.CELL}", "picture.png", "-o", "translated"]
-    watched.run(command, root)
+    picture, out = watched.home.parent / "picture.png", watched.home.parent / "translated"
+    picture.write_bytes(servers.picture((16, 16)))
+    model = min((root / "runs").glob("*/trained.json")).parent
+    watched.run([sys.executable, "-m", "repix.cli", "translate", str(model), str(picture), "-o", str(out)], root)
 
 
 def served(kind: str) -> Callable[[Path, Watched], None]:

@@ -79,7 +79,7 @@ def attack(server: servers.Running, over: threading.Event, seed: int) -> None:
                     idle.pop(0).close()
             elif kind == "origin":
                 with socket.create_connection(("127.0.0.1", server.port), timeout=5) as one:
-                    one.sendall(f"GET / HTTP/1.1\r\nHost: elsewhere\r\nOrigin: http://elsewhere\r\n\r\n".encode())
+                    one.sendall(b"GET / HTTP/1.1\r\nHost: elsewhere\r\nOrigin: http://elsewhere\r\n\r\n")
                     one.recv(1000)
             else:
                 body = {
@@ -116,13 +116,17 @@ def tried(kind: str, root: Path, seconds: float, attackers: int) -> dict[str, An
         peak = server.peak_mb()
         after = server.ask(clients.body, "image/png" if kind == "demo" else "application/json")
         log = server.log.read_text(errors="replace")
-    quiet, loud = (np.array(times or [np.nan]) * 1000 for times in (clients.times[: before[1]], clients.times[before[1] :]))
+    quiet, loud = (
+        np.array(times or [np.nan]) * 1000 for times in (clients.times[: before[1]], clients.times[before[1] :])
+    )
     return {
         "server": kind,
         "answers": len(clients.times),
         "right": clients.answers["right"],
         "5xx": sum(count for told, count in clients.answers.items() if told.startswith("5")),
-        "other": {told: count for told, count in clients.answers.items() if told != "right" and not told.startswith("5")},
+        "other": {
+            told: count for told, count in clients.answers.items() if told != "right" and not told.startswith("5")
+        },
         "p50": float(np.percentile(quiet, 50)),
         "p99": float(np.percentile(quiet, 99)),
         "p50 attacked": float(np.percentile(loud, 50)),
@@ -151,7 +155,18 @@ def main() -> None:
             bad.append(f"{one['server']}: {one['peak MB']:.0f} MB")
         if not one["sound"]:
             bad.append(f"{one['server']}: afterwards it does not answer as before, or it logged a traceback")
-    head = ["server", "answers", "right", "5xx", "p50, ms", "p99, ms", "p50 under attack", "p99 under attack", "MB at first", "MB at most"]
+    head = [
+        "server",
+        "answers",
+        "right",
+        "5xx",
+        "p50, ms",
+        "p99, ms",
+        "p50 under attack",
+        "p99 under attack",
+        "MB at first",
+        "MB at most",
+    ]
     rows = [
         [one["server"], one["answers"], one["right"], one["5xx"], *(round(one[key]) for key in (
             "p50", "p99", "p50 attacked", "p99 attacked", "calm MB", "peak MB"))]

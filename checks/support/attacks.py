@@ -184,7 +184,8 @@ def _tar_header_attack(chance: random.Random) -> tuple[str, bytes, str]:
         ("size", "checksum", "no end", "two", "garbage", "long names", "pax path", "pax size", "blank")
     )
     if kind == "size":
-        field = chance.choice((b"77777777777\0", b"\x80" + b"\xff" * 11, b"\xff" * 12, b"\x80" + bytes(3) + b"\x7f" + bytes(7),
+        field = chance.choice((b"77777777777\0", b"\x80" + b"\xff" * 11, b"\xff" * 12,
+        b"\x80" + bytes(3) + b"\x7f" + bytes(7),
                                b"-0000000001\0", b"0000009999z\0", b"99999999999\0"))  # fmt: skip
         return kind, _checksummed(base[:124] + field + base[136:512]) + base[512:], "refuse"
     if kind == "checksum":
@@ -208,7 +209,8 @@ def _tar_header_attack(chance: random.Random) -> tuple[str, bytes, str]:
 
 def _zip_attack(chance: random.Random) -> tuple[str, bytes, str]:
     kind = chance.choice(
-        ("name", "link", "encrypted", "checksum", "sizes", "names differ", "hidden", "count", "before", "behind", "method",
+        ("name", "link", "encrypted", "checksum", "sizes", "names differ", "hidden", "count", "before", "behind",
+        "method",
          "twice", "case", "overlap", "zip64", "local offset", "comment")
     )  # fmt: skip
     base = bytearray(_zip([("set/a.txt", b"aaaa" * 50), ("set/b.txt", b"bbbb" * 50)]))
@@ -324,8 +326,10 @@ def _sound_images() -> dict[str, tuple[bytes, np.ndarray]]:
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, channels, bits in (
-            ("rgb.png", 3, 8), ("gray.png", 1, 8), ("deep.png", 1, 16), ("deep3.png", 3, 16), ("rgba.png", 4, 8), ("rgb.tif", 3, 8),
-            ("deep.tif", 3, 16), ("five.tif", 5, 8), ("rgb.npy", 3, 8), ("deep.npy", 2, 16), ("rgb.jpg", 3, 8), ("gray.jpg", 1, 8),
+            ("rgb.png", 3, 8), ("gray.png", 1, 8), ("deep.png", 1, 16), ("deep3.png", 3, 16), ("rgba.png", 4, 8),
+            ("rgb.tif", 3, 8),
+            ("deep.tif", 3, 16), ("five.tif", 5, 8), ("rgb.npy", 3, 8), ("deep.npy", 2, 16), ("rgb.jpg", 3, 8),
+            ("gray.jpg", 1, 8),
         ):  # fmt: skip
             path = Path(folder) / name
             images.write(path, _pixels(channels, bits))
@@ -373,7 +377,8 @@ def _image_attacks() -> tuple[tuple[str, bytes, str], ...]:
         ("no pixels", png(40, 40), ".png"),
         ("text bomb", png(40, 40, 8, 2, png_chunk(b"zTXt", b"C\0\0" + zlib.compress(bytes(50_000_000)))), ".png"),
         ("profile bomb", png(40, 40, 8, 2, png_chunk(b"iCCP", b"C\0\0" + zlib.compress(bytes(50_000_000)))), ".png"),
-        ("bmp claims 2147483647", b"BM" + struct.pack("<IHHIIiiHHIIIIII", 70, 0, 0, 54, 40, 0x7FFFFFFF, -5, 1, 24, 0, 0, 0, 0, 0, 0), ".bmp"),
+        ("bmp claims 2147483647", b"BM" + struct.pack("<IHHIIiiHHIIIIII", 70, 0, 0, 54, 40, 0x7FFFFFFF, -5, 1, 24, 0,
+        0, 0, 0, 0, 0), ".bmp"),
         ("gif of frames", frames.getvalue(), ".gif"),
         ("ppm claims 99999 x 99999", b"P6\n99999 99999\n255\n" + bytes(100), ".ppm"),
         ("ppm 16 bits claims 30000", b"P6\n30000 30000\n65535\n" + bytes(100), ".ppm"),
@@ -382,8 +387,11 @@ def _image_attacks() -> tuple[tuple[str, bytes, str], ...]:
         ("tiff that points to itself", b"II*\0\x08\0\0\0" + struct.pack("<H", 0) + struct.pack("<I", 8), ".tif"),
         ("tiff of nothing", b"II*\0\x08\0\0\0\0\0\0\0\0\0", ".tif"),
         ("tiff claims 100000 x 100000", b"II*\0\x08\0\0\0" + struct.pack("<H", 4) + b"".join(
-            struct.pack("<HHII", tag, 4, 1, value) for tag, value in ((256, 100_000), (257, 100_000), (273, 8), (279, 100))) + bytes(4), ".tif"),
-        ("npy of objects", npy + b"\x76\0" + b"{'descr': '|O', 'fortran_order': False, 'shape': (1,), }".ljust(117) + b"\n" + b"cos\nsystem\n(S'x'\ntR.", ".npy"),
+            struct.pack("<HHII", tag, 4, 1, value) for tag, value in ((256, 100_000), (257, 100_000), (273, 8), (279,
+            100))) + bytes(4), ".tif"),
+        ("npy of objects",
+        npy + b"\x76\0" + b"{'descr': '|O', 'fortran_order': False, 'shape': (1,), }".ljust(117) + b"\n"
+         + b"cos\nsystem\n(S'x'\ntR.", ".npy"),
         ("npy nests", header("(" * 5000), ".npy"),
         ("npy nests lists", header("{'descr': " + "[" * 900 + "]" * 900 + "}"), ".npy"),
         ("npy claims 10^15", header(array % "100000000, 10000000, 3"), ".npy"),
@@ -586,7 +594,8 @@ def _npz_attacks() -> tuple[tuple[str, bytes], ...]:
         ("compressed 1.2 GB", million.getvalue()),
         ("claims 10^15", _zip([("a.npy", member(head % "1000000000000000"))], zipfile.ZIP_STORED)),
         ("claims 4 GB", _zip([("a.npy", member(head % "1000000000"))], zipfile.ZIP_STORED)),
-        ("objects", _zip([("a.npy", member("{'descr': '|O', 'fortran_order': False, 'shape': (1,), }\n", b"cos\nsystem\n(S'x'\ntR."))])),
+        ("objects", _zip([("a.npy", member("{'descr': '|O', 'fortran_order': False, 'shape': (1,), }\n",
+        b"cos\nsystem\n(S'x'\ntR."))])),
         ("nests", _zip([("a.npy", member("(" * 9000))], zipfile.ZIP_STORED)),
         ("names lead out", _zip([("../../a.npy", member(head % "1", bytes(4)))])),
         ("no arrays", _zip([("a.txt", b"x")])),
