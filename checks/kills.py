@@ -230,11 +230,10 @@ def main() -> None:
     head = ["stage", "kills", "working", "writing", "ended before", "outs half-written", "results unequal"]
     text = table(head, [list(row.values()) for row in rows]) if rows else ""
     if replaced:
-        text += (
-            f"\n\nReplacing {replaced['what']}: {replaced['kills']} kills "
-            f"({', '.join(f'{number} {kind}' for kind, number in replaced['moments'].items())}), {replaced['looks']} looks, "
-            f"of which {replaced['partial']} saw something other than one whole version that is not older than the last; {replaced['unequal']} results unequal."
-        )
+        moments = ", ".join(f"{number} {kind}" for kind, number in replaced["moments"].items())
+        text += f"\n\nReplacing {replaced['what']}: {replaced['kills']} kills ({moments}), {replaced['looks']} looks, of which "
+        text += f"{replaced['partial']} saw something other than one whole version that is not older than the last; "
+        text += f"{replaced['unequal']} results unequal."
     print(text)
     if given.write:
         write("trust", "kills", f"\n{text}\n")
