@@ -44,12 +44,12 @@ MEMORY_MB = 1000.0
 ADDRESS_BYTES = 12 << 30
 KINDS = {
     "archives": (300, 10_000),
-    "images": (300, 5_000),
+    "images": (150, 5_000),
     "hdf5": (300, 5_000),
     "records": (300, 1_000),
     "urls": (60, 200),
-    "demo": (300, 2_000),
-    "served": (150, 2_000),
+    "demo": (200, 2_000),
+    "served": (100, 2_000),
 }
 """Kind -> how many are tried by default, and by ``--full``."""
 

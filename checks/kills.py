@@ -231,8 +231,8 @@ def main() -> None:
     text = table(head, [list(row.values()) for row in rows]) if rows else ""
     if replaced:
         moments = ", ".join(f"{number} {kind}" for kind, number in replaced["moments"].items())
-        text += f"\n\nReplacing {replaced['what']}: {replaced['kills']} kills ({moments}), {replaced['looks']} looks, of which "
-        text += f"{replaced['partial']} saw something other than one whole version that is not older than the last; "
+        text += f"\n\nReplacing {replaced['what']}: {replaced['kills']} kills ({moments}), {replaced['looks']} looks, "
+        text += f"of which {replaced['partial']} saw something other than one whole version that is not older than the last; "
         text += f"{replaced['unequal']} results unequal."
     print(text)
     if given.write:

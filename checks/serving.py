@@ -1,6 +1,6 @@
 """Let many clients translate at once, with an attack among them, at the demo and at the served model.
 
-    python -m checks.serving                          # 20 seconds each
+    python -m checks.serving                          # 15 seconds each
     python -m checks.serving --minutes 10 --write     # the figures of docs/trust.md
 
 Fifty clients send a sound picture again and again. In the second half of the time an attack
@@ -139,7 +139,7 @@ def tried(kind: str, root: Path, seconds: float, attackers: int) -> dict[str, An
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=1 / 3, help="for each server (default: 20 seconds)")
+    parser.add_argument("--minutes", type=float, default=1 / 4, help="for each server (default: 15 seconds)")
     parser.add_argument("--attackers", type=int, default=8)
     parser.add_argument("--only", choices=("demo", "served"), action="append")
     parser.add_argument("--write", action="store_true", help="put the table into docs/trust.md")
