@@ -232,7 +232,7 @@ def main() -> None:
     if replaced:
         moments = ", ".join(f"{number} {kind}" for kind, number in replaced["moments"].items())
         text += f"\n\nReplacing {replaced['what']}: {replaced['kills']} kills ({moments}), {replaced['looks']} looks, "
-        text += f"of which {replaced['partial']} saw something other than one whole version that is not older than the last; "
+        text += f"of which {replaced['partial']} saw something other than one whole version, not older than the last; "
         text += f"{replaced['unequal']} results unequal."
     print(text)
     if given.write:
