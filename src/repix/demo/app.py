@@ -22,6 +22,7 @@ from flask import Flask, Response, abort, jsonify, request, send_file
 from PIL import Image
 from werkzeug.exceptions import HTTPException, ServiceUnavailable
 
+from repix import pages
 from repix.data import images
 from repix.demo.catalogue import Entry
 from repix.exporting.cards import MODEL_CARD
@@ -203,7 +204,7 @@ def create(
 
     @app.get("/")
     def page():
-        return app.send_static_file("index.html")
+        return pages.render(__file__, "html", most_mb=MAX_BYTES // 10**6)
 
     @app.get("/models")
     def catalogue():
