@@ -328,7 +328,6 @@ def work(kind: str, seed: int, numbers: range, folder: Path) -> None:
     from checks.support import attacks, watch
 
     os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
-    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_BYTES, ADDRESS_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.sync = lambda: None  # whether bytes outlive a power cut is not what is tried here
@@ -336,8 +335,6 @@ def work(kind: str, seed: int, numbers: range, folder: Path) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     noted: list[tuple[str, str]] = []
     try_one = TRIED[kind]
-    if kind == "images":
-        import tensorflow  # noqa: F401  (its own memory is not a case's)
     for make in attacks.WARM[kind]:
         make()
     with contextlib.suppress(Exception):

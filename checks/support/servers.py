@@ -100,8 +100,8 @@ def repository(folder: Path) -> Path:
     """Return a repository with an export: this one where it has been run, else a tiny one made in ``folder``."""
     if any((ROOT / "exports").glob("*/export.json")):
         return ROOT
+    from checks.support.repository import make
     from repix import profile
-    from tests.exporting.repository import make
 
     profile.apply("portable")
     return make(folder / "repository")

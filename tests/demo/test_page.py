@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from checks.support.cells import images
+from checks.support.repository import CELL
 from tests.demo import chromium
 from tests.demo.conftest import SECOND
-from tests.exporting.repository import CELL
 
 BROWSER = chromium.find()
 pytestmark = chromium.needed()

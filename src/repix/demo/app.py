@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import io
 import ipaddress
-import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -23,12 +22,12 @@ from PIL import Image
 from werkzeug.exceptions import HTTPException, ServiceUnavailable
 
 from repix import pages
-from repix.data import images
+from repix.data import image_reader
+from repix.data.resizing import resize
 from repix.demo.catalogue import Entry
 from repix.exporting.cards import MODEL_CARD
 from repix.exporting.pyfunc import MAX_BYTES, RequestError, TranslatorModel, decode
 
-KINDS = {"PNG": ".png", "JPEG": ".jpg", "BMP": ".bmp", "WEBP": ".webp"}
 MAX_PIXELS = 50_000_000
 OPEN = 4  # models that are held in memory
 TRANSLATIONS = 2  # at once
@@ -88,32 +87,23 @@ class Places:
             self._free.release()
 
 
-def read_upload(data: bytes) -> images.Decoded:
-    """Return what an uploaded file holds.
+def read_upload(data: bytes) -> image_reader.Decoded:
+    """Return what an uploaded file holds, read as training reads it.
 
     Raises:
         HTTPException: 413 for too many pixels, 415 for another format, 400 for a broken file
             or 16 bits a channel.
     """
     try:
-        # Format and size are in the header: nothing large is decoded.
-        with Image.open(io.BytesIO(data), formats=tuple(KINDS)) as image:
-            kind, (width, height) = image.format, image.size
-    except Image.DecompressionBombError:
-        abort(413, f"more than {MAX_PIXELS // 10**6} million pixels")
-    except Exception:  # of a damaged header, Pillow raises nearly every kind
-        abort(415, "not a PNG, JPEG, BMP or WebP image")
-    if width * height > MAX_PIXELS:
-        abort(413, f"{width} x {height} pixels; at most {MAX_PIXELS // 10**6} million are taken")
-    if kind == "PNG" and data[24] == 16:  # the header's bit depth; no model of this page takes such
-        abort(400, "has 16 bits per channel, expected 8; convert it")
-    with tempfile.NamedTemporaryFile(suffix=KINDS[kind]) as file:
-        file.write(data)
-        file.flush()
-        try:
-            return images.decode(file.name)
-        except images.BadImageError as error:
-            abort(400, error.reason)
+        if data.startswith(image_reader.PNG_SIGNATURE) and data[24:25] == b"\x10":
+            abort(400, "has 16 bits per channel, expected 8; convert it")  # as no model of this page takes
+        return image_reader.decode(data, image_reader.Limit(MAX_PIXELS, "make it smaller first"))
+    except image_reader.TooLargeError as error:
+        abort(413, str(error))
+    except image_reader.UnknownFormatError as error:
+        abort(415, str(error))
+    except image_reader.ImageError as error:
+        abort(400, str(error))
 
 
 def is_own(host: str, names: frozenset[str], addresses: bool) -> bool:
@@ -227,13 +217,13 @@ def create(
         source, size = entry.sides[0], entry.exported.crop_size
         resample = entry.prepared.manifest.resample if entry.prepared else "bicubic"
         with body() as data, decoding.one():
+            decoded = read_upload(data)
             try:
-                decoded = read_upload(data)
-                pixels = images.convert(decoded, "it", colour=source.colour, channels=source.channels)
-            except images.BadImageError as error:
-                abort(400, error.reason)
+                pixels = image_reader.convert(decoded, colour=source.colour, channels=source.channels)
+            except image_reader.ImageError as error:
+                abort(400, str(error))
             height, width = pixels.shape[:2]
-            return png(images.resize(pixels, size, resample), **{"X-Size": f"{width} x {height}"})
+            return png(resize(pixels, size, resample), **{"X-Size": f"{width} x {height}"})
 
     @app.post("/models/<cell>/<translator>/translate")
     def translate(cell: str, translator: str):
