@@ -6,9 +6,9 @@ import json
 
 import pytest
 
+from checks.support.repository import CELL, git, make, write_lineage
 from repix import cli
 from repix.errors import UserError
-from tests.exporting.repository import CELL, git, make, write_lineage
 
 
 def verdict(word: str = "pass", code: int = 0, cell: str = CELL, why: str = ""):
