@@ -10,34 +10,20 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 from repix import paths, stage
-from repix.config import datasets, reader
-
-READS = (
-    "layout",
-    "direction",
-    "colour",
-    "channels",
-    "bit_depth",
-    "resize",
-    "resample",
-    "load_size",
-    "crop_size",
-    "val_fraction",
-    "on_error",
-)
+from repix.config import reader
+from repix.config.images import Images
 
 
 def main(dataset: str) -> None:
     """Prepare the images of ``dataset``."""
-    entry = reader.read(f"datasets.{dataset}", datasets.Dataset)
+    wanted = reader.read(f"datasets.{dataset}.images", Images)
     tree, out = paths.IMAGES / dataset, paths.PREPARED / dataset
-    params = {f"datasets.{dataset}": entry.model_dump(mode="json", include=set(READS))}
-    record = stage.Record("preprocess", dataset, params, [tree])
+    record = stage.Record("preprocess", dataset, {f"datasets.{dataset}.images": wanted}, [tree])
 
     # NumPy must not be imported before the profile is in force.
     from repix.data import preprocess
 
-    manifest = preprocess.prepare(tree, entry, out, name=dataset)
+    manifest = preprocess.prepare(tree, wanted, out, name=dataset)
     counts = ", ".join(f"{name} {split.source.n}" for name, split in sorted(manifest.splits.items()))
     print(f"{dataset}: {counts}; skipped {len(manifest.skipped)}")
     record.write(out)

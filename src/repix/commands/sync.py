@@ -72,7 +72,7 @@ def sync_cell(root: Path, folder: Path) -> mlflow_run.Run:
     # Without the lineage record (not pulled) the weights' own still says most of it.
     params = {f"models.{trained.model}": trained.recipe, "crop_size": trained.crop_size}
     if lineage.is_file() and (record := Lineage.read(lineage)).run_key == trained.run_key:
-        params = record.params | record.params.get(f"datasets.{trained.dataset}", {})
+        params = record.params | record.params.get(f"datasets.{trained.dataset}.augment", {})
     # As the train stage logs them: short names, by which runs are searched and compared.
     params |= {"dataset": trained.dataset, "model": trained.model, "seed": trained.seed}
     run = mlflow_run.open_run(

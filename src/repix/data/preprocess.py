@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from repix.config.datasets import Dataset, height_width
+from repix.config.images import Images, height_width
 from repix.data import colour, hdf5, images, layouts
 from repix.data.colour import LAB_PARTS
 from repix.data.images import BadImageError, Decoded
@@ -35,23 +35,23 @@ MOST_WORKERS = 8  # each holds a decoded image or two
 IN_FLIGHT = 256  # images handed to the pool at once
 
 
-def side_of(dataset: Dataset, which: int) -> Side:
+def side_of(wanted: Images, which: int) -> Side:
     """Return what the stored numbers of the source (0) or target (1) mean.
 
     Raises:
         UserError: ``colour: rgb`` with other than 1 or 3 channels.
     """
-    if dataset.colour == "lab":
+    if wanted.colour == "lab":
         return (colour.LAB_L, colour.LAB_AB)[which]
-    n = dataset.channels[which]
-    if dataset.colour == "raw":
+    n = wanted.channels[which]
+    if wanted.colour == "raw":
         kind, meaning = "raw", tuple(f"c{i}" for i in range(n))
     elif n in (1, 3):
         kind, meaning = ("gray", ("gray",)) if n == 1 else ("rgb", ("R", "G", "B"))
     else:
-        raise UserError(f"channels: {n} with colour: {dataset.colour}; it has 1 or 3, colour: raw any number")
-    high = 255 if dataset.bit_depth == 8 else 65535
-    dtype = f"uint{dataset.bit_depth}"
+        raise UserError(f"channels: {n} with colour: {wanted.colour}; it has 1 or 3, colour: raw any number")
+    high = 255 if wanted.bit_depth == 8 else 65535
+    dtype = f"uint{wanted.bit_depth}"
     return Side(channels=n, dtype=dtype, low=(0,) * n, high=(high,) * n, meaning=meaning, colour=kind)
 
 
@@ -62,7 +62,7 @@ class Geometry(NamedTuple):
     stored: Size
 
 
-def geometry(dataset: Dataset, split: str, size: Size) -> Geometry:
+def geometry(wanted: Images, split: str, size: Size) -> Geometry:
     """Return how an image of ``size`` (height, width) of a split is brought to its stored size.
 
     ``resize_and_crop``: to load size in train, straight to crop size elsewhere. ``scale_width``:
@@ -73,18 +73,18 @@ def geometry(dataset: Dataset, split: str, size: Size) -> Geometry:
     Raises:
         ValueError: with the reason, where the image is too small or of another size.
     """
-    load, crop = height_width(dataset.load_size), height_width(dataset.crop_size)
-    if dataset.resize == "resize_and_crop":
+    load, crop = height_width(wanted.load_size), height_width(wanted.crop_size)
+    if wanted.resize == "resize_and_crop":
         whole = load if split == "train" else crop
         return Geometry(whole, whole)
     height, width = size
-    if dataset.resize == "scale_width":
+    if wanted.resize == "scale_width":
         size = ((2 * height * load[1] + width) // (2 * width), load[1])  # halves round up
     if size[0] < crop[0] or size[1] < crop[1]:
-        raise ValueError(f"{_times(size)} under resize: {dataset.resize}, smaller than crop_size {_times(crop)}")
+        raise ValueError(f"{_times(size)} under resize: {wanted.resize}, smaller than crop_size {_times(crop)}")
     if split == "train":
         return Geometry(size, size)
-    if dataset.resize == "none" and size != crop:
+    if wanted.resize == "none" and size != crop:
         raise ValueError(f"{_times(size)}, and resize: none needs crop_size {_times(crop)} outside train")
     return Geometry(size, crop)
 
@@ -121,17 +121,17 @@ def _size_of(item: Item) -> Size:
     return (height, width // 2) if item.half else (height, width)
 
 
-def _stored_size(dataset: Dataset, split: str, listing: Listing) -> Size:
+def _stored_size(wanted: Images, split: str, listing: Listing) -> Size:
     """Return the size that all images of a split are to have: the most frequent one, where they decide it."""
-    if split != "train" or dataset.resize == "resize_and_crop":
-        return height_width(dataset.crop_size if split != "train" else dataset.load_size)
+    if split != "train" or wanted.resize == "resize_and_crop":
+        return height_width(wanted.crop_size if split != "train" else wanted.load_size)
     sizes: Counter[Size] = Counter()
     for item in (*listing.source, *listing.target):
         try:
-            sizes[geometry(dataset, split, _size_of(item)).stored] += 1
+            sizes[geometry(wanted, split, _size_of(item)).stored] += 1
         except (BadImageError, ValueError):
             continue  # the one pass over the pixels says what is wrong with it
-    return min(sizes, key=lambda size: (-sizes[size], size), default=height_width(dataset.crop_size))
+    return min(sizes, key=lambda size: (-sizes[size], size), default=height_width(wanted.crop_size))
 
 
 class _Rows:
@@ -217,8 +217,8 @@ def _jobs(plans: list[_Plan], paired: bool) -> Iterator[_Job]:
 class _Worker:
     """Turns jobs into rows. Called from several threads: Pillow, hashing and file writes release the GIL."""
 
-    def __init__(self, tree: Path, dataset: Dataset, sides: tuple[Side, Side]) -> None:
-        self.tree, self.dataset, self.sides = tree, dataset, sides
+    def __init__(self, tree: Path, wanted: Images, sides: tuple[Side, Side]) -> None:
+        self.tree, self.wanted, self.sides = tree, wanted, sides
         self.digest = lru_cache(maxsize=64)(digest_file)  # an HDF5 file holds many images
 
     def __call__(self, job: _Job) -> _Done:
@@ -260,20 +260,20 @@ class _Worker:
 
     def _image(self, decoded: Decoded, item: Item, which: int, plan: _Plan) -> np.ndarray:
         """Return an image in its stored colour and size; of Lab all three channels."""
-        dataset = self.dataset
-        lab = dataset.colour == "lab"
+        wanted = self.wanted
+        lab = wanted.colour == "lab"
         channels = 3 if lab else self.sides[which].channels
         array = images.convert(
-            decoded, item.path, colour=dataset.colour, channels=channels, bit_depth=dataset.bit_depth
+            decoded, item.path, colour=wanted.colour, channels=channels, bit_depth=wanted.bit_depth
         )
         try:
-            steps = geometry(dataset, plan.split, array.shape[:2])
+            steps = geometry(wanted, plan.split, array.shape[:2])
         except ValueError as error:
             raise BadImageError(item.path, str(error)) from None
         if steps.stored != plan.size:
             most = f"most of {plan.split} are {_times(plan.size)}"
-            raise BadImageError(item.path, f"{_times(steps.stored)} under resize: {dataset.resize}; {most}")
-        array = images.crop_centre(images.resize(array, steps.resized, dataset.resample), steps.stored)
+            raise BadImageError(item.path, f"{_times(steps.stored)} under resize: {wanted.resize}; {most}")
+        array = images.crop_centre(images.resize(array, steps.resized, wanted.resample), steps.stored)
         return colour.rgb_to_lab(array) if lab else array
 
 
@@ -287,7 +287,7 @@ def _listed(bad: dict[str, str]) -> str:
     return "".join(f"\n  {file}: {reason}" for file, reason in bad.items())
 
 
-def prepare(tree: str | Path, dataset: Dataset, out: str | Path, *, name: str, workers: int | None = None) -> Manifest:
+def prepare(tree: str | Path, wanted: Images, out: str | Path, *, name: str, workers: int | None = None) -> Manifest:
     """Turn an image tree into arrays and a manifest in the folder ``out``, which appears whole or not at all.
 
     Writes ``<split>-source.npy`` and ``<split>-target.npy``, (n, height, width, channels) of
@@ -297,7 +297,7 @@ def prepare(tree: str | Path, dataset: Dataset, out: str | Path, *, name: str, w
 
     Args:
         tree: the unpacked archive.
-        dataset: what is asked for.
+        wanted: what is asked for.
         out: replaced if it exists.
         name: the data set's name in params.yaml.
         workers: threads; by default as many as this process has cores, at most 8.
@@ -312,10 +312,10 @@ def prepare(tree: str | Path, dataset: Dataset, out: str | Path, *, name: str, w
     from tqdm import tqdm
 
     tree, out = Path(tree), Path(out)
-    sides = (side_of(dataset, 0), side_of(dataset, 1))
+    sides = (side_of(wanted, 0), side_of(wanted, 1))
     plans = [
-        _Plan(split, listing, _stored_size(dataset, split, listing))
-        for split, listing in layouts.find(tree, dataset).items()
+        _Plan(split, listing, _stored_size(wanted, split, listing))
+        for split, listing in layouts.find(tree, wanted).items()
     ]
     workers = workers or min(MOST_WORKERS, len(os.sched_getaffinity(0)))
     bad: dict[str, str] = {}
@@ -328,19 +328,19 @@ def prepare(tree: str | Path, dataset: Dataset, out: str | Path, *, name: str, w
                 plan.rows.append(_Rows(path, len(items), plan.size, sides[which]))
         try:
             total = sum(
-                len(plan.listing.source) + (0 if dataset.paired else len(plan.listing.target)) for plan in plans
+                len(plan.listing.source) + (0 if wanted.paired else len(plan.listing.target)) for plan in plans
             )
-            worker = _Worker(tree, dataset, sides)
+            worker = _Worker(tree, wanted, sides)
             with tqdm(total=total, desc=f"preprocess {name}", unit="image", disable=None) as progress:
-                for batch in _batches(_jobs(plans, dataset.paired)):
+                for batch in _batches(_jobs(plans, wanted.paired)):
                     for done in pool.map(worker, batch):
                         bad |= done.bad
                         if not done.bad:
                             for (which, row, _), example in zip(done.job.items, done.examples, strict=True):
                                 done.job.plan.examples[which][row] = example
                         progress.update()
-            if bad and dataset.on_error == "strict":
-                mend = f"mend or remove them, or set datasets.{name}.on_error: skip"
+            if bad and wanted.on_error == "strict":
+                mend = f"mend or remove them, or set datasets.{name}.images.on_error: skip"
                 raise UserError(f"{name}: {len(bad)} image(s) cannot be used; {mend}:{_listed(bad)}")
             for plan in plans:
                 for rows, examples in zip(plan.rows, plan.examples, strict=True):
@@ -356,12 +356,12 @@ def prepare(tree: str | Path, dataset: Dataset, out: str | Path, *, name: str, w
         digests = pool.map(digest_file, [rows.path for plan in plans for rows in plan.rows])
         manifest = Manifest(
             dataset=name,
-            paired=dataset.paired,
-            direction=dataset.direction,
-            resize=dataset.resize,
-            resample=dataset.resample,
+            paired=wanted.paired,
+            direction=wanted.direction,
+            resize=wanted.resize,
+            resample=wanted.resample,
             load_size=next(plan.size for plan in plans if plan.split == "train"),
-            crop_size=height_width(dataset.crop_size),
+            crop_size=height_width(wanted.crop_size),
             source=sides[0],
             target=sides[1],
             splits={plan.split: _split_record(plan, digests) for plan in plans},

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from repix import registry
-from repix.config.datasets import Dataset
+from repix.config.archive import Archive
 from repix.schemas import Exported, Half, Manifest, Metrics, Trained
 
 MODEL_CARD = "MODEL_CARD.md"
@@ -23,7 +23,7 @@ CROISSANT = "http://mlcommons.org/croissant/1.0"
 BETTER = {"l1": "lower", "psnr": "higher", "ssim": "higher", "swd": "lower", "fid": "lower", "kid": "lower"}
 
 
-def model_card(trained: Trained, metrics: Metrics, exported: Exported, manifest: Manifest, dataset: Dataset) -> str:
+def model_card(trained: Trained, metrics: Metrics, exported: Exported, manifest: Manifest, archive: Archive) -> str:
     """Return a model card in Markdown.
 
     Args:
@@ -31,7 +31,7 @@ def model_card(trained: Trained, metrics: Metrics, exported: Exported, manifest:
         metrics: its scores on the test split.
         exported: the files that were exported.
         manifest: the prepared data.
-        dataset: the data set's entry: licence, addresses, archive.
+        archive: where the data comes from, and its licence.
     """
     recipe = trained.recipe
     height, width = trained.crop_size
@@ -45,10 +45,10 @@ def model_card(trained: Trained, metrics: Metrics, exported: Exported, manifest:
         "## Data and licence",
         "",
         f"- Data set: `{trained.dataset}` ({'pairs' if manifest.paired else 'unpaired'}), images: {counts}",
-        f"- Licence of the data: {dataset.licence}. What may be done with the data may limit what may be done with "
+        f"- Licence of the data: {archive.licence}. What may be done with the data may limit what may be done with "
         "a model of it.",
-        f"- From: {', '.join(f'`{url}`' for url in dataset.urls)}",
-        f"- sha256 of the archive: {f'`{dataset.sha256}`' if dataset.sha256 else 'not pinned'}",
+        f"- From: {', '.join(f'`{url}`' for url in archive.urls)}",
+        f"- sha256 of the archive: {f'`{archive.sha256}`' if archive.sha256 else 'not pinned'}",
         f"- Digest of the prepared arrays: `{trained.data_digest}` (see `{DATA_CARD}`)",
         "",
         "## Recipe",
@@ -139,7 +139,7 @@ def _scores(metrics: Metrics) -> list[str]:
     return lines
 
 
-def data_card(manifest: Manifest, digest: str, dataset: Dataset, folder: Path) -> dict[str, Any]:
+def data_card(manifest: Manifest, digest: str, archive: Archive, folder: Path) -> dict[str, Any]:
     """Return the Croissant 1.0 description of a prepared data set, as JSON-LD.
 
     There is no ``datePublished``: nothing that the card follows from has a date.
@@ -147,7 +147,7 @@ def data_card(manifest: Manifest, digest: str, dataset: Dataset, folder: Path) -
     Args:
         manifest: the prepared data.
         digest: digest of the prepared folder.
-        dataset: the data set's entry.
+        archive: where the data comes from, and its licence.
         folder: where the arrays lie, for their sizes.
     """
     halves = [
@@ -167,8 +167,8 @@ def data_card(manifest: Manifest, digest: str, dataset: Dataset, folder: Path) -
             f"({manifest.resize}, {manifest.resample}) to {manifest.load_size[0]} x {manifest.load_size[1]}, "
             f"to be cropped to {height} x {width} (height x width)."
         ),
-        "license": dataset.licence,
-        "url": dataset.urls[0],
+        "license": archive.licence,
+        "url": archive.urls[0],
         "version": f"1.0.0+{digest[:12]}",
         "creator": {"@type": "sc:Organization", "name": "repix (preparation); see license for the images"},
         "distribution": [_file_object(split, side, half, folder) for split, side, half in halves],

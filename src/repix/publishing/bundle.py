@@ -19,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from repix.config.datasets import Limits
+from repix.config.limits import Limits
 from repix.config.run import Cell
 from repix.errors import UserError
 from repix.files import atomic_path, digest_file
