@@ -46,7 +46,8 @@ def main(cell: Cell) -> None:
     run = mlflow_run.open_run(
         cell.name,
         run_key=record.run_key,
-        params=vars(cell) | {"crop_size": prepared.manifest.crop_size, "flip": augment.flip},  # the observer adds its own
+        params=vars(cell)
+        | {"crop_size": prepared.manifest.crop_size, "flip": augment.flip},  # the observer adds its own
         tags=mlflow_run.dvc_tags(Path(), [folder.as_posix()]) | {"repix.profile": record.declared.profile["name"]},
         dataset=mlflow_run.dataset_entry(prepared.manifest, data_digest, folder.as_posix()),
         training=True,

@@ -35,8 +35,26 @@ def change(tree: dict, key: str, value) -> None:
         ({"run.datasets": ["a-b"]}, "'a-b': names are letters, digits and underscores"),
         ({"run.datasets": ["sampel"]}, "no datasets.sampel; did you mean 'sample'?"),
         ({"run.models": ["pix2pox"]}, "no models.pix2pox; did you mean"),
-        ({"datasets.sample.licence": KeyError}, "datasets.sample.licence: missing; dvc.yaml reads it"),
-        ({"models.pix2pix_small.profile": KeyError}, "models.pix2pix_small.profile: missing; dvc.yaml reads it"),
+        (
+            {"datasets.sample.archive.sha256": KeyError},
+            "sample.archive.sha256: missing; dvc.yaml names it, so write `sha256: null`",
+        ),
+        (
+            {"datasets.sample.images": KeyError},
+            "datasets.sample.images: missing; dvc.yaml names it, so write `images: {}`",
+        ),
+        (
+            {"datasets.sample.augment": KeyError},
+            "sample.augment: missing; dvc.yaml names it, so write `augment: {flip: true}`",
+        ),
+        (
+            {"datasets.sample.load_size": 72},
+            "sample.load_size: belongs to another group: write datasets.sample.images.load_size",
+        ),
+        (
+            {"models.pix2pix_small.profile": KeyError},
+            "models.pix2pix_small.profile: missing; dvc.yaml names it, so write",
+        ),
         ({"run.datasets": ["cityscapes"]}, "data set 'cityscapes': withdrawn by its licence"),
         (
             {"run.datasets": ["sample", "horse2zebra"]},
@@ -95,7 +113,8 @@ def test_dvc_rewrites_no_line_but_the_one_that_was_changed(tmp_path):
     for name in tree["models"]:
         assert now[name] == was[name].model_copy(update={"epochs": 77}), name
     for name in tree["datasets"]:
-        assert now[name].model_dump() | {"sha256": 0} == was[name].model_dump() | {"sha256": 0}, name
+        archive = was[name].archive.model_copy(update={"sha256": "ab" * 32})
+        assert now[name] == was[name].model_copy(update={"archive": archive}), name
 
 
-SHA = "datasets.{}.sha256"
+SHA = "datasets.{}.archive.sha256"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from skimage.metrics import peak_signal_noise_ratio, structural_similarity
-
-from repix.evaluation import unit_range
 from repix.evaluation.l1 import l1
 from repix.evaluation.psnr import CAP_DB, psnr
 from repix.evaluation.ssim import ssim, too_small
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from repix.evaluation import unit_range
 
 BYTE = ((0,) * 3, (255,) * 3)
 

@@ -6,13 +6,13 @@ import json
 
 import numpy as np
 import pytest
+from repix.evaluation.kid import kid
+from repix.evaluation.l1 import l1
+from repix.evaluation.swd import swd
 
 from repix.config.evaluation import Evaluate
 from repix.evaluation.features import PUBLISHED_SHA256, FeatureNetwork
-from repix.evaluation.kid import kid
-from repix.evaluation.l1 import l1
 from repix.evaluation.score import score_paired_and_distribution
-from repix.evaluation.swd import swd
 from repix.schemas import Side
 
 RGB = Side(channels=3, dtype="uint8", low=(0,) * 3, high=(255,) * 3, meaning=("R", "G", "B"), colour="rgb")

@@ -91,17 +91,15 @@ def test_data_card_has_the_fields_of_croissant_and_the_digests_of_the_files(root
 
 
 def test_cards_are_the_same_again(root):
-    from repix.config.datasets import Dataset
+    from repix.config.archive import Archive
 
     manifest = Manifest.read(root / "data" / "prepared" / "tiny" / "manifest.json")
-    asked = {"urls": ["file:tiny.zip"], "layout": "aligned", "crop_size": 16, "load_size": 18, "licence": "CC0"}
-    entry = Dataset.model_validate(asked)
     card = cards.model_card(
         Trained.read(root / "runs" / CELL / "trained.json"),
         Metrics.read(root / "metrics" / f"{CELL}.json"),
         Exported.read(root / "exports" / CELL / "export.json"),
         manifest,
-        entry,
+        Archive(urls=["file:tiny.zip"], licence="CC0"),
     )
     assert card == (root / "exports" / CELL / "MODEL_CARD.md").read_text()
     assert str(root) not in card

@@ -44,7 +44,7 @@ def grid(path: str | Path = reader.FILE) -> None:
         for model, recipe in recipes.items():
             if not entry.images.paired and SYSTEMS[recipe.system].needs_pairs:
                 raise UserError(
-                    f"{path}: models.{model} learns from pairs, and datasets.{name} has none (images.layout: unaligned): "
+                    f"{path}: models.{model} learns from pairs, and datasets.{name} has none (layout: unaligned): "
                     f"choose a cyclegan model or a paired data set"
                 )
     for model, recipe in recipes.items():

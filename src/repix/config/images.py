@@ -81,7 +81,9 @@ class Images(Settings):
         if self.resize == "resize_and_crop":
             load, crop = height_width(self.load_size), height_width(self.crop_size)
             if crop[0] > load[0] or crop[1] > load[1]:
-                raise ValueError(f"crop_size {crop} is larger than load_size {load}; raise load_size or lower crop_size")
+                raise ValueError(
+                    f"crop_size {crop} is larger than load_size {load}; raise load_size or lower crop_size"
+                )
         if (self.colour == "lab") != (self.layout == "single"):
             raise ValueError("colour: lab and layout: single go together, and only together")
         if self.colour in ("lab", "gray") and self.channels != CHANNELS[self.colour]:

@@ -263,9 +263,7 @@ class _Worker:
         wanted = self.wanted
         lab = wanted.colour == "lab"
         channels = 3 if lab else self.sides[which].channels
-        array = images.convert(
-            decoded, item.path, colour=wanted.colour, channels=channels, bit_depth=wanted.bit_depth
-        )
+        array = images.convert(decoded, item.path, colour=wanted.colour, channels=channels, bit_depth=wanted.bit_depth)
         try:
             steps = geometry(wanted, plan.split, array.shape[:2])
         except ValueError as error:
@@ -327,9 +325,7 @@ def prepare(tree: str | Path, wanted: Images, out: str | Path, *, name: str, wor
                 path = folder / f"{plan.split}-{role}.npy"
                 plan.rows.append(_Rows(path, len(items), plan.size, sides[which]))
         try:
-            total = sum(
-                len(plan.listing.source) + (0 if wanted.paired else len(plan.listing.target)) for plan in plans
-            )
+            total = sum(len(plan.listing.source) + (0 if wanted.paired else len(plan.listing.target)) for plan in plans)
             worker = _Worker(tree, wanted, sides)
             with tqdm(total=total, desc=f"preprocess {name}", unit="image", disable=None) as progress:
                 for batch in _batches(_jobs(plans, wanted.paired)):
