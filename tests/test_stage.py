@@ -18,6 +18,7 @@ import yaml
 
 from checks.harness import options
 from repix import paths, stage
+from repix.config.images import Images
 from repix.config.run import Cell
 from repix.errors import UserError
 from tests.conftest import ROOT
@@ -189,6 +190,9 @@ def test_records_and_outs_are_the_same_wherever_the_repository_lies(tmp_path):
         assert str(tmp_path) not in said and os.uname().nodename not in said
     assert json.loads(trees[0]["lineage/preprocess/tiny.json"])["profile"]["name"] == "portable"
     assert json.loads(trees[0]["lineage/unpack/tiny.json"])["profile"] == {}
+    # What an entry leaves at its default is recorded too, so that another default is another run.
+    images = Images(direction="BtoA", load_size=9, crop_size=8).model_dump(mode="json")
+    assert json.loads(trees[0]["lineage/preprocess/tiny.json"])["params"] == {"datasets.tiny.images": images}
 
     # A stage that is asked for what is not there ends in one line, from the real door too.
     for name, names in (("preprocess", ["tinny"]), ("train", ["tiny", "pix2pux", "0"])):

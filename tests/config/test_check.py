@@ -117,4 +117,25 @@ def test_dvc_rewrites_no_line_but_the_one_that_was_changed(tmp_path):
         assert now[name] == was[name].model_copy(update={"archive": archive}), name
 
 
+def test_a_key_that_an_entry_leaves_at_its_default_is_set_with_two_plus_signs(tmp_path):
+    """The line that DVC says without them stands in README.md."""
+    from dvc.exceptions import InvalidArgumentError
+    from dvc.utils.hydra import apply_overrides
+
+    file = tmp_path / "params.yaml"
+    file.write_text(PARAMS.read_text(encoding="utf-8"), encoding="utf-8")
+    with pytest.raises(InvalidArgumentError) as caught:
+        apply_overrides(file, ["datasets.maps.images.load_size=256"])
+    said = str(caught.value.__cause__).splitlines()[:2]
+    assert said == [
+        "Could not override 'datasets.maps.images.load_size'.",
+        "To append to your config use +datasets.maps.images.load_size=256",
+    ]
+    assert "\n".join(said) in (ROOT / "README.md").read_text(encoding="utf-8")
+    keys = {"datasets.maps.images.load_size": 256, "datasets.maps.augment.flip": "false", "models.cyclegan.pool": 3}
+    apply_overrides(file, [f"++{key}={value}" for key, value in keys.items()])
+    maps, cyclegan = typed(file)["maps"], typed(file)["cyclegan"]
+    assert (maps.images.load_size, maps.augment.flip, cyclegan.pool) == (256, False, 3)
+
+
 SHA = "datasets.{}.archive.sha256"
