@@ -24,7 +24,7 @@ def main(dataset: str) -> None:
         f"datasets.{dataset}.archive": archive.model_dump(mode="json", include={"urls", "sha256"}),
         "limits.download_bytes": limits.download_bytes,
     }
-    record = stage.Record("download", dataset, params, [])
+    record = stage.LineageRecord("download", dataset, params, [])
     out = paths.RAW / dataset
     sources.fetch(
         archive.urls,

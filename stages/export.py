@@ -25,7 +25,7 @@ def main(cell: Cell) -> None:
     archive = reader.read(f"datasets.{cell.dataset}.archive", Archive)
     described = archive.model_dump(mode="json", include={"urls", "sha256", "licence"})
     params = {"export": settings, f"datasets.{cell.dataset}.archive": described}
-    record = stage.Record("export", cell.name, params, [prepared, trained, metrics])
+    record = stage.LineageRecord("export", cell.name, params, [prepared, trained, metrics])
 
     from repix.data.prepared import Prepared
     from repix.exporting.export import export

@@ -84,6 +84,11 @@ class Images(Settings):
                 raise ValueError(
                     f"crop_size {crop} is larger than load_size {load}; raise load_size or lower crop_size"
                 )
+        if self.resize == "scale_width" and height_width(self.crop_size)[1] > height_width(self.load_size)[1]:
+            raise ValueError(
+                f"crop_size {height_width(self.crop_size)} is wider than the {height_width(self.load_size)[1]} px "
+                f"that load_size scales to; raise load_size or lower crop_size"
+            )
         if (self.colour == "lab") != (self.layout == "single"):
             raise ValueError("colour: lab and layout: single go together, and only together")
         if self.colour in ("lab", "gray") and self.channels != CHANNELS[self.colour]:
