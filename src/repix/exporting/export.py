@@ -103,7 +103,8 @@ def export(
     Raises:
         UserError: a format does not follow the network within its tolerance, or cannot hold it.
     """
-    model.load(settings.variant)
+    variant = model.record.shown if settings.variant == "auto" else settings.variant
+    model.load(variant)
     record, test = model.record, prepared.split("test")
     sizes: dict[str, dict[str, int]] = {}
     digests: dict[str, dict[str, str]] = {}
@@ -142,11 +143,11 @@ def export(
             write_image(folder / f"{translator}.png", pictures.grid(rows))
         exported = Exported(
             cell=record.cell,
-            variant=settings.variant,
+            variant=variant,
             crop_size=record.crop_size,
             source=record.source,
             target=record.target,
-            weights=(record.networks if settings.variant == "last" else record.best["networks"]),
+            weights=record.variants()[variant],
             bytes=sizes,
             digests=digests,
             tolerance={kind: settings.tolerance[kind].model_dump() for kind in settings.formats},
