@@ -12,15 +12,16 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 from repix import paths, stage
-from repix.config import datasets, models, reader
+from repix.config import models, reader
+from repix.config.augment import Augment
 from repix.config.run import Cell
 
 
 def main(cell: Cell) -> None:
     """Train ``cell``."""
     recipe = reader.read(f"models.{cell.model}", models.Recipe)
-    entry = reader.read(f"datasets.{cell.dataset}", datasets.Dataset)
-    params = {f"models.{cell.model}": recipe, f"datasets.{cell.dataset}": {"flip": entry.flip}}
+    augment = reader.read(f"datasets.{cell.dataset}.augment", Augment)
+    params = {f"models.{cell.model}": recipe, f"datasets.{cell.dataset}.augment": augment}
     folder, out, plots = paths.PREPARED / cell.dataset, paths.RUNS / cell.name, paths.PLOTS / cell.name
     losses, curves = plots / "losses.csv", plots / "curves"
     record = stage.LineageRecord("train", cell.name, params, [folder])
@@ -42,13 +43,13 @@ def main(cell: Cell) -> None:
     prepared = Prepared.open(folder)
     checkpoints = Checkpoints(paths.WORK / "checkpoints", record.run_key)
     with checkpoints.alone():
-        setup = set_up(cell, recipe, prepared, flip=entry.flip)
+        setup = set_up(cell, recipe, prepared, flip=augment.flip)
         data_digest = record.declared.inputs[folder.as_posix()]
         run = mlflow_run.open_run(
             cell.name,
             run_key=record.run_key,
             # The observer adds its own.
-            params=vars(cell) | {"crop_size": prepared.manifest.crop_size, "flip": entry.flip},
+            params=vars(cell) | {"crop_size": prepared.manifest.crop_size, "flip": augment.flip},
             tags=mlflow_run.dvc_tags(Path(), [folder.as_posix()]) | {"repix.profile": record.declared.profile["name"]},
             dataset=mlflow_run.dataset_entry(prepared.manifest, data_digest, folder.as_posix()),
             training=True,

@@ -72,7 +72,11 @@ def sync_cell(root: Path, folder: Path) -> mlflow_run.Run:
     hashes = mlflow_run.dvc_tags(root, outs.values())
     prepared = root / outs["prepared"] / "manifest.json"
     lineage = mlflow_run.lineage_of(cell, digest_tree(folder), root)
-    params = {"crop_size": trained.crop_size} | lineage.params | lineage.params.get(f"datasets.{trained.dataset}", {})
+    params = (
+        {"crop_size": trained.crop_size}
+        | lineage.params
+        | lineage.params.get(f"datasets.{trained.dataset}.augment", {})
+    )
     # As the train stage logs them: short names, by which runs are searched and compared.
     params |= {"dataset": trained.dataset, "model": trained.model, "seed": trained.seed}
     run = mlflow_run.open_run(
