@@ -15,10 +15,10 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from repix import profile, tables
+from repix.commands import here
 from repix.config import reader
 from repix.errors import UserError
 from repix.files import atomic_path
@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("models", nargs="+", metavar="MODEL", help="an entry of models, or <dataset>-<model>")
     parser.add_argument("--dataset", help="an entry of datasets, for models named without one")
     parser.add_argument(
-        "--diagram", type=Path, metavar="FILE", help="also draw the layers (one model; .png, .svg, .pdf)"
+        "--diagram", type=here, metavar="FILE", help="also draw the layers (one model; .png, .svg, .pdf)"
     )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print JSON")
@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @dataclass(frozen=True)
 class Description:
-    """A model on a data set, in numbers."""
+    """The size and cost of a model on a data set."""
 
     model: str
     dataset: str | None
@@ -56,7 +56,7 @@ class Description:
 
 
 def describe(model: str, dataset: str | None) -> tuple[Description, System]:
-    """Build a model for a data set and work its numbers out.
+    """Build a model for a data set, and return its size and cost.
 
     Raises:
         UserError: there is no such model or data set, or they do not fit each other.

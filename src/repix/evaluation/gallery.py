@@ -1,4 +1,4 @@
-"""Every translation of a test split on one page that opens from disk, the worst first."""
+"""Write a page with every translation of a test split, the worst first, that opens from disk."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from repix import metrics, pages
-from repix.data import images
+from repix.data.image_writer import write as write_image
+from repix.data.resizing import resize
 from repix.files import write_text
 
 PAGE = "index.html"
@@ -26,8 +27,8 @@ class Section:
         names: of the images, in the order of the split.
         outputs: per image, the file of its translation, relative to the page.
         pictures: column (``source``, ``output``, ``target``) -> per image its small picture,
-            relative to the page; what lacks is no column.
-        scores: metric -> (n,) numbers.
+            relative to the page; a kind that there is none of has no column.
+        scores: metric, of :mod:`repix.metrics` -> (n,) numbers.
     """
 
     title: str
@@ -72,9 +73,9 @@ def thumbnails(folder: Path, series: str, names: Sequence[str], pictures: Iterab
     for name, picture in zip(names, pictures, strict=True):
         height, width = picture.shape[:2]
         scale = most / max(height, width, most)
-        small = images.resize(picture, (max(1, round(height * scale)), max(1, round(width * scale))))
+        small = resize(picture, (max(1, round(height * scale)), max(1, round(width * scale))))
         paths.append(f"{FOLDER}/{series}/{name}.png")
-        images.write(folder / paths[-1], small)
+        write_image(folder / paths[-1], small)
     return paths
 
 

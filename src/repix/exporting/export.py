@@ -14,15 +14,16 @@ import numpy as np
 
 from repix.config.datasets import Dataset
 from repix.config.export import Export
-from repix.data.images import write as write_image
+from repix.data.image_writer import write as write_image
 from repix.data.prepared import Prepared
+from repix.directions import Direction
 from repix.errors import UserError
 from repix.evaluation import pictures
 from repix.exporting import cards
 from repix.exporting.spec import ExportSpec
 from repix.files import atomic_folder, digest_tree, write_json, write_text
 from repix.inference.trained import TrainedModel
-from repix.models.scaling import to_unit
+from repix.models.scaling import to_network_range
 from repix.registry import FORMATS
 from repix.schemas import Exported, Metrics
 
@@ -109,10 +110,11 @@ def export(
     measured: dict[str, Measured] = {}
     with atomic_folder(out) as folder:
         for translator, name in sorted(record.translators.items()):
-            forward = translator == "source_to_target"
-            source, target = (record.source, record.target)[:: 1 if forward else -1]
-            images = np.asarray((test.source if forward else test.target)[: settings.images])
-            unit = np.asarray(keras.ops.convert_to_numpy(to_unit(images, source.low, source.high)))
+            sides = Direction(translator).sides
+            source, target = sides(record.source, record.target)
+            given, wanted = sides(test.source, test.target)
+            images = np.asarray(given[: settings.images])
+            unit = np.asarray(keras.ops.convert_to_numpy(to_network_range(images, source.low, source.high)))
             network = model.system.networks[name]
             expected = np.asarray(keras.ops.convert_to_numpy(network(unit, training=False)))
             spec = ExportSpec(source, target, record.crop_size, settings)
@@ -135,7 +137,7 @@ def export(
                 sizes[translator][kind] = size_of(path)
                 digests[translator][kind] = digest_tree(path)
             outputs = model.translator(translator).translate(images)
-            beside = (test.target if forward else test.source)[: settings.images] if prepared.manifest.paired else None
+            beside = wanted[: settings.images] if prepared.manifest.paired else None
             rows = pictures.triples(images, outputs, beside, source, target)
             write_image(folder / f"{translator}.png", pictures.grid(rows))
         exported = Exported(

@@ -7,6 +7,7 @@ from functools import partial
 from keras import ops
 
 from repix.config.models import Recipe
+from repix.directions import Direction
 from repix.models import losses
 from repix.models.discriminators import build_discriminator
 from repix.models.generators import build_generator
@@ -16,7 +17,7 @@ from repix.systems.system import Batch, Images, Pool, System, gan_schedule
 def build(recipe: Recipe, size: tuple[int, int], source: int, target: int) -> System:
     """Build CycleGAN: two generators (one optimizer group), two discriminators (the other).
 
-    The generators minimise fool both ways + cycle L1 both ways (equations 1-3) + identity
+    The generators minimise the adversarial loss both ways + cycle L1 both ways (equations 1-3) + identity
     L1 both ways (section 5.2), then the discriminators minimise (real + fake) / 2, each on
     its own domain, the fakes drawn from a pool of earlier ones (section 4). The order,
     generators first, is the reference code's. The identity term needs domains with equal
@@ -105,7 +106,7 @@ def build(recipe: Recipe, size: tuple[int, int], source: int, target: int) -> Sy
             "generator": ("generator", "inverse_generator"),
             "discriminator": ("source_discriminator", "target_discriminator"),
         },
-        translators={"source_to_target": "generator", "target_to_source": "inverse_generator"},
+        translators={Direction.SOURCE_TO_TARGET: "generator", Direction.TARGET_TO_SOURCE: "inverse_generator"},
         generate=generate,
         schedule=gan_schedule(
             recipe,

@@ -16,6 +16,7 @@ import keras
 from keras import ops
 
 from repix.config.models import Recipe
+from repix.directions import Direction
 from repix.errors import UserError
 from repix.registry import SYSTEMS
 
@@ -67,8 +68,8 @@ class System:
         networks: name -> network.
         optimizer_groups: name -> names of the networks that one Adam updates. The group called
             ``generator`` is the one whose networks ``generate`` calls.
-        translators: name (``source_to_target``, ``target_to_source``) -> network.
-        generate: calls the generators once on a batch: all images that losses speak about.
+        translators: the name of a :class:`~repix.directions.Direction` -> network.
+        generate: calls the generators once on a batch: all images that losses need.
         schedule: the updates of each iteration, in order, as a cycle: iteration i does
             ``schedule[i % len(schedule)]``. An iteration may have no update of the generator,
             and at most one.
@@ -87,6 +88,8 @@ class System:
     precision: str = "float32"
 
     def __post_init__(self):
+        if not set(self.translators) <= set(Direction):
+            raise ValueError(f"translators: {list(self.translators)}; their names are {', '.join(Direction)}")
         for updates in self.schedule:
             groups = [update.group for update in updates]
             if not groups or not set(groups) <= self.optimizer_groups.keys() or groups.count("generator") > 1:
@@ -133,7 +136,7 @@ def gan_schedule(
 
 
 class Pool:
-    """The history of generated images shown to a discriminator (Shrivastava et al. 2017).
+    """Earlier generated images, kept to be shown to a discriminator again (Shrivastava et al. 2017).
 
     As in the reference code of CycleGAN: until ``size`` images are kept each new one is
     stored and shown; then with probability 1/2 the new one is shown, otherwise a random

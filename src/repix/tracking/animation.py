@@ -107,7 +107,7 @@ def assemble(folder: Path, steps: list[int], out: Path, *, per_epoch: int, colum
     for step, caption in zip(taken, captions, strict=True):
         path = folder / f"step-{step:09d}.png"
         try:
-            with Image.open(path) as image:
+            with Image.open(path, formats=("PNG",)) as image:
                 picture = image.convert("RGB")
         except OSError as error:
             raise UserError(f"{path}: cannot be read ({error}); delete it, no animation is written") from None
