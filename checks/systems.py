@@ -253,7 +253,7 @@ def floors(prepared, translator: str) -> dict[str, dict[str, float | None]]:
 
 def compared(scores: Mapping[str, float | None], below: Mapping[str, Mapping[str, float | None]]) -> dict[str, Any]:
     """Return scores, floors, the best floor of each metric, and whether the scores are better than that."""
-    from repix.regression.tolerance import direction
+    from repix.metrics import direction
 
     best: dict[str, float | None] = {}
     for metric in METRICS:

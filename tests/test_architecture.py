@@ -16,6 +16,7 @@ BASE = [
     "version",
     "errors",
     "yaml12",
+    "directions",
     "tables",
     "metrics",
     "registry",

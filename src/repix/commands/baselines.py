@@ -1,8 +1,8 @@
-"""What trained cells have to beat on a paired data set, and by how many standard deviations.
+"""Compare trained cells with trivial baselines on a paired data set, in standard deviations over seeds.
 
-Floors: the untrained generator (a model's first weights), the best constant colour per label,
+Baselines: the untrained generator (a model's first weights), the best constant colour per label,
 the median training image, and the target of the nearest training neighbour by label map. The
-neighbour is made of real photos: on SWD it marks what is possible, not what is to be beaten.
+neighbour is made of real photos: on SWD it marks what is possible, and need not be beaten.
 L1 rewards blur and is shown beside SSIM and SWD. Trained cells: mean and standard deviation
 over the seeds in metrics/ and in metrics/tolerances.json.
 

@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @dataclass(frozen=True)
 class Description:
-    """A model on a data set, in numbers."""
+    """The size and cost of a model on a data set."""
 
     model: str
     dataset: str | None
@@ -57,7 +57,7 @@ class Description:
 
 
 def describe(model: str, dataset: str | None) -> tuple[Description, System]:
-    """Build a model for a data set and work its numbers out.
+    """Build a model for a data set, and return its size and cost.
 
     Raises:
         UserError: there is no such model or data set, or they do not fit each other.

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from repix import profile
 from repix.commands import here
+from repix.directions import Direction
 from repix.errors import UserError
 from repix.files import atomic_path, digest_file
 from repix.schemas import Exported, Side, Trained
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
     from repix.inference.any_size import AnySize
 
-TRANSLATORS = ("source_to_target", "target_to_source")
+TRANSLATORS = tuple(direction.value for direction in Direction)
 FORMATS = {"png": ".png", "jpeg": ".jpg", "jpg": ".jpg", "tiff": ".tif", "npy": ".npy"}
 TOLD = {"whole": "padded and cropped back", "tile": "translated in tiles", "resize": "resized and back"}
 
@@ -228,7 +229,7 @@ def load(folder: Path, record: Trained | Exported, translator: str, variant: str
         if digest_file(path) != record.digests[translator]["keras"]:
             raise UserError(f"{path}: not the file of export.json; run `dvc checkout` or `dvc repro`")
         network = load_network(path)
-    sides = (record.source, record.target) if translator == "source_to_target" else (record.target, record.source)
+    sides = Direction(translator).sides(record.source, record.target)
     return AnySize(network, *sides, compile_function, paper=paper)
 
 
@@ -240,7 +241,8 @@ def source_half(record: Trained | Exported, translator: str) -> str:
     """
     if record.direction is None:
         raise UserError(f"{record.cell}: does not say which half is its source; train it again, or cut the images")
-    return "left" if (record.direction == "AtoB") == (translator == "source_to_target") else "right"
+    halves = ("left", "right") if record.direction == "AtoB" else ("right", "left")
+    return Direction(translator).sides(*halves)[0]
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -248,8 +250,8 @@ def main(arguments: argparse.Namespace) -> int:
     folder, record = find_model(arguments.model)
     trained_under = record.profile["name"] if isinstance(record, Trained) else "portable"
     half = source_half(record, arguments.translator) if arguments.side_by_side else None
-    forward = arguments.translator == "source_to_target"
-    suffix = choose_suffix(arguments.format, record.target if forward else record.source)
+    _, made = Direction(arguments.translator).sides(record.source, record.target)
+    suffix = choose_suffix(arguments.format, made)
     if arguments.out.exists() and not arguments.out.is_dir():
         raise UserError(f"{arguments.out}: is not a folder; choose another one with -o")
 

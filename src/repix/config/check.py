@@ -13,6 +13,7 @@ from repix.config.gate import Gate
 from repix.config.models import Recipe
 from repix.config.run import Run
 from repix.errors import UserError
+from repix.metrics import METRICS, Metric
 from repix.registry import SYSTEMS
 
 FLOAT16 = 2**-11  # most that rounding to it changes a number between 1/2 and 1
@@ -32,7 +33,7 @@ def grid(path: str | Path = reader.FILE) -> None:
     reader.read("limits", Limits, path)
     gate = reader.read("gate", Gate, path)
     evaluate, export = reader.read("evaluate", Evaluate, path), reader.read("export", Export, path)
-    if evaluate.fid or evaluate.kid:
+    if evaluate.on_features:
         reader.read(f"features.{evaluate.features}", FeatureWeights, path)
     # `-S` and dvc.yaml need these keys written down: DVC would ask for them one stage at a time.
     for name in sets:
@@ -72,18 +73,25 @@ def grid(path: str | Path = reader.FILE) -> None:
             f"about {{max: 0.05, mean: 0.005}} can hold, or litert_weights: float32"
         )
     for name, entry in sets.items():
-        scored = {metric for metric in ("swd", "fid", "kid") if getattr(evaluate, metric)}
-        scored |= {"l1", "psnr", "ssim"} if entry.paired else set()
-        if not scored & set(gate.metrics):
+        scored = [metric.name for metric in METRICS if _is_scored(metric, evaluate, entry)]
+        if not set(scored) & set(gate.metrics):
             raise UserError(
                 f"{path}: gate.metrics: datasets.{name} gets no {' or '.join(gate.metrics)}, so the gate would have "
-                f"nothing to hold: name one of {', '.join(sorted(scored)) or 'those that evaluate can switch on'}"
+                f"nothing to hold: name one of {', '.join(scored) or 'those that evaluate can switch on'}"
             )
     paper = [variant for variant in gate.variants if variant.endswith("_paper")]
     if paper and not evaluate.paper_mode:
         raise UserError(
             f"{path}: gate.variants: {paper[0]} has no scores to gate: set evaluate.paper_mode: true, or leave it out"
         )
+
+
+def _is_scored(metric: Metric, evaluate: Evaluate, entry: Dataset) -> bool:
+    """Whether a data set's cells get a metric."""
+    if metric.kind == "paired" and not entry.paired:
+        return False
+    always = evaluate.on_features if metric.kind == "features" else True
+    return always if metric.default is None else getattr(evaluate, metric.name)
 
 
 def _written(key: str, names: tuple[str, ...], path: str | Path) -> None:

@@ -1,4 +1,4 @@
-"""Every translation of a test split on one page that opens from disk, the worst first."""
+"""Write a page with every translation of a test split, the worst first, that opens from disk."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import numpy as np
 
 from repix.data import images
 from repix.files import write_text
+from repix.metrics import direction
 
 PAGE = "index.html"
 FOLDER = "gallery"  # of the small pictures, below the page
-HIGHER_IS_BETTER = {"ssim": True, "psnr": True, "l1": False}
 LARGE_SET = 200  # images; beyond that small pictures are half as wide, so that a gallery stays within tens of MB
 
 
@@ -28,8 +28,8 @@ class Section:
         names: of the images, in the order of the split.
         outputs: per image, the file of its translation, relative to the page.
         pictures: column (``source``, ``output``, ``target``) -> per image its small picture,
-            relative to the page; what lacks is no column.
-        scores: metric -> (n,) numbers.
+            relative to the page; a kind that there is none of has no column.
+        scores: metric, of :mod:`repix.metrics` -> (n,) numbers.
     """
 
     title: str
@@ -39,12 +39,12 @@ class Section:
     scores: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def worst_first(self) -> list[int]:
-        """Return the images' places by SSIM, or L1 where there is none, or as they come."""
+        """Return the rows from worst to best, by SSIM or else by L1; without both, in the order of the split."""
         by = next((metric for metric in ("ssim", "l1") if metric in self.scores), None)
         if by is None:
             return list(range(len(self.names)))
         values = np.asarray(self.scores[by])
-        return np.argsort(values if HIGHER_IS_BETTER[by] else -values, kind="stable").tolist()
+        return np.argsort(values * direction(by), kind="stable").tolist()
 
 
 def thumbnails(folder: Path, series: str, names: Sequence[str], pictures: Iterable[np.ndarray]) -> list[str]:
@@ -134,7 +134,7 @@ def _section(section: Section) -> list[str]:
     if metrics:
         options = []
         for metric in sorted(metrics, key=lambda metric: metric != "ssim"):
-            up = 1 if HIGHER_IS_BETTER[metric] else -1
+            up = direction(metric)
             options.append(f'<option value="{metric} {up}">{metric}, worst first</option>')
             options.append(f'<option value="{metric} {-up}">{metric}, best first</option>')
         options.append('<option value="place 1">as in the split</option>')

@@ -15,12 +15,12 @@ from typing import Any
 
 from repix import registry
 from repix.config.datasets import Dataset
+from repix.metrics import better
 from repix.schemas import Exported, Half, Manifest, Metrics, Trained
 
 MODEL_CARD = "MODEL_CARD.md"
 DATA_CARD = "croissant.json"
 CROISSANT = "http://mlcommons.org/croissant/1.0"
-BETTER = {"l1": "lower", "psnr": "higher", "ssim": "higher", "swd": "lower", "fid": "lower", "kid": "lower"}
 
 
 def model_card(trained: Trained, metrics: Metrics, exported: Exported, manifest: Manifest, dataset: Dataset) -> str:
@@ -132,9 +132,9 @@ def _scores(metrics: Metrics) -> list[str]:
                 told = metrics.protocol.get("description", {}).get(translator, {}).get(variant, {}).get(metric, {})
                 ci = told.get("ci95")
                 interval = f"{ci[0]:.4f} to {ci[1]:.4f}" if ci else "none: one number for the whole set"
-                better = BETTER.get(metric.split("_")[0], "")
+                direction = better(metric) or ""
                 lines.append(
-                    f"| {translator} | {variant} | {metric} | {better} | {value:.4f} | {interval} | {metrics.n} |"
+                    f"| {translator} | {variant} | {metric} | {direction} | {value:.4f} | {interval} | {metrics.n} |"
                 )
     return lines
 

@@ -1,4 +1,4 @@
-"""One cell as one archive: for a paper's appendix, a reviewer, or ten years from now.
+"""Write one cell as one archive that needs nothing of repix: for a paper's appendix, a reviewer, an archive.
 
 The archive restores with tar, sha256sum and git alone, on a machine that has never heard of
 the one that made it. Equal inputs give equal bytes (for one version of git, whose packing
@@ -166,7 +166,7 @@ def _digest(content: Path | bytes) -> str:
 
 
 def check(archive: Path) -> dict[str, Any]:
-    """Hold an archive against its own checksums, the commit in it and that commit's dvc.lock.
+    """Check an archive against its own checksums, the commit in it and that commit's dvc.lock.
 
     The archive may come from anybody. What is in it is read, never run or followed: names are
     those of :func:`_belongs` or refused, links too; the code's history stays in git's objects
@@ -321,7 +321,7 @@ def _check_sums(archive: Path, sums: str, digests: dict[str, str]) -> None:
 
 
 def _outside(repository: Path, *command: str, given: BinaryIO | bytes = b"", most: int = 0) -> bytes:
-    """Run git on objects that came from outside: no one's configuration, no hooks, and limits.
+    """Run git on objects that are not to be trusted: without configuration and hooks, and within limits.
 
     Args:
         repository: a bare one, made by us.
@@ -383,7 +383,7 @@ def _read_history(archive: Path, code: Path, repository: Path) -> str:
 
 
 def _check_blobs(archive: Path, folder: Path, files: list[str], commit: str, repository: Path) -> set[str]:
-    """Return which files are in the commit, all of them with its very bytes.
+    """Return which of the files are in the commit, and check that they have its bytes.
 
     Raises:
         UserError: one has other bytes, or the commit has a link where a file or its folder is.

@@ -1,4 +1,4 @@
-"""What the gate found, as text for a terminal, markdown for a pull request, or JSON."""
+"""Format the result of the gate: text for a terminal, markdown for a pull request, or JSON."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections import Counter
 from dataclasses import asdict
 from typing import Any
 
+from repix.metrics import direction
 from repix.regression.gate import Result, Verdict
-from repix.regression.tolerance import direction
 from repix.tables import aligned
 
 _HEAD = ("cell", "translator", "weights", "metric", "baseline", "now", "change", "tolerance", "verdict")
@@ -74,7 +74,7 @@ def _reasons(result: Result) -> dict[str, list[str]]:
 
 
 def text(result: Result) -> str:
-    """Return an aligned table, the worst first, then the reasons, then the verdict."""
+    """Return the result as text: a table, the worst first, then the reasons, then the verdict."""
     rows = [_HEAD, *map(_cells, _sorted(result))]
     lines = aligned(rows, right=(4, 5, 6, 7))
     for why, places in _reasons(result).items():
@@ -84,7 +84,7 @@ def text(result: Result) -> str:
 
 
 def markdown(result: Result) -> str:
-    """Return a pull-request comment: the verdict, what matters as a table, the rest folded."""
+    """Return the result as a pull-request comment: the verdict, what matters as a table, the rest folded."""
 
     def table(verdicts: list[Verdict]) -> list[str]:
         right = {4, 5, 6, 7}

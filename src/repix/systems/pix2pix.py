@@ -5,6 +5,7 @@ from __future__ import annotations
 from keras import ops
 
 from repix.config.models import Recipe
+from repix.directions import Direction
 from repix.models import losses
 from repix.models.discriminators import build_discriminator
 from repix.models.generators import build_generator
@@ -77,7 +78,7 @@ def build(recipe: Recipe, size: tuple[int, int], source: int, target: int) -> Sy
     return System(
         networks={"generator": G, "discriminator": D},
         optimizer_groups={"generator": ("generator",), "discriminator": ("discriminator",)},
-        translators={"source_to_target": "generator"},
+        translators={Direction.SOURCE_TO_TARGET: "generator"},
         generate=generate,
         schedule=gan_schedule(
             recipe, generator=generator_loss, discriminator=discriminator_loss, real=real_loss, fake=fake_loss
