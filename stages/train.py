@@ -23,7 +23,7 @@ def main(cell: Cell) -> None:
     params = {f"models.{cell.model}": recipe, f"datasets.{cell.dataset}": {"flip": entry.flip}}
     folder, out, plots = paths.PREPARED / cell.dataset, paths.RUNS / cell.name, paths.PLOTS / cell.name
     losses, curves = plots / "losses.csv", plots / "curves"
-    record = stage.Record("train", cell.name, params, [folder])
+    record = stage.LineageRecord("train", cell.name, params, [folder])
 
     # Heavy imports come after the mistakes that need none.
     from repix.data.prepared import Prepared
@@ -64,7 +64,12 @@ def main(cell: Cell) -> None:
         validate=validation.score if validation.possible else None,
         picture=validation.picture,
         best_of=setup.translator_weights,
-        plan={"cell": cell.name, "parameters": setup.parameters(), "recipe": recipe.model_dump(mode="json")},
+        plan={
+            "cell": cell.name,
+            "paired": prepared.manifest.paired,
+            "parameters": setup.parameters(),
+            "recipe": recipe.model_dump(mode="json"),
+        },
     )
     trained = record_of(cell, recipe, setup, prepared.manifest, history, best, data_digest, record.declared.profile)
     for animation in frames.written:

@@ -146,12 +146,12 @@ def main(system: str, data: str, folder: Path, first: int) -> None:
     np.savez(folder / "again.npz", **step.state())
 
     if system == "pix2pix":
-        step_jax.room = lambda: float("inf")
+        step_jax.resident_bytes = lambda: float("inf")
         resident = new(system, data).step
         assert resident._batch(0)[0].shape == (1, 4)
         run(resident, 0, STEPS)
         np.savez(folder / "resident.npz", **resident.state())
-        step_jax.room = lambda: 0.0
+        step_jax.resident_bytes = lambda: 0.0
     np.savez(folder / "masks.npz", masks=masks())
     if system == "pix2pix":
         np.savez(folder / "adam.npz", hat=adam(True), corrected=adam(False))

@@ -123,8 +123,6 @@ def _is_val(column: str) -> bool:
 
 def _sync_evaluation(run: mlflow_run.Run, root: Path, trained: Trained, outs: dict[str, str]) -> None:
     """Log scores, pictures and export of a cell, those that belong to these very weights."""
-    from repix.data.images import decode
-
     metrics = Metrics.read(root / outs["metrics"]) if (root / outs["metrics"]).is_file() else None
     if metrics is not None and any(trained.networks.get(n) != d for n, d in metrics.weights_digest.items()):
         print(f"{trained.cell}: metrics are of other weights, left out; run `dvc repro`", file=sys.stderr)
@@ -132,7 +130,7 @@ def _sync_evaluation(run: mlflow_run.Run, root: Path, trained: Trained, outs: di
     if metrics is not None:
         mlflow_run.log_metrics_record(run, metrics)
         pictures = {name: root / outs["translations"] / f"{name}.png" for name in trained.translators}
-        shown = {f"test/{name}": decode(path).pixels for name, path in sorted(pictures.items()) if path.is_file()}
+        shown = {f"test/{name}": path for name, path in sorted(pictures.items()) if path.is_file()}
         mlflow_run.log_pictures(run, shown, step=trained.steps)
     exported = root / outs["exports"] / "export.json"
     if exported.is_file() and _same_weights(Exported.read(exported), trained):

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from repix import profile
 from repix.config.evaluation import Evaluate
-from repix.data import images
+from repix.data.image_writer import write as write_image
 from repix.data.prepared import Prepared
 from repix.directions import Direction
 from repix.errors import UserError
@@ -219,14 +219,14 @@ def _write(folder: Path, translator: str, view: View, outputs, table: Mapping[st
     rows = pictures.triples(
         view.sources[:SHOWN], outputs[:SHOWN], None if beside is None else beside[:SHOWN], view.source, view.target
     )
-    images.write(folder / f"{translator}.png", pictures.grid(rows, columns=2))
+    write_image(folder / f"{translator}.png", pictures.grid(rows, columns=2))
     pd.DataFrame({"image": view.names, **table}).to_csv(folder / f"{translator}.csv", index=False, lineterminator="\n")
 
     (folder / translator).mkdir()
     suffix = pictures.suffix(view.target)
     files = [f"{translator}/{name}{suffix}" for name in view.names]
     for file, output, other in zip(files, outputs, view.sources, strict=True):
-        images.write(folder / file, pictures.stored(output, view.target, other))
+        write_image(folder / file, pictures.stored(output, view.target, other))
 
     columns = {}
     sides = (view.sources, view.source, view.targets), (view.targets, view.target, view.sources)

@@ -14,7 +14,7 @@ import numpy as np
 
 from repix.config.datasets import Dataset
 from repix.config.export import Export
-from repix.data.images import write as write_image
+from repix.data.image_writer import write as write_image
 from repix.data.prepared import Prepared
 from repix.directions import Direction
 from repix.errors import UserError
@@ -23,7 +23,7 @@ from repix.exporting import cards
 from repix.exporting.spec import ExportSpec
 from repix.files import atomic_folder, digest_tree, write_json, write_text
 from repix.inference.trained import TrainedModel
-from repix.models.scaling import to_unit
+from repix.models.scaling import to_network_range
 from repix.registry import FORMATS
 from repix.schemas import Exported, Metrics
 
@@ -114,7 +114,7 @@ def export(
             source, target = sides(record.source, record.target)
             given, wanted = sides(test.source, test.target)
             images = np.asarray(given[: settings.images])
-            unit = np.asarray(keras.ops.convert_to_numpy(to_unit(images, source.low, source.high)))
+            unit = np.asarray(keras.ops.convert_to_numpy(to_network_range(images, source.low, source.high)))
             network = model.system.networks[name]
             expected = np.asarray(keras.ops.convert_to_numpy(network(unit, training=False)))
             spec = ExportSpec(source, target, record.crop_size, settings)

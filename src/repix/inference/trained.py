@@ -44,7 +44,7 @@ class TrainedModel:
 
     Attributes:
         record: its :class:`Trained` record.
-        recipe: the recipe, typed again.
+        recipe: the recipe of the record, as typed settings.
         variants: ``last``, and ``best`` where a val split was scored.
 
     Raises:

@@ -30,7 +30,7 @@ from repix.tracking import mlflow_run
 ALIAS = "champion"
 PREVIOUS = "repix.previous_champion"
 DIGEST = "repix.digest"
-REQUIREMENTS = ("mlflow", "numpy", "onnxruntime", "pandas", "pillow")
+REQUIREMENTS = ("mlflow", "numpy", "onnxruntime", "pandas", "pillow", "tifffile")
 
 Gate = Callable[[Path], tuple[int, str]]
 
@@ -160,6 +160,7 @@ def save(root: Path, exported: Exported, translator: str, out: Path) -> None:
         mlflow.pyfunc.save_model(
             path=str(out),
             python_model=str(Path(__file__).parents[1] / "exporting" / "pyfunc.py"),
+            code_paths=[str(Path(__file__).parents[1] / "data" / "image_reader.py")],
             artifacts={"export": str(folder)},
             signature=ModelSignature(
                 Schema([ColSpec(AnyType(), "image")]),

@@ -17,7 +17,7 @@ from repix.systems.system import Batch, Images, Pool, System, gan_schedule
 def build(recipe: Recipe, size: tuple[int, int], source: int, target: int) -> System:
     """Build CycleGAN: two generators (one optimizer group), two discriminators (the other).
 
-    The generators minimise fool both ways + cycle L1 both ways (equations 1-3) + identity
+    The generators minimise the adversarial loss both ways + cycle L1 both ways (equations 1-3) + identity
     L1 both ways (section 5.2), then the discriminators minimise (real + fake) / 2, each on
     its own domain, the fakes drawn from a pool of earlier ones (section 4). The order,
     generators first, is the reference code's. The identity term needs domains with equal

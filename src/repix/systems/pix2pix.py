@@ -16,7 +16,7 @@ def build(recipe: Recipe, size: tuple[int, int], source: int, target: int) -> Sy
     """Build pix2pix: a generator G and a discriminator D that sees the source beside the image.
 
     D minimises (real + fake) / 2 on a generated image that is a constant to it (section 3.3:
-    the objective of D is divided by 2), then G minimises fool + 100 L1 (equation 4), against
+    the objective of D is divided by 2), then G minimises its adversarial loss + 100 L1 (equation 4), against
     the D that has just been updated, as the reference code does. G runs once per iteration:
     the image that D is updated on is the image that G is updated on. With a pool D is shown earlier
     images, each beside the source that it was made of.

@@ -9,7 +9,7 @@ import numpy as np
 
 
 def always(done: int) -> bool:
-    """Return True: a block that nobody wants to end early."""
+    """Return True: the ``go_on`` of a block that is not to end early."""
     return True
 
 

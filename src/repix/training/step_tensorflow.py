@@ -20,10 +20,10 @@ from repix.data.sampler import Sampler
 from repix.inference.tensorflow_backend import compile_function, read
 from repix.models.initialization import weights
 from repix.models.layers import DRAWS_PER_STEP, dropouts
-from repix.models.scaling import to_unit
+from repix.models.scaling import to_network_range
 from repix.systems.system import Batch, Images, Iteration, System, Update
 from repix.training.checkpoint import check_state
-from repix.training.convolutions import as_products
+from repix.training.convolutions import faster_convolutions
 from repix.training.step import always
 
 
@@ -111,13 +111,13 @@ class Step:
 
         # Not where the bits are promised: products and convolutions round differently. Not on a GPU: measured on CPUs.
         as_written = profile.current().portable or tf.config.list_logical_devices("GPU")
-        layers = nullcontext if as_written else partial(as_products, system.networks.values())
+        layers = nullcontext if as_written else partial(faster_convolutions, system.networks.values())
 
         def function(source, target, uniforms, step, rate):
             with layers():  # it holds while the function is traced
                 for layer, key in streams:
                     layer.reseed(key, step * DRAWS_PER_STEP)
-                batch = Batch(to_unit(source, *self.source), to_unit(target, *self.target), uniforms)
+                batch = Batch(to_network_range(source, *self.source), to_network_range(target, *self.target), uniforms)
                 losses = self._iteration(updates, batch, rate)
             self._losses[updates] = names = sorted(losses)
             return tf.stack([tf.cast(losses[name], tf.float32) for name in names])
@@ -194,7 +194,7 @@ class Step:
 
         The arrays are read-only views, not copies: a full-size system's state is larger than all that a
         step needs beside it. They stay as they are when training goes on, since TensorFlow writes an update
-        into memory of its own as long as somebody holds what was read.
+        into other memory as long as what was read is in use.
         """
         return {name: read(value) for name, value in self._named().items()}
 
