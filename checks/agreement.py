@@ -1,8 +1,8 @@
 """Do the metrics say what they should? Agreement with others' code, and real façades.
 
-    python -m checks.agreement [--agreement] [--facades] [--evaluate] [--trained DIR] [--write] [--json FILE]
+    python -m checks.agreement [--agreement] [--facades] [--evaluate] [--protocol] [--trained DIR] [--write] [--json F]
 
---agreement (what runs without any of the three): FID against pytorch-fid's own result on the
+--agreement (what runs without any of the four): FID against pytorch-fid's own result on the
 same folders, its own network builder and reader included, with only the download of weights
 replaced by a file; known Gaussians; KID, SSIM, PSNR against scikit-learn and scikit-image; SWD
 against a slow plain version; independence from batches and workers.
@@ -10,10 +10,11 @@ against a slow plain version; independence from batches and workers.
 come in the order that they must. The generator is --trained, a folder runs/<cell> of a model on
 `facades`; without it one is trained for --epochs by the train stage.
 --evaluate: the evaluate stage on its 106 test images: seconds and peak memory.
+--protocol: the definition of each metric, as the code has it; takes no data.
 
-Takes the façades (--archive) and Inception up to Mixed_6e (--weights), prepared by the stage
+The others take the façades (--archive) and Inception up to Mixed_6e (--weights), prepared by the stage
 scripts in .repix/benchmarks. Ends with 1 if any row is not as it must be. --write puts the tables into
-docs/metrics.md, the protocol of each metric as the code has it included.
+docs/metrics.md, that of --protocol included.
 """
 
 from __future__ import annotations
@@ -35,13 +36,12 @@ SHARED = Path(os.environ.get("REPIX_REAL_DATA", ROOT.parent / "shared"))
 FEATURE_DIMS = 768  # the last layer of the weights that are at hand
 SIGMAS = (1.0, 2.0, 4.0, 8.0)  # of the blur, in pixels
 CELL = ("facades", "pix2pix", "0")
-METRICS = (f"fid_{FEATURE_DIMS}", f"kid_{FEATURE_DIMS}", "swd", "ssim")
 
 
 def main() -> int:
     """Run what is asked for; return 0 if every row is as it must be."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for part in ("agreement", "facades", "evaluate"):
+    for part in ("agreement", "facades", "evaluate", "protocol"):
         parser.add_argument(f"--{part}", action="store_true")
     parser.add_argument("--trained", type=Path, metavar="DIR", help="runs/<cell> of a model on facades")
     parser.add_argument("--epochs", type=int, default=1, help="to train for where there is no --trained")
@@ -51,7 +51,13 @@ def main() -> int:
     parser.add_argument("--write", action="store_true", help="put the tables into docs/metrics.md")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures here")
     arguments = parser.parse_args()
-    parts = [part for part in ("agreement", "facades", "evaluate") if getattr(arguments, part)] or ["agreement"]
+    parts = [part for part in ("agreement", "facades", "evaluate") if getattr(arguments, part)]
+    if arguments.protocol and not parts:
+        print(protocol_table())
+        if arguments.write:
+            write("metrics", "protocol", protocol_table())
+        return 0
+    parts = parts or ["agreement"]
     for path in (arguments.archive, arguments.weights, *([arguments.trained] if arguments.trained else [])):
         if not path.exists():
             raise UserError(f"{path}: no such file; see --help for what to give")
@@ -227,8 +233,8 @@ def worked_cases() -> list[dict]:
 
     from checks.support.references import plain_kid, plain_swd
     from repix.evaluation.frechet import Statistics, frechet_distance
-    from repix.evaluation.kid import kid
-    from repix.evaluation.swd import swd
+    from repix.evaluation.metrics.kid import kid
+    from repix.evaluation.metrics.swd import swd
 
     rng = np.random.default_rng(0)
     one, two = Statistics.from_covariance(1.0, 4.0), Statistics.from_covariance(4.0, 25.0)
@@ -265,9 +271,9 @@ def on_photos(train, test, workspace: Workspace) -> list[dict]:
 
     from repix.evaluation.features import extract
     from repix.evaluation.frechet import Statistics, frechet_distance
-    from repix.evaluation.kid import kid
-    from repix.evaluation.psnr import psnr
-    from repix.evaluation.ssim import ssim
+    from repix.evaluation.metrics.kid import kid
+    from repix.evaluation.metrics.psnr import psnr
+    from repix.evaluation.metrics.ssim import ssim
 
     output, target = blurred(test, 2.0), test
     low, high = (0,) * 3, (255,) * 3
@@ -491,6 +497,7 @@ def facades(workspace: Workspace) -> dict[str, Any]:
     }
     asked = Evaluate(fid=True, kid=True, features="mixed_6e", dims=(FEATURE_DIMS,))
     network, rows = workspace.network(), []
+    metrics = (*(network.metric_name(name, FEATURE_DIMS) for name in ("fid", "kid")), "swd", "ssim")
     for name, images in sets.items():
         print(f"{name} ...", file=sys.stderr, flush=True)
         scores, _, _ = score_paired_and_distribution(
@@ -502,10 +509,10 @@ def facades(workspace: Workspace) -> dict[str, Any]:
             cache=workspace.folder / ".repix" / "features",
             describe=False,
         )
-        rows.append({"what": name} | {metric: scores[metric] for metric in METRICS})
+        rows.append({"what": name} | {metric: scores[metric] for metric in metrics})
     itself, real, *blurs, trained, before = rows
     verdicts = []
-    for metric in METRICS:
+    for metric in metrics:
         sign = -1 if metric == "ssim" else 1  # from here on, more is worse
         # A photo of another house is no better translation than any: for pairs, the photo itself is the floor.
         floor = (itself if metric == "ssim" else real)[metric] * sign
@@ -520,13 +527,13 @@ def facades(workspace: Workspace) -> dict[str, Any]:
         verdicts.append({"what": f"{metric}: rising with the blur", "ok": bool(np.all(np.diff(blur) > 0))})
     by_metric = {
         metric: f"{'yes' if verdicts[2 * i]['ok'] else '**no**'} / {'yes' if verdicts[2 * i + 1]['ok'] else '**no**'}"
-        for i, metric in enumerate(METRICS)
+        for i, metric in enumerate(metrics)
     }
     rows.append({"what": "floor < trained < untrained / worse with each blur"} | by_metric)
     rows[-1]["ok"] = all(verdict["ok"] for verdict in verdicts)
     return {
         "columns": [("what", f"{len(test)} images of {test.shape[1]} px against the {len(test)} real test photos")]
-        + [(metric, metric) for metric in METRICS],
+        + [(metric, metric) for metric in metrics],
         "rows": rows,
         "verdicts": verdicts,
         "cell": {"networks": model.record.networks, "epochs": model.record.epochs, "steps": model.record.steps},
@@ -569,22 +576,18 @@ def evaluate(workspace: Workspace) -> dict[str, Any]:
 
 def protocol_table() -> str:
     """Return what the code writes into ``protocol`` of metrics/<cell>.json, metric by metric."""
-    from repix.evaluation import features, frechet, kid, l1, psnr, ssim, swd
-    from repix.regression.tolerance import direction
+    from repix.evaluation import features
+    from repix.evaluation.score import scorer
+    from repix.metrics import METRICS
 
     rows = []
-    for name, protocol in {
-        "l1": l1.PROTOCOL,
-        "psnr": psnr.PROTOCOL,
-        "ssim": ssim.PROTOCOL,
-        "swd": swd.PROTOCOL,
-        "fid": frechet.PROTOCOL,
-        "kid": kid.PROTOCOL,
-    }.items():
-        shown = "; ".join(f"*{key.replace('_', ' ')}* {value}" for key, value in protocol.items())
-        rows.append([f"`{name}`", "higher" if direction(name) > 0 else "lower", shown])
+    for metric in METRICS:
+        definition = scorer(metric).definition
+        shown = "; ".join(f"*{key.replace('_', ' ')}* {value}" for key, value in definition.items())
+        rows.append([f"`{metric.name}`", metric.better, shown])
     shown = "; ".join(f"*{key}* {value}" for key, value in features.PROTOCOL.items())
-    rows.append(["features of `fid`, `kid`", "", f"{shown}; *dims* and *weights* (sha256) as asked for"])
+    names = ", ".join(f"`{metric.name}`" for metric in METRICS if metric.kind == "features")
+    rows.append([f"features of {names}", "", f"{shown}; *dims* and *weights* (sha256) as asked for"])
     return table(["metric", "better", "protocol"], rows)
 
 

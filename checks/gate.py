@@ -208,9 +208,9 @@ def judge_all(arguments: argparse.Namespace, scratch: Path) -> list[dict]:
 
 
 def other_features(settings: Evaluate):
-    """Return twice the same metric, ``fid_64``, on networks of other weights.
+    """Return twice the same metric, FID at 64 dims, on networks of other weights.
 
-    They are random: what is judged is that the gate sees another digest, not the distance.
+    They are random: what is judged is that the gate sees another network, not the distance.
     """
     from repix.evaluation.features import random_network
 
@@ -222,7 +222,7 @@ def other_features(settings: Evaluate):
 
 
 def seed_change(family: tolerance.Family, name: str, scratch: Path) -> dict:
-    """Judge every swept seed against the first one, the tolerance estimated without it."""
+    """Judge every seed of the study against the first one, the tolerance estimated without it."""
     settings = Gate(false_alarm=family.false_alarm, power=family.power, variants=gated_variants(family))
     cells = family.cells()
     first, *others = cells

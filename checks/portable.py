@@ -178,7 +178,7 @@ def other(tree: Path) -> dict[str, str]:
     from repix.data import colour, hdf5, images
     from repix.evaluation.features import extract, random_network
     from repix.evaluation.frechet import Statistics, frechet_distance
-    from repix.evaluation.kid import kid, kid_subsets
+    from repix.evaluation.metrics.kid import kid, kid_subsets
     from repix.files import canonical_json, digest_arrays, digest_text, digest_tree
 
     chance = np.random.default_rng(0)

@@ -62,7 +62,7 @@ class Row:
         name: of the row.
         model, dataset: entries of params.yaml.
         size: side of the images in pixels; load_size follows in proportion.
-        epochs: instead of the recipe's.
+        epochs: instead of the recipe's, at a constant rate.
         changes: fields of the data set's entry that the source of the recipe asks for.
     """
 
@@ -253,7 +253,7 @@ def floors(prepared, translator: str) -> dict[str, dict[str, float | None]]:
 
 def compared(scores: Mapping[str, float | None], below: Mapping[str, Mapping[str, float | None]]) -> dict[str, Any]:
     """Return scores, floors, the best floor of each metric, and whether the scores are better than that."""
-    from repix.regression.tolerance import direction
+    from repix.metrics import direction
 
     best: dict[str, float | None] = {}
     for metric in METRICS:
@@ -493,7 +493,7 @@ def worker(kind: str, name: str, out: Path, *, epochs: int | None) -> dict[str, 
 def folder_of(row: Row, out: Path, epochs: int | None) -> tuple[Path, str]:
     """Return where a row is trained, and its params.yaml."""
     sets = {row.dataset: archive_of(row.dataset) | sized(row.dataset, row.size) | dict(row.changes)}
-    return out / "cells" / row.name, params_of({row.model: {"epochs": epochs or row.epochs}}, sets)
+    return out / "cells" / row.name, params_of({row.model: {"epochs": epochs or row.epochs, "decay_epochs": 0}}, sets)
 
 
 def trained(rows: Iterable[Row], asked: argparse.Namespace) -> tuple[list[dict], list[str]]:

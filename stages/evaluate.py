@@ -33,7 +33,7 @@ def main(cell: Cell) -> None:
     from repix.tracking import mlflow_run
 
     network = None
-    if settings.fid or settings.kid:
+    if settings.on_features:
         weights = Archive.read(paths.FEATURES / "archive.json")
         network = load_network(settings.dims, paths.FEATURES / weights.file, weights.sha256)
     model = TrainedModel(trained)

@@ -14,13 +14,14 @@ from repix import paths, stage
 from repix.config import datasets, evaluation, reader
 from repix.data import sources
 from repix.files import atomic_folder, write_json
+from repix.metrics import ASK_FOR_FEATURES
 
 
 def main() -> None:
     """Fetch the feature weights."""
     evaluate = reader.read("evaluate", evaluation.Evaluate)
-    params = {"evaluate": evaluate.model_dump(mode="json", include={"fid", "kid", "features"})}
-    wanted = evaluate.fid or evaluate.kid
+    params = {"evaluate": evaluate.model_dump(mode="json", include={"features", *ASK_FOR_FEATURES})}
+    wanted = evaluate.on_features
     if wanted:
         weights = reader.read(f"features.{evaluate.features}", evaluation.FeatureWeights)
         params[f"features.{evaluate.features}"] = weights
@@ -37,8 +38,9 @@ def main() -> None:
             archive=False,
         )
     else:
+        asked = " nor ".join(f"evaluate.{name}" for name in ASK_FOR_FEATURES)
         with atomic_folder(paths.FEATURES) as folder:
-            write_json(folder / "absent.json", {"reason": "neither evaluate.fid nor evaluate.kid is on"})
+            write_json(folder / "absent.json", {"reason": f"neither {asked} is on"})
     record.write(paths.FEATURES)
 
 

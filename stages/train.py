@@ -64,7 +64,12 @@ def main(cell: Cell) -> None:
         validate=validation.score if validation.possible else None,
         picture=validation.picture,
         best_of=setup.translator_weights,
-        plan={"cell": cell.name, "parameters": setup.parameters(), "recipe": recipe.model_dump(mode="json")},
+        plan={
+            "cell": cell.name,
+            "paired": prepared.manifest.paired,
+            "parameters": setup.parameters(),
+            "recipe": recipe.model_dump(mode="json"),
+        },
     )
     trained = record_of(cell, recipe, setup, prepared.manifest, history, best, data_digest, record.declared.profile)
     for animation in frames.written:

@@ -16,7 +16,9 @@ BASE = [
     "version",
     "errors",
     "yaml12",
+    "directions",
     "tables",
+    "pages",
     "metrics",
     "registry",
     "files",
@@ -66,6 +68,7 @@ NAMED_BY = {
     "mlflow": {"tracking/", "exporting/pyfunc.py", "publishing/registry.py"},
     "dvc": set(),
     "h5py": {"data/"},
+    "jinja2": {"pages.py"},
     "yaml": {"yaml12.py"},
 }
 

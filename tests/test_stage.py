@@ -193,3 +193,42 @@ def test_records_and_outs_are_the_same_wherever_the_repository_lies(tmp_path):
         ended = play(folder, name, *arguments)
         assert ended.returncode == 1 and ended.stderr.count("\n") == 1
         assert ended.stderr.startswith("repix: params.yaml: no ") and "did you mean" in ended.stderr
+
+
+def test_too_little_memory_or_disk_is_one_line_in_the_words_of_any_library(capsys):
+    def imported():
+        try:
+            raise ImportError("libtensorflow_cc.so.2: failed to map segment from shared object")
+        except ImportError:
+            raise RuntimeError("could not import anything") from None
+
+    class OpError(Exception):
+        """As TensorFlow's."""
+
+    for function, said in (
+        (raising(MemoryError()), "not enough memory"),
+        (raising(np._core._exceptions._ArrayMemoryError((4, 4), np.dtype("f4"))), "not enough memory"),
+        (raising(OpError("OOM when allocating tensor with shape[8,64]")), "not enough memory"),
+        (raising(OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))), "not enough memory"),
+        (imported, "not enough memory"),
+        (raising(OpError("{{node}} out/variables/part-0; File too large")), "File too large; make room"),
+        (raising(OSError("write failed: errno = 28, error message = 'No space left on device'")), "No space left"),
+    ):
+        code, line = guarded(function, capsys)
+        assert code == 1 and line.startswith(f"repix: {said}") and line.count("\n") == 1
+
+
+def test_a_limit_on_memory_is_one_line_at_the_end_and_no_traceback():
+    """`ulimit -v` of half a GiB, which TensorFlow's library does not fit into."""
+    code = """
+import resource
+resource.setrlimit(resource.RLIMIT_AS, (2**29, 2**29))
+from repix import profile, stage
+from repix.quiet import import_keras
+profile.apply("fast")
+stage.guard(import_keras)
+"""
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "src")}
+    ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 1 and "Traceback" not in ended.stderr
+    assert ended.stderr.splitlines()[-1].startswith("repix: not enough memory; give it more")

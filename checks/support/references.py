@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from repix import rng
-from repix.evaluation.swd import level_count, unit_directions
+from repix.evaluation.metrics.swd import level_count, unit_directions
 
 
 def plain_pyramid(image: np.ndarray, levels: int) -> list[np.ndarray]:

@@ -22,23 +22,28 @@ class Metric:
             ``distribution``: the set of translations against the set of real images.
             ``features``: the same on the features of a network, once for each of
             ``evaluate.dims``; the name may then be followed by what the features are (``fid_768``).
+        default: whether it is computed where ``evaluate.<name>`` in params.yaml says nothing. None: it
+            has no such switch; it is always computed (on features: wherever another metric asks for them).
     """
 
     name: str
     better: Literal["lower", "higher"]
     kind: Literal["paired", "distribution", "features"]
+    default: bool | None = None
 
 
 METRICS = (
     Metric("l1", "lower", "paired"),
     Metric("psnr", "higher", "paired"),
     Metric("ssim", "higher", "paired"),
-    Metric("swd", "lower", "distribution"),
-    Metric("fid", "lower", "features"),
-    Metric("kid", "lower", "features"),
+    Metric("swd", "lower", "distribution", default=True),
+    Metric("fid", "lower", "features", default=False),
+    Metric("kid", "lower", "features", default=False),
 )
 
 NAMES = tuple(metric.name for metric in METRICS)
+ASK_FOR_FEATURES = tuple(m.name for m in METRICS if m.kind == "features" and m.default is not None)
+"""The metrics whose switch brings the features: the features stage of dvc.yaml depends on these."""
 
 
 def find(name: str) -> Metric | None:

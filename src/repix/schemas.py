@@ -46,7 +46,7 @@ class Record(BaseModel):
         """
         try:
             tree = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{path}: cannot be read as JSON ({error}); restore it or run `dvc repro`") from None
         found = tree.pop("schema", None) if isinstance(tree, dict) else None
         if found != cls.SCHEMA:

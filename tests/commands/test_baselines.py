@@ -18,7 +18,7 @@ from repix.schemas import Metrics
 from repix.studies import baselines
 from tests.regression.test_gate import changed, entry
 
-FLOORS = {
+BASELINES = {
     "untrained generator": {"ssim": 0.10, "swd": 200.0, "l1": 0.30},
     "nearest neighbour": {"ssim": 0.505, "swd": 10.0, "l1": 0.05},
 }
@@ -29,7 +29,7 @@ def cells(seeds=3):
 
 
 def test_margins_are_in_standard_deviations_and_positive_where_better():
-    found = baselines.margins("toy", "net", cells(), FLOORS)
+    found = baselines.margins("toy", "net", cells(), BASELINES)
     assert found.trained["ssim"] == (pytest.approx(0.51), pytest.approx(0.01))
     by = {(m.predictor, m.metric): m for m in found.margins}
     assert by["untrained generator", "ssim"].sds == pytest.approx(41.0)
@@ -40,15 +40,15 @@ def test_margins_are_in_standard_deviations_and_positive_where_better():
 
 
 def test_what_falls_short_is_said_plainly():
-    said = baselines.margins("toy", "net", cells(), FLOORS).text()
+    said = baselines.margins("toy", "net", cells(), BASELINES).text()
     assert "BELOW 3: ssim is +0.5 standard deviations from nearest neighbour" in said
     assert "BELOW 3: swd" not in said and "BELOW 3: l1" not in said
-    good = {name: scores | {"ssim": 0.1} for name, scores in FLOORS.items()}
+    good = {name: scores | {"ssim": 0.1} for name, scores in BASELINES.items()}
     assert "every required margin is 3" in baselines.margins("toy", "net", cells(), good).text()
 
 
 def test_one_seed_has_no_margin():
-    said = baselines.margins("toy", "net", cells(1), FLOORS).text()
+    said = baselines.margins("toy", "net", cells(1), BASELINES).text()
     assert "sd ?" in said and "repix seeds toy net --write" in said and "every required" not in said
 
 

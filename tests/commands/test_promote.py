@@ -163,3 +163,13 @@ def test_command_line_refuses_in_one_line(root, capsys):
     said = capsys.readouterr().err.strip().splitlines()
     assert len(said) == 1
     assert said[0].startswith("repix promote: exports/tiny-none-0/export.json: no such file")
+
+
+def test_a_direction_that_was_not_exported_is_refused_by_name(root, capsys):
+    from repix.publishing import registry
+
+    with pytest.raises(UserError, match=f"{CELL} has no translator 'target_to_source'; it has source_to_target"):
+        registry.promote(root, CELL, translator="target_to_source", gate=verdict())
+    with pytest.raises(SystemExit):
+        cli.main(["promote", CELL, "--translator", "left_to_right"])
+    assert "'left_to_right' (choose from 'source_to_target', 'target_to_source')" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Floors: the halves, and the predictors that understand nothing."""
+"""The halves of the real images, and the trivial predictors."""
 
 from __future__ import annotations
 

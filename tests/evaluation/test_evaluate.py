@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from checks.support.cells import TinyCell, train_cell
+from repix.metrics import METRICS
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,9 @@ def test_outputs_are_the_model_s_and_scores_are_theirs(cell, tmp_path):
     assert metrics.n == metrics.protocol["images"]["source_to_target"]["n"] == 2
     table = pd.read_csv(tmp_path / "out" / "source_to_target.csv", dtype={"image": str})
     assert table["image"].tolist() == list(test.names)
-    assert list(table.columns) == ["image", "l1", "psnr", "ssim", "best_l1", "best_psnr", "best_ssim"]
+    paired = [metric.name for metric in METRICS if metric.kind == "paired"]
+    assert paired[:3] == ["l1", "psnr", "ssim"]
+    assert list(table.columns) == ["image", *paired, *(f"best_{name}" for name in paired)]
     assert table["l1"].to_numpy() == pytest.approx(values)
 
 

@@ -133,7 +133,8 @@ def test_random_weights_are_seeded():
 def test_only_the_published_2048_is_called_fid():
     assert metric_name("fid", 2048, PUBLISHED_SHA256) == "fid"
     assert metric_name("kid", 768, PUBLISHED_SHA256) == "kid_768"
-    assert metric_name("fid", 768, MIXED_6E_SHA256) == "fid_768"
+    assert metric_name("fid", 768, MIXED_6E_SHA256) == "fid_768_bc029001"
+    assert metric_name("kid", 64, "ab" * 32) == "kid_64_abababab"
     assert metric_name("fid", 2048, "ab" * 32) == "fid_2048_abababab"
     assert metric_name("fid", 2048, "random-0") == "fid_2048_random_0"
     assert metric_name("fid", 64, "random-0") == "fid_64_random_0"

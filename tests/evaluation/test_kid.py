@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from checks.support.references import plain_kid
-from repix.evaluation import kid as module
-from repix.evaluation.kid import kid, kid_subsets
+from repix.evaluation.metrics import kid as module
+from repix.evaluation.metrics.kid import kid, kid_subsets
 
 
 def test_worked_by_hand():

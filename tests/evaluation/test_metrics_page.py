@@ -7,15 +7,15 @@ import pytest
 from checks import agreement
 from repix.commands.results import write_between_markers
 from repix.errors import UserError
-from repix.evaluation.score import ALWAYS
+from repix.metrics import NAMES
 
 
 def test_the_page_has_the_protocols_of_the_code(tmp_path):
     page = tmp_path / "metrics.md"
     page.write_text(agreement.PAGE.read_text())
     write_between_markers(page, agreement.protocol_table(), "protocol")
-    assert page.read_text() == agreement.PAGE.read_text(), "run: python -m checks.agreement --write"
-    assert all(f"| `{name}` " in agreement.protocol_table() for name in ALWAYS)
+    assert page.read_text() == agreement.PAGE.read_text(), "run: python -m checks.agreement --protocol --write"
+    assert all(f"| `{name}` " in agreement.protocol_table() for name in NAMES)
 
 
 def test_every_table_of_the_page_was_written():
@@ -31,7 +31,7 @@ def test_worked_cases_come_out():
 
 
 def test_a_difference_is_seen(monkeypatch):
-    from repix.evaluation import kid
+    from repix.evaluation.metrics import kid
 
     original = kid._diagonal_sum
     monkeypatch.setattr(kid, "_diagonal_sum", lambda x: original(x) * (1 + 1e-9))

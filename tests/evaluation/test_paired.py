@@ -7,9 +7,9 @@ import pytest
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from repix.evaluation import unit_range
-from repix.evaluation.l1 import l1
-from repix.evaluation.psnr import CAP_DB, psnr
-from repix.evaluation.ssim import ssim, too_small
+from repix.evaluation.metrics.l1 import l1
+from repix.evaluation.metrics.psnr import CAP_DB, SCORER, psnr
+from repix.evaluation.metrics.ssim import ssim, too_small
 
 BYTE = ((0,) * 3, (255,) * 3)
 
@@ -50,7 +50,18 @@ def test_psnr_equals_scikit_image(pairs):
 def test_psnr_of_equal_images_is_the_cap_and_of_opposite_ones_zero():
     black, white = np.zeros((2, 2, 2, 1), np.uint16), np.full((2, 2, 2, 1), 65535, np.uint16)
     assert psnr(black, black, (0,), (65535,)).tolist() == [CAP_DB, CAP_DB]
-    assert psnr(black, white, (0,), (65535,)).tolist() == [0.0, 0.0]
+    opposite = psnr(black, white, (0,), (65535,))
+    assert opposite.tolist() == [0.0, 0.0] and not np.signbit(opposite).any()  # JSON would say -0.0
+
+
+def test_psnr_of_unequal_images_is_not_capped():
+    """One step of 16 bits in one value of 64 x 64: 20 log10(65535) + 10 log10(64 * 64) dB."""
+    target = np.zeros((2, 64, 64, 1), np.uint16)
+    output = target.copy()
+    output[0, 3, 5] = 1
+    found = psnr(output, target, (0,), (65535,))
+    np.testing.assert_allclose(found, [20 * np.log10(65535) + 10 * np.log10(64 * 64), CAP_DB], rtol=1e-12)
+    assert found[0] > 130 and SCORER.function(output, target, (0,), (65535,)).details == {"capped": 1}
 
 
 def test_ssim_equals_scikit_image_on_bytes(pairs):

@@ -9,11 +9,13 @@ import pytest
 
 from repix.config.evaluation import Evaluate
 from repix.evaluation.features import PUBLISHED_SHA256, FeatureNetwork
-from repix.evaluation.kid import kid
-from repix.evaluation.l1 import l1
+from repix.evaluation.metrics.kid import kid
+from repix.evaluation.metrics.l1 import l1
+from repix.evaluation.metrics.swd import swd
 from repix.evaluation.score import score_paired_and_distribution
-from repix.evaluation.swd import swd
+from repix.metrics import METRICS, NAMES
 from repix.schemas import Side
+from tests.evaluation import score_cases
 
 RGB = Side(channels=3, dtype="uint8", low=(0,) * 3, high=(255,) * 3, meaning=("R", "G", "B"), colour="rgb")
 LAB = Side(channels=2, dtype="int16", low=(-110,) * 2, high=(110,) * 2, meaning=("a", "b"), colour="lab_ab")
@@ -37,11 +39,13 @@ def network(dims=(2048,), weights=PUBLISHED_SHA256):
 def test_pairs_without_weights():
     outputs, targets = noise(0), noise(1)
     scores, protocol, per_image = score_paired_and_distribution(outputs, targets, RGB, evaluate=PLAIN)
-    assert set(scores) == {"l1", "psnr", "ssim", "swd", "fid", "kid"}
+    assert {"l1", "psnr", "ssim", "swd", "fid", "kid"} <= set(scores) == set(NAMES)
     assert scores["l1"] == l1(outputs, targets, RGB.low, RGB.high).mean()
     assert scores["swd"] == swd(outputs, targets)["mean"]
     assert scores["fid"] is None and "evaluate.fid" in protocol["fid"]["reason"]
-    assert set(per_image) == {"l1", "psnr", "ssim"} and all(len(v) == 6 for v in per_image.values())
+    assert set(per_image) == {metric.name for metric in METRICS if metric.kind == "paired"} and all(
+        len(v) == 6 for v in per_image.values()
+    )
     low, high = protocol["ssim"]["description"]["ci95"]
     assert low <= scores["ssim"] <= high
     assert protocol["images"]["n"] == 6 and len(protocol["reference"]["digest"]) == 64
@@ -92,8 +96,9 @@ def test_features_are_named_by_what_they_are():
         outputs, targets, RGB, evaluate=small, features=network((64, 768), "ab" * 32)
     )
     assert scores["fid"] is None and "2048" in protocol["fid"]["reason"]
-    assert scores["fid_64"] >= 0 and scores["fid_768"] >= 0 and "kid_768" not in scores
-    assert protocol["fid_768"]["features"]["dims"] == 768
+    assert scores["fid_64_abababab"] >= 0 and scores["fid_768_abababab"] >= 0
+    assert {name for name in scores if name.startswith("kid")} == {"kid"} and "fid_768" not in scores
+    assert protocol["fid_768_abababab"]["features"]["dims"] == 768
 
 
 def test_lab_planes_take_pictures_for_features():
@@ -128,3 +133,28 @@ def test_what_cannot_be_scored_is_refused():
         score_paired_and_distribution(images, images, RGB, evaluate=ON_FEATURES, features=network((768,)))
     with pytest.raises(ValueError, match="do not fit"):
         score_paired_and_distribution(images, images, RGB, reference_names=["a"], evaluate=PLAIN)
+
+
+def test_the_committed_cases_come_out():
+    """Names, definitions, reasons and numbers of all kinds of metrics; ``python -m tests.evaluation.score_cases``."""
+    found = json.loads(json.dumps(score_cases.results()))
+    expected = json.loads(score_cases.FILE.read_text())
+    for case, parts in found.items():
+        for part, names in parts.items():
+            newer = set(names) - set(expected[case][part])  # metrics that were added since
+            assert newer <= set(NAMES), case
+            parts[part] = {name: value for name, value in names.items() if name not in newer}
+    assert_like(found, expected, "")
+
+
+def assert_like(found, expected, where):
+    """Assert that two JSON trees are equal, numbers up to what libraries of other versions round otherwise."""
+    if isinstance(expected, float) and isinstance(found, float):
+        assert found == pytest.approx(expected, rel=1e-6, abs=1e-9), where
+    elif isinstance(expected, (dict, list)) and type(found) is type(expected):
+        keys = [sorted(tree) if isinstance(tree, dict) else list(range(len(tree))) for tree in (found, expected)]
+        assert keys[0] == keys[1], where
+        for key in keys[0]:
+            assert_like(found[key], expected[key], f"{where}/{key}")
+    else:
+        assert found == expected and type(found) is type(expected), where

@@ -7,8 +7,8 @@ import pytest
 
 from checks.support.references import plain_swd
 from repix import rng
-from repix.evaluation import swd as module
-from repix.evaluation.swd import laplacian_pyramid, level_count, sliced_wasserstein, swd, unit_directions
+from repix.evaluation.metrics import swd as module
+from repix.evaluation.metrics.swd import laplacian_pyramid, level_count, sliced_wasserstein, swd, unit_directions
 
 RNG = np.random.default_rng
 

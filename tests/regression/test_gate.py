@@ -126,6 +126,18 @@ def test_other_features_cannot_be_compared():
     assert result.exit_code == 2
 
 
+def test_features_by_other_weights_are_named():
+    """The weights of the features are in the metric's name: nothing is called missing without a hint."""
+    old, new = (
+        changed(other_weights(**{name: 30.0}), "protocol", name, to={"features": {"dims": 64}})
+        for name in ("fid_64_aaaaaaaa", "fid_64_bbbbbbbb")
+    )
+    result = judge(new, old)
+    assert result.exit_code == 2 and verdicts(result)["fid_64_bbbbbbbb"] == "new"
+    (gone,) = (v for v in result.verdicts if v.metric == "fid_64_aaaaaaaa")
+    assert gone.verdict == "incomparable" and gone.why == "no longer measured: on other features now, fid_64_bbbbbbbb"
+
+
 def test_equal_weights_with_unequal_metrics_outweigh_everything():
     result = judge(entry(ssim=0.1, l1=0.1 + 1e-12))
     assert verdicts(result) == {"l1": "contradiction", "ssim": "contradiction", "swd": "pass"}

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from repix import metrics
 from repix.config.gate import Gate
 from repix.errors import UserError
 from repix.regression import tolerance
@@ -36,7 +37,7 @@ def test_the_numbers_are_those_of_scipy():
 def test_where_a_tolerance_came_from_stands_beside_it():
     found = family()
     assert (found.k, found.n, found.profile, found.params, found.run_key) == (5, 4, "portable", {"a": 1}, "key")
-    assert [(swept.cell, swept.weights_digest) for swept in found.provenance] == [
+    assert [(one.cell, one.weights_digest) for one in found.provenance] == [
         (f"toy-net-{s}", {"generator": f"weights {s}"}) for s in range(5)
     ]
 
@@ -67,7 +68,7 @@ def test_one_seed_or_unlike_seeds_have_no_noise():
     ("metric", "expected"), [("fid_768", -1), ("ssim", 1), ("psnr", 1), ("kid_2048_ab", -1), ("x", None)]
 )
 def test_directions_follow_the_first_part_of_the_name(metric, expected):
-    assert tolerance.direction(metric) == expected
+    assert metrics.direction(metric) == expected
 
 
 def test_another_seed_alone_is_red_no_more_often_than_promised():

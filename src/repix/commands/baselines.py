@@ -1,8 +1,8 @@
-"""What trained cells have to beat on a paired data set, and by how many standard deviations.
+"""Compare trained cells with trivial baselines on a paired data set, in standard deviations over seeds.
 
-Floors: the untrained generator (a model's first weights), the best constant colour per label,
+Baselines: the untrained generator (a model's first weights), the best constant colour per label,
 the median training image, and the target of the nearest training neighbour by label map. The
-neighbour is made of real photos: on SWD it marks what is possible, not what is to be beaten.
+neighbour is made of real photos: on SWD it marks what is possible, and need not be beaten.
 L1 rewards blur and is shown beside SSIM and SWD. Trained cells: mean and standard deviation
 over the seeds in metrics/ and in metrics/tolerances.json.
 
@@ -17,6 +17,7 @@ import argparse
 import json
 from pathlib import Path
 
+from repix.commands import here
 from repix.errors import UserError
 from repix.regression import baseline, tolerance
 
@@ -25,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("dataset", help="a paired data set, prepared")
     parser.add_argument("--cells", nargs="+", metavar="CELL", help="trained cells; default: every one of the data set")
-    parser.add_argument("--metrics", type=Path, default=Path("metrics"), metavar="DIR", help="folder of <cell>.json")
+    parser.add_argument("--metrics", type=here, default=Path("metrics"), metavar="DIR", help="folder of <cell>.json")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 

@@ -16,11 +16,14 @@ import argparse
 import json
 from pathlib import Path
 
+from repix.directions import Direction
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("cell", metavar="CELL", help="<dataset>-<model>-<seed>; with --rollback also <dataset>")
-    parser.add_argument("--translator", default="source_to_target", help="which translator (default: %(default)s)")
+    directions = [direction.value for direction in Direction]
+    parser.add_argument("--translator", choices=directions, default=directions[0], help="default: %(default)s")
     parser.add_argument("--rollback", action="store_true", help="move the alias back to the champion before")
     parser.add_argument("--json", action="store_true", help="print JSON")
 

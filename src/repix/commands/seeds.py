@@ -4,7 +4,7 @@ Prints mean, standard deviation and range of every score, the tolerance that fol
 `repix gate`, and the smallest change that the gate sees. The cells are made in .repix/seeds/,
 beside the pipeline; the same command goes on where it stopped. With --write the result goes
 to metrics/tolerances.json, and every seed's scores to metrics/spread-DATASET-MODEL.csv and .png.
-With --draw nothing is trained: the latter two are made of metrics/tolerances.json.
+With --draw nothing is trained: the .csv and the .png are made from metrics/tolerances.json.
 
 Examples:
   repix seeds sample pix2pix_small --write

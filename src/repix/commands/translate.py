@@ -27,6 +27,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from repix import profile
+from repix.commands import here
+from repix.directions import Direction
 from repix.errors import UserError
 from repix.files import atomic_path, digest_file
 from repix.schemas import Exported, Side, Trained
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
 
     from repix.inference.any_size import AnySize
 
-TRANSLATORS = ("source_to_target", "target_to_source")
+TRANSLATORS = tuple(direction.value for direction in Direction)
 PIXELS = 500_000_000
 FEW = 5  # names that a line shows of many
 FORMATS = {"png": ".png", "jpeg": ".jpg", "jpg": ".jpg", "tiff": ".tif", "npy": ".npy"}
@@ -46,8 +48,8 @@ TOLD = {"whole": "padded and cropped back", "tile": "translated in tiles", "resi
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("model", metavar="MODEL", help="runs/<cell>, exports/<cell>, or the name of a cell in runs/")
-    parser.add_argument("inputs", metavar="INPUT", nargs="+", type=Path, help="image files and folders of them")
-    parser.add_argument("-o", "--out", metavar="DIR", type=Path, required=True, help="where the outputs go")
+    parser.add_argument("inputs", metavar="INPUT", nargs="+", type=here, help="image files and folders of them")
+    parser.add_argument("-o", "--out", metavar="DIR", type=here, required=True, help="where the outputs go")
     parser.add_argument("--translator", choices=TRANSLATORS, default=TRANSLATORS[0], help="default: %(default)s")
     parser.add_argument("--variant", choices=("last", "best"), help="which weights of runs/<cell>; default: last")
     size = parser.add_mutually_exclusive_group()
@@ -78,7 +80,7 @@ def find_model(given: str) -> tuple[Path, Trained | Exported]:
     Raises:
         UserError: there is no trained or exported cell.
     """
-    for folder in (Path(given), Path("runs") / given):
+    for folder in (here(given), Path(given), Path("runs") / given):
         for record, file in ((Trained, "trained.json"), (Exported, "export.json")):
             if (folder / file).is_file():
                 return folder, record.read(folder / file)
@@ -240,19 +242,17 @@ def load(folder: Path, record: Trained | Exported, translator: str, variant: str
         model.load(variant or "last")
         network = model.system.networks[record.translators[translator]]
     else:
-        import keras
-
-        import repix.models.layers  # noqa: F401 (teaches Keras the layers of repix)
+        from repix.exporting.keras_format import load_network
 
         if variant not in (None, record.variant):
             raise UserError(f"{folder}: was exported from the {record.variant} weights; use runs/{record.cell}")
         path = folder / translator / "model.keras"
-        if not path.is_file():
+        if not path.is_file() or "keras" not in record.digests[translator]:
             raise UserError(f"{path}: no such file; export with export.formats: [keras], or use runs/{record.cell}")
         if digest_file(path) != record.digests[translator]["keras"]:
             raise UserError(f"{path}: not the file of export.json; run `dvc checkout` or `dvc repro`")
-        network = keras.saving.load_model(path, compile=False)
-    sides = (record.source, record.target) if translator == "source_to_target" else (record.target, record.source)
+        network = load_network(path)
+    sides = Direction(translator).sides(record.source, record.target)
     return AnySize(network, *sides, compile_function, paper=paper)
 
 
@@ -264,7 +264,8 @@ def source_half(record: Trained | Exported, translator: str) -> str:
     """
     if record.direction is None:
         raise UserError(f"{record.cell}: does not say which half is its source; train it again, or cut the images")
-    return "left" if (record.direction == "AtoB") == (translator == "source_to_target") else "right"
+    halves = ("left", "right") if record.direction == "AtoB" else ("right", "left")
+    return Direction(translator).sides(*halves)[0]
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -272,8 +273,8 @@ def main(arguments: argparse.Namespace) -> int:
     folder, record = find_model(arguments.model)
     trained_under = record.profile["name"] if isinstance(record, Trained) else "portable"
     half = source_half(record, arguments.translator) if arguments.side_by_side else None
-    forward = arguments.translator == "source_to_target"
-    suffix = choose_suffix(arguments.format, record.target if forward else record.source)
+    _, made = Direction(arguments.translator).sides(record.source, record.target)
+    suffix = choose_suffix(arguments.format, made)
     if arguments.out.exists() and not arguments.out.is_dir():
         raise UserError(f"{arguments.out}: is not a folder; choose another one with -o")
 

@@ -93,6 +93,11 @@ class Dataset(Settings):
             load, crop = height_width(self.load_size), height_width(self.crop_size)
             if crop[0] > load[0] or crop[1] > load[1]:
                 raise ValueError(f"crop_size {crop} is larger than load_size {load}; raise load_size")
+        if self.resize == "scale_width" and height_width(self.crop_size)[1] > height_width(self.load_size)[1]:
+            raise ValueError(
+                f"crop_size {height_width(self.crop_size)} is wider than the {height_width(self.load_size)[1]} px "
+                f"that load_size scales to; raise load_size"
+            )
         if (self.colour == "lab") != (self.layout == "single"):
             raise ValueError("colour: lab and layout: single go together, and only together")
         if self.colour == "lab" and self.channels != (1, 2):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, create_model, field_validator, model_validator
 
 from repix.config.reader import Settings
+from repix.metrics import ASK_FOR_FEATURES, METRICS
 
 
 class FeatureWeights(Settings):
@@ -32,30 +33,39 @@ class FeatureWeights(Settings):
         return value
 
 
-class Evaluate(Settings):
-    """``evaluate``: the metrics of every cell. L1, PSNR and SSIM are always computed for pairs.
+class _Common(Settings):
+    """The keys of ``evaluate`` that are no metric.
 
     Attributes:
-        swd: sliced Wasserstein distance; needs no weights, takes seconds.
-        fid: Frechet distance on the features of ``features``, once per entry of ``dims``.
-        kid: kernel distance on the same features.
         features: entry under ``features`` whose weights fid and kid use; null without them.
         dims: feature layers of pytorch-fid's Inception: 2048 is what FID means; 64, 192 and
             768 carry their dims in the metric's name.
         paper_mode: also score the translator with dropout on, as the pix2pix paper tests it.
     """
 
-    swd: bool = True
-    fid: bool = False
-    kid: bool = False
     features: str | None = None
     dims: tuple[Literal[64, 192, 768, 2048], ...] = Field(default=(2048,), min_length=1)
     paper_mode: bool = False
 
     @model_validator(mode="after")
-    def _consistent(self) -> Evaluate:
-        if (self.fid or self.kid) and self.features is None:
-            raise ValueError("fid and kid take features: name an entry of `features`, or switch both off")
+    def _consistent(self) -> _Common:
+        if self.on_features and self.features is None:
+            asked = " and ".join(ASK_FOR_FEATURES)
+            raise ValueError(f"{asked} take features: name an entry of `features`, or switch them off")
         if len(set(self.dims)) != len(self.dims):
             raise ValueError("dims names a layer twice")
         return self
+
+    @property
+    def on_features(self) -> bool:
+        """Whether a metric is on that compares features, so that their network is needed."""
+        return any(getattr(self, name) for name in ASK_FOR_FEATURES)
+
+
+Evaluate = create_model(
+    "Evaluate",
+    __base__=_Common,
+    **{metric.name: (bool, metric.default) for metric in METRICS if metric.default is not None},
+)
+"""``evaluate``: the metrics of every cell: beside the common keys one switch, true or false, for each
+metric of :mod:`repix.metrics` that has a default. L1, PSNR and SSIM are always computed for pairs."""

@@ -54,8 +54,10 @@ class Generator(_Network):
             where they are not those of the encoder.
         relu: U-Net: ReLU ``after_concat`` of block and skip, or ``before_concat`` on the
             block alone.
-        dropout: rate on the innermost ``dropout_blocks`` decoder blocks, or in each residual block.
+        dropout: rate in ``dropout_blocks`` decoder blocks, or in each residual block.
         dropout_blocks: U-Net: how many decoder blocks have dropout.
+        dropout_first: U-Net: the first of them, counted from the innermost: 0 as the paper and its
+            Lua code, 1 as the PyTorch code, whose innermost block has none.
         padding: ResNet: ``reflect`` (mirrored borders, strides aligned as the reference code
             has them) or ``same`` (zeros, aligned as Keras' own ``same``).
     """
@@ -76,6 +78,7 @@ class Generator(_Network):
     relu: Literal["after_concat", "before_concat"] = only("unet", default="after_concat")
     dropout: float = Field(default=0.5, ge=0, lt=1)
     dropout_blocks: int = only("unet", default=3, ge=0)
+    dropout_first: int = only("unet", default=0, ge=0)
     padding: Literal["reflect", "same"] = only("resnet", default="reflect")
 
 
@@ -145,12 +148,22 @@ def loss_options(system: str, gan: str) -> list[str]:
 
 
 class Optimizer(Settings):
-    """Adam (Kingma and Ba 2015), one for each optimizer group."""
+    """Adam (Kingma and Ba 2015), one for each optimizer group.
+
+    Attributes:
+        learning_rate: alpha, before the decay of the last epochs.
+        beta_1, beta_2: decay rates of the moments.
+        epsilon: added to the root of the second moment.
+        epsilon_hat: where it is added: true to the root as it is carried along (the remark that ends
+            section 2, where it is called epsilon hat; TensorFlow, Keras, Torch7), false to the
+            root with its bias corrected (algorithm 1; PyTorch since 1.3).
+    """
 
     learning_rate: float = Field(default=0.0002, gt=0)
     beta_1: float = Field(default=0.5, ge=0, lt=1)
     beta_2: float = Field(default=0.999, ge=0, lt=1)
     epsilon: float = Field(default=1e-8, gt=0)
+    epsilon_hat: bool = True
 
 
 class Recipe(Settings):
@@ -160,7 +173,8 @@ class Recipe(Settings):
         system: a name in :data:`repix.registry.SYSTEMS`.
         batch_size: examples in a step.
         epochs: passes over the training split.
-        decay_epochs: over this many last epochs the learning rate falls linearly to 0.
+        decay_epochs: over this many last epochs the learning rate falls linearly to 0; over all of
+            them where there are no more.
         sampling: ``permutation`` (each example once in an epoch) or ``replacement``.
         updates: the updates of an iteration and their order: ``together`` (the discriminator once,
             on real and fake, and the generator once, in the order of the system's reference
@@ -169,7 +183,8 @@ class Recipe(Settings):
             ``alternate`` (the discriminator on real in even iterations, on fake in odd ones).
         discriminator_updates: iterations with an update of the discriminator for each one of the
             generator (WGAN's n_critic): the generator is updated in every n-th iteration only.
-        pool: size of the pool of earlier fakes shown to discriminators (0: none).
+        pool: size of the pool of earlier fakes shown to discriminators (0: none); a conditional one
+            is shown each beside its own source.
         initializer: ``normal`` (kernels N(0, 0.02), norm scales N(1, 0.02)), ``normal_kernels``
             (the same kernels, scales 1) or ``glorot`` (uniform kernels, scales 1).
         profile: execution profile where ``run.profile`` is auto: ``fast``, ``portable``, whose
@@ -228,8 +243,6 @@ class Recipe(Settings):
 
     @model_validator(mode="after")
     def _fits(self) -> Recipe:
-        # Quick trials lower `epochs` alone (`-S models.x.epochs=2`); they keep the constant
-        # rate of the schedule's first part instead of being refused.
         if self.loss.gan == "softmax" and self.discriminator.kind != "minibatch":
             raise ValueError("loss.gan: softmax needs discriminator.kind: minibatch (two outputs)")
         if self.discriminator.kind == "minibatch" and self.loss.gan != "softmax":
@@ -246,8 +259,9 @@ class Recipe(Settings):
         The rule of the reference code: with c constant and d decaying epochs the rate is
         multiplied by 1 - max(0, epoch + 1 - c) / (d + 1).
         """
-        constant = max(0, self.epochs - self.decay_epochs)
-        decay = self.epochs - constant if self.decay_epochs < self.epochs else 0
+        # A quick trial lowers `epochs` alone (`-S models.x.epochs=2`): it has no constant epochs, then.
+        decay = min(self.decay_epochs, self.epochs)
         if not decay:
             return self.optimizer.learning_rate
+        constant = self.epochs - decay
         return self.optimizer.learning_rate * (1.0 - max(0, epoch + 1 - constant) / (decay + 1))

@@ -19,6 +19,7 @@ from PIL import Image
 from werkzeug.exceptions import HTTPException
 from werkzeug.serving import BaseWSGIServer, make_server
 
+from repix import pages
 from repix.data import image_reader
 from repix.data.resizing import resize
 from repix.demo.catalogue import Entry
@@ -112,7 +113,7 @@ def create(entries: Iterable[Entry], left_out: Iterable[str] = (), hosts: Iterab
 
     @app.get("/")
     def page():
-        return app.send_static_file("index.html")
+        return pages.render(__file__, "html", most_mb=MAX_BYTES // 10**6)
 
     @app.get("/models")
     def catalogue():

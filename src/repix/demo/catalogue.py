@@ -11,9 +11,11 @@ import numpy as np
 
 from repix.data.prepared import MANIFEST, Prepared, SplitArrays
 from repix.data.synthetic import PALETTE
+from repix.directions import Direction
 from repix.errors import UserError
-from repix.exporting.cards import BETTER, MODEL_CARD
+from repix.exporting.cards import MODEL_CARD
 from repix.files import digest_file, digest_tree
+from repix.metrics import better
 from repix.provenance.lineage import Lineage
 from repix.registry import FORMATS
 from repix.schemas import Exported, Metrics, Side
@@ -37,7 +39,7 @@ class Entry:
     Attributes:
         root: the repository.
         exported: the record of its export.
-        translator: which way it translates.
+        translator: the name of its direction.
     """
 
     root: Path
@@ -67,8 +69,7 @@ class Entry:
     @property
     def sides(self) -> tuple[Side, Side]:
         """What it takes and what it gives."""
-        found = (self.exported.source, self.exported.target)
-        return found if self.translator == "source_to_target" else found[::-1]
+        return Direction(self.translator).sides(self.exported.source, self.exported.target)
 
     @cached_property
     def prepared(self) -> Prepared | None:
@@ -103,7 +104,7 @@ class Entry:
         return np.asarray(self._half(test, int(side == "target"))[number])
 
     def _half(self, test: SplitArrays, which: int) -> np.ndarray:
-        return (test.source, test.target)[which if self.translator == "source_to_target" else 1 - which]
+        return Direction(self.translator).sides(test.source, test.target)[which]
 
     def check(self) -> str | None:
         """Return why the page cannot show it, or None."""
@@ -174,7 +175,7 @@ class Entry:
                 "name": name,
                 "value": value,
                 "ci95": told.get(name, {}).get("ci95"),
-                "better": BETTER.get(name.split("_")[0]),
+                "better": better(name),
             }
             for name, value in sorted(scores.items())
             if value is not None

@@ -1,4 +1,4 @@
-"""A picture of a system's networks: their blocks as boxes, in the order of the data, with sizes."""
+"""Draw a picture of a system's networks: their blocks as boxes, in the order of the data, with sizes."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def draw(system: System, title: str, path: Path, kind: str = "png") -> None:
 
 
 def _lanes(found: list[Block]) -> dict[tuple[int, int], int]:
-    """Return a lane for each skip (from, to), shorter ones further in, so that no two lie on each other."""
+    """Return a lane for each skip connection (from, to), shorter ones further in, so that no two overlap."""
     skips = [(source, row) for row, block in enumerate(found) for source in block.sources if source != row - 1]
     lanes: dict[tuple[int, int], int] = {}
     for one in sorted(skips, key=lambda skip: skip[1] - skip[0]):
@@ -155,7 +155,7 @@ def _lanes(found: list[Block]) -> dict[tuple[int, int], int]:
 
 
 def _column(axes, left: float, names: list[str], found: list[Block]) -> None:
-    """Draw one network from top to bottom; what a box takes from further above comes along lanes on the right."""
+    """Draw one network from top to bottom; skip connections run along lanes on the right."""
     from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
     top, right, lanes = 1.25, left + COLUMN, _lanes(found)

@@ -1,4 +1,4 @@
-"""What networks cost and see, worked out from their layers before anyone trains."""
+"""Compute parameters, FLOPs, activations and receptive fields of networks from their layers."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def parameters(network: keras.Model) -> int:
 def layer_flops(layer: keras.Layer) -> int:
     """Return the floating-point operations of one layer on one example; a multiply-add counts as two.
 
-    Convolutions, transposed convolutions and matrix products are counted, all else is
-    little beside them: kernel size x values that the kernel is laid on x 2.
+    Convolutions, transposed convolutions and matrix products are counted, all else
+    costs little beside them: kernel size x values that the kernel is laid on x 2.
     """
     if isinstance(layer, layers.Conv2DTranspose):
         places = math.prod(layer.input.shape[1:3])
@@ -47,7 +47,7 @@ def flops(network: keras.Model) -> int:
 
 
 def activations(network: keras.Model) -> int:
-    """Return how many numbers the layers of a network put out for one example.
+    """Return how many values the layers of a network output for one example.
 
     Padding, cropping and inputs are left out: no gradient needs them kept.
     """
@@ -56,7 +56,7 @@ def activations(network: keras.Model) -> int:
 
 
 def receptive_field(network: keras.Model) -> int | None:
-    """Return the side, in pixels, of the patch of the input that one output value can see.
+    """Return the side, in pixels, of the patch of the input that one output value depends on.
 
     Followed through the graph, the widest way counting; norms, which see the whole image,
     are left out as is usual. None: the whole image by construction (a dense layer).
@@ -110,7 +110,7 @@ def _counted(networks: dict[str, keras.Model]) -> Iterator[Counter]:
 
 
 def passes(recipe: Recipe, source: int, target: int) -> tuple[Counter, Counter]:
-    """Return how often each network is passed in one iteration: (all passes, passes kept for the generator's update).
+    """Return how often each network runs in one iteration: (all passes, passes kept for the generator's update).
 
     The losses of each iteration of the schedule are computed in miniature (8 x 8 px, one
     filter), and the calls of networks counted. A forward pass is one; the gradient to what a
@@ -170,7 +170,7 @@ def checkpoint_bytes(system: System) -> int:
 
 @dataclass(frozen=True)
 class NetworkFacts:
-    """A network in numbers.
+    """The size and cost of one network.
 
     Attributes:
         parameters: trainable ones.
@@ -187,7 +187,7 @@ class NetworkFacts:
 
 @dataclass(frozen=True)
 class Facts:
-    """A system in numbers: what one training iteration and one checkpoint cost.
+    """The size and cost of a system: of its networks, one training iteration and one checkpoint.
 
     Attributes:
         networks: name -> its numbers.
@@ -205,7 +205,7 @@ class Facts:
 
 
 def facts(system: System, recipe: Recipe, source: int, target: int) -> Facts:
-    """Return the numbers of a system that was built from ``recipe`` for these channel counts."""
+    """Return the size and cost of a system that was built from ``recipe`` for these channel counts."""
     total, kept = passes(recipe, source, target)
     width = 2 if recipe.precision == "bfloat16" else 4
     networks = {

@@ -1,6 +1,6 @@
-"""How good translations are: image by image, and as a set.
+"""Measure how good translations are: image by image, and as a set.
 
-:mod:`repix.evaluation.metrics` has one file a metric, :mod:`repix.evaluation.score` computes them all.
+:mod:`repix.evaluation.metrics` has one file for each metric, :mod:`repix.evaluation.score` computes them all.
 Each contributes its definition to the metrics JSON, because a number without it cannot be compared.
 """
 

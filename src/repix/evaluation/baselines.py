@@ -1,8 +1,7 @@
-"""What a number has to beat: real against real, and predictors that understand nothing.
+"""Trivial predictors that a trained model has to beat, and the distance between two halves of the real images.
 
-A distance between two halves of the real images is the floor of a distribution metric: no
-generator can be expected below it. The naive predictors are the floors of the paired metrics:
-on L1 they come close to a trained generator, or beat it.
+No generator can be expected to come below that distance; the metrics file has it as ``floor``. The
+predictors are the baselines: on L1 they come close to a trained generator, or beat it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Confidence intervals over images, as description.
+"""Bootstrap confidence intervals of a mean over test images.
 
-They say how much a mean depends on which images happened to be in the split. They do not say
+They describe: they say how much a mean depends on which images happened to be in the split. They do not say
 how much it depends on the training seed (two seeds often differ by more than the interval),
 so no gate may take its tolerance from here.
 """

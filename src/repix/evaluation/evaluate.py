@@ -1,4 +1,4 @@
-"""A trained cell on its test split: translations, scores with their protocol, pictures."""
+"""Translate the test split with a trained cell, and score it: translations, scores with their protocol, pictures."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from repix import profile
 from repix.config.evaluation import Evaluate
 from repix.data.image_writer import write as write_image
 from repix.data.prepared import Prepared
+from repix.directions import Direction
 from repix.errors import UserError
 from repix.evaluation import gallery, pictures
 from repix.evaluation.features import FeatureNetwork
 from repix.evaluation.score import score_paired_and_distribution
 from repix.files import atomic_folder
 from repix.inference.trained import TrainedModel
+from repix.metrics import METRICS
 from repix.schemas import Metrics, Side
 
 SHOWN = 8  # rows of the picture grid
@@ -27,7 +29,7 @@ SHOWN = 8  # rows of the picture grid
 
 @dataclass(frozen=True)
 class View:
-    """The test split as one translator sees it.
+    """The test split in the direction of one translator.
 
     Attributes:
         sources, targets: (n, height, width, channels) stored integers; without pairs the
@@ -49,19 +51,19 @@ class View:
 
     @classmethod
     def of(cls, prepared: Prepared, translator: str) -> View:
-        """Return the test split for a translator, forwards or backwards."""
+        """Return the test split in the direction of a translator."""
         split, manifest = prepared.split("test"), prepared.manifest
-        way = slice(None, None, 1 if translator == "source_to_target" else -1)
+        sides = Direction(translator).sides
         return cls(
-            *(split.source, split.target)[way],
-            *(manifest.source, manifest.target)[way],
-            *(split.names, split.target_names)[way],
-            halves=("source", "target")[way],
+            *sides(split.source, split.target),
+            *sides(manifest.source, manifest.target),
+            *sides(split.names, split.target_names),
+            halves=sides("source", "target"),
             paired=manifest.paired,
         )
 
     def photos(self, array: np.ndarray) -> np.ndarray:
-        """Return Lab outputs or targets as RGB photos, each with the other part of its source."""
+        """Return Lab outputs or targets as RGB photos; the channels that they lack are those of their source."""
         return np.stack(
             [pictures.stored(image, self.target, other) for image, other in zip(array, self.sources, strict=True)]
         )
@@ -190,7 +192,7 @@ def _score(outputs, view: View, settings: Evaluate, features: FeatureNetwork | N
 
 
 def _protocol(definitions: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Return one entry per metric for all translators; a reason that is not everyone's names its translator."""
+    """Return one entry per metric for all translators; where their reasons differ, each names its translator."""
     merged: dict[str, Any] = {}
     for metric in sorted({name for definition in definitions.values() for name in definition}):
         if metric in ("images", "reference"):
@@ -242,5 +244,5 @@ def _write(folder: Path, translator: str, view: View, outputs, table: Mapping[st
         shown = (pictures.shown(output, view.target) for output in outputs)
         previews = gallery.thumbnails(folder, translator, view.names, shown)
     ordered = {"source": columns["source"], "output": previews} | columns
-    scores = {metric: table[metric] for metric in ("ssim", "psnr", "l1") if metric in table}
+    scores = {metric.name: table[metric.name] for metric in reversed(METRICS) if metric.name in table}
     return gallery.Section(translator, view.names, files, ordered, scores)

@@ -1,4 +1,4 @@
-"""Features of images by the Inception network of pytorch-fid, the one that FID is defined on.
+"""Extract features of images with the Inception network of pytorch-fid, the one that FID is defined on.
 
 The network (Szegedy et al. 2015 as TensorFlow's inception-2015-12-05) is built from
 ``pytorch_fid.inception`` without its download: the weights are a file that the pipeline
@@ -43,7 +43,7 @@ _declared: list[Any] = []  # torch drops a library's operators when the object g
 
 
 def import_pytorch_fid() -> Any:
-    """Import and return ``pytorch_fid.inception``: the only door to torchvision in repix.
+    """Import and return ``pytorch_fid.inception``: nothing else in repix imports torchvision.
 
     pytorch-fid imports torchvision. Its wheels on PyPI are CUDA builds, whose C++ extension
     does not load beside a CPU torch; ``import torchvision`` then dies because it describes
@@ -95,18 +95,16 @@ class FeatureNetwork:
 def metric_name(metric: str, dims: int, weights: str) -> str:
     """Return the name of ``fid`` or ``kid`` on some features.
 
-    The plain name is that of the published weights at 2048 dims alone. Smaller dims carry
-    theirs (``fid_768``); any other weights at 2048, and random ones always, are named as well.
+    The plain name is that of the published weights at 2048 dims alone. At other dims the name
+    carries them (``fid_768``), and with other weights the head of their digest too (``fid_768_bc029001``).
     """
-    if weights.startswith("random"):
-        return f"{metric}_{dims}_{weights.replace('-', '_')}"
-    if dims != 2048:
-        return f"{metric}_{dims}"
-    return metric if weights == PUBLISHED_SHA256 else f"{metric}_{dims}_{weights[:8]}"
+    if weights == PUBLISHED_SHA256:
+        return metric if dims == 2048 else f"{metric}_{dims}"
+    return f"{metric}_{dims}_{weights.replace('-', '_') if weights.startswith('random') else weights[:8]}"
 
 
 def _inception() -> Any:
-    """Return the whole network, ``fid_inception_v3`` of pytorch-fid before its download."""
+    """Return the network of pytorch-fid's ``fid_inception_v3``, without the weights that this would download."""
     reference = import_pytorch_fid()
     import torchvision
 

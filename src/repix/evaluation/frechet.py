@@ -1,4 +1,4 @@
-"""Frechet distance of two sets of features, taken as Gaussians (Heusel et al. 2017, equation 6).
+"""The Frechet distance of two sets of features, taken as Gaussians (Heusel et al. 2017, equation 6).
 
     d^2 = |m1 - m2|^2 + tr(S1) + tr(S2) - 2 tr((S1 S2)^(1/2))
 
@@ -92,7 +92,7 @@ class Statistics:
 
 
 def _fold(state: tuple[int, np.ndarray, np.ndarray] | None, block: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
-    """Add rows to (n, mean, factor of the scatter matrix): Chan et al. 1979, in factors."""
+    """Return (n, mean, factor of the scatter matrix) after adding a block of rows: Chan et al. 1979, in factors."""
     n, mean = len(block), block.mean(axis=0)
     factor = block - mean
     if state is not None:

@@ -1,4 +1,4 @@
-"""Pictures of translations: rows of source | output | target."""
+"""Compose pictures of translations: rows of source | output | target."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ GAP = 2  # white pixels between pictures
 
 
 def grid(rows: Sequence[Sequence[np.ndarray]], columns: int = 1) -> np.ndarray:
-    """Return rows of equally high pictures as one, white between them.
+    """Return rows of equally high pictures as one picture, with white between them.
 
     Args:
         rows: each a sequence of (height, width, 3) uint8; all of the same sizes.
@@ -91,5 +91,5 @@ def stored(output: np.ndarray, side: Side, other: np.ndarray) -> np.ndarray:
 
 
 def suffix(side: Side) -> str:
-    """Return the suffix of a translation's file: PNG for pictures, TIFF for any other count of channels."""
+    """Return the suffix of a translation's file: PNG for pictures, TIFF for any other number of channels."""
     return ".png" if side.colour.startswith("lab") or side.channels in (1, 3) else ".tif"

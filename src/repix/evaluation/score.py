@@ -1,4 +1,4 @@
-"""All metrics of one translator on one split, with their protocol."""
+"""Compute all metrics of one translator on one split, each with its protocol."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from repix.evaluation import baselines, bootstrap
 from repix.evaluation.features import FeatureNetwork, as_rgb8, extract
 from repix.evaluation.metrics import Score, Scorer
 from repix.files import digest_arrays
-from repix.metrics import METRICS, Metric
+from repix.metrics import ASK_FOR_FEATURES, METRICS, Metric
 from repix.schemas import Side
 
 Scores = dict[str, float | None]
@@ -24,7 +24,7 @@ Protocol = dict[str, Any]
 
 
 def scorer(metric: Metric) -> Scorer:
-    """Return how a metric is computed: ``SCORER`` of its file."""
+    """Return the scorer of a metric: ``SCORER`` of its file."""
     return importlib.import_module(f"repix.evaluation.metrics.{metric.name}").SCORER
 
 
@@ -138,7 +138,8 @@ Scored = list[tuple[str, dict[str, Any], Score]]  # name of the score, definitio
 
 def _switched_off(metric: Metric, evaluate: Evaluate) -> str | None:
     """Return why a metric was not asked for; one without a switch in ``evaluate`` is always asked for."""
-    return None if getattr(evaluate, metric.name, True) else f"not asked for (evaluate.{metric.name})"
+    asked = metric.default is None or getattr(evaluate, metric.name)
+    return None if asked else f"not asked for (evaluate.{metric.name})"
 
 
 def _paired(metric: Metric, how: Scorer, sets: _Sets, describe: bool) -> Scored:
@@ -169,8 +170,8 @@ def _on_features(metric: Metric, how: Scorer, sets: _Sets, describe: bool) -> Sc
     """Return a score for each of ``evaluate.dims``, and null under the plain name where none of them has it."""
     evaluate, network = sets.evaluate, sets.network
     reason = _switched_off(metric, evaluate)
-    if reason is None and not hasattr(evaluate, metric.name) and not (evaluate.fid or evaluate.kid):
-        reason = "no features asked for (evaluate.fid, evaluate.kid)"
+    if reason is None and not evaluate.on_features:
+        reason = f"no features asked for ({', '.join(f'evaluate.{name}' for name in ASK_FOR_FEATURES)})"
     if reason:
         return [(metric.name, {}, Score(reason=reason))]
     if network is None or not set(evaluate.dims) <= set(network.dims):

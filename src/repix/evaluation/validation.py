@@ -1,4 +1,4 @@
-"""What training looks at while it runs: scores of the val split, and sample pictures."""
+"""Score translators on the val split while they train, and show sample pictures."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from repix.data.prepared import Prepared
+from repix.directions import Direction
 from repix.evaluation import pictures
 from repix.evaluation.metrics import l1, ssim, swd
 from repix.inference.translator import Translator
@@ -15,10 +16,10 @@ SHOWN = 4  # images in a sample picture
 
 
 class Validation:
-    """Scores translators on the val split and shows them at work.
+    """Scores translators on the val split, and shows what they make of its first images.
 
     Args:
-        prepared: the data set; its val split is scored, and shown (test where there is none).
+        prepared: the data set; its val split is scored and shown. Without one, train is shown and nothing is scored.
         translators: name -> function of stored integers.
         show: is called with (step, name of the series, uint8 picture (height, width, 3)).
 
@@ -33,9 +34,11 @@ class Validation:
         self._split = prepared.split("val" if self.possible else "train")
 
     def _sides(self, translator: str):
-        forward = translator == "source_to_target"
-        arrays, sides = (self._split.source, self._split.target), (self.manifest.source, self.manifest.target)
-        return (*arrays, *sides) if forward else (*arrays[::-1], *sides[::-1])
+        sides = Direction(translator).sides
+        return (
+            *sides(self._split.source, self._split.target),
+            *sides(self.manifest.source, self.manifest.target),
+        )
 
     def _crop(self, images: np.ndarray) -> np.ndarray:
         """Return the centre of the size that the networks see (the train split is larger)."""
@@ -63,7 +66,8 @@ class Validation:
                 distance = swd.swd(outputs, np.asarray(targets))
                 values.setdefault("swd", []).append(distance["mean"] if distance else 0.0)
         means = {name: sum(given) / len(given) for name, given in values.items()}
-        score = means.get("ssim", -means["l1"] if "l1" in means else -means.get("swd", 0.0))
+        # From 0, since the minus of a distance of 0 would be written as -0.0.
+        score = means["ssim"] if "ssim" in means else 0.0 - means.get("l1", means.get("swd", 0.0))
         return {**means, "score": score}
 
     def picture(self, step: int) -> None:

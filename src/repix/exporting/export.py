@@ -16,6 +16,7 @@ from repix.config.datasets import Dataset
 from repix.config.export import Export
 from repix.data.image_writer import write as write_image
 from repix.data.prepared import Prepared
+from repix.directions import Direction
 from repix.errors import UserError
 from repix.evaluation import pictures
 from repix.exporting import cards
@@ -109,9 +110,10 @@ def export(
     measured: dict[str, Measured] = {}
     with atomic_folder(out) as folder:
         for translator, name in sorted(record.translators.items()):
-            forward = translator == "source_to_target"
-            source, target = (record.source, record.target)[:: 1 if forward else -1]
-            images = np.asarray((test.source if forward else test.target)[: settings.images])
+            sides = Direction(translator).sides
+            source, target = sides(record.source, record.target)
+            given, wanted = sides(test.source, test.target)
+            images = np.asarray(given[: settings.images])
             unit = np.asarray(keras.ops.convert_to_numpy(to_unit(images, source.low, source.high)))
             network = model.system.networks[name]
             expected = np.asarray(keras.ops.convert_to_numpy(network(unit, training=False)))
@@ -135,7 +137,7 @@ def export(
                 sizes[translator][kind] = size_of(path)
                 digests[translator][kind] = digest_tree(path)
             outputs = model.translator(translator).translate(images)
-            beside = (test.target if forward else test.source)[: settings.images] if prepared.manifest.paired else None
+            beside = wanted[: settings.images] if prepared.manifest.paired else None
             rows = pictures.triples(images, outputs, beside, source, target)
             write_image(folder / f"{translator}.png", pictures.grid(rows))
         exported = Exported(

@@ -135,8 +135,8 @@ class TranslatorModel(PythonModel):
         import onnxruntime
 
         self.size = tuple(record["crop_size"])
-        forward = translator == "source_to_target"
-        self.source, self.target = (record["source"], record["target"])[:: 1 if forward else -1]
+        source, _, target = translator.partition("_to_")  # repix need not be installed where this runs
+        self.source, self.target = record[source], record[target]
         options = onnxruntime.SessionOptions()
         options.inter_op_num_threads = 1
         self.session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])

@@ -13,6 +13,7 @@ import numpy as np
 from repix.arrays import load_arrays
 from repix.config import reader
 from repix.config.models import Recipe
+from repix.directions import Direction
 from repix.errors import UserError
 from repix.files import digest_arrays
 from repix.inference.backend import backend_module
@@ -90,12 +91,9 @@ class TrainedModel:
                 variable.assign(arrays[name])
 
     def translator(self, name: str, *, paper: bool = False) -> Translator:
-        """Return the translator ``source_to_target`` or, where there is one, the reverse."""
+        """Return a translator of the record by its name, a :class:`~repix.directions.Direction`."""
         if (name, paper) not in self._translators:
-            sides = {"source_to_target": (self.record.source, self.record.target)}
-            sides["target_to_source"] = sides["source_to_target"][::-1]
+            sides = Direction(name).sides(self.record.source, self.record.target)
             network = self.system.networks[self.record.translators[name]]
-            self._translators[name, paper] = Translator(
-                network, *sides[name], backend_module().compile_function, paper=paper
-            )
+            self._translators[name, paper] = Translator(network, *sides, backend_module().compile_function, paper=paper)
         return self._translators[name, paper]

@@ -1,1 +1,1 @@
-"""What leaves the pipeline: the champion of the model registry, and a bundle that stands on its own."""
+"""Publish what the pipeline made: as champion of the model registry, or as a bundle that needs nothing of repix."""

@@ -1,4 +1,4 @@
-"""One cell as one archive: for a paper's appendix, a reviewer, or ten years from now.
+"""Write one cell as one archive that needs nothing of repix: for a paper's appendix, a reviewer, an archive.
 
 The archive restores with tar, sha256sum and git alone, on a machine that has never heard of
 the one that made it. Equal inputs give equal bytes (for one version of git, whose packing
@@ -19,9 +19,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from repix import pages
 from repix.config.datasets import Limits
 from repix.config.run import Cell
 from repix.errors import UserError
+from repix.exporting.cards import MODEL_CARD
 from repix.files import atomic_path, digest_file
 from repix.provenance import lock
 from repix.publishing.registry import check_clean, check_export
@@ -66,37 +68,8 @@ def git_bundle(root: Path, commit: str) -> bytes:
 
 
 def _readme(cell: str, commit: str, digest: str) -> str:
-    return f"""# {cell}
-
-One result of repix: code with its history, parameters, data hashes, metrics, weights,
-exported models and their cards. Nothing else is needed to check or use it; to train it
-again, the data has to be fetched from where `files/params.yaml` says.
-
-- commit: {commit}
-- digest of exports/{cell}: {digest}
-
-## Check
-
-    sha256sum -c {SUMS}
-
-With repix at hand, `repix bundle --check {cell}.tar` does it without unpacking, runs nothing of
-the archive, and holds every result against `dvc.lock` of the commit. Ask it first where you do
-not know who sent this.
-
-## Restore
-
-The first line takes out links and git's own files, which a bundle does not have; the second
-writes links of the repository as plain files.
-
-    find files \\( -iname '.git*' -o -type l \\) -prune -exec rm -rf {{}} +
-    git clone --quiet -c core.symlinks=false {CODE} repository
-    cp -R files/. repository/
-
-To train again, `make repro` in `repository`: that runs the code of the archive. The files lie
-where it would leave them.
-
-`repository/exports/{cell}/MODEL_CARD.md` says what the model is and how it was scored.
-"""
+    given = {"cell": cell, "commit": commit, "digest": digest, "sums": SUMS, "history": CODE, "card": MODEL_CARD}
+    return pages.render(__file__, "md", **given)
 
 
 def bundle(root: Path, cell: str, out: Path) -> dict[str, str]:
@@ -166,7 +139,7 @@ def _digest(content: Path | bytes) -> str:
 
 
 def check(archive: Path) -> dict[str, Any]:
-    """Hold an archive against its own checksums, the commit in it and that commit's dvc.lock.
+    """Check an archive against its own checksums, the commit in it and that commit's dvc.lock.
 
     The archive may come from anybody. What is in it is read, never run or followed: names are
     those of :func:`_belongs` or refused, links too; the code's history stays in git's objects
@@ -321,7 +294,7 @@ def _check_sums(archive: Path, sums: str, digests: dict[str, str]) -> None:
 
 
 def _outside(repository: Path, *command: str, given: BinaryIO | bytes = b"", most: int = 0) -> bytes:
-    """Run git on objects that came from outside: no one's configuration, no hooks, and limits.
+    """Run git on objects that are not to be trusted: without configuration and hooks, and within limits.
 
     Args:
         repository: a bare one, made by us.
@@ -383,7 +356,7 @@ def _read_history(archive: Path, code: Path, repository: Path) -> str:
 
 
 def _check_blobs(archive: Path, folder: Path, files: list[str], commit: str, repository: Path) -> set[str]:
-    """Return which files are in the commit, all of them with its very bytes.
+    """Return which of the files are in the commit, and check that they have its bytes.
 
     Raises:
         UserError: one has other bytes, or the commit has a link where a file or its folder is.

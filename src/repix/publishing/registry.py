@@ -1,4 +1,4 @@
-"""The model registry: which exported model is the champion, and on what evidence.
+"""Register exported models, and make one the champion where the gate passed its scores.
 
 A registered model per data set and direction; a version per export, with everything needed
 to serve it; the alias ``champion`` on the one in use. The alias moves only where the gate
@@ -19,6 +19,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from repix.directions import Direction
 from repix.errors import UserError
 from repix.files import digest_tree, write_json
 from repix.provenance.lineage import Lineage
@@ -43,12 +44,12 @@ def run_gate(root: Path) -> tuple[int, str]:
 
 
 def model_name(dataset: str, translator: str) -> str:
-    """Return the registered model that a translator of a data set competes in."""
-    return f"repix-{dataset}" if translator == "source_to_target" else f"repix-{dataset}-{translator}"
+    """Return the name of the registered model of a data set and a direction."""
+    return f"repix-{dataset}" if translator == Direction.SOURCE_TO_TARGET else f"repix-{dataset}-{translator}"
 
 
 def check_clean(root: Path) -> str:
-    """Return the commit of a repository whose tree is exactly that commit.
+    """Return the commit of a repository that has no changes beside it.
 
     Raises:
         UserError: it is no git repository, or something differs from the commit.
@@ -70,7 +71,7 @@ def check_clean(root: Path) -> str:
 
 
 def check_export(root: Path, cell: str) -> tuple[Exported, Metrics, str]:
-    """Return the records of an export whose bytes are those that the stage left.
+    """Return the records of an export, and check that its bytes are those that the stage left.
 
     Returns:
         The export's record, the cell's metrics, and the digest of the export.
@@ -94,7 +95,7 @@ def check_export(root: Path, cell: str) -> tuple[Exported, Metrics, str]:
 
 
 def check_gate(root: Path, cell: str, gate: Gate = run_gate) -> str:
-    """Return the gate's summary where it passed the cell.
+    """Ask the gate, and return its summary where it passed the cell.
 
     Raises:
         UserError: it did not, or it says nothing of the cell.
@@ -121,6 +122,12 @@ def check_gate(root: Path, cell: str, gate: Gate = run_gate) -> str:
     return str(record.get("summary", record["verdict"]))
 
 
+def _check_translator(exported: Exported, translator: str) -> None:
+    """Raise :class:`UserError` where a translator was not exported."""
+    if translator not in exported.bytes:
+        raise UserError(f"{exported.cell} has no translator {translator!r}; it has {', '.join(sorted(exported.bytes))}")
+
+
 def save(root: Path, exported: Exported, translator: str, out: Path) -> None:
     """Write an export as an MLflow model that ``mlflow models serve`` can run.
 
@@ -138,12 +145,11 @@ def save(root: Path, exported: Exported, translator: str, out: Path) -> None:
     from mlflow.models import ModelSignature
     from mlflow.types.schema import AnyType, ColSpec, ParamSchema, ParamSpec, Schema
 
-    if translator not in exported.bytes:
-        raise UserError(f"{exported.cell} has no translator {translator!r}; it has {', '.join(sorted(exported.bytes))}")
+    _check_translator(exported, translator)
     model = root / "exports" / exported.cell / translator / FORMATS["onnx"].file
     if not model.is_file():
         raise UserError(f"{exported.cell} was not exported to onnx, which is what is served: add it to export.formats")
-    source = exported.source if translator == "source_to_target" else exported.target
+    source, _ = Direction(translator).sides(exported.source, exported.target)
     with tempfile.TemporaryDirectory() as temporary:
         # One small folder: the record says what the numbers of the model mean.
         folder = Path(temporary) / "export"
@@ -181,7 +187,9 @@ def _example(size: tuple[int, int], source) -> Any:
     return base64.b64encode(text.getvalue()).decode("ascii")
 
 
-def promote(root: Path, cell: str, *, translator: str = "source_to_target", gate: Gate = run_gate) -> dict[str, Any]:
+def promote(
+    root: Path, cell: str, *, translator: str = Direction.SOURCE_TO_TARGET, gate: Gate = run_gate
+) -> dict[str, Any]:
     """Register the export of a cell, unless it is, and make it the champion.
 
     Args:
@@ -199,6 +207,7 @@ def promote(root: Path, cell: str, *, translator: str = "source_to_target", gate
     """
     commit = check_clean(root)
     exported, metrics, digest = check_export(root, cell)
+    _check_translator(exported, translator)
     verdict = check_gate(root, cell, gate)
     dataset = cell.split("-")[0]
     name = model_name(dataset, translator)
@@ -265,7 +274,7 @@ def champion(client: Any, name: str) -> str | None:
     return aliases.get(ALIAS) and str(aliases[ALIAS])
 
 
-def rollback(root: Path, dataset: str, *, translator: str = "source_to_target") -> dict[str, Any]:
+def rollback(root: Path, dataset: str, *, translator: str = Direction.SOURCE_TO_TARGET) -> dict[str, Any]:
     """Move the alias back to the champion before this one; return as :func:`promote`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The committed baseline: what was last accepted, cell by cell (``metrics/baseline.json``)."""
+"""Read the committed baseline, the scores of each cell that were last accepted (``metrics/baseline.json``)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The gate: measured scores against the baseline, each with a verdict and the reason for it."""
+"""Compare measured scores with the baseline: the gate gives each a verdict, and the reason for it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from repix.metrics import direction, find
 from repix.profile import PROFILES
 from repix.regression.baseline import Baseline, Entry, differences
-from repix.regression.tolerance import Family, Tolerances, direction
+from repix.regression.tolerance import Family, Tolerances
 
 # Verdict -> exit code of the gate if it is the gravest one.
 EXIT_CODES = {"pass": 0, "improved": 0, "new": 0, "shown": 0, "fail": 1, "incomparable": 2, "contradiction": 3}
@@ -24,7 +25,7 @@ ROUNDING = 1e-4
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the gate says of one score, or of a whole cell (translator, variant, metric empty).
+    """The verdict on one score, or on a whole cell (translator, variant, metric empty).
 
     Attributes:
         verdict: ``pass``: within the tolerance. ``fail``: worse by more. ``improved``: better
@@ -32,7 +33,7 @@ class Verdict:
             ``contradiction``: equal weights, unequal score. ``new``: not in the baseline.
             ``shown``: not gated.
         old, new: the score in the baseline and now.
-        tolerance: the largest step for the worse that another seed may take.
+        tolerance: how much worse a score may be, since another seed alone can make it so.
         detectable: the smallest true change that is seen with the stated power.
         why: the reason, where the numbers do not say it.
     """
@@ -51,7 +52,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Result:
-    """All verdicts, and the one that the gate ends with."""
+    """All verdicts, and the overall one."""
 
     verdicts: tuple[Verdict, ...]
 
@@ -129,8 +130,7 @@ def _judge_score(at: Verdict, old: Entry, new: Entry, family: Family | None, sam
     if unlike:
         return say("incomparable", _listed(unlike))
     if at.new is None:
-        reason = new.protocol.get(at.metric, {}).get("reason", "no reason given")
-        return say("incomparable", f"no longer measured: {reason}")
+        return say("incomparable", f"no longer measured: {_why_not(new, at)}")
     if not math.isfinite(at.new):
         return say("fail", "not a finite number")
     if noise is None:
@@ -144,6 +144,15 @@ def _judge_score(at: Verdict, old: Entry, new: Entry, family: Family | None, sam
     better = (at.new - at.old) * direction(at.metric)
     verdict = "fail" if better < -noise.tolerance else "improved" if better > noise.tolerance else "pass"
     return say(verdict, "", noise.tolerance, noise.detectable)
+
+
+def _why_not(entry: Entry, at: Verdict) -> str:
+    """Return why a score has no number: the reason in the protocol, or the names it has on other features."""
+    if reason := entry.protocol.get(at.metric, {}).get("reason"):
+        return reason
+    scores = entry.scores.get(at.translator, {}).get(at.variant) or {}
+    others = [name for name, value in sorted(scores.items()) if value is not None and find(name) is find(at.metric)]
+    return f"on other features now, {', '.join(others)}" if others else "no reason given"
 
 
 def _noise(family: Family | None, at: Verdict):
@@ -166,7 +175,7 @@ def _equal(old: float, new: float, entry: Entry) -> bool:
 
 
 def _unlike(n: int, protocol: Mapping[str, Any], other_n: int, other: Mapping[str, Any], at: Verdict) -> list[str]:
-    """Return what a score of one protocol and one of another differ in, beside the translator."""
+    """Return the differences between the definitions of a score in two protocols, one line each."""
 
     def definition(count: int, tree: Mapping[str, Any]) -> dict[str, Any]:
         metric = {key: value for key, value in tree.get(at.metric, {}).items() if key != "reason"}

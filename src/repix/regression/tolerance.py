@@ -1,7 +1,7 @@
-"""Tolerances from seed noise: how far apart two runs may lie that differ in their seed alone.
+"""Estimate tolerances from seed noise: how far apart two runs may lie that differ in their seed alone.
 
-The gate compares one new run with one accepted run. If only the seed differs, both are draws
-from one distribution with standard deviation s, estimated on k seeds, and their difference
+The gate compares one new run with one accepted run. If only the seed differs, both are samples
+of one distribution with standard deviation s, estimated on k seeds, and their difference
 over sqrt(2) s follows Student's t with k - 1 degrees of freedom (Student 1908; normality is
 assumed, the leave-one-out count below checks it). A score is red where it is worse by more than
 
@@ -14,9 +14,9 @@ is seen with the chance ``power`` from
     detectable = tolerance + sqrt(2) * t(power, k - 1) * sd
 
 on. Resampling images instead of seeds gives intervals several times too narrow, since it
-ignores that training itself is a draw.
+ignores that training itself is random.
 
-Nothing heavy is imported by reading tolerances; scipy is, by making them.
+Reading tolerances imports nothing heavy; estimating them imports scipy.
 """
 
 from __future__ import annotations
@@ -30,18 +30,11 @@ from pydantic import BaseModel, ConfigDict
 
 from repix.config.gate import Gate
 from repix.errors import UserError
+from repix.metrics import direction, find
 from repix.regression.baseline import Entry, differences
 from repix.schemas import Record
 
 FILE = "tolerances.json"
-
-# By the first part of a metric's name: fid_768 is a fid. +1: higher is better.
-DIRECTIONS = {"l1": -1, "psnr": 1, "ssim": 1, "swd": -1, "fid": -1, "kid": -1}
-
-
-def direction(metric: str) -> int | None:
-    """Return +1 where a higher value of the metric is better, -1 where a lower one is, None if unknown."""
-    return DIRECTIONS.get(metric.split("_")[0])
 
 
 class Noise(BaseModel):
@@ -61,7 +54,7 @@ class Noise(BaseModel):
     detectable: float | None
 
 
-class Swept(BaseModel):
+class StudiedCell(BaseModel):
     """One cell that a seed study trained: where a tolerance came from."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -72,7 +65,7 @@ class Swept(BaseModel):
 
 
 class SeedChange(BaseModel):
-    """What the gate says of the study's own cells, each taken for the new run in turn.
+    """How often the gate passes the study's own cells, each taken for the new run in turn.
 
     ``pairs`` are all ordered pairs (accepted run, new run); ``green`` those that pass with the
     tolerance from every seed but the new one; ``green_new_seeds`` counts, for the first seed as
@@ -115,15 +108,13 @@ class Family(BaseModel):
     params: dict[str, Any]
     run_key: str
     protocol: dict[str, Any]
-    provenance: tuple[Swept, ...]
+    provenance: tuple[StudiedCell, ...]
 
     def cells(self) -> dict[str, Entry]:
         """Return cell -> its scores, for the cells that the noise was measured on."""
         return {
-            swept.cell: Entry(
-                weights_digest=swept.weights_digest, n=self.n, scores=swept.scores, protocol=self.protocol
-            )
-            for swept in self.provenance
+            one.cell: Entry(weights_digest=one.weights_digest, n=self.n, scores=one.scores, protocol=self.protocol)
+            for one in self.provenance
         }
 
 
@@ -163,7 +154,8 @@ def is_worse(metric: str, old: float, new: float, tolerance: float) -> bool:
 
 def is_gated(variant: str, metric: str, settings: Gate) -> bool:
     """Whether a score of these weights and this metric can turn the gate red."""
-    return variant in settings.variants and metric.split("_")[0] in settings.metrics and direction(metric) is not None
+    known = find(metric)
+    return known is not None and variant in settings.variants and known.name in settings.metrics
 
 
 def _values(entries: Sequence[Entry]) -> dict[tuple[str, str, str], list[float]]:
@@ -233,7 +225,7 @@ def estimate(cells: Mapping[str, Entry], settings: Gate, *, params: Mapping[str,
         run_key=run_key,
         protocol=first.protocol,
         provenance=tuple(
-            Swept(
+            StudiedCell(
                 cell=name,
                 seed=int(name.rpartition("-")[2]),
                 weights_digest=cells[name].weights_digest,
@@ -245,7 +237,7 @@ def estimate(cells: Mapping[str, Entry], settings: Gate, *, params: Mapping[str,
 
 
 def _seed_change(values: Mapping[tuple[str, str, str], Sequence[float]], level: float, k: int) -> SeedChange | None:
-    """Count the greens among pairs of seeds, the tolerance taken without the seed that is new."""
+    """Count the pairs of seeds that the gate passes with the tolerance estimated without the new seed."""
     if k < 3:  # without the new one a single seed would be left
         return None
     factor = math.sqrt(2) * t_quantile(level, k - 2)

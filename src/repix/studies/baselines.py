@@ -1,4 +1,4 @@
-"""Trained cells against predictors that understand nothing, in standard deviations over seeds."""
+"""Compare trained cells with trivial predictors, in standard deviations over seeds."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from repix.config.evaluation import Evaluate
 from repix.config.models import Recipe
 from repix.config.run import Cell
 from repix.data.prepared import Prepared
+from repix.directions import Direction
 from repix.errors import UserError
 from repix.evaluation import baselines as predictors
 from repix.evaluation.score import score_paired_and_distribution
+from repix.metrics import direction
 from repix.paths import PREPARED
 from repix.regression.baseline import Entry, differences
-from repix.regression.tolerance import direction, mean_and_sd
+from repix.regression.tolerance import mean_and_sd
 from repix.tables import aligned
 
 METRICS = ("ssim", "swd", "l1")
@@ -30,10 +32,10 @@ _SHOWN_ALONE = {("nearest neighbour", "swd")}
 
 @dataclass(frozen=True)
 class Margin:
-    """One floor on one metric.
+    """How far trained cells stand clear of one baseline on one metric.
 
     Attributes:
-        floor: the predictor's score.
+        score: the baseline's.
         margin: how far the mean of the trained cells is on the better side, in the metric's unit.
         sds: the same in standard deviations over seeds; None with fewer than two seeds.
         required: whether it is to be 3 or more.
@@ -41,7 +43,7 @@ class Margin:
 
     predictor: str
     metric: str
-    floor: float
+    score: float
     margin: float
     sds: float | None
     required: bool
@@ -54,7 +56,7 @@ class Margin:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One model's trained cells against every floor; ``trained`` is metric -> (mean, sd or None)."""
+    """One model's trained cells against every baseline; ``trained`` is metric -> (mean, sd or None)."""
 
     dataset: str
     model: str
@@ -80,7 +82,7 @@ class Comparison:
             row = [name]
             for metric in metrics:
                 margin = next(m for m in self.margins if (m.predictor, m.metric) == (name, metric))
-                row += [f"{margin.floor:.4f}", "?" if margin.sds is None else f"{margin.sds:+.1f}"]
+                row += [f"{margin.score:.4f}", "?" if margin.sds is None else f"{margin.sds:+.1f}"]
             rows.append(row)
         trained = [f"{self.model}, {len(self.cells)} seed{'s' if len(self.cells) > 1 else ''}"]
         for mean, sd in self.trained.values():
@@ -102,7 +104,7 @@ class Comparison:
 
 
 def compare(dataset: str, model: str, cells: Mapping[str, Entry], *, seed: int | None = None) -> Comparison:
-    """Score the floors on the prepared test split, and set the trained cells against them.
+    """Score the baselines on the prepared test split, and compare the trained cells with them.
 
     Args:
         dataset, model: names in params.yaml.
@@ -114,7 +116,7 @@ def compare(dataset: str, model: str, cells: Mapping[str, Entry], *, seed: int |
     """
     prepared = Prepared.open(PREPARED / dataset)
     if not prepared.manifest.paired or "test" not in prepared.manifest.splits:
-        raise UserError(f"{dataset}: floors take pairs and a test split")
+        raise UserError(f"{dataset}: baselines take pairs and a test split")
     seed = int(next(iter(cells)).rpartition("-")[2]) if seed is None else seed
     recipe = reader.read(f"models.{model}", Recipe)
     flip = reader.read(f"datasets.{dataset}", datasets.Dataset).flip
@@ -134,13 +136,13 @@ def compare(dataset: str, model: str, cells: Mapping[str, Entry], *, seed: int |
 
 
 def check(cell: str, entry: Entry, protocol: Mapping[str, Any]) -> None:
-    """Refuse a cell that was scored on other images, or by other definitions, than the floors.
+    """Refuse a cell that was scored on other images, or by other definitions, than the baselines.
 
     Raises:
         UserError: naming the first difference.
     """
     theirs = {metric: entry.protocol.get(metric) for metric in METRICS} | {
-        part: entry.protocol.get(part, {}).get("source_to_target") for part in ("images", "reference")
+        part: entry.protocol.get(part, {}).get(Direction.SOURCE_TO_TARGET) for part in ("images", "reference")
     }
     # Beside the definitions, scoring leaves descriptions, which `evaluate` keeps apart.
     ours = {key: {k: v for k, v in protocol.get(key, {}).items() if k != "description"} for key in theirs}
@@ -151,23 +153,23 @@ def check(cell: str, entry: Entry, protocol: Mapping[str, Any]) -> None:
 
 
 def margins(
-    dataset: str, model: str, cells: Mapping[str, Entry], floors: Mapping[str, Mapping[str, float | None]]
+    dataset: str, model: str, cells: Mapping[str, Entry], baselines: Mapping[str, Mapping[str, float | None]]
 ) -> Comparison:
-    """Return how far trained cells stand clear of floors.
+    """Return how far trained cells stand clear of baselines.
 
     Args:
         cells: cell -> scores; what counts are the last weights of ``source_to_target``.
-        floors: predictor -> metric -> score.
+        baselines: predictor -> metric -> score.
     """
     trained: dict[str, tuple[float, float | None]] = {}
     found: list[Margin] = []
     for metric in METRICS:
-        values = [(entry.scores["source_to_target"]["last"] or {}).get(metric) for entry in cells.values()]
-        if any(value is None for value in values) or any(floor.get(metric) is None for floor in floors.values()):
+        values = [(entry.scores[Direction.SOURCE_TO_TARGET]["last"] or {}).get(metric) for entry in cells.values()]
+        if any(value is None for value in values) or any(given.get(metric) is None for given in baselines.values()):
             continue  # images too small for it, or not asked for
         mean, sd = mean_and_sd(values) if len(values) > 1 else (values[0], None)
         trained[metric] = mean, sd
-        for predictor, scores in floors.items():
+        for predictor, scores in baselines.items():
             margin = (mean - scores[metric]) * direction(metric)
             required = metric != "l1" and (predictor, metric) not in _SHOWN_ALONE
             sds = None if not sd else margin / sd
@@ -182,7 +184,7 @@ def untrained(cell: Cell, recipe: Recipe, prepared: Prepared, flip: bool) -> np.
     from repix.training.setup import set_up
 
     setup = set_up(cell, recipe, prepared, flip=flip)
-    return setup.translators["source_to_target"].translate(prepared.split("test").source)
+    return setup.translators[Direction.SOURCE_TO_TARGET].translate(prepared.split("test").source)
 
 
 def predictions(prepared: Prepared) -> dict[str, np.ndarray]:

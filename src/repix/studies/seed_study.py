@@ -106,7 +106,7 @@ def plan(root: Path, dataset: str, model: str, *, changes: Mapping[str, Any] | N
         "run.profile": name,
     }
     inputs = {"prepared": digest_tree(prepared)}
-    if settings.fid or settings.kid:
+    if settings.on_features:
         inputs["features"] = digest_tree(root / FEATURES)
     key = digest_text(
         canonical_json(

@@ -7,6 +7,7 @@ from functools import partial
 from keras import ops
 
 from repix.config.models import Recipe
+from repix.directions import Direction
 from repix.models import losses
 from repix.models.discriminators import build_discriminator
 from repix.models.generators import build_generator
@@ -105,7 +106,7 @@ def build(recipe: Recipe, size: tuple[int, int], source: int, target: int) -> Sy
             "generator": ("generator", "inverse_generator"),
             "discriminator": ("source_discriminator", "target_discriminator"),
         },
-        translators={"source_to_target": "generator", "target_to_source": "inverse_generator"},
+        translators={Direction.SOURCE_TO_TARGET: "generator", Direction.TARGET_TO_SOURCE: "inverse_generator"},
         generate=generate,
         schedule=gan_schedule(
             recipe,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from keras import ops
 
 from repix.config.models import Recipe
+from repix.directions import Direction
 from repix.models import losses
 from repix.models.discriminators import build_discriminator
 from repix.models.generators import build_generator
@@ -17,7 +18,8 @@ def build(recipe: Recipe, size: tuple[int, int], source: int, target: int) -> Sy
     D minimises (real + fake) / 2 on a generated image that is a constant to it (section 3.3:
     the objective of D is divided by 2), then G minimises fool + 100 L1 (equation 4), against
     the D that has just been updated, as the reference code does. G runs once per iteration:
-    the image that D is updated on is the image that G is updated on.
+    the image that D is updated on is the image that G is updated on. With a pool D is shown earlier
+    images, each beside the source that it was made of.
 
     Args and errors: see :func:`repix.systems.system.build`.
     """
@@ -25,48 +27,58 @@ def build(recipe: Recipe, size: tuple[int, int], source: int, target: int) -> Sy
     D = build_discriminator(recipe.discriminator, size, source, target)
     adversarial = losses.ADVERSARIAL[recipe.loss.gan]
     weight = recipe.loss.discriminator
-    pool = Pool(recipe.pool, (*size, target), "fakes") if recipe.pool else None
+    conditional = recipe.discriminator.conditional
+    # What D sees is one thing to the pool: an image beside another source would be no pair that G ever made.
+    pool = Pool(recipe.pool, (*size, source * conditional + target), "fakes") if recipe.pool else None
 
-    def score(batch: Batch, image):
-        inputs = [batch.source, image] if recipe.discriminator.conditional else image
-        return D(inputs, training=True)
+    def score(condition, image):
+        return D([condition, image] if conditional else image, training=True)
 
     def generate(batch: Batch) -> Images:
         return {"fake": G(batch.source, training=True)}
 
     def shown(batch: Batch, generated: Images):
-        return pool.show(generated["fake"], batch.uniforms[:, 1:3]) if pool else generated["fake"]
+        """Return what D takes for generated: (source, image), of this iteration or from the pool."""
+        if pool is None:
+            return batch.source, generated["fake"]
+        if not conditional:
+            return batch.source, pool.show(generated["fake"], batch.uniforms[:, 1:3])
+        pairs = ops.concatenate([batch.source, generated["fake"]], axis=-1)
+        pairs = pool.show(pairs, batch.uniforms[:, 1:3])
+        return pairs[..., :source], pairs[..., source:]
 
     def real_loss(batch: Batch, generated: Images, gradient):
-        loss = adversarial.real(score(batch, batch.target))
+        loss = adversarial.real(score(batch.source, batch.target))
         return weight * loss, {"d_real": loss}
 
     def fake_loss(batch: Batch, generated: Images, gradient):
-        loss = adversarial.fake(score(batch, shown(batch, generated)))
+        loss = adversarial.fake(score(*shown(batch, generated)))
         return weight * loss, {"d_fake": loss}
 
     def discriminator_loss(batch: Batch, generated: Images, gradient):
-        fake = shown(batch, generated)
-        real_term = adversarial.real(score(batch, batch.target))
-        fake_term = adversarial.fake(score(batch, fake))
+        condition, fake = shown(batch, generated)
+        real_term = adversarial.real(score(batch.source, batch.target))
+        fake_term = adversarial.fake(score(condition, fake))
         loss = weight * (real_term + fake_term)
         terms = {"d_real": real_term, "d_fake": fake_term}
         if recipe.loss.gan == "wgangp":
             mix = ops.reshape(batch.uniforms[:, 0], (-1, 1, 1, 1))
-            penalty = losses.gradient_penalty(gradient, lambda x: score(batch, x), batch.target, fake, mix)
+            if pool is not None and conditional:  # between two pairs lies a source, too
+                condition = batch.source + mix * (condition - batch.source)
+            penalty = losses.gradient_penalty(gradient, lambda x: score(condition, x), batch.target, fake, mix)
             loss = loss + recipe.loss.gradient_penalty * penalty
             terms["d_penalty"] = penalty
         return loss, terms
 
     def generator_loss(batch: Batch, generated: Images, gradient):
-        fool = adversarial.fool(score(batch, generated["fake"]))
+        fool = adversarial.fool(score(batch.source, generated["fake"]))
         l1 = losses.l1(generated["fake"], batch.target)
         return recipe.loss.gan_weight * fool + recipe.loss.l1 * l1, {"g_gan": fool, "g_l1": l1}
 
     return System(
         networks={"generator": G, "discriminator": D},
         optimizer_groups={"generator": ("generator",), "discriminator": ("discriminator",)},
-        translators={"source_to_target": "generator"},
+        translators={Direction.SOURCE_TO_TARGET: "generator"},
         generate=generate,
         schedule=gan_schedule(
             recipe, generator=generator_loss, discriminator=discriminator_loss, real=real_loss, fake=fake_loss

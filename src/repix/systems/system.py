@@ -16,6 +16,7 @@ import keras
 from keras import ops
 
 from repix.config.models import Recipe
+from repix.directions import Direction
 from repix.errors import UserError
 from repix.registry import SYSTEMS
 
@@ -67,7 +68,7 @@ class System:
         networks: name -> network.
         optimizer_groups: name -> names of the networks that one Adam updates. The group called
             ``generator`` is the one whose networks ``generate`` calls.
-        translators: name (``source_to_target``, ``target_to_source``) -> network.
+        translators: the name of a :class:`~repix.directions.Direction` -> network.
         generate: calls the generators once on a batch: all images that losses speak about.
         schedule: the updates of each iteration, in order, as a cycle: iteration i does
             ``schedule[i % len(schedule)]``. An iteration may have no update of the generator,
@@ -87,6 +88,8 @@ class System:
     precision: str = "float32"
 
     def __post_init__(self):
+        if not set(self.translators) <= set(Direction):
+            raise ValueError(f"translators: {list(self.translators)}; their names are {', '.join(Direction)}")
         for updates in self.schedule:
             groups = [update.group for update in updates]
             if not groups or not set(groups) <= self.optimizer_groups.keys() or groups.count("generator") > 1:

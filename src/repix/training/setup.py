@@ -12,6 +12,7 @@ from repix.config.models import Recipe
 from repix.config.run import Cell
 from repix.data.prepared import Prepared
 from repix.data.sampler import Sampler
+from repix.directions import Direction
 from repix.inference.backend import backend_module
 from repix.inference.translator import Translator
 from repix.models.initialization import initialize, weights
@@ -81,9 +82,10 @@ def set_up(cell: Cell, recipe: Recipe, prepared: Prepared, *, flip: bool) -> Set
     )
     ranges = (source.low, source.high), (target.low, target.high)
     step = backend.Step(system, recipe.optimizer, sampler, *ranges, cell.seed)
-    sides = {"source_to_target": (source, target), "target_to_source": (target, source)}
     translators = {
-        name: Translator(system.networks[network], *sides[name], backend_module().compile_function)
+        name: Translator(
+            system.networks[network], *Direction(name).sides(source, target), backend_module().compile_function
+        )
         for name, network in system.translators.items()
     }
     return Setup(system, step, translators)

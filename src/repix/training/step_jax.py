@@ -126,11 +126,12 @@ class Step:
         adam, values, slots = self.optimizer, dict(values), dict(slots)
         power_1, power_2 = f"adam/{group}/beta_1_power", f"adam/{group}/beta_2_power"
         alpha = rate * jnp.sqrt(1 - slots[power_2]) / (1 - slots[power_1])
+        epsilon = adam.epsilon if adam.epsilon_hat else adam.epsilon * jnp.sqrt(1 - slots[power_2])
         for name, gradient in gradients.items():
             m, v = slots[f"adam/{group}/m/{name}"], slots[f"adam/{group}/v/{name}"]
             slots[f"adam/{group}/m/{name}"] = m = m + (gradient - m) * (1 - adam.beta_1)
             slots[f"adam/{group}/v/{name}"] = v = v + (jnp.square(gradient) - v) * (1 - adam.beta_2)
-            values[name] = values[name] - m * alpha / (jnp.sqrt(v) + adam.epsilon)
+            values[name] = values[name] - m * alpha / (jnp.sqrt(v) + epsilon)
         slots[power_1] = slots[power_1] * adam.beta_1
         slots[power_2] = slots[power_2] * adam.beta_2
         return values, slots

@@ -1,4 +1,4 @@
-"""One file a metric: what it computes, and the definition that is published with every number.
+"""The metrics, one file for each: what it computes, and the definition that is published with every number.
 
 ``repix.metrics.METRICS`` names the metrics; the file of each holds a :class:`Scorer` under the name
 ``SCORER``. The rules that all of them share:

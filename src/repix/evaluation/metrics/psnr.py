@@ -11,7 +11,7 @@ from repix.evaluation import UNIT_RANGE, check_pairs, unit_range
 from repix.evaluation.metrics import Score, Scorer
 
 CAP_DB = 100.0
-"""What equal images score. Infinity has no place in JSON and would swallow the mean."""
+"""What equal images score, and they alone: infinity has no place in JSON and would swallow the mean."""
 
 PROTOCOL = {
     "definition": "10 log10(1 / mean squared error over pixels and channels), dB; equals scikit-image's",
@@ -23,7 +23,7 @@ PROTOCOL = {
 
 
 def psnr(output: np.ndarray, target: np.ndarray, low: Sequence[float], high: Sequence[float]) -> np.ndarray:
-    """Return the PSNR of each image in dB, at most :data:`CAP_DB`, as (n,) float64.
+    """Return the PSNR of each image in dB, :data:`CAP_DB` where output and target are equal, as (n,) float64.
 
     Args:
         output, target: (n, height, width, channels) integers.
@@ -33,13 +33,14 @@ def psnr(output: np.ndarray, target: np.ndarray, low: Sequence[float], high: Seq
     scores = []
     for o, t in zip(output, target, strict=True):
         error = float(np.square(unit_range(o, low, high) - unit_range(t, low, high)).mean())
-        scores.append(min(CAP_DB, -10.0 * math.log10(error)) if error else CAP_DB)
+        # Adding 0 makes 0 dB of -0 dB, and changes nothing else.
+        scores.append(-10.0 * math.log10(error) + 0.0 if error else CAP_DB)
     return np.array(scores)
 
 
 def _score(output: np.ndarray, target: np.ndarray, low: Sequence[float], high: Sequence[float]) -> Score:
-    values = psnr(output, target, low, high)
-    return Score.of_images(values, details={"capped": int((values >= CAP_DB).sum())})
+    equal = sum(np.array_equal(o, t) for o, t in zip(output, target, strict=True))
+    return Score.of_images(psnr(output, target, low, high), details={"capped": equal})
 
 
 SCORER = Scorer(PROTOCOL, _score)
