@@ -61,7 +61,7 @@ class Contender:
 
 
 def answer(step: Callable[[], Any]) -> None:
-    """Be a contender: answer each number on standard input with the milliseconds of so many steps, until it ends."""
+    """Answer each number on standard input with the milliseconds of so many steps, until the input ends."""
     for line in sys.stdin:
         times = []
         for _ in range(int(line)):

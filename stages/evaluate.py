@@ -23,7 +23,7 @@ def main(cell: Cell) -> None:
     prepared, trained = paths.PREPARED / cell.dataset, paths.RUNS / cell.name
     out, metrics = paths.TRANSLATIONS / cell.name, paths.METRICS / f"{cell.name}.json"
     shown = paths.PLOTS / cell.name / "test"
-    record = stage.Record("evaluate", cell.name, {"evaluate": settings}, [prepared, trained, paths.FEATURES])
+    record = stage.LineageRecord("evaluate", cell.name, {"evaluate": settings}, [prepared, trained, paths.FEATURES])
 
     from repix.data.prepared import Prepared
     from repix.evaluation.evaluate import evaluate

@@ -24,7 +24,7 @@ def main(cell: Cell) -> None:
     entry = reader.read(f"datasets.{cell.dataset}", datasets.Dataset)
     described = {"urls": list(entry.urls), "sha256": entry.sha256, "licence": entry.licence}
     params = {"export": settings, f"datasets.{cell.dataset}": described}
-    record = stage.Record("export", cell.name, params, [prepared, trained, metrics])
+    record = stage.LineageRecord("export", cell.name, params, [prepared, trained, metrics])
 
     from repix.data.prepared import Prepared
     from repix.exporting.export import export

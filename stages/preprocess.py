@@ -33,7 +33,7 @@ def main(dataset: str) -> None:
     tree, out = paths.IMAGES / dataset, paths.PREPARED / dataset
     pixels = reader.read("limits", datasets.Limits).pixels
     params = {f"datasets.{dataset}": entry.model_dump(mode="json", include=set(READS)), "limits.pixels": pixels}
-    record = stage.Record("preprocess", dataset, params, [tree])
+    record = stage.LineageRecord("preprocess", dataset, params, [tree])
 
     # NumPy must not be imported before the profile is in force.
     from repix.data import preprocess

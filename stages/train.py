@@ -23,7 +23,7 @@ def main(cell: Cell) -> None:
     params = {f"models.{cell.model}": recipe, f"datasets.{cell.dataset}": {"flip": entry.flip}}
     folder, out, plots = paths.PREPARED / cell.dataset, paths.RUNS / cell.name, paths.PLOTS / cell.name
     losses, curves = plots / "losses.csv", plots / "curves"
-    record = stage.Record("train", cell.name, params, [folder])
+    record = stage.LineageRecord("train", cell.name, params, [folder])
 
     # Heavy imports come after the mistakes that need none.
     from repix.data.prepared import Prepared

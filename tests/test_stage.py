@@ -1,4 +1,4 @@
-"""The door of the stages: one-line errors, exit codes, and records that know no machine."""
+"""What every stage does before and after its work: one-line errors, exit codes, and records that know no machine."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_a_right_cell_reaches_the_stage(monkeypatch, tmp_path):
 def test_a_missing_input_is_one_line(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="data/prepared/x: not there; `dvc repro` makes it"):
-        stage.Record("preprocess", "x", {}, [paths.PREPARED / "x"])
+        stage.LineageRecord("preprocess", "x", {}, [paths.PREPARED / "x"])
 
 
 def archive(path) -> None:
@@ -188,7 +188,7 @@ def test_records_and_outs_are_the_same_wherever_the_repository_lies(tmp_path):
     assert json.loads(trees[0]["lineage/preprocess/tiny.json"])["profile"]["name"] == "portable"
     assert json.loads(trees[0]["lineage/unpack/tiny.json"])["profile"] == {}
 
-    # A stage that is asked for what is not there ends in one line, from the real door too.
+    # A stage that is asked for what is not there ends in one line, from a real script too.
     for name, arguments in (("preprocess", ["tinny"]), ("train", ["tiny", "pix2pux", "0"])):
         ended = play(folder, name, *arguments)
         assert ended.returncode == 1 and ended.stderr.count("\n") == 1

@@ -14,7 +14,7 @@ from typing import Any
 
 from repix import profile
 from repix.config import reader
-from repix.config.run import Cell, Run
+from repix.config.run import Cell, Grid
 from repix.errors import UserError
 from repix.files import clear_leftovers, digest_tree
 from repix.paths import LINEAGE, METRICS, PLOTS
@@ -122,7 +122,7 @@ def _profile_of(model: str) -> str:
 
 def _enter_and_call(main: Callable[..., None], given: Mapping[str, Any], profiled: bool, trains: bool) -> None:
     if profiled:
-        asked = reader.read("run", Run).profile
+        asked = reader.read("run", Grid).profile
         # Read as it stands: importing the models' settings would make every stage depend on them.
         own = _profile_of(given["model"]) if "model" in given else "portable"
         asked = own if asked == "auto" else asked
@@ -140,7 +140,7 @@ def _enter_and_call(main: Callable[..., None], given: Mapping[str, Any], profile
         main(*given.values())
 
 
-class Record:
+class LineageRecord:
     """The lineage record of a running stage: declared before the work, completed after it.
 
     Args:

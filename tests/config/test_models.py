@@ -47,7 +47,7 @@ def test_schedules_of_the_sources():
     }
 
 
-def test_games_of_the_sources():
+def test_update_orders_of_the_sources():
     found = {
         name: (one.loss.gan, one.updates, one.sampling, one.loss.discriminator, one.pool, one.initializer)
         for name in SEVEN

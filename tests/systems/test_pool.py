@@ -15,9 +15,9 @@ class PlainPool:
     def __init__(self, size):
         self.size, self.kept = size, []
 
-    def show(self, images, draws):
+    def show(self, images, uniforms):
         shown = []
-        for image, (place, swap) in zip(images, draws, strict=True):
+        for image, (place, swap) in zip(images, uniforms, strict=True):
             if len(self.kept) < self.size:
                 self.kept.append(image)
                 shown.append(image)
@@ -36,13 +36,13 @@ def test_pool_shows_and_keeps_what_the_plain_one_does(size, batch):
     pool, plain, stored = Pool(size, (1, 2, 1), "fakes"), PlainPool(size), 0
     for number in range(12):
         new = np.arange(number * 2 * batch, (number + 1) * 2 * batch, dtype=np.float32).reshape(batch, 1, 2, 1)
-        draws = generator.random((batch, 2), np.float32)
-        shown = np.asarray(pool.show(new, draws))
-        np.testing.assert_array_equal(shown, plain.show(new, draws))
+        uniforms = generator.random((batch, 2), np.float32)
+        shown = np.asarray(pool.show(new, uniforms))
+        np.testing.assert_array_equal(shown, plain.show(new, uniforms))
         stored += int((shown != new).any())
         assert int(pool.count) == len(plain.kept)
         np.testing.assert_array_equal(np.asarray(pool.images)[: len(plain.kept)], np.stack(plain.kept))
-    assert stored, "the draws never showed a stored image: the test would prove nothing"
+    assert stored, "the uniforms never showed a stored image: the test would prove nothing"
 
 
 def test_pool_shows_the_new_image_until_it_is_full():

@@ -24,7 +24,9 @@ def compared(system: str, data: str):
     # these: TensorFlow against itself, first weights moved by 1e-7, differs by 3e-4 after 20 steps of cyclegan.
     generator = {"filters": 4, "dropout": 0.0} | ({"kind": "resnet", "blocks": 1} if system == "cyclegan" else {})
     updates = 3 if system == "pix2pix" else 1
-    options = {"initializer": "glorot", "optimizer": {"epsilon": 1e-3}, "generator": generator, "pool": 2}
+    options = {"initializer": "glorot", "optimizer": {"epsilon": 1e-3}, "generator": generator, "pool": 2, "ema": 0.9}
+    options["discriminator"] = {"filters": 4, "layers": 1, "conditional": system == "pix2pix"}
+    options["discriminator"]["augment"] = ["colour", "translation", "cutout"]
     return new(system, data, discriminator_updates=updates, **options)
 
 
@@ -146,12 +148,12 @@ def main(system: str, data: str, folder: Path, first: int) -> None:
     np.savez(folder / "again.npz", **step.state())
 
     if system == "pix2pix":
-        step_jax.room = lambda: float("inf")
+        step_jax.resident_bytes = lambda: float("inf")
         resident = new(system, data).step
         assert resident._batch(0)[0].shape == (1, 4)
         run(resident, 0, STEPS)
         np.savez(folder / "resident.npz", **resident.state())
-        step_jax.room = lambda: 0.0
+        step_jax.resident_bytes = lambda: 0.0
     np.savez(folder / "masks.npz", masks=masks())
     if system == "pix2pix":
         np.savez(folder / "adam.npz", hat=adam(True), corrected=adam(False))

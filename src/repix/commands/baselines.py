@@ -65,9 +65,9 @@ def main(arguments: argparse.Namespace) -> int:
     from repix.quiet import import_keras
 
     import_keras()
-    from repix.studies import baselines
+    from repix.studies import margins
 
-    found = [baselines.compare(arguments.dataset, model, cells) for model, cells in models.items()]
+    found = [margins.compare(arguments.dataset, model, cells) for model, cells in models.items()]
     if arguments.json:
         print(json.dumps([comparison.as_json() for comparison in found], indent=2, sort_keys=True))
     else:

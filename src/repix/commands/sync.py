@@ -124,7 +124,7 @@ def _is_val(column: str) -> bool:
 def _sync_evaluation(run: mlflow_run.Run, root: Path, trained: Trained, outs: dict[str, str]) -> None:
     """Log scores, pictures and export of a cell, those that belong to these very weights."""
     metrics = Metrics.read(root / outs["metrics"]) if (root / outs["metrics"]).is_file() else None
-    if metrics is not None and any(trained.networks.get(n) != d for n, d in metrics.weights_digest.items()):
+    if metrics is not None and metrics.weights("last").items() - trained.networks.items():
         print(f"{trained.cell}: metrics are of other weights, left out; run `dvc repro`", file=sys.stderr)
         metrics = None
     if metrics is not None:
@@ -141,7 +141,7 @@ def _sync_evaluation(run: mlflow_run.Run, root: Path, trained: Trained, outs: di
 
 def _same_weights(exported: Exported, trained: Trained) -> bool:
     """Return whether the exported weights are those of a training."""
-    found = trained.networks if exported.variant == "last" else (trained.best or {}).get("networks")
+    found = trained.variants().get(exported.variant)
     return exported.weights == found
 
 

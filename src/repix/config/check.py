@@ -11,7 +11,7 @@ from repix.config.evaluation import Evaluate, FeatureWeights
 from repix.config.export import Export
 from repix.config.gate import Gate
 from repix.config.models import Recipe
-from repix.config.run import Run
+from repix.config.run import Grid
 from repix.errors import UserError
 from repix.registry import SYSTEMS
 
@@ -26,7 +26,7 @@ def grid(path: str | Path = reader.FILE) -> None:
             withdrawn data set, a recipe that needs pairs on a data set without, or networks that its images are
             too small for, an export that its recipe or its tolerance excludes, a backend that is not installed.
     """
-    run = reader.read("run", Run, path)
+    run = reader.read("run", Grid, path)
     sets = {name: reader.read(f"datasets.{name}", Dataset, path) for name in run.datasets}
     recipes = {name: reader.read(f"models.{name}", Recipe, path) for name in run.models}
     reader.read("limits", Limits, path)

@@ -178,7 +178,7 @@ def digest_verdict(stage: Stage, tree: Path, recorded: Recorded, out: str) -> Ve
     if stage.kind == "train" and out.startswith("runs/"):
         metrics = recorded.files(f"metrics/{Cell(**stage.item).name}.json")
         if metrics:
-            digests = Metrics.read(metrics[""]).weights_digest
+            digests = Metrics.read(metrics[""]).weights("last")
             now = Trained.read(tree / out / "trained.json").networks
             if digests and all(now.get(network) == digest for network, digest in digests.items()):
                 return Verdict(Level.L1, f"{out}: the weights' digests are those of metrics/")
