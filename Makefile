@@ -29,6 +29,8 @@ help: ## list the targets
 .PHONY: setup
 setup: .venv/.ready ## create .venv and install the exact environment
 
+BEGUN := $(shell date +%s)
+
 .PHONY: repro
 repro: .venv/.ready ## run the pipeline on the embedded sample, print the results
 	@"$(BIN)/python" -m dvc repro
@@ -38,11 +40,12 @@ repro: .venv/.ready ## run the pipeline on the embedded sample, print the result
 	@echo "pictures      translations/<cell>/source_to_target.png: source | output | target"
 	@echo "exported      exports/<cell>/source_to_target/"
 	@echo "MLflow        make ui"
+	@echo "took          $$(( ($$(date +%s) - $(BEGUN) + 59) / 60 )) min, $$(du -sh . | cut -f1) of disk"
 	@echo "next          dvc exp run -S models.pix2pix_small.epochs=4 (with . .venv/bin/activate); see README.md"
 
 .PHONY: test
-test: .venv/.ready ## run the tests
-	@"$(BIN)/python" -m pytest
+test: .venv/.ready ## run the tests, in two processes
+	@"$(BIN)/python" -m pytest --numprocesses 2 --dist loadfile
 
 .PHONY: portable
 portable: .venv/.ready ## the same cells on other CPUs, hidden, forced and emulated: which bits hold

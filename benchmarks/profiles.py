@@ -30,7 +30,7 @@ CASES = (("pix2pix_small", 64), ("pix2pix", 256))
 
 
 def contend(name: str, model: str, size: int) -> None:
-    """Be one contender, see :func:`checks.harness.answer`."""
+    """Answer as one contender, see :func:`checks.harness.answer`."""
     base = profile.find(name.split(",")[0])
     profile.PROFILES[base.name] = dataclasses.replace(base, **CONTENDERS[name])
     profile.enter(base.name)

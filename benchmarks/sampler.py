@@ -39,7 +39,7 @@ def main() -> None:
             np.save(path, np.random.default_rng(0).integers(0, np.iinfo(kind).max, shape, kind, endpoint=True))
             mapped.append(np.load(path, mmap_mode="r"))
         sampler = Sampler(
-            *mapped, seed=0, batch_size=asked.batch_size, crop_size=(asked.crop, asked.crop), flip=True, draws=3
+            *mapped, seed=0, batch_size=asked.batch_size, crop_size=(asked.crop, asked.crop), flip=True, uniforms=3
         )
         steps = max(1, asked.pairs // asked.batch_size)
         times = []

@@ -2,8 +2,8 @@
 
     python -m benchmarks.stages [--only startup facades repro translate] [--repeats 5]
 
-startup: ``--help`` of each stage, and its refusal of an unknown data set, which has come through
-the whole door (profile entered, parameters read); and which heavy packages that had imported.
+startup: ``--help`` of each stage, and its refusal of an unknown data set, which comes after
+all of a stage's start (profile entered, parameters read); and which heavy packages that had imported.
 facades: the real archive (``--facades``, default ``../shared/data/facades.tar.gz``) unpacked and
 prepared by the stages, in a temporary folder. repro: ``dvc repro`` where nothing is to do.
 translate: pix2pix at 256 px, first image (with tracing) and median of the next ones.

@@ -17,7 +17,7 @@ A last process measures in the same turns what the machine can do: FLOP/s of a m
 convolution, best of TensorFlow and PyTorch, in float32 and bfloat16, and the rate of a copy. The
 share of the peak is the step's floating-point operations (``repix describe``) by its median time,
 over the better of product and convolution in its precision. The operations are those of the
-convolutions as they are defined: who needs fewer (minimal filtering) can have a share above 1.
+convolutions as they are defined: a contender that needs fewer (minimal filtering) can have a share above 1.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def recipe_of(system: str, precision: str):
 
 
 def repix_step(system: str, size: int, batch: int, precision: str):
-    """Return a function that plays one step of ours, from uint8 arrays to losses on the host."""
+    """Return a function that runs one step of ours, from uint8 arrays to losses on the host."""
     from repix.quiet import import_keras
 
     import_keras()
@@ -72,13 +72,13 @@ def repix_step(system: str, size: int, batch: int, precision: str):
 
     backend = step_module()
     recipe = recipe_of(system, precision)
-    game = build(recipe, (size, size), 3, 3, True)
-    initialize(game.networks, "normal", 0)
+    built = build(recipe, (size, size), 3, 3, True)
+    initialize(built.networks, "normal", 0)
     byte = ((0.0,) * 3, (255.0,) * 3)
     a, b = np.random.default_rng(0).integers(0, 256, (2, batch, size, size, 3), np.uint8)
-    uniforms, count = np.zeros((batch, game.uniforms), np.float32), itertools.count()
+    uniforms, count = np.zeros((batch, built.uniforms), np.float32), itertools.count()
     sampler = SimpleNamespace(steps_per_epoch=1, batch=lambda number: (a, b, uniforms))
-    step = backend.Step(game, recipe.optimizer, sampler, byte, byte, 0)
+    step = backend.Step(built, recipe.optimizer, sampler, byte, byte, 0)
     return lambda: step.run(next(count), 1, 2e-4)
 
 
@@ -320,14 +320,14 @@ def flops_of(system: str, size: int, batch: int) -> int:
 
 
 def contender(name: str, system: str, size: int, batch: int):
-    """Return the function that plays one step of a contender; the profile is in force."""
+    """Return the function that runs one step of a contender; the profile is in force."""
     if name == "repix-convolutions":
         from repix.quiet import import_keras
 
         import_keras()
         from repix.training import step_tensorflow
 
-        step_tensorflow.as_products = lambda networks: contextlib.nullcontext()
+        step_tensorflow.faster_convolutions = lambda networks: contextlib.nullcontext()
     if name.startswith("repix"):
         return repix_step(system, size, batch, "bfloat16" if name.endswith("bf16") else "float32")
     if name.startswith("torch"):
@@ -336,7 +336,7 @@ def contender(name: str, system: str, size: int, batch: int):
 
 
 def work(name: str, system: str, size: int, batch: int) -> None:
-    """Be one contender, see :func:`checks.harness.answer`; ``peak`` answers with operations (to 0) or peaks."""
+    """Answer as one contender, see :func:`checks.harness.answer`; ``peak`` answers with operations (to 0) or peaks."""
     from repix import profile
 
     profile.enter("portable" if name == "repix-portable" else "fast")
@@ -410,9 +410,9 @@ def main() -> None:
             name: stack.enter_context(Contender(name, ["-m", "benchmarks.step", *options, "--worker", name]))
             for name in [*names, "peak"]
         }
-        rival = started.pop("peak")
-        flops = rival.ask(0)["step_flops"]
-        found = turns(started, given.rounds, given.steps, between=lambda: peaks.append(rival.ask(1)))
+        machine_peak = started.pop("peak")
+        flops = machine_peak.ask(0)["step_flops"]
+        found = turns(started, given.rounds, given.steps, between=lambda: peaks.append(machine_peak.ask(1)))
     times = {name: one["ms"] for name, one in found.items()}
     ours = statistics.median(times["repix"])
     machine = {key: max(each[key] for each in peaks) for key in peaks[0]}

@@ -474,7 +474,7 @@ def facades(workspace: Workspace) -> dict[str, Any]:
     from repix.config.run import Cell
     from repix.evaluation.score import score_paired_and_distribution
     from repix.inference.trained import TrainedModel
-    from repix.studies.baselines import untrained
+    from repix.studies.margins import untrained
 
     train, test = workspace.photos()
     prepared, model = workspace.prepared(), TrainedModel(workspace.trained())
@@ -514,13 +514,13 @@ def facades(workspace: Workspace) -> dict[str, Any]:
     verdicts = []
     for metric in metrics:
         sign = -1 if metric == "ssim" else 1  # from here on, more is worse
-        # A photo of another house is no better translation than any: for pairs, the photo itself is the floor.
-        floor = (itself if metric == "ssim" else real)[metric] * sign
-        order = [floor, trained[metric] * sign, before[metric] * sign]
+        # A photo of another house is no translation: for pairs, what is real is the photo itself.
+        least = (itself if metric == "ssim" else real)[metric] * sign
+        order = [least, trained[metric] * sign, before[metric] * sign]
         blur = [one[metric] * sign for one in (itself, *blurs)]
         verdicts.append(
             {
-                "what": f"{metric}: floor, trained, untrained",
+                "what": f"{metric}: real, trained, untrained",
                 "ok": bool(order[0] < order[1] < order[2]),
             }
         )
@@ -529,7 +529,7 @@ def facades(workspace: Workspace) -> dict[str, Any]:
         metric: f"{'yes' if verdicts[2 * i]['ok'] else '**no**'} / {'yes' if verdicts[2 * i + 1]['ok'] else '**no**'}"
         for i, metric in enumerate(metrics)
     }
-    rows.append({"what": "floor < trained < untrained / worse with each blur"} | by_metric)
+    rows.append({"what": "real < trained < untrained / worse with each blur"} | by_metric)
     rows[-1]["ok"] = all(verdict["ok"] for verdict in verdicts)
     return {
         "columns": [("what", f"{len(test)} images of {test.shape[1]} px against the {len(test)} real test photos")]

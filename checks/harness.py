@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from repix import tables
 from repix.commands.results import write_between_markers
 from repix.errors import UserError
 
@@ -60,7 +61,7 @@ class Contender:
 
 
 def answer(step: Callable[[], Any]) -> None:
-    """Be a contender: answer each number on standard input with the milliseconds of so many steps, until it ends."""
+    """Answer each number on standard input with the milliseconds of so many steps, until the input ends."""
     for line in sys.stdin:
         times = []
         for _ in range(int(line)):
@@ -119,11 +120,8 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]], left: int | None =
         for index, column in enumerate(zip(*rows, strict=True) if rows else [()] * len(head))
     ]
     cells = [list(head), *([shown(value) for value in row] for row in rows)]
-    widths = [min(40, max(3, *map(len, column))) for column in zip(*cells, strict=True)]
-    places = list(zip(number, widths, strict=True))
-    lines = [[f"{cell:{'>' if n else '<'}{w}}" for cell, (n, w) in zip(line, places, strict=True)] for line in cells]
-    lines.insert(1, [f"{'-' * (w - 1)}:" if n else "-" * w for n, w in places])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    right = [index for index, is_number in enumerate(number) if is_number]
+    return "\n".join(tables.markdown(cells, right=right, padded=True))
 
 
 def write(page: str, name: str, text: str) -> None:

@@ -113,11 +113,11 @@ def environment(profile_name: str, condition: Condition) -> dict[str, str | None
 
 
 def work(tree: Path, system: str, profile_name: str, condition: str) -> None:
-    """Be a row: run its stages in ``tree``, or the other computations; write digests to ``result.json``."""
+    """Compute one row: run its stages in ``tree``, or the other computations; write digests to ``result.json``."""
     from repix import profile
 
     found = environment(profile_name, CONDITIONS[condition])
-    # What the profile leaves open is the condition's, so the door of a stage shall not undo it.
+    # What the profile leaves open is the condition's, so the start of a stage shall not undo it.
     profile.Profile.environment = lambda self: found
     if CONDITIONS[condition].cpu:
         os.execv = _no_exec

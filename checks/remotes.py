@@ -30,7 +30,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from checks.harness import ROOT
+from checks.harness import ROOT, table
 from repix.errors import UserError
 from repix.provenance import lock
 
@@ -277,8 +277,7 @@ def main() -> None:
         raise UserError("the tree is not clean: a clone has what is committed; commit first")
     outs = lock.all_outs(lock.read(ROOT))
     cells = sorted(name.split("@")[1] for name in lock.read(ROOT) if name.startswith("evaluate@"))
-    rows, bad = {}, []
-    print("remote   push s   pull s   outs equal   ran   evaluated   verify   MLflow", flush=True)
+    rows, lines, bad = {}, [], []
     for kind in asked.only:
         if why := missing(kind):
             bad.append(f"{kind}: {why}")
@@ -289,13 +288,11 @@ def main() -> None:
         rows[kind] = seen | {"seconds": seconds}
         bad += [f"{kind}: {problem}" for problem in problems(seen, cells)]
         equal = f"{len(outs) - len(seen['unequal'])} of {len(outs)}"
-        print(
-            f"{kind:<9}{seconds['push']:>6.1f}{seconds['pull']:>9.1f}"
-            f"{equal:>13}{len(seen['idle']):>6}"
-            f"{len(seen['evaluated']):>12}{'L0' if '(L0)' in seen['verified'] else 'no':>9}"
-            f"   {len(seen['runs'])} run, {seen['scores']} metrics",
-            flush=True,
-        )
+        idle, evaluated, found = len(seen["idle"]), len(seen["evaluated"]), f"{len(seen['runs'])} run"
+        took = [round(seconds[way], 1) for way in ("push", "pull")]
+        verified = "L0" if "(L0)" in seen["verified"] else "no"
+        lines.append([kind, *took, equal, idle, evaluated, verified, f"{found}, {seen['scores']} metrics"])
+    print(table(["remote", "push s", "pull s", "outs equal", "ran", "evaluated", "verify", "MLflow"], lines))
     if asked.json:
         from repix.files import write_json
 

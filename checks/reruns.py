@@ -88,6 +88,17 @@ EDITS = (
     Edit("code of `tracking/mlflow_run.py`", append(f"{PACKAGE}/tracking/mlflow_run.py", "EDITED = True")),
     Edit("code of `description/diagram.py`", append(f"{PACKAGE}/description/diagram.py", "EDITED = True")),
     Edit("code of `inference/any_size.py`", append(f"{PACKAGE}/inference/any_size.py", "EDITED = True")),
+    Edit(
+        "the page `gallery.html`",
+        append(f"{PACKAGE}/evaluation/templates/gallery.html", "<!-- edited -->"),
+        frozenset(f"evaluate@{model}" for model in MODELS),
+    ),
+    Edit(
+        "the model card's page `cards.md`",
+        append(f"{PACKAGE}/exporting/templates/cards.md", "Edited."),
+        frozenset(f"export@{model}" for model in MODELS),
+    ),
+    Edit("the demo's page `app.html`", append(f"{PACKAGE}/demo/templates/app.html", "<!-- edited -->")),
     Edit("code of `systems/cyclegan.py`", append(f"{PACKAGE}/systems/cyclegan.py", "EDITED = True"), of("cyclegan")),
     Edit(
         "a constant in `models/generators.py`",
@@ -173,7 +184,7 @@ def main() -> None:
             edit.make(root)
             seen = repro(root) if given.dvc else changed_records(before, pipeline.code_records(root))
             # An edit whose training gives the same outs lets DVC stop there: fewer than could re-run, never more.
-            right = seen <= edit.reruns and ("train" in shown(seen)) == bool(edit.reruns)
+            right = seen <= edit.reruns and ("train" in shown(seen)) == ("train" in shown(edit.reruns))
             right &= given.dvc or seen == edit.reruns
             sound &= right
             rows.append([edit.what, shown(seen), right])

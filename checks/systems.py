@@ -1,4 +1,4 @@
-"""Every system trained a little on real images, each against the floor of its task; or each built at full size.
+"""Every system trained a little on real images, each against trivial predictors; or each built at full size.
 
     python -m checks.systems                      # train every row that has not been, print the table
     python -m checks.systems --only pix2pix lab   # some rows
@@ -8,10 +8,10 @@
 
 A row is one recipe of params.yaml as it stands, but for its epochs, on a real data set of params.yaml, but
 for its size, with 100 training images. It goes through the stages' own scripts (download, unpack, preprocess, train,
-evaluate) in a folder of its own below --out; killed, it goes on where it was. The floors are what somebody
-would hand in who understands nothing: the source itself, the best constant colour for each label, or grey for
-Lab; of several the best one counts, metric by metric. Losses are means over the first and the last epoch.
-Ends with 1 where a row is missing, or no better than its floor on SSIM and on SWD alike.
+evaluate) in a folder of its own below --out; killed, it goes on where it was. The baselines are trivial
+predictors: the source itself, the best constant colour for each label, or grey for Lab; of several the best one
+counts, metric by metric. Losses are means over the first and the last epoch.
+Ends with 1 where a row is missing, or no better than its baseline on SSIM and on SWD alike.
 
 The archives lie in ../shared/data, or below REPIX_REAL_DATA.
 """
@@ -62,7 +62,7 @@ class Row:
         name: of the row.
         model, dataset: entries of params.yaml.
         size: side of the images in pixels; load_size follows in proportion.
-        epochs: instead of the recipe's.
+        epochs: instead of the recipe's, at a constant rate.
         changes: fields of the data set's entry that the source of the recipe asks for.
     """
 
@@ -155,7 +155,7 @@ def data(folder: Path, dataset: str, keep: Mapping[str, int] | None = None) -> N
 
 
 def train_row(row: Row, folder: Path) -> dict[str, Any]:
-    """Bring one row through the stages, score the floors beside it, and return all that is known of it."""
+    """Bring one row through the stages, score the baselines beside it, and return all that is known of it."""
     folder = folder.resolve()
     cell = Cell(row.dataset, row.model, 0)
     data(folder, row.dataset, {"train": TRAIN_IMAGES})
@@ -194,7 +194,7 @@ def train_row(row: Row, folder: Path) -> dict[str, Any]:
         "ms_per_step": ms_per_step(cell.name),
         "weights": metrics.weights_digest,
         "translators": {
-            name: compared(variants["last"], floors(prepared, name)) for name, variants in metrics.scores.items()
+            name: compared(variants["last"], baselines(prepared, name)) for name, variants in metrics.scores.items()
         },
         "pictures": {
             name: (folder / paths.TRANSLATIONS / cell.name / f"{name}.png").as_posix() for name in metrics.scores
@@ -217,15 +217,15 @@ def ms_per_step(cell: str) -> float:
     return min(1000 * (b.wall_time - a.wall_time) / (b.step - a.step) for a, b in pairwise(ends))
 
 
-def floors(prepared, translator: str) -> dict[str, dict[str, float | None]]:
-    """Return floor -> metric -> score on the test split, for the floors that this task has."""
+def baselines(prepared, translator: str) -> dict[str, dict[str, float | None]]:
+    """Return predictor -> metric -> score on the test split, for the trivial predictors of this task."""
     import numpy as np
 
     from repix.config.evaluation import Evaluate
     from repix.evaluation import baselines as predictors
     from repix.evaluation.evaluate import View
     from repix.evaluation.score import score_paired_and_distribution
-    from repix.studies.baselines import resized
+    from repix.studies.margins import resized
 
     view = View.of(prepared, translator)
     sources, targets = np.asarray(view.sources), np.asarray(view.targets)
@@ -253,12 +253,12 @@ def floors(prepared, translator: str) -> dict[str, dict[str, float | None]]:
 
 
 def compared(scores: Mapping[str, float | None], below: Mapping[str, Mapping[str, float | None]]) -> dict[str, Any]:
-    """Return scores, floors, the best floor of each metric, and whether the scores are better than that."""
+    """Return scores, baselines, the best baseline of each metric, and whether the scores are better than that."""
     from repix.metrics import direction
 
     best: dict[str, float | None] = {}
     for metric in METRICS:
-        values = [floor[metric] for floor in below.values() if floor[metric] is not None]
+        values = [baseline[metric] for baseline in below.values() if baseline[metric] is not None]
         best[metric] = max(values, key=lambda value: value * direction(metric)) if values else None
     better = {
         metric: None
@@ -268,14 +268,14 @@ def compared(scores: Mapping[str, float | None], below: Mapping[str, Mapping[str
     }
     return {
         "scores": {metric: scores[metric] for metric in METRICS},
-        "floors": dict(below),
-        "best_floor": best,
+        "baselines": dict(below),
+        "best_baseline": best,
         "better": better,
     }
 
 
 def sound(record: Mapping[str, Any]) -> bool:
-    """Whether every translator of a row is better than its floor on SSIM or on SWD."""
+    """Whether every translator of a row is better than its baseline on SSIM or on SWD."""
     return all(any(one["better"][metric] for metric in DECIDING) for one in record["translators"].values())
 
 
@@ -293,8 +293,8 @@ def build_data(out: Path) -> Path:
     return folder
 
 
-def game_of(row: Row):
-    """Return the row's game at full size, its first weights in it; the working folder is that of the data."""
+def set_up_row(row: Row):
+    """Return the row's setup at full size, at its first weights; the working folder is that of the data."""
     from repix.quiet import import_keras
 
     import_keras()
@@ -311,21 +311,21 @@ def game_of(row: Row):
 def build_row(row: Row, folder: Path) -> dict[str, Any]:
     """Build the row's networks, run three iterations and save a checkpoint, in this process."""
     os.chdir(folder)
-    game, recipe = game_of(row)
+    setup, recipe = set_up_row(row)
     from repix.training.checkpoint import Checkpoint, Checkpoints
 
     for number in range(BUILD_STEPS):
         before = time.perf_counter()
-        names, losses = game.step.run(number, 1, recipe.learning_rate(0))
+        names, losses = setup.step.run(number, 1, recipe.learning_rate(0))
         last = 1000 * (time.perf_counter() - before)
-    state = game.step.state()
+    state = setup.step.state()
     path = Checkpoints(Path("checkpoints"), row.name).save(Checkpoint(BUILD_STEPS, state, {}))
     return {
         "row": row.name,
         "model": row.model,
         "dataset": row.dataset,
         "size": BUILD_SIZE,
-        "parameters": game.parameters(),
+        "parameters": setup.parameters(),
         "losses": dict(zip(names, losses[0].tolist(), strict=True)),
         "ms_of_last_step": last,
         "checkpoint_bytes": path.stat().st_size,
@@ -337,20 +337,20 @@ def build_row(row: Row, folder: Path) -> dict[str, Any]:
 def restore_row(row: Row, folder: Path) -> dict[str, Any]:
     """Build the row's networks anew, take the checkpoint up, and return what is in force then."""
     os.chdir(folder)
-    game, _ = game_of(row)
+    setup, _ = set_up_row(row)
     from repix.training.checkpoint import Checkpoints
 
-    first = digest_arrays(game.step.state())
-    found = Checkpoints(Path("checkpoints"), row.name).resume(lambda checkpoint: game.step.restore(checkpoint.arrays))
+    first = digest_arrays(setup.step.state())
+    found = Checkpoints(Path("checkpoints"), row.name).resume(lambda checkpoint: setup.step.restore(checkpoint.arrays))
     return {
         "restored_step": found.step if found else None,
-        "restored_state": digest_arrays(game.step.state()),
+        "restored_state": digest_arrays(setup.step.state()),
         "first_state": first,
     }
 
 
 def restored(record: Mapping[str, Any]) -> bool:
-    """Whether what was restored is what was saved, and not what a new game begins with."""
+    """Whether what was restored is what was saved, and not what a new training begins with."""
     return (
         record["restored_step"] == BUILD_STEPS
         and record["restored_state"] == record["state"]
@@ -430,7 +430,7 @@ def networks_cell(networks: Mapping[str, Mapping[str, Any]], size: int) -> tuple
 def trained_table(records: Iterable[Mapping[str, Any]]) -> str:
     """Return the table of trained rows, a line for each translator."""
     head = ["row", "data", "parameters", "receptive field", "losses, first and last epoch", "steps", "ms per step"]
-    head += ["SSIM", "floor", "SWD", "floor", "better than the floor on"]
+    head += ["SSIM", "baseline", "SWD", "baseline", "better than the baseline on"]
     lines = []
     for record in records:
         parameters, fields = networks_cell(record["networks"], record["size"])
@@ -447,7 +447,7 @@ def trained_table(records: Iterable[Mapping[str, Any]]) -> str:
                 cells = [f"{cells[0]} {translator.replace('_', ' ')}".strip(), *cells[1:]]
             scores = []
             for metric, digits in (("ssim", 3), ("swd", 1)):
-                for value in (one["scores"][metric], one["best_floor"][metric]):
+                for value in (one["scores"][metric], one["best_baseline"][metric]):
                     scores.append("no pairs" if value is None else f"{value:.{digits}f}")
             better = [metric.upper() for metric in DECIDING if one["better"][metric]]
             lines.append([*cells, *scores, " and ".join(better) or "NEITHER"])
@@ -494,7 +494,7 @@ def worker(kind: str, name: str, out: Path, *, epochs: int | None) -> dict[str, 
 def folder_of(row: Row, out: Path, epochs: int | None) -> tuple[Path, str]:
     """Return where a row is trained, and its params.yaml."""
     sets = {row.dataset: archive_of(row.dataset) | sized(row.dataset, row.size) | dict(row.changes)}
-    return out / "cells" / row.name, params_of({row.model: {"epochs": epochs or row.epochs}}, sets)
+    return out / "cells" / row.name, params_of({row.model: {"epochs": epochs or row.epochs, "decay_epochs": 0}}, sets)
 
 
 def trained(rows: Iterable[Row], asked: argparse.Namespace) -> tuple[list[dict], list[str]]:
@@ -517,7 +517,7 @@ def trained(rows: Iterable[Row], asked: argparse.Namespace) -> tuple[list[dict],
             print(f"{row.name}: {time.perf_counter() - before:.0f} s", file=sys.stderr, flush=True)
         records.append(known)
         if not sound(known):
-            wrong.append(f"{row.name}: no better than its floor on {' and '.join(DECIDING)}")
+            wrong.append(f"{row.name}: no better than its baseline on {' and '.join(DECIDING)}")
     return records, wrong
 
 
@@ -539,7 +539,7 @@ def built(rows: Iterable[Row], asked: argparse.Namespace) -> tuple[list[dict], l
 
 
 def work(kind: str, row: Row, asked: argparse.Namespace) -> None:
-    """Be a worker: one row, in this process; its record goes to ``<out>/<kind>/<row>.json``."""
+    """Run one row in this process; its record goes to ``<out>/<kind>/<row>.json``."""
     profile.enter("fast")
     result = asked.out.resolve() / kind / f"{row.name}.json"
     if kind == "train":

@@ -3,7 +3,8 @@
 src/, stages/ and params.yaml -> code/<stage>/<model>.json (all.json where a stage has no model),
 kept in git. Comments, docstrings, formatting and all that no result depends on are left out:
 see src/repix/provenance/code.py. As the first stage it also checks the whole grid of params.yaml:
-a mistake that only a later stage would meet is said before anything works.
+a mistake that only a later stage would meet is said before anything works, and so are packages that
+the outs were made with and that are others now.
 """
 
 import sys
@@ -14,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from repix import stage
 from repix.config import check
 from repix.files import atomic_folder
-from repix.provenance import code, pipeline
+from repix.provenance import code, pipeline, verify
 
 
 def main() -> None:
@@ -24,6 +25,9 @@ def main() -> None:
     with atomic_folder(code.FOLDER) as folder:
         for path, record in records.items():
             record.write(folder / Path(path).relative_to(code.FOLDER))
+    # DVC compares files and params: it would not say so.
+    if told := verify.other_packages(Path()):
+        print(f"repix: {told}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ def main(dataset: str) -> None:
         f"datasets.{dataset}": {"urls": list(entry.urls), "sha256": entry.sha256},
         "limits.download_bytes": limits.download_bytes,
     }
-    record = stage.Record("download", dataset, params, [])
+    record = stage.LineageRecord("download", dataset, params, [])
     out = paths.RAW / dataset
     sources.fetch(
         entry.urls,

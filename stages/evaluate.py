@@ -23,7 +23,7 @@ def main(cell: Cell) -> None:
     prepared, trained = paths.PREPARED / cell.dataset, paths.RUNS / cell.name
     out, metrics = paths.TRANSLATIONS / cell.name, paths.METRICS / f"{cell.name}.json"
     shown = paths.PLOTS / cell.name / "test"
-    record = stage.Record("evaluate", cell.name, {"evaluate": settings}, [prepared, trained, paths.FEATURES])
+    record = stage.LineageRecord("evaluate", cell.name, {"evaluate": settings}, [prepared, trained, paths.FEATURES])
 
     from repix.data.prepared import Prepared
     from repix.evaluation.evaluate import evaluate
@@ -45,9 +45,7 @@ def main(cell: Cell) -> None:
 
     run = mlflow_run.run_of(cell.name, record.declared.inputs[trained.as_posix()])
     mlflow_run.log_metrics_record(run, scored)
-    from repix.data.images import decode
-
-    pictures = {f"test/{name}": decode(out / f"{name}.png").pixels for name in model.record.translators}
+    pictures = {f"test/{name}": out / f"{name}.png" for name in model.record.translators}
     mlflow_run.log_pictures(run, pictures, step=model.record.steps)
     record.write(out, shown, metrics)
 

@@ -24,7 +24,7 @@ def main(cell: Cell) -> None:
     entry = reader.read(f"datasets.{cell.dataset}", datasets.Dataset)
     described = {"urls": list(entry.urls), "sha256": entry.sha256, "licence": entry.licence}
     params = {"export": settings, f"datasets.{cell.dataset}": described}
-    record = stage.Record("export", cell.name, params, [prepared, trained, metrics])
+    record = stage.LineageRecord("export", cell.name, params, [prepared, trained, metrics])
 
     from repix.data.prepared import Prepared
     from repix.exporting.export import export
@@ -42,7 +42,9 @@ def main(cell: Cell) -> None:
         )
 
     run = mlflow_run.run_of(cell.name, record.declared.inputs[trained.as_posix()])
-    values = {f"score/export/{name}/{key}": value for name, seen in measured.items() for key, value in seen.values().items()}
+    values = {
+        f"score/export/{name}/{key}": value for name, seen in measured.items() for key, value in seen.values().items()
+    }
     run.curve([Row(model.record.epochs, model.record.steps, values)])
     digest = stage.digest_tree(out)
     mlflow_run.log_model_entry(run, cell.name, out.as_posix(), digest, metrics=scores)

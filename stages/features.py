@@ -25,7 +25,7 @@ def main() -> None:
     if wanted:
         weights = reader.read(f"features.{evaluate.features}", evaluation.FeatureWeights)
         params[f"features.{evaluate.features}"] = weights
-    record = stage.Record("features", "", params, [])
+    record = stage.LineageRecord("features", "", params, [])
     if wanted:
         limit = reader.read("limits", datasets.Limits).download_bytes
         sources.fetch(

@@ -31,13 +31,14 @@ def main(dataset: str) -> None:
     """Prepare the images of ``dataset``."""
     entry = reader.read(f"datasets.{dataset}", datasets.Dataset)
     tree, out = paths.IMAGES / dataset, paths.PREPARED / dataset
-    params = {f"datasets.{dataset}": entry.model_dump(mode="json", include=set(READS))}
-    record = stage.Record("preprocess", dataset, params, [tree])
+    pixels = reader.read("limits", datasets.Limits).pixels
+    params = {f"datasets.{dataset}": entry.model_dump(mode="json", include=set(READS)), "limits.pixels": pixels}
+    record = stage.LineageRecord("preprocess", dataset, params, [tree])
 
     # NumPy must not be imported before the profile is in force.
     from repix.data import preprocess
 
-    manifest = preprocess.prepare(tree, entry, out, name=dataset)
+    manifest = preprocess.prepare(tree, entry, out, name=dataset, pixels=pixels)
     counts = ", ".join(f"{name} {split.source.n}" for name, split in sorted(manifest.splits.items()))
     print(f"{dataset}: {counts}; skipped {len(manifest.skipped)}")
     record.write(out)

@@ -23,7 +23,7 @@ def main(cell: Cell) -> None:
     params = {f"models.{cell.model}": recipe, f"datasets.{cell.dataset}": {"flip": entry.flip}}
     folder, out, plots = paths.PREPARED / cell.dataset, paths.RUNS / cell.name, paths.PLOTS / cell.name
     losses, curves = plots / "losses.csv", plots / "curves"
-    record = stage.Record("train", cell.name, params, [folder])
+    record = stage.LineageRecord("train", cell.name, params, [folder])
 
     # Heavy imports come after the mistakes that need none.
     from repix.data.prepared import Prepared
@@ -41,6 +41,7 @@ def main(cell: Cell) -> None:
 
     prepared = Prepared.open(folder)
     checkpoints = Checkpoints(paths.WORK / "checkpoints", record.run_key)
+<<<<<<< HEAD
     with checkpoints.alone():
         setup = set_up(cell, recipe, prepared, flip=entry.flip)
         data_digest = record.declared.inputs[folder.as_posix()]
@@ -75,6 +76,32 @@ def main(cell: Cell) -> None:
         write_losses(losses, history.epochs)
         write_curves(curves, history.epochs)
         record.write(out, losses, curves)
+=======
+    history, best = train(
+        setup.step,
+        recipe,
+        checkpoints=checkpoints,
+        observer=observer,
+        validate=validation.score if validation.possible else None,
+        picture=validation.picture,
+        best_of=setup.translator_weights,
+        plan={
+            "cell": cell.name,
+            "paired": prepared.manifest.paired,
+            "parameters": setup.parameters(),
+            "recipe": recipe.model_dump(mode="json"),
+        },
+    )
+    trained = record_of(cell, recipe, setup, prepared.manifest, history, best, data_digest, record.declared.profile)
+    for animation in frames.written:
+        run.file(animation, "animation")
+    write(out, trained, setup.step.state(), best)
+    write_losses(losses, history.epochs)
+    write_curves(curves, history.epochs)
+    record.write(out, losses, curves)
+    # Not kept: `dvc repro --force` shall train again and not find a finished state.
+    checkpoints.clear()
+>>>>>>> main
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ def main(dataset: str) -> None:
     limits = reader.read("limits", datasets.Limits)
     params = {f"limits.{key}": getattr(limits, key) for key in ("unpack_bytes", "unpack_files", "unpack_ratio")}
     raw, out = paths.RAW / dataset, paths.IMAGES / dataset
-    record = stage.Record("unpack", dataset, params, [raw])
+    record = stage.LineageRecord("unpack", dataset, params, [raw])
     archives.unpack(
         raw / Archive.read(raw / "archive.json").file,
         out,

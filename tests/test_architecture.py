@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from repix.provenance.code import imported_names
+from repix.provenance.code import Closure, imported_names
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src"
@@ -18,6 +18,7 @@ BASE = [
     "yaml12",
     "directions",
     "tables",
+    "pages",
     "metrics",
     "registry",
     "files",
@@ -60,18 +61,23 @@ NAMED_BY = {
         "inference/tensorflow_backend.py",
         "exporting/saved_model.py",
         "exporting/litert_format.py",
-        "data/images.py",  # 16-bit PNG
+        "data/image_writer.py",  # 16-bit PNG
         "tracking/tensorboard.py",
     },
     "jax": {"training/step_jax.py", "inference/jax_backend.py"},
     "mlflow": {"tracking/", "exporting/pyfunc.py", "publishing/registry.py"},
     "dvc": set(),
     "h5py": {"data/"},
+    "jinja2": {"pages.py"},
     "yaml": {"yaml12.py"},
 }
+# Who may not name what others may: the gate compares JSON, and needs no arrays.
+NOT_NAMED_BY = {"regression": {"numpy", "keras", "repix.arrays", "repix.rng"}}
+# Folders beside the package -> what of one another they may import. None may be imported by the package or a stage.
+BESIDE = {"tests": {"checks"}, "checks": set(), "benchmarks": {"checks"}}
 
 
-def room(module: str) -> str:
+def package_of(module: str) -> str:
     """Return the package, or the file of the root, that a dotted name of ours belongs to."""
     parts = module.split(".")
     return parts[1] if len(parts) > 1 else "repix"
@@ -94,7 +100,7 @@ def violations(source: Path) -> list[str]:
     found = []
     known = modules(source)
     for dotted, path in known.items():
-        own = "stages" if dotted.startswith("stages.") else room(dotted)
+        own = "stages" if dotted.startswith("stages.") else package_of(dotted)
         file = path.relative_to(source / "repix" if own != "stages" else source.parent).as_posix()
         for name in imported_names(path, dotted):
             top = name.split(".")[0]
@@ -103,11 +109,12 @@ def violations(source: Path) -> list[str]:
                 file == one or (one.endswith("/") and file.startswith(one)) for one in allowed
             ):
                 found.append(f"{file} imports {name}")
-            if top == "stages":
+            forbidden = NOT_NAMED_BY.get(own, set())
+            if top in {"stages", *BESIDE} or any(name == one or name.startswith(f"{one}.") for one in forbidden):
                 found.append(f"{file} imports {name}")
             if top != "repix" or name == "repix":
                 continue
-            other = room(name)
+            other = package_of(name)
             if other == own or own == "repix":
                 continue
             if own in BASE:
@@ -119,6 +126,33 @@ def violations(source: Path) -> list[str]:
             if not fine:
                 found.append(f"{file} imports {name}")
     return sorted(set(found))
+
+
+def violations_beside(root: Path) -> list[str]:
+    """Return ``file imports name`` for imports of tests, checks and benchmarks that may not be, or are not there."""
+    found = []
+    known = {*modules(root / "src"), "repix"}
+    for folder, allowed in BESIDE.items():
+        for path in sorted((root / folder).rglob("*.py")):
+            dotted = ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
+            for name in imported_names(path, dotted):
+                top = name.split(".")[0]
+                wrong = top in BESIDE and top not in {folder, *allowed}
+                # A name of a module, or the module of a name.
+                missing = top == "repix" and name not in known and name.rpartition(".")[0] not in known
+                if wrong or missing:
+                    found.append(f"{path.relative_to(root).as_posix()} imports {name}")
+    return sorted(set(found))
+
+
+def closure_violations(root: Path) -> list[str]:
+    """Return ``stage runs file`` for every file that a stage reaches, by whatever detour, and must not."""
+    return [
+        f"{script.stem} runs {file.as_posix()}"
+        for script in sorted((root / "stages").glob("*.py"))
+        for file in Closure(script, root / "src" / "repix").files
+        if file.parts[:2] == ("src", "repix") and Path(file.parts[2]).stem in NOT_FOR_STAGES
+    ]
 
 
 def circles(source: Path) -> list[list[str]]:
@@ -155,7 +189,7 @@ def test_every_package_has_its_arrows_and_no_other():
 
 def test_every_package_and_file_of_the_root_is_named_here():
     named = {*ARROWS, *BASE} - {"stages"}
-    there = {room(dotted) for dotted in modules(SOURCE) if dotted.startswith("repix.")}
+    there = {package_of(dotted) for dotted in modules(SOURCE) if dotted.startswith("repix.")}
     assert there == named
 
 
@@ -171,6 +205,14 @@ def test_no_module_imports_itself_by_a_detour():
     assert circles(SOURCE) == []
 
 
+def test_no_stage_reaches_pages_studies_or_commands():
+    assert closure_violations(ROOT) == []
+
+
+def test_tests_checks_and_benchmarks_keep_apart_and_import_what_is_there():
+    assert violations_beside(ROOT) == []
+
+
 @pytest.mark.parametrize(
     ("file", "text", "red"),
     [
@@ -179,6 +221,13 @@ def test_no_module_imports_itself_by_a_detour():
         ("exporting/export.py", "from repix.tracking import mlflow_run", True),
         ("inference/trained.py", "from repix.training.checkpoint import Checkpoints", True),
         ("regression/gate.py", "from repix.data.prepared import Prepared", True),
+        ("regression/gate.py", "from repix.arrays import load_arrays", True),
+        ("regression/tolerance.py", "def t():\n    import numpy as np", True),
+        ("regression/gate.py", "from repix.files import read_json", False),
+        ("evaluation/score.py", "from repix.arrays import load_arrays", False),
+        ("inference/trained.py", "from repix.tracking import mlflow_run", True),
+        ("data/sampler.py", "import benchmarks.sampler", True),
+        ("evaluation/score.py", "from checks.support import references", True),
         ("models/layers.py", "import jax.numpy as jnp", True),
         ("models/generators.py", "from repix.systems.system import System", True),
         ("systems/new.py", "import tensorflow as tf", True),
@@ -209,4 +258,45 @@ def test_a_circle_is_seen(tmp_path):
     (package / "prepared.py").write_text("import repix.data.hdf5\n")
     assert circles(tmp_path / "src") == [
         ["repix.data.hdf5", "repix.data.layouts", "repix.data.prepared", "repix.data.hdf5"]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "red"),
+    [
+        ("tests/test_x.py", "from benchmarks.step import cpu", True),
+        ("benchmarks/x.py", "from tests.conftest import ROOT", True),
+        ("checks/x.py", "def f():\n    import tests.conftest", True),
+        ("checks/x.py", "from benchmarks import step", True),
+        ("tests/test_x.py", "from repix.files import digest", True),
+        ("tests/test_x.py", "from repix.data.gone import Prepared", True),
+        ("tests/test_x.py", "from checks.harness import table\nfrom repix.data import sampler", False),
+        ("benchmarks/x.py", "from checks.harness import table", False),
+    ],
+)
+def test_each_kind_of_wrong_import_beside_the_package_is_seen(tmp_path, file, text, red):
+    for name in ("src/repix/data/sampler.py", "src/repix/data/__init__.py", file):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    (tmp_path / file).write_text(f"{text}\n")
+    assert bool(violations_beside(tmp_path)) == red
+
+
+@pytest.mark.parametrize("page", ["description/diagram.py", "demo/app.py", "studies/margins.py", "commands/results.py"])
+def test_a_page_that_a_stage_reaches_by_a_detour_is_seen(tmp_path, page):
+    files = {
+        "stages/train.py": "from repix.training import loop\n",
+        "src/repix/__init__.py": "",
+        "src/repix/registry.py": "",
+        "src/repix/training/loop.py": "from repix.training.setup import x\n",
+        "src/repix/training/setup.py": f"def f():\n    import repix.{page[:-3].replace('/', '.')}\n",
+        f"src/repix/{page}": "",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).with_name("__init__.py").touch()
+    assert closure_violations(tmp_path) == [
+        f"train runs src/repix/{Path(page).parent}/__init__.py",
+        f"train runs src/repix/{page}",
     ]

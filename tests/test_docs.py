@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import re
+import shlex
+import subprocess
+import sys
 
 import pytest
 
+from checks.support import route
+from repix import yaml12
+from repix.config import reader
+from repix.config.models import Recipe
+from repix.errors import UserError
+from repix.provenance import pipeline
+from repix.schemas import Exported, Trained
 from tests.conftest import ROOT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -29,3 +39,152 @@ def test_every_link_to_a_file_leads_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
         if "://" not in target:
             assert (page.parent / target).exists(), target
+
+
+def commands() -> list[tuple[str, str]]:
+    """Return (page, command) for every command that a page has in a block or between back quotes."""
+    found = []
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+        for block in re.findall(r"^```(?:console|bash)\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+            found += [(page.name, line.removeprefix("$ ")) for line in block.splitlines()]
+        found += [(page.name, line.strip()) for line in re.findall(r"^    \S.*", text, re.MULTILINE)]
+        found += [(page.name, span) for span in re.findall(r"`([^`\n]+)`", text)]
+    kinds = ("repix ", "make ", "dvc exp run ", "python -m ")
+    return sorted({(page, line.split("  ")[0].split(" # ")[0]) for page, line in found if line.startswith(kinds)})
+
+
+def problem(command: str) -> str | None:
+    """Return what a command names that is not there: a target, subcommand, option, key, model or data set."""
+    words = shlex.split(command)
+    options = [word.split("=")[0] for word in words if word.startswith("--")]
+    if words[0] == "make":
+        return None if f"\n{words[1]}:" in (ROOT / "Makefile").read_text() else words[1]
+    if words[0] == "dvc":
+        params = yaml12.load((ROOT / "params.yaml").read_text(encoding="utf-8"), "params.yaml")
+        own = {"datasets": {"discs", "my_pairs"}, "models": {"pix2pix_discs", "wgan_discs"}}
+        for key, _, value in (word.partition("=") for word in words if "=" in word and not word.startswith("-")):
+            if key in ("run.datasets", "run.models"):
+                kind = key.removeprefix("run.")
+                missing = set(value.strip("[]").split(",")) - params[kind].keys() - own[kind]
+                if missing:
+                    return f"{kind}: {missing}"
+                continue
+            group, _, name = key.removeprefix("+").rpartition(".")
+            there = pipeline.look_up(params, group)
+            # DVC sets a key that is written in the file, and adds one after a plus: a field of the settings.
+            fields = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "src/repix/config").glob("*.py"))
+            if there is None or (f"\n    {name}: " not in fields if key[0] == "+" else name not in there):
+                return key
+        return None
+    file = f"src/repix/commands/{words[1]}.py" if words[0] == "repix" else f"{words[2].replace('.', '/')}.py"
+    path = ROOT / (f"src/{file}" if file.startswith("repix/") else file)
+    if not path.is_file():
+        return words[1 if words[0] == "repix" else 2]
+    text = path.read_text(encoding="utf-8")
+    known = {f"--{name}" for name in re.findall(r'"(?:--)?([\w-]+)"', text)} | {"--help"}
+    return next((option for option in options if option not in known), None)
+
+
+def test_every_command_of_the_pages_names_what_is_there():
+    found = commands()
+    assert len(found) > 60
+    assert [(page, line, problem(line)) for page, line in found if problem(line)] == []
+
+
+@pytest.mark.parametrize(
+    ("command", "wrong"),
+    [
+        ("dvc exp run -S models.pix2pix_small.epoch=4", "models.pix2pix_small.epoch"),
+        ("dvc exp run -S 'run.models=[pix2pics]'", "models: {'pix2pics'}"),
+        ("dvc exp run -S models.pix2pics.epochs=2", "models.pix2pics.epochs"),
+        ("dvc exp run -S +models.pix2pix.generator.dropuot=0", "+models.pix2pix.generator.dropuot"),
+        ("make tests", "tests"),
+        ("repix floors sample", "floors"),
+        ("repix seeds sample pix2pix_small --wrote", "--wrote"),
+        ("python -m benchmarks.gate", "benchmarks.gate"),
+        ("python -m checks.gate --trains", "--trains"),
+    ],
+)
+def test_a_command_that_does_not_exist_is_seen(command, wrong):
+    assert problem(command) == wrong
+
+
+def test_the_mistake_of_the_readme_is_answered_as_it_says():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    command, answer = re.search(r"^\$ (dvc exp run .*)\nrepix: (.*)$", text, re.MULTILINE).groups()
+    key, _, value = command.split()[-1].partition("=")
+    _, model, group, name = key.split(".")
+    entry = reader.section(f"models.{model}", ROOT / "params.yaml")
+    with pytest.raises(UserError) as found:
+        reader.parse(entry | {group: entry[group] | {name: value}}, Recipe, f"models.{model}", "params.yaml")
+    assert str(found.value) == answer
+
+
+def test_every_path_in_the_text_is_there():
+    folders = "src|stages|tests|checks|benchmarks|docs|code"
+    named = {
+        (page.name, path)
+        for page in PAGES
+        for path in re.findall(rf"`((?:{folders})/[\w./-]+)`", page.read_text(encoding="utf-8"))
+    }
+    assert len(named) > 15
+    # What the reader of a page is asked to write.
+    made = {
+        (page.name, path) for page in PAGES for path in re.findall(r"^# (src/\S+\.py)$", page.read_text(), re.MULTILINE)
+    }
+    assert sorted((page, path) for page, path in named - made if not (ROOT / path).exists()) == []
+
+
+# What stands in a line for the reader to add -> file of the table, and the text that it may follow.
+TABLES = {
+    "GanSystem": ("registry.py", "SYSTEMS = {\n"),
+    "Format": ("registry.py", "FORMATS = {\n"),
+    "Metric": ("metrics.py", "METRICS = (\n"),
+}
+
+
+@pytest.fixture
+def followed(tmp_path):
+    """A copy of the repository with every block of docs/your-own.md put where the page says; its folder."""
+    root = route.copy(tmp_path / "repix")
+    page = (ROOT / "docs" / "your-own.md").read_text(encoding="utf-8")
+    params = yaml12.load((root / "params.yaml").read_text(encoding="utf-8"), "params.yaml")
+    for language, text in re.findall(r"^```(python|yaml)\n(.*?)^```", page, re.DOTALL | re.MULTILINE):
+        if language == "yaml":
+            [(name, entry)] = yaml12.load(text, "the page").items()
+            params["datasets" if "urls" in entry else "models"][name] = entry
+        elif text.startswith("# "):
+            path = root / text.split("\n")[0].removeprefix("# ")
+            assert path.parent.is_dir() and not path.exists()
+            path.write_text(text, encoding="utf-8")
+        else:
+            [line] = re.findall(r"^ .*\(.*\),\n", text, re.MULTILINE)
+            file, begin = TABLES[re.search(r"(\w+)\(", line)[1]]
+            table = root / "src" / "repix" / file
+            whole = table.read_text(encoding="utf-8")
+            assert begin in whole
+            table.write_text(whole.replace(begin, begin + line), encoding="utf-8")
+    subprocess.run([sys.executable, "own.py"], cwd=root, check=True)
+    params["run"] |= {"datasets": ["discs"], "models": ["pix2pix_discs", "wgan_discs"]}
+    params["export"]["formats"] = ["keras", "toy"]
+    for model in params["run"]["models"]:
+        params["models"][model]["epochs"] = 2
+    (root / "params.yaml").write_text(yaml12.dump(params), encoding="utf-8")
+    return root
+
+
+@pytest.mark.parametrize("profile", ["auto", "jax"])
+def test_the_page_on_your_own_can_be_followed(followed, profile):
+    if profile == "jax":
+        pytest.importorskip("jax")
+        params = yaml12.load((followed / "params.yaml").read_text(encoding="utf-8"), "params.yaml")
+        params["run"] |= {"profile": "jax", "models": ["wgan_discs"]}
+        (followed / "params.yaml").write_text(yaml12.dump(params), encoding="utf-8")
+    route.run(followed, "code", "download", "unpack", "preprocess", "features")
+    route.run(followed, "train")
+    route.run(followed, "evaluate", "export")
+    trained = Trained.read(followed / "runs" / "discs-wgan_discs-0" / "trained.json")
+    assert trained.profile["backend"] == ("jax" if profile == "jax" else "tensorflow")
+    exported = Exported.read(followed / "exports" / "discs-wgan_discs-0" / "export.json")
+    assert exported.parity == "pass" and set(exported.bytes["source_to_target"]) == {"keras", "toy"}

@@ -60,7 +60,11 @@ class Route:
             validate=validation.score if validation.possible else None,
             picture=validation.picture,
             best_of=setup.translator_weights,
-            plan={"cell": cell.name, "recipe": asked.model_dump(mode="json")},
+            plan={
+                "cell": cell.name,
+                "paired": self.prepared.manifest.paired,
+                "recipe": asked.model_dump(mode="json"),
+            },
         )
         profile = {"name": "portable"}
         record = record_of(cell, asked, setup, self.prepared.manifest, history, best, "data", profile)

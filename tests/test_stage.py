@@ -1,4 +1,4 @@
-"""The door of the stages: one-line errors, exit codes, and records that know no machine."""
+"""What every stage does before and after its work: one-line errors, exit codes, and records that know no machine."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_a_right_cell_reaches_the_stage(monkeypatch, tmp_path):
 def test_a_missing_input_is_one_line(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="data/prepared/x: not there; `dvc repro` makes it"):
-        stage.Record("preprocess", "x", {}, [paths.PREPARED / "x"])
+        stage.LineageRecord("preprocess", "x", {}, [paths.PREPARED / "x"])
 
 
 def archive(path) -> None:
@@ -188,8 +188,47 @@ def test_records_and_outs_are_the_same_wherever_the_repository_lies(tmp_path):
     assert json.loads(trees[0]["lineage/preprocess/tiny.json"])["profile"]["name"] == "portable"
     assert json.loads(trees[0]["lineage/unpack/tiny.json"])["profile"] == {}
 
-    # A stage that is asked for what is not there ends in one line, from the real door too.
+    # A stage that is asked for what is not there ends in one line, from a real script too.
     for name, arguments in (("preprocess", ["tinny"]), ("train", ["tiny", "pix2pux", "0"])):
         ended = play(folder, name, *arguments)
         assert ended.returncode == 1 and ended.stderr.count("\n") == 1
         assert ended.stderr.startswith("repix: params.yaml: no ") and "did you mean" in ended.stderr
+
+
+def test_too_little_memory_or_disk_is_one_line_in_the_words_of_any_library(capsys):
+    def imported():
+        try:
+            raise ImportError("libtensorflow_cc.so.2: failed to map segment from shared object")
+        except ImportError:
+            raise RuntimeError("could not import anything") from None
+
+    class OpError(Exception):
+        """As TensorFlow's."""
+
+    for function, said in (
+        (raising(MemoryError()), "not enough memory"),
+        (raising(np._core._exceptions._ArrayMemoryError((4, 4), np.dtype("f4"))), "not enough memory"),
+        (raising(OpError("OOM when allocating tensor with shape[8,64]")), "not enough memory"),
+        (raising(OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))), "not enough memory"),
+        (imported, "not enough memory"),
+        (raising(OpError("{{node}} out/variables/part-0; File too large")), "File too large; make room"),
+        (raising(OSError("write failed: errno = 28, error message = 'No space left on device'")), "No space left"),
+    ):
+        code, line = guarded(function, capsys)
+        assert code == 1 and line.startswith(f"repix: {said}") and line.count("\n") == 1
+
+
+def test_a_limit_on_memory_is_one_line_at_the_end_and_no_traceback():
+    """`ulimit -v` of half a GiB, which TensorFlow's library does not fit into."""
+    code = """
+import resource
+resource.setrlimit(resource.RLIMIT_AS, (2**29, 2**29))
+from repix import profile, stage
+from repix.quiet import import_keras
+profile.apply("fast")
+stage.guard(import_keras)
+"""
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "src")}
+    ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 1 and "Traceback" not in ended.stderr
+    assert ended.stderr.splitlines()[-1].startswith("repix: not enough memory; give it more")

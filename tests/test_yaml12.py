@@ -134,3 +134,20 @@ def test_what_is_written_is_read_back_by_every_reader():
         text = yaml12.dump(form(value))
         for reader in (ours, dvc, yaml.safe_load):
             assert same(reader(text), form(value)), (value, text, reader)
+
+
+@pytest.mark.parametrize("text", ["[" * 200_000, "a: " + "{b: " * 200_000, "- " * 20_000 + "x", "[" * 101 + "]" * 101])
+def test_a_text_that_nests_without_end_is_one_line(text):
+    with pytest.raises(UserError, match=r"x.yaml:1: not valid YAML: nested deeper than 100 levels") as caught:
+        yaml12.load(text, "x.yaml")
+    assert "\n" not in str(caught.value)
+    assert yaml12.load(f"{'[' * 100}{']' * 100}", "x.yaml")
+
+
+@pytest.mark.parametrize("data", ["a: é".encode("latin-1"), b"\xff\xfe\x00a", b"a: \x81"])
+def test_a_file_in_another_encoding_is_one_line(tmp_path, data):
+    (tmp_path / "params.yaml").write_bytes(data)
+    with pytest.raises(UserError, match=r"params.yaml: not UTF-8 text \(byte \d\); save it as UTF-8"):
+        yaml12.read(tmp_path / "params.yaml")
+    with pytest.raises(FileNotFoundError):
+        yaml12.read(tmp_path / "none.yaml")

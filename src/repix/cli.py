@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
+from contextlib import chdir
+from pathlib import Path
 
-from repix import profile
+from repix import commands, profile
 from repix.errors import UserError
 from repix.version import VERSION
 
@@ -14,6 +16,7 @@ from repix.version import VERSION
 COMMANDS = {
     "baselines": "what trained cells have to beat: trivial predictors, and the margins in standard deviations",
     "bundle": "pack a cell with code, data hashes, weights and checksums into one archive",
+    "check": "read params.yaml as the stages will, and say in a second whether all cells can run",
     "demo": "a page to try exported models: pick, upload or draw, and compare",
     "describe": "build a model's networks and print what they cost, without training",
     "gate": "compare the metrics with the committed baseline; the exit code is the verdict",
@@ -29,15 +32,28 @@ COMMANDS = {
 RENAMED = {"floors": "baselines", "sweep": "seeds"}
 
 
+def find_root(start: Path) -> Path:
+    """Return the root of the repository that a folder lies in, as git and DVC find theirs; else the folder itself."""
+    return next((folder for folder in (start, *start.parents) if (folder / "dvc.yaml").is_file()), start)
+
+
 def main(argv: list[str] | None = None) -> None:
     """Run a subcommand and exit with its code; a user's mistake is one line and exit code 1 (or its own)."""
     argv = sys.argv[1:] if argv is None else argv
+    start = Path.cwd()
+    root = find_root(start)
+    commands.START = start.relative_to(root)
+    with chdir(root):
+        _run(argv)
+
+
+def _run(argv: list[str]) -> None:
     profile.forbid_telemetry()  # commands that enter no profile import such libraries too
     parser = argparse.ArgumentParser(
         prog="repix", description="Image-to-image translation that can be reproduced, traced and compared."
     )
     parser.add_argument("--version", action="version", version=f"repix {VERSION}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    subcommands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     asked = next((word for word in argv if not word.startswith("-")), None)
     if asked in RENAMED:
         print(f"repix: `repix {asked}` is now called `repix {RENAMED[asked]}`", file=sys.stderr)
@@ -46,7 +62,7 @@ def main(argv: list[str] | None = None) -> None:
     for name, line in COMMANDS.items():
         # Only the module that is asked for is imported: help and errors stay instant.
         module = importlib.import_module(f"repix.commands.{name}") if name == asked else None
-        sub = commands.add_parser(
+        sub = subcommands.add_parser(
             name,
             help=line,
             description=module.__doc__ if module else None,
@@ -65,6 +81,11 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(130)
     except BrokenPipeError:  # the reader of `repix ... | head` has gone
         sys.exit(141)
+    except Exception as error:
+        if (line := commands.limit_of_the_machine(error)) is None:
+            raise
+        print(f"repix {arguments.command}: {line}", file=sys.stderr)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

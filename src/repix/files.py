@@ -43,7 +43,7 @@ def process_name(pid: int) -> str | None:
     try:
         os.kill(pid, 0)
     except PermissionError:
-        pass  # somebody else's, but there
+        pass  # another user's, but it runs
     except OSError:
         return None
     try:
@@ -244,7 +244,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
 def _exchange(one: Path, other: Path) -> bool:
     """Swap two names in one step; False where the system or the file system cannot."""
     try:
-        call = ctypes.CDLL(None, use_errno=True).renameat2  # Linux; Python has no door to it
+        call = ctypes.CDLL(None, use_errno=True).renameat2  # Linux; Python has no function for it
     except (OSError, AttributeError, TypeError):
         return False
     here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE

@@ -8,6 +8,9 @@ from pathlib import Path
 # Ignored by git and DVC: checkpoints, partial downloads, caches. Experiments in temporary
 # folders (`dvc exp run --temp`) share that of the repository they came from.
 WORK = Path(os.environ.get("DVC_ROOT", "")) / ".repix"
+# Where a file is that git does not hold, such as the archive of a relative `file:` address: the repository that
+# a temporary folder was made of, by `repix verify` or `dvc exp run --temp`.
+ORIGIN = Path(os.environ.get("REPIX_ORIGIN") or os.environ.get("DVC_ROOT", ""))
 RAW, IMAGES, PREPARED = Path("data/raw"), Path("data/images"), Path("data/prepared")
 FEATURES = Path("data/features")
 RUNS, TRANSLATIONS, EXPORTS = Path("runs"), Path("translations"), Path("exports")

@@ -187,7 +187,7 @@ def forbid_telemetry() -> None:
 
 
 def leave() -> None:
-    """Say that this process runs under no profile: its results do not depend on one."""
+    """Record that this process runs under no profile, for one whose results do not depend on any."""
     forbid_telemetry()
     os.environ.pop(_ENTERED, None)
 

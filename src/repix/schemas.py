@@ -46,7 +46,7 @@ class Record(BaseModel):
         """
         try:
             tree = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{path}: cannot be read as JSON ({error}); restore it or run `dvc repro`") from None
         found = tree.pop("schema", None) if isinstance(tree, dict) else None
         if found != cls.SCHEMA:
@@ -150,9 +150,10 @@ class Manifest(Record):
 class Metrics(Record):
     """What ``evaluate`` left in git: ``metrics/<cell>.json``.
 
+    ``weights_digest`` names the last weights by network, and averages by ``ema/<network>``.
     ``scores[translator][variant][metric]`` is a number, or null with the reason in
-    ``protocol[metric]["reason"]``; variants are ``last``, ``best`` and, where asked for,
-    ``last_paper`` and ``best_paper``.
+    ``protocol[metric]["reason"]``; variants are ``last``, ``best``, ``ema`` where the recipe keeps
+    an average, and, where asked for, ``last_paper``, ``best_paper`` and ``ema_paper``.
     """
 
     SCHEMA = "repix.metrics/1"
@@ -161,6 +162,17 @@ class Metrics(Record):
     n: int
     scores: dict[str, dict[str, dict[str, float | None] | None]]
     protocol: dict[str, Any]
+
+    def weights(self, variant: str) -> dict[str, str]:
+        """Return the digests of the weights that were scored as ``last`` or ``ema``, network -> digest.
+
+        Empty for a variant whose digests the record does not hold.
+        """
+        prefix = {"last": "", "ema": "ema/"}.get(variant)
+        if prefix is None:
+            return {}
+        named = {name: digest for name, digest in self.weights_digest.items() if name.startswith(prefix)}
+        return {name.removeprefix(prefix): digest for name, digest in named.items() if "/" not in name[len(prefix) :]}
 
 
 class Trained(Record):
@@ -171,6 +183,7 @@ class Trained(Record):
         translators: name -> generator network (``source_to_target`` -> ``generator``).
         networks: network -> canonical digest of its last weights.
         best: epoch that scored best on val, its score and digests; null without a val split.
+        ema: decay and digests of the average of the generators' weights; null where none was kept.
         direction: which half of a side-by-side image is the source: AtoB (left) or BtoA.
     """
 
@@ -191,6 +204,20 @@ class Trained(Record):
     best: dict[str, Any] | None
     data_digest: str
     direction: str | None = None
+    ema: dict[str, Any] | None = None
+
+    @property
+    def shown(self) -> str:
+        """The variant that pictures show and exports take unless asked otherwise: ``ema``, or ``last`` without one."""
+        return "ema" if self.ema else "last"
+
+    def variants(self) -> dict[str, dict[str, str]]:
+        """Return the sets of weights that there are: ``last``, ``best``, ``ema`` -> network -> digest."""
+        found = {"last": self.networks}
+        for name, kept in (("best", self.best), ("ema", self.ema)):
+            if kept:
+                found[name] = kept["networks"]
+        return found
 
 
 class Exported(Record):

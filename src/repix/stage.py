@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import os
 import signal
 import sys
 import threading
@@ -13,7 +14,7 @@ from typing import Any
 
 from repix import profile
 from repix.config import reader
-from repix.config.run import Cell, Run
+from repix.config.run import Cell, Grid
 from repix.errors import UserError
 from repix.files import clear_leftovers, digest_tree
 from repix.paths import LINEAGE, METRICS, PLOTS
@@ -43,6 +44,29 @@ def run(main: Callable[..., None], doc: str, *names: str, profiled: bool = True,
 
 # What a full, limited or read-only disk says: no defect of ours, and nothing that a traceback would explain.
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+# TensorFlow and HDF5 have errors of their own, which say it in the words of the system, and the loader of
+# shared libraries an ImportError.
+_DISK_WORDS = tuple(map(os.strerror, sorted(_DISK)))
+_MEMORY_WORDS = (os.strerror(errno.ENOMEM), "OOM when allocating", "failed to map segment", "bad_alloc")
+
+
+def limit_of_the_machine(error: BaseException) -> str | None:
+    """Return one line that says that disk or memory were not enough, where that is what an error says; else None.
+
+    Errors that it was raised from count as well: a library may say that it cannot be imported, and why below.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        text = str(seen)
+        if isinstance(seen, OSError) and seen.errno in _DISK:
+            where = f"{seen.filename}: " if seen.filename else ""
+            return f"{where}{seen.strerror}; make room and run the same command, what was finished is kept"
+        if (words := next((words for words in _DISK_WORDS if words in text), None)) is not None:
+            return f"{words}; make room and run the same command, what was finished is kept"
+        if isinstance(seen, MemoryError) or any(words in text for words in _MEMORY_WORDS):
+            return "not enough memory; give it more, or lower batch_size or crop_size; what was finished is kept"
+        seen = seen.__cause__ or seen.__context__
+    return None
 
 
 class _TerminatedError(KeyboardInterrupt):
@@ -56,8 +80,8 @@ def _terminate(number, frame):
 def guard(function: Callable[[], Any]) -> None:
     """Call ``function``; what a user can mend becomes one line on standard error and an exit code.
 
-    Exit codes: that of the :class:`UserError` (1 unless it says otherwise), 1 for a full
-    disk, 130 for Ctrl-C and 143 for SIGTERM. Anything else keeps its traceback.
+    Exit codes: that of the :class:`UserError` (1 unless it says otherwise), 1 for too little
+    disk or memory, 130 for Ctrl-C and 143 for SIGTERM. Anything else keeps its traceback.
     """
     main = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGTERM, _terminate) if main else None
@@ -69,11 +93,10 @@ def guard(function: Callable[[], Any]) -> None:
         terminated = isinstance(error, _TerminatedError)
         what = "stopped by SIGTERM" if terminated else "interrupted"
         _end(f"{what}; run the same command to go on", 128 + (signal.SIGTERM if terminated else signal.SIGINT))
-    except OSError as error:
-        if error.errno not in _DISK:
+    except Exception as error:
+        if (line := limit_of_the_machine(error)) is None:
             raise
-        where = f"{error.filename}: " if error.filename else ""
-        _end(f"{where}{error.strerror}; make room and run the same command, what was finished is kept", 1)
+        _end(line, 1)
     finally:
         if main:
             signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
@@ -99,7 +122,7 @@ def _profile_of(model: str) -> str:
 
 def _enter_and_call(main: Callable[..., None], given: Mapping[str, Any], profiled: bool, trains: bool) -> None:
     if profiled:
-        asked = reader.read("run", Run).profile
+        asked = reader.read("run", Grid).profile
         # Read as it stands: importing the models' settings would make every stage depend on them.
         own = _profile_of(given["model"]) if "model" in given else "portable"
         asked = own if asked == "auto" else asked
@@ -117,7 +140,7 @@ def _enter_and_call(main: Callable[..., None], given: Mapping[str, Any], profile
         main(*given.values())
 
 
-class Record:
+class LineageRecord:
     """The lineage record of a running stage: declared before the work, completed after it.
 
     Args:

@@ -10,6 +10,7 @@ YAML 1.2 disagree about: a date without quotes, a key given twice, a ``%YAML`` l
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any, ClassVar
 
 import yaml
@@ -27,6 +28,8 @@ _FLOAT = re.compile(
 )
 _INT = re.compile(r"(?:[-+]?0b[01_]+|[-+]?0o?[0-7_]+|[-+]?[0-9_]+|[-+]?0x[0-9a-fA-F_]+)\Z")
 _BASES = {"0b": 2, "0o": 8, "0x": 16}
+DEEPEST = 100  # levels that a text may nest
+
 _DIRECTIVE = re.compile(r"(?:[ \t]*(?:#[^\n]*)?\n)*%YAML")
 
 
@@ -93,6 +96,24 @@ _Loader.add_constructor(f"{_TAG}float", _Loader.construct_yaml_float)
 _Loader.add_constructor(f"{_TAG}timestamp", _Loader.construct_date)
 
 
+def read(path: Path) -> Any:
+    """Return what a YAML file holds; see :func:`load`.
+
+    Raises:
+        FileNotFoundError: there is no such file; who asks knows what makes it.
+        UserError: it cannot be read, is not UTF-8 or not YAML.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    return load(text, str(path))
+
+
 def load(text: str, where: str) -> Any:
     """Return the plain value (dicts, lists, text, numbers, true, false, null) that a YAML text holds.
 
@@ -106,12 +127,23 @@ def load(text: str, where: str) -> Any:
     try:
         if _DIRECTIVE.match(text):
             raise yaml.YAMLError("a %YAML line makes readers disagree; delete it")
+        _check_depth(text)
         return yaml.load(text, Loader=_Loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
         problem = " ".join(str(getattr(error, "problem", None) or error).split())
         raise UserError(f"{where}{line}: not valid YAML: {problem}") from None
+
+
+def _check_depth(text: str) -> None:
+    """Raise where a text nests too deeply: the loader would overflow the stack, which ends the process."""
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            problem = f"nested deeper than {DEEPEST} levels"
+            raise yaml.constructor.ConstructorError(None, None, problem, event.start_mark)
 
 
 def dump(value: Any) -> str:

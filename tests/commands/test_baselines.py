@@ -15,7 +15,7 @@ from repix.config.gate import Gate
 from repix.errors import UserError
 from repix.regression import tolerance
 from repix.schemas import Metrics
-from repix.studies import baselines
+from repix.studies import margins
 from tests.regression.test_gate import changed, entry
 
 BASELINES = {
@@ -29,7 +29,7 @@ def cells(seeds=3):
 
 
 def test_margins_are_in_standard_deviations_and_positive_where_better():
-    found = baselines.margins("toy", "net", cells(), BASELINES)
+    found = margins.margins("toy", "net", cells(), BASELINES)
     assert found.trained["ssim"] == (pytest.approx(0.51), pytest.approx(0.01))
     by = {(m.predictor, m.metric): m for m in found.margins}
     assert by["untrained generator", "ssim"].sds == pytest.approx(41.0)
@@ -40,15 +40,15 @@ def test_margins_are_in_standard_deviations_and_positive_where_better():
 
 
 def test_what_falls_short_is_said_plainly():
-    said = baselines.margins("toy", "net", cells(), BASELINES).text()
+    said = margins.margins("toy", "net", cells(), BASELINES).text()
     assert "BELOW 3: ssim is +0.5 standard deviations from nearest neighbour" in said
     assert "BELOW 3: swd" not in said and "BELOW 3: l1" not in said
     good = {name: scores | {"ssim": 0.1} for name, scores in BASELINES.items()}
-    assert "every required margin is 3" in baselines.margins("toy", "net", cells(), good).text()
+    assert "every required margin is 3" in margins.margins("toy", "net", cells(), good).text()
 
 
 def test_one_seed_has_no_margin():
-    said = baselines.margins("toy", "net", cells(1), BASELINES).text()
+    said = margins.margins("toy", "net", cells(1), BASELINES).text()
     assert "sd ?" in said and "repix seeds toy net --write" in said and "every required" not in said
 
 
@@ -70,18 +70,18 @@ def test_cells_that_were_scored_on_other_images_are_refused():
     ours = dict(entry().protocol) | {
         part: entry().protocol[part]["source_to_target"] for part in ("images", "reference")
     }
-    baselines.check("toy-net-0", entry(), ours)
+    margins.check("toy-net-0", entry(), ours)
     other = changed(entry(), "protocol", "reference", "source_to_target", "digest", to="b" * 64)
     with pytest.raises(UserError, match=r"reference\.digest: bbbbbbbb -> aaaaaaaa"):
-        baselines.check("toy-net-0", other, ours)
+        margins.check("toy-net-0", other, ours)
 
 
 def test_training_images_are_brought_to_test_size():
     ramp = np.broadcast_to(np.linspace(0, 65535, 18)[None, :, None, None], (2, 18, 18, 1)).astype(np.uint16)
-    small = baselines.resized(ramp, (16, 16))
+    small = margins.resized(ramp, (16, 16))
     assert small.shape == (2, 16, 16, 1) and small.dtype == np.uint16
     assert (np.diff(small[0, :, 0, 0].astype(int)) > 0).all()
-    assert baselines.resized(small, (16, 16)) is not None and (baselines.resized(small, (16, 16)) == small).all()
+    assert margins.resized(small, (16, 16)) is not None and (margins.resized(small, (16, 16)) == small).all()
 
 
 def test_the_command_on_a_trained_cell(tmp_path, monkeypatch, capsys):

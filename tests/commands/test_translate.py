@@ -244,3 +244,50 @@ def test_formats_that_cannot_hold_the_values_are_refused_at_once():
     for kind, wrong in (("jpeg", side(1, 16)), ("jpg", side(4, 8)), ("png", side(5, 8))):
         with pytest.raises(UserError, match=f"--format {kind}"):
             choose_suffix(kind, wrong)
+
+
+def test_links_to_one_file_are_as_many_inputs(cell, tmp_path, capsys):
+    """DVC links equal files of a folder to one file of its cache."""
+    store = save(tmp_path / "cache" / "one.png", images(13, 1)[0])
+    (tmp_path / "in" / "sub").mkdir(parents=True)
+    for name in ("0.png", "1.png", "sub/0.png"):
+        (tmp_path / "in" / name).symlink_to(store)
+    (tmp_path / "in" / "again").symlink_to(tmp_path / "in" / "sub")
+    (tmp_path / "in" / "sub" / "back").symlink_to(tmp_path / "in")  # a circle
+    (tmp_path / "in" / "gone.png").symlink_to(tmp_path / "nowhere")
+    assert run(cell.trained, tmp_path / "in", tmp_path / "in" / "0.png", "-o", tmp_path / "out", "--json") == 1
+    answer = json.loads(capsys.readouterr().out)
+    written = {one["output"].removeprefix(f"{tmp_path}/out/") for one in answer["written"]}
+    assert written == {"0.png", "1.png", "sub/0.png", "again/0.png"}
+    assert [(one["input"], one["reason"]) for one in answer["failed"]] == [
+        (str(tmp_path / "in" / "gone.png"), "no such file")
+    ]
+
+
+def test_files_that_are_not_read_are_named(cell, tmp_path, capsys):
+    save(tmp_path / "in" / "a.png", images(14, 1)[0])
+    (tmp_path / "in" / "b.jxl").write_bytes(b"\xff\x0a" + bytes(40))
+    (tmp_path / "in" / "notes.txt").write_text("hello")
+    assert run(cell.trained, tmp_path / "in", "-o", tmp_path / "out") == 1
+    said = capsys.readouterr()
+    assert "1 of 2 images written" in said.out
+    assert "b.jxl: a file of the format JPEG XL, which is not read; convert it" in said.err
+    assert f"1 files that are no images left out: {tmp_path}/in/notes.txt" in said.err
+
+
+def test_pixels_are_limited_by_an_option_that_the_refusal_names(cell, tmp_path, capsys):
+    file = save(tmp_path / "wide.png", images(2, 1, (20, 50))[0])
+    assert run(cell.trained, file, "-o", tmp_path / "out", "--pixels", "999") == 1
+    assert "50 x 20 = 1000 pixels; at most 999 are taken; --pixels raises it" in capsys.readouterr().err
+    assert run(cell.trained, file, "-o", tmp_path / "out", "--pixels", "1000") == 0
+
+
+def test_a_map_of_more_pixels_than_pillow_takes_is_read(tmp_path):
+    from PIL import Image
+
+    from repix.commands.translate import read_source
+    from repix.schemas import Side
+
+    Image.new("1", (14000, 14000)).save(tmp_path / "map.png")
+    gray = Side(channels=1, dtype="uint8", low=(0,), high=(255,), meaning=("gray",), colour="gray")
+    assert read_source(tmp_path / "map.png", gray, None).shape == (14000, 14000, 1)

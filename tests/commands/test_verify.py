@@ -165,6 +165,74 @@ def test_a_file_that_is_gone_is_told_and_one_too_many_is_a_change(clone, capsys)
     assert said.splitlines()[1:] == ["data/prepared/sample/own.npy"]
 
 
+def test_what_git_holds_is_brought_back_by_git(clone, capsys):
+    wiring = yaml.safe_load((clone / "dvc.yaml").read_text())
+    outs = wiring["stages"]["preprocess"]["outs"]
+    outs[0] = {outs[0]: {"cache": False}}
+    (clone / "dvc.yaml").write_text(yaml.safe_dump(wiring, sort_keys=False))
+    (clone / ".gitignore").write_text("/data/raw\n/data/images\n/lineage/\n/reads/\n__pycache__/\n")
+    commit(clone)
+    for path in ("data/prepared/sample/test-source.npy", "data/images/sample/own.txt"):
+        (clone / path).write_text("mine")
+    code, said = run(capsys)
+    assert code == verify.CHANGED_SINCE
+    dvc, image, git_, array = said.splitlines()
+    assert "(`dvc checkout --force` mends)" in dvc and image == "data/images/sample/own.txt"
+    assert f"(`git checkout HEAD -- {array}` mends)" in git_ and array == "data/prepared/sample/test-source.npy"
+
+
+def test_the_archive_of_a_relative_address_is_found_from_the_clean_tree(clone, capsys):
+    archive = next((clone / "data/raw/sample").glob("*.tar"))
+    shutil.copy(archive, clone / "my-pairs.tar")
+    (clone / ".gitignore").write_text((clone / ".gitignore").read_text() + "*.tar\n")
+    params = yaml.safe_load((clone / "params.yaml").read_text())
+    params["datasets"]["sample"]["urls"] = ["file:my-pairs.tar"]
+    route.write_params(clone, params)
+    run_stages(clone)
+    commit(clone)
+    assert run(capsys, "--stage", "unpack")[0] == 0
+
+
+def test_an_edited_hash_in_the_lock_is_not_called_chance(clone, capsys):
+    entry = next(out for out in yaml.safe_load((clone / "dvc.lock").read_text())["stages"]["preprocess@sample"]["outs"])
+    assert entry["path"] == "data/prepared/sample"
+    replace(clone / "dvc.lock", entry["md5"], "0" * 32 + ".dir")
+    code, said = run(capsys, "--lock-only")
+    assert code == 6 and "lineage/preprocess/sample.json is the same in both" in said and "edited by hand" in said
+    commit(clone)
+    code, said = run(capsys)
+    assert code == 6 and "dvc.lock was edited" in said and "not deterministic" not in said
+    assert "first difference: preprocess@sample: dvc.lock names other bytes for data/prepared/sample than " in said
+
+
+def test_other_packages_than_those_of_the_outs_are_named(clone, capsys):
+    path = clone / "lineage/preprocess/sample.json"
+    record = Lineage.read(path)
+    assert rebuilding.other_packages(clone) is None
+    record.model_copy(update={"environment": record.environment | {"pillow": "1.0"}}).write(path)
+    route.locked(clone)
+    commit(clone)
+    code, said = run(capsys, "--lock-only")
+    assert code == 0 and said.count("\n") == 2
+    assert "packages: pillow 1.0 -> " in said and "(first preprocess@sample)" in said and "dvc repro --force" in said
+
+
+def test_from_a_folder_below_the_root(clone, capsys, monkeypatch):
+    monkeypatch.chdir(clone / "data/raw")
+    assert run(capsys, "--lock-only")[0] == 0
+    assert run(capsys, "--stage", "download")[0] == 0
+
+
+@pytest.mark.parametrize("arguments", [["--lock-only"], []])
+def test_a_lock_that_is_no_text_is_one_line(clone, capsys, arguments):
+    (clone / "dvc.lock").write_bytes(b"schema: \xff\xfe")
+    commit(clone)
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(["verify", *arguments])
+    error = capsys.readouterr().err
+    assert exit_.value.code == 1 and "dvc.lock: not a dvc.lock; restore it" in error and error.count("\n") == 1
+
+
 def test_mistakes_are_one_line(clone, capsys):
     for arguments, said in (
         (["--rev", "none-such"], "none-such"),
@@ -181,7 +249,8 @@ def test_the_lock_line_says_same_or_what_differs_first(clone, capsys):
     digest = lock.digest(lock.read(clone))
     code, said = run(capsys, "--lock-only")
     assert code == 0
-    assert said == f"outs {digest}: every out equals the committed dvc.lock, bit for bit (L0)\n"
+    same = "names the same bytes for every out as the committed one (the two files were compared, no out)"
+    assert said == f"dvc.lock {digest}: {same}\n"
 
     replace(clone / "params.yaml", "resample: bicubic", "resample: box")
     route.locked(route.run(clone, "preprocess"))

@@ -7,10 +7,10 @@ import sys
 
 import pytest
 
-from repix import yaml12
-from repix.config import check, reader
+from repix import cli, yaml12
+from repix.config import check, reader, sizes
 from repix.config.datasets import Dataset
-from repix.config.models import Recipe
+from repix.config.models import Discriminator, Recipe
 from repix.errors import UserError
 from tests.conftest import ROOT
 
@@ -46,6 +46,31 @@ def change(tree: dict, key: str, value) -> None:
         ({"evaluate.fid": True, "evaluate.features": "incption"}, "no features.incption; did you mean 'inception'?"),
         ({"export.formats": ["onx"]}, "export.formats"),
         ({"gate.seeds": [1, 1]}, "gate.seeds"),
+        (
+            {"gate.variants": ["last", "best_paper"]},
+            "gate.variants: best_paper has no scores to gate",
+        ),
+        ({"gate.metrics": ["fid", "kid"]}, "gate.metrics: datasets.sample gets no fid or kid, so the gate would have"),
+        (
+            {"run.datasets": ["horse2zebra"], "run.models": ["cyclegan"], "gate.metrics": ["ssim"]},
+            "datasets.horse2zebra gets no ssim, so the gate would have nothing to hold: name one of swd",
+        ),
+        ({"export.litert_weights": "float16"}, "export.tolerance.litert: max: 5e-05 is less than float16 rounds"),
+        ({"datasets.sample.crop_size": 80}, "crop_size (80, 80) is larger than load_size (64, 64)"),
+        (
+            {"datasets.sample.crop_size": 62},
+            "models.pix2pix_small on datasets.sample: a U-Net of depth 2",
+        ),
+        (
+            {"datasets.sample.resize": "scale_width", "datasets.sample.crop_size": [64, 72]},
+            "crop_size (64, 72) is wider than the 64 px that load_size scales to",
+        ),
+        ({"models.pix2pix_small.discriminator.layers": 6}, "a discriminator of 6 layers is too deep for 64 x 64 px"),
+        (
+            {"run.models": ["cyclegan"], "datasets.sample.crop_size": [62, 64]},
+            "models.cyclegan on datasets.sample: a ResNet generator halves twice, so 62 x 64 px",
+        ),
+        ({"run.models": ["my-model"]}, "'my-model': names are letters, digits and underscores"),
         ({"limits.unpack_ratio": 0}, "limits.unpack_ratio"),
         ({"export": KeyError}, "no export"),
     ],
@@ -59,6 +84,63 @@ def test_what_cannot_hold_is_said_at_the_start_in_one_line(tmp_path, changes, sa
     with pytest.raises(UserError) as caught:
         check.grid(file)
     assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_backend_that_is_not_installed_is_said_at_the_start(tmp_path, monkeypatch):
+    tree = reader.load(PARAMS)
+    change(tree, "run.profile", "jax")
+    (tmp_path / "params.yaml").write_text(yaml12.dump(tree), encoding="utf-8")
+    monkeypatch.setattr(check, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"models.pix2pix_small trains under the profile jax, and JAX is not installed"):
+        check.grid(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize("size", [4, 5, 6, 7, 8, 12, 16, 30, 31, 64, 70])
+def test_the_arithmetic_of_sizes_is_that_of_the_networks(size):
+    """What is refused could not be built, and what is let through can: seen from the layers' own shapes."""
+    from repix.models.discriminators import build_discriminator
+    from repix.quiet import import_keras
+
+    import_keras()
+    for layers in (1, 2, 3, 4, 5):
+        for stride_one in (True, False):
+            settings = Discriminator(filters=1, layers=layers, stride_one=stride_one)
+            try:
+                sizes.check_discriminator(settings, (size, size))
+                fits = True
+            except UserError:
+                fits = False
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr("repix.models.discriminators.check_discriminator", lambda settings, size: None)
+                try:
+                    shape = build_discriminator(settings, (size, size), 1, 1).output_shape
+                    built = min(shape[1:3]) > 0
+                except ValueError:
+                    built = False
+            assert fits == built, (layers, stride_one)
+
+
+def test_a_system_of_ones_own_need_not_have_both_networks():
+    recipe = Recipe(system="pix2pix")
+    with pytest.raises(UserError, match="too deep"):
+        sizes.check(recipe, (8, 8))
+    sizes.check(recipe.model_copy(update={"system": "regression"}), (8, 8))
+
+
+def test_the_command_says_how_many_cells_can_run(tmp_path, monkeypatch, capsys):
+    tree = reader.load(PARAMS)
+    monkeypatch.chdir(tmp_path)
+    for value, said in (([0], "sample-pix2pix_small-0 can run\n"), ([0, 1, 2], "all 3 cells can run\n")):
+        change(tree, "run.seeds", value)
+        (tmp_path / "params.yaml").write_text(yaml12.dump(tree), encoding="utf-8")
+        with pytest.raises(SystemExit) as exit_:
+            cli.main(["check"])
+        assert (exit_.value.code, capsys.readouterr().out) == (0, said)
+    change(tree, "models.pix2pix_small.epochs", 0)
+    (tmp_path / "params.yaml").write_text(yaml12.dump(tree), encoding="utf-8")
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(["check"])
+    assert exit_.value.code == 1 and "models.pix2pix_small.epochs: 0: input should be" in capsys.readouterr().err
 
 
 def test_the_grid_as_it_stands_holds_and_the_check_is_light():

@@ -47,7 +47,7 @@ def test_schedules_of_the_sources():
     }
 
 
-def test_games_of_the_sources():
+def test_update_orders_of_the_sources():
     found = {
         name: (one.loss.gan, one.updates, one.sampling, one.loss.discriminator, one.pool, one.initializer)
         for name in SEVEN
@@ -71,9 +71,11 @@ def test_learning_rate_is_constant_then_falls_in_a_line():
     assert [recipe.learning_rate(epoch) for epoch in range(6)] == [1.0, 1.0, 1.0, 0.75, 0.5, 0.25]
 
 
-def test_a_short_trial_keeps_the_constant_rate():
-    recipe = Recipe(system="pix2pix", epochs=2, decay_epochs=100)
-    assert [recipe.learning_rate(epoch) for epoch in range(2)] == [2e-4, 2e-4]
+@pytest.mark.parametrize("decay", [3, 4, 100])
+def test_with_no_constant_epochs_all_of_them_decay(decay):
+    """The reference code at 0 constant and 3 decaying epochs; more cannot decay than there are."""
+    recipe = Recipe(system="pix2pix", epochs=3, decay_epochs=decay, optimizer={"learning_rate": 1.0})
+    assert [recipe.learning_rate(epoch) for epoch in range(3)] == [0.75, 0.5, 0.25]
 
 
 @pytest.mark.parametrize(

@@ -5,16 +5,16 @@ from __future__ import annotations
 import pytest
 
 from repix.config.reader import parse
-from repix.config.run import Cell, Run
+from repix.config.run import Cell, Grid
 from repix.errors import UserError
 
 GRID = {"datasets": ["a", "b"], "models": ["m"], "seeds": [0, 7]}
 
 
 def test_the_grid_in_order():
-    names = [cell.name for cell in parse(GRID, Run, "run").cells()]
+    names = [cell.name for cell in parse(GRID, Grid, "run").cells()]
     assert names == ["a-m-0", "a-m-7", "b-m-0", "b-m-7"]
-    assert parse(GRID, Run, "run").profile == "auto"
+    assert parse(GRID, Grid, "run").profile == "auto"
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_the_grid_in_order():
 )
 def test_a_wrong_grid_is_one_line(change, said):
     with pytest.raises(UserError) as caught:
-        parse(GRID | change, Run, "run")
+        parse(GRID | change, Grid, "run")
     assert said in str(caught.value) and "\n" not in str(caught.value)
 
 

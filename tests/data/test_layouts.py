@@ -179,7 +179,8 @@ def test_val_without_test_is_the_test(tmp_path):
         (["train/1.jpg", "train/more/2.jpg", "test/1.jpg"], "more: images in a folder within a split are not read"),
         (["a/train/1.jpg", "a/test/1.jpg", "b/train/1.jpg", "b/test/1.jpg"], "fits at several places: a, b"),
         (["pictures/1.jpg"], r"expects folders train and test.*there is pictures/ \(1 files\); no other layout fits"),
-        (["x/trainA/1.jpg", "x/trainB/1.jpg", "x/testA/1.jpg", "x/testB/1.jpg"], "layout: unaligned would fit"),
+        (["x/trainA/1.jpg", "x/trainB/2.jpg", "x/testA/1.jpg", "x/testB/2.jpg"], "; layout: unaligned would fit"),
+        (["x/trainA/1.jpg", "x/trainB/1.png", "x/testA/1.jpg", "x/testB/1.png"], "; layout: folders would fit"),
         (["A/train/1.jpg", "B/train/1.jpg", "A/test/1.jpg", "B/test/1.jpg"], "layout: folders would fit"),
     ],
 )
@@ -219,3 +220,64 @@ def test_folders_pair_by_stem_even_where_the_suffix_changes_the_order(tmp_path):
         touch(tmp_path, *(f"{split}/B/{stem}.JPG" for stem in ("a", "a.b")))
     train = layouts.find(tmp_path, dataset("folders"))["train"]
     assert names(train.source) == names(train.target) == ["a.b", "a"]
+
+
+def test_images_of_formats_that_are_not_read_are_in_the_list_and_all_else_is_named(tmp_path):
+    touch(tmp_path, *(f"set/{split}{side}/{i}.png" for split in ("train", "test") for side in "AB" for i in range(3)))
+    touch(
+        tmp_path, "set/trainA/3.HEIC", "set/trainA/4.heic", "set/trainA/5.avif", "set/trainA/6.jxl", "set/trainB/6.dng"
+    )
+    touch(tmp_path, "set/trainA/notes.txt", "set/trainA/.hidden", "set/trainA/7.mp4", "licence.txt")
+    touch(tmp_path, *(f"set/validA/{i}.png" for i in range(1, 8)))
+    found = layouts.find(tmp_path, dataset("unaligned"))
+    assert len(found["train"].source) == 7 and len(found["train"].target) == 4
+    assert layouts.left_out(tmp_path, found) == [
+        "1 in the top folder: licence.txt",
+        "2 in set/trainA: 7.mp4, notes.txt",
+        "7 in set/validA: 1.png, 2.png, 3.png, 4.png, 5.png and 2 more",
+    ]
+
+
+def test_thousands_of_lonely_names_are_a_short_line_with_the_mend(tmp_path):
+    for split in ("train", "test"):
+        for side in "AB":
+            touch(tmp_path, *(f"{split}/{side}/image_number_{i}_{side}.png" for i in range(1500)))
+    with pytest.raises(UserError) as caught:
+        layouts.find(tmp_path, dataset("folders"))
+    said = str(caught.value)
+    assert len(said) < 600 and "\n" not in said
+    assert "3000 images without a partner of the same name: A has image_number_0_A.png" in said
+    assert said.endswith(
+        "and 2995 more; those of A end in _A and those of B in _B: take that off, equal names belong together"
+    )
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "said"),
+    [
+        (["1_label", "2_label"], ["1_photo", "2_photo"], "end in _label and those of B in _photo: take that off"),
+        (["x1_A", "y1_A"], ["x1_B", "y1_B"], "end in _A and those of B in _B: take that off"),
+        (["label_1", "label_2"], ["photo_1", "photo_2"], "begin in label_ and those of B in photo_: take that off"),
+        (["1_mask", "2_mask"], ["1", "2"], "those of A end in _mask: take that off"),
+        (["1", "2"], ["x_1", "x_2"], "those of B begin in x_: take that off"),
+        (["cat"], ["dog"], "rename them, or take them out"),
+        (["1", "2"], ["3", "4"], "rename them, or take them out"),
+        (["1", "2", "3"], ["1", "2"], "rename them, or take them out"),
+    ],
+)
+def test_names_that_differ_at_one_end_are_told_from_others(tmp_path, a, b, said):
+    touch(tmp_path, *(f"train/A/{name}.png" for name in a), *(f"train/B/{name}.png" for name in b))
+    touch(tmp_path, "test/A/1.png", "test/B/1.png")
+    with pytest.raises(UserError, match=said):
+        layouts.find(tmp_path, dataset("folders"))
+
+
+def test_pairs_in_lettered_folders_are_pairs(tmp_path):
+    """Folders trainA and trainB with equal names: nobody is told to take the pairs apart."""
+    touch(tmp_path, *(f"{split}{side}/{i}.png" for split in ("train", "test") for side in "AB" for i in (1, 2)))
+    train = layouts.find(tmp_path, dataset("folders"))["train"]
+    assert names(train.source) == names(train.target) == ["1", "2"]
+    assert places(tmp_path, train.target) == ["trainB/1.png", "trainB/2.png"]
+    with pytest.raises(UserError) as caught:
+        layouts.find(tmp_path, dataset("aligned"))
+    assert "unaligned" not in str(caught.value) and "layout: folders would fit" in str(caught.value)

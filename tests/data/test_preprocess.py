@@ -409,3 +409,51 @@ def test_real_photos_as_lab(tree, out):
             picture = colour.to_picture(arrays.target[row], manifest.target, other=arrays.source[row])
             assert np.abs(picture.astype(int) - photo).max() <= 1
     assert set(manifest.splits) == {"train", "val", "test"}
+
+
+def test_pixels_are_limited_by_name_before_they_are_decoded(tree, out):
+    put(tree, ["train/1", "test/1"], 8, 16, 3)
+    put(tree, ["train/2"], 8, 18, 3)
+    said = r"train/2\.png: 18 x 8 = 144 pixels; at most 143 are taken; limits\.pixels in params\.yaml raises it"
+    with pytest.raises(UserError, match=said):
+        prepare(tree, dataset(), out, name="x", pixels=143)
+    assert prepare(tree, dataset(), out, name="x", pixels=144).splits["train"].source.n == 2
+
+
+def test_pixels_of_hdf5_are_limited_too(tree, out):
+    for folder in ("training", "testing"):
+        for side in ("images", "facades"):
+            (tree / folder / side).mkdir(parents=True)
+            with h5py.File(tree / folder / side / "data.h5", "w") as file:
+                file["data"] = noise(2, 8, 8, 1)
+    ask = dataset("hdf5", colour="gray", channels=(1, 1))
+    with pytest.raises(UserError, match=r"data\.h5\[1\]: 8 x 8 = 64 pixels; at most 63 are taken; limits\.pixels"):
+        prepare(tree, ask, out, name="x", pixels=63)
+    prepare(tree, ask, out, name="x", pixels=64)
+
+
+def test_what_is_not_read_is_named(tree, out, capsys):
+    put(tree, [f"train/{i}" for i in (1, 2)] + ["test/1"], 8, 16, 3)
+    prepare(tree, dataset(), out, name="x")
+    assert "not read" not in capsys.readouterr().err
+    (tree / "train" / "9.jxl").write_bytes(b"\xff\x0a" + bytes(40))
+    (tree / "train" / "notes.txt").write_text("hello")
+    with pytest.raises(UserError, match=r"leave out 1 of 4 by datasets\.x.*on_error: skip:\n  train/9\.jxl: .*JPEG XL"):
+        prepare(tree, dataset(), out, name="x")
+    assert "x: not read: 1 in train: notes.txt" in capsys.readouterr().err
+    manifest = prepare(tree, dataset(on_error="skip"), out, name="x")
+    assert [one.file for one in manifest.skipped] == ["train/9.jxl"]
+
+
+def test_mixed_sizes_name_a_mend_that_loses_no_image(tree, out):
+    for folder in ("trainA", "trainB", "testA", "testB"):
+        for i, size in enumerate([(40, 60), (60, 40), (50, 50), (80, 120)]):
+            put(tree, [f"{folder}/{i}"], *size, 3)
+    ask = {"load_size": 36, "crop_size": 32}
+    with pytest.raises(UserError) as caught:
+        prepare(tree, dataset("unaligned", resize="crop", **ask), out, name="x")
+    said = str(caught.value)
+    assert "4 sizes: 40x60 (2 images)" in said and "resize: resize_and_crop" in said
+    assert "skip" not in said and "\n" not in said
+    manifest = prepare(tree, dataset("unaligned", resize="resize_and_crop", **ask), out, name="x")
+    assert manifest.splits["train"].source.n == 4 and not manifest.skipped

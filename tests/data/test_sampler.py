@@ -23,7 +23,7 @@ def numbered(n: int, dtype=np.uint8, channels: int = 3, side: int = 0) -> np.nda
 
 
 def sampler(n: int = 7, m: int | None = None, **options) -> Sampler:
-    asked = {"seed": 3, "batch_size": 2, "crop_size": (CROP, CROP), "flip": True, "draws": 3}
+    asked = {"seed": 3, "batch_size": 2, "crop_size": (CROP, CROP), "flip": True, "uniforms": 3}
     source, target = numbered(n, np.uint16), numbered(m or n, np.uint16)
     return Sampler(source, target, **(asked | options))
 
@@ -58,10 +58,10 @@ def test_any_order_and_any_process_give_the_same_batch():
 
 
 def test_the_numbers_are_pinned():
-    source, _, draws = sampler().batch(5)
+    source, _, uniforms = sampler().batch(5)
     assert [place(window) for window in source] == PINNED
-    assert draws.dtype == np.float32 and draws.shape == (2, 3)
-    np.testing.assert_array_equal(draws[0], np.float32(PINNED_DRAWS))
+    assert uniforms.dtype == np.float32 and uniforms.shape == (2, 3)
+    np.testing.assert_array_equal(uniforms[0], np.float32(PINNED_UNIFORMS))
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 7])
@@ -124,8 +124,8 @@ def test_the_smaller_side_goes_round_with_new_order_and_crops():
 def test_a_set_smaller_than_a_batch_goes_round():
     batches = sampler(3, batch_size=8)
     assert batches.steps_per_epoch == 1
-    source, _, draws = batches.batch(4)
-    assert source.shape == (8, CROP, CROP, 3) and draws.shape == (8, 3)
+    source, _, uniforms = batches.batch(4)
+    assert source.shape == (8, CROP, CROP, 3) and uniforms.shape == (8, 3)
     assert [sorted(place(w)[0] for w in source[i : i + 3]) for i in (0, 3)] == [[0, 1, 2], [0, 1, 2]]
 
 
@@ -157,7 +157,7 @@ def test_a_crop_larger_than_the_images_is_refused():
 
 
 PINNED = [(1, 0, 2, False), (2, 0, 1, True)]
-PINNED_DRAWS = [0.20930743217468262, 0.48822325468063354, 0.5423697829246521]
+PINNED_UNIFORMS = [0.20930743217468262, 0.48822325468063354, 0.5423697829246521]
 
 
 @pytest.mark.parametrize("paired", [True, False])
@@ -165,9 +165,9 @@ def test_windows_are_what_batches_are_cut_from(paired):
     asked = sampler(7, 7 if paired else 5, paired=paired)
     mirrored = 0
     for step in range(8):
-        *sides, draws = asked.batch(step)
+        *sides, uniforms = asked.batch(step)
         *windows, same = asked.windows(step)
-        np.testing.assert_array_equal(draws, same)
+        np.testing.assert_array_equal(uniforms, same)
         for images, rows in zip(sides, windows, strict=True):
             assert rows.shape == (2, 4) and rows.dtype == np.int32
             assert [place(image) for image in images] == [(*map(int, row[:3]), bool(row[3])) for row in rows]

@@ -825,6 +825,30 @@ def test_an_absolute_file_is_copied_not_linked(place, tmp_path, data):
     assert not (place.work / sha256(data)).exists()
 
 
+def test_a_relative_address_counts_from_the_repository_that_a_temporary_folder_was_made_of(
+    place, data, tmp_path, monkeypatch
+):
+    """As under `dvc exp run --temp` and `repix verify`; what lies in the folder itself goes first."""
+    origin, temporary = tmp_path / "repository", tmp_path / "temporary"
+    origin.mkdir()
+    temporary.mkdir()
+    (origin / "set.tar.gz").write_bytes(data)
+    monkeypatch.chdir(temporary)
+    monkeypatch.setattr(sources, "ORIGIN", origin)
+    place.check(place.fetch("file:set.tar.gz"), data)
+    (temporary / "set.tar.gz").write_bytes(data[:-1] + b"?")
+    place.check(place.fetch("file:set.tar.gz"), data[:-1] + b"?")
+    code = "from repix.paths import ORIGIN; print(ORIGIN.as_posix())"
+    for variables, expected in (
+        ({}, "."),
+        ({"DVC_ROOT": "/a"}, "/a"),
+        ({"DVC_ROOT": "/a", "REPIX_ORIGIN": "/b"}, "/b"),
+    ):
+        environment = {"PYTHONPATH": str(ROOT / "src"), **variables}
+        said = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True).stdout
+        assert said.strip() == expected
+
+
 @pytest.mark.parametrize("url", ["file:sub/set.tar.gz", "file:./sub/set.tar.gz", "FILE:sub/set.tar.gz"])
 def test_a_relative_file_is_relative_to_the_current_folder(place, tmp_path, data, monkeypatch, url):
     (tmp_path / "sub").mkdir()

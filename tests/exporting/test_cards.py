@@ -40,6 +40,34 @@ def test_model_card_holds_every_number_of_its_records(root):
         assert (root / "exports" / CELL / link).exists(), link
 
 
+def card_of(root, **entry) -> str:
+    from repix.config.datasets import Dataset
+
+    asked = {"urls": ["file:tiny.zip"], "layout": "aligned", "crop_size": 16, "load_size": 18, "licence": "CC0"} | entry
+    return cards.model_card(
+        Trained.read(root / "runs" / CELL / "trained.json"),
+        Metrics.read(root / "metrics" / f"{CELL}.json"),
+        Exported.read(root / "exports" / CELL / "export.json"),
+        Manifest.read(root / "data" / "prepared" / "tiny" / "manifest.json"),
+        Dataset.model_validate(asked),
+    )
+
+
+def test_no_licence_and_no_address_breaks_out_of_the_model_card(root):
+    from markdown_it import MarkdownIt
+
+    licence = "a | b <script>`x`\n\n# all rights\n| [you](javascript:x) *win* |"
+    url = "https://example.org/`\n## heading/<b>|*x*"
+    shown = [
+        MarkdownIt().enable("table").parse(text) for text in (card_of(root), card_of(root, licence=licence, urls=[url]))
+    ]
+    assert [token.type for token in shown[0]] == [token.type for token in shown[1]]
+    words = ["".join(child.content for token in tokens for child in token.children or ()) for tokens in shown]
+    flat = [" ".join(text.splitlines()) for text in (licence, url)]
+    assert flat[0] in words[1] and flat[1] in words[1]
+    assert words[1] == words[0].replace("CC0", flat[0]).replace("file:tiny.zip", flat[1])
+
+
 def test_mlcroissant_takes_the_data_card_and_refuses_a_broken_one(root, tmp_path):
     import mlcroissant
 
@@ -91,17 +119,6 @@ def test_data_card_has_the_fields_of_croissant_and_the_digests_of_the_files(root
 
 
 def test_cards_are_the_same_again(root):
-    from repix.config.datasets import Dataset
-
-    manifest = Manifest.read(root / "data" / "prepared" / "tiny" / "manifest.json")
-    asked = {"urls": ["file:tiny.zip"], "layout": "aligned", "crop_size": 16, "load_size": 18, "licence": "CC0"}
-    entry = Dataset.model_validate(asked)
-    card = cards.model_card(
-        Trained.read(root / "runs" / CELL / "trained.json"),
-        Metrics.read(root / "metrics" / f"{CELL}.json"),
-        Exported.read(root / "exports" / CELL / "export.json"),
-        manifest,
-        entry,
-    )
+    card = card_of(root)
     assert card == (root / "exports" / CELL / "MODEL_CARD.md").read_text()
     assert str(root) not in card

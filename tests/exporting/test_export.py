@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
+import resource
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +16,7 @@ import pytest
 
 import repix
 from checks.support.cells import train_cell
+from repix import stage
 from repix.config import reader
 from repix.config.export import Export, Tolerance
 from repix.errors import UserError
@@ -58,6 +62,38 @@ def test_a_file_that_differs_fails_the_stage_and_nothing_is_kept(cell, tmp_path,
     with pytest.raises(UserError, match=r"export onnx of source_to_target: differs .* export\.tolerance\.onnx"):
         run(cell, tmp_path / "out", formats=["onnx"], tolerance={"onnx": tight})
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["keras", "saved_model", "onnx", "litert"])
+def test_a_disk_that_fills_is_one_line_and_leaves_nothing(cell, tmp_path, kind, capsys):
+    """As a full disk, which needs no disk: no file of this process may grow beyond 3000 bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def write():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (3000, before[1]))
+        try:
+            run(cell, tmp_path / "out", formats=[kind])
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    with pytest.raises(SystemExit) as caught:
+        stage.guard(write)
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert caught.value.code == 1 and "File too large; make room" in said
+    assert [path.name for path in tmp_path.iterdir()] == []
+
+
+def test_a_keras_file_that_is_none_is_one_line(tmp_path):
+    from repix.exporting import keras_format
+
+    whole = io.BytesIO()
+    with zipfile.ZipFile(whole, "w") as archive:
+        archive.writestr("config.json", "[" * 100_000)
+    for content in (b"", b"no zip", whole.getvalue()):
+        (tmp_path / "model.keras").write_bytes(content)
+        with pytest.raises(UserError, match=r"model.keras: cannot be read \(") as caught:
+            keras_format.load(tmp_path / "model.keras")
+        assert "\n" not in str(caught.value)
 
 
 def test_a_file_that_gives_nan_fails_the_stage(cell, tmp_path, monkeypatch):
@@ -113,6 +149,7 @@ from pathlib import Path
 from repix import profile
 
 profile.apply("portable")
+from repix import stage
 from repix.config import reader
 from repix.config.export import Export
 from repix.data.prepared import Prepared

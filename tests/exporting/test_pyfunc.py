@@ -68,19 +68,38 @@ def test_bytes_base64_and_arrays_are_one_translation_and_that_of_the_network(ser
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(base64.b64decode(pictures[0])))), arrays[0])
 
 
-def test_nothing_is_pickled_and_nothing_of_repix_is_needed(served):
+def test_nothing_is_pickled_and_nothing_of_repix_is_needed(served, model):
     names = sorted(path.name for path in served[1].rglob("*") if path.is_file())
     assert "pyfunc.py" in names and "model.onnx" in names
     assert not [name for name in names if name.endswith((".pkl", ".pickle", ".cloudpickle"))]
-    text = (served[1] / "pyfunc.py").read_text()
-    assert "import repix" not in text and "from repix" not in text
+    (image,) = images(5, 1)
+    ask = f"""
+import sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {{"repix", "tensorflow", "keras", "skimage"}}:
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Absent())
+import mlflow.pyfunc, pandas
+model = mlflow.pyfunc.load_model({str(served[1])!r})
+print(model.predict(pandas.DataFrame({{"image": [{text(png(image))!r}]}}))["translation"][0])
+"""
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "-c", ask], capture_output=True, text=True, env=environment, cwd=served[1].parent
+    )
+    assert done.returncode == 0, done.stderr
+    expected = model.predict(pandas.DataFrame({"image": [png(image)]}))["translation"][0]
+    assert done.stdout.split()[-1] == expected
 
 
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (b"not an image", "not a readable PNG"),
-        (png(images(1, 1)[0])[:200], "not a readable PNG"),
+        (b"not an image", "not an image, or damaged"),
+        (png(images(1, 1)[0])[:200], "cannot be decoded: .*truncated"),
         ("%%%", "not base64"),
         (png(images(1, 1, (8, 16))[0]), "16 x 8 pixels, the network takes 16 x 16"),
         (np.zeros((16, 16, 4), np.uint8), r"shape \(16, 16, 4\)"),
@@ -154,7 +173,7 @@ def test_http(served):
         picture = Image.open(io.BytesIO(base64.b64decode(json.loads(first)["predictions"][0]["translation"])))
         assert picture.size == (16, 16)
         for body, said in (
-            (rows(text(b"nonsense")), "not a readable PNG"),
+            (rows(text(b"nonsense")), "not an image, or damaged"),
             (rows(text(png(images(1, 1, (8, 8))[0]))), "8 x 8 pixels, the network takes 16 x 16"),
             (rows("A" * 100_000_000), "letters of base64"),
             (b"{not json", "JSON"),

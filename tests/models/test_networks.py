@@ -145,6 +145,9 @@ def test_bottleneck_norm_and_dropout_are_where_they_are_asked_for():
     names = layer_names(build_generator(Generator(filters=2, bottleneck_norm=True, dropout_blocks=2), (32, 32), 3, 3))
     assert "down5_norm" in names and "down1_norm" not in names
     assert [name for name in names if name.endswith("dropout")] == ["up4_dropout", "up3_dropout"]
+    whole = Generator(filters=1, dropout_first=1)  # the PyTorch code: three of its blocks, none of them the innermost
+    names = layer_names(build_generator(whole, (256, 256), 3, 3))
+    assert [name for name in names if name.endswith("dropout")] == ["up6_dropout", "up5_dropout", "up4_dropout"]
     assert "down5_norm" not in layer_names(build_generator(Generator(filters=2), (32, 32), 3, 3))
 
 

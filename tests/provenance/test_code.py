@@ -134,12 +134,23 @@ def test_of_a_registry_counts_what_is_chosen_and_observers_do_not_count(tmp_path
     assert {name for name in changed if changed[name] != again[name]} == {"src/repix/registry.py"}
 
 
-def test_templates_beside_a_followed_module_are_code(tmp_path):
-    tree(tmp_path, TOY | {"src/toy/layers/templates/page.html.j2": "one"})
+def test_a_template_is_code_of_the_module_that_it_is_named_after_and_of_no_other(tmp_path):
+    templates = {f"src/toy/layers/templates/{name}": "one" for name in ("conv.html", "conv_wide.html", "page.html")}
+    tree(tmp_path, TOY | {"src/toy/layers/page.py": ""} | templates)  # page.py is nobody's
     one = Closure(tmp_path / "stages/train.py", tmp_path / "src/toy").digests()
-    (tmp_path / "src/toy/layers/templates/page.html.j2").write_text("two")
+    assert one.keys() & templates.keys() == {"src/toy/layers/templates/conv.html"}
+    for name in templates:
+        (tmp_path / name).write_text("two")
     two = Closure(tmp_path / "stages/train.py", tmp_path / "src/toy").digests()
-    assert {name for name in two if one[name] != two[name]} == {"src/toy/layers/templates/page.html.j2"}
+    assert {name for name in two if one[name] != two[name]} == {"src/toy/layers/templates/conv.html"}
+
+
+def test_every_template_of_the_package_belongs_to_a_module_that_renders_it():
+    found = [path for path in (ROOT / "src" / "repix").rglob("*/templates/*") if path.is_file()]
+    assert len(found) >= 4
+    for path in found:
+        module = path.parents[1] / f"{path.stem}.py"
+        assert f'pages.render(__file__, "{path.suffix[1:]}"' in " ".join(module.read_text().split()).replace("( ", "(")
 
 
 SOURCE = """\

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from repix.errors import UserError
-from repix.tracking.animation import CAPTION, MOST_FRAMES, Frames, assemble, picture_steps
+from repix.tracking import animation
+from repix.tracking.animation import CAPTION, COLUMNS, LINE, MOST_FRAMES, Frames, assemble, picture_steps
 
 PLAN = {
     "cell": "tiny-pix2pix-0",
+    "paired": True,
     "recipe": {"system": "pix2pix", "picture_every": 2},
     "epochs": 5,
     "steps_per_epoch": 10,
@@ -56,7 +58,44 @@ def test_frames_are_shown_in_order_each_with_its_picture(tmp_path):
             shown = np.asarray(gif.convert("RGB"))
             assert shown.shape == (20 + CAPTION, 120, 3)  # wide enough for the caption
             assert np.abs(shown[CAPTION:].astype(int) - picture(step)).max() <= 8
-            assert (shown[:CAPTION] < 100).any()  # the caption
+            assert (shown[:LINE] < 100).any() and (shown[LINE:CAPTION] < 100).any()
+
+
+def words(columns: int, left: int, text: str) -> np.ndarray:
+    """Return where a line of a caption has ink: a text that begins at ``left``, (line, columns) booleans."""
+    line = Image.new("RGB", (columns, LINE), "white")
+    ImageDraw.Draw(line).text((left + 2, 1), text, "black", ImageFont.load_default_imagefont())
+    return np.asarray(line)[..., 0] < 128
+
+
+@pytest.mark.parametrize(
+    ("width", "columns", "named"),
+    [
+        (150, COLUMNS, {0: "source", 50: "output", 100: "target"}),
+        (150, COLUMNS[:2], {0: "source", 75: "output"}),
+        (60, COLUMNS, {0: "source, output, target"}),  # names that do not fit over their columns
+    ],
+)
+def test_a_frame_says_when_it_was_and_what_its_columns_are(tmp_path, width, columns, named):
+    for step in (5, 10):
+        Image.fromarray(np.full((4, width, 3), 90, np.uint8)).save(tmp_path / f"step-{step:09d}.png")
+    with Image.open(assemble(tmp_path, [5, 10], tmp_path / "out.gif", per_epoch=5, columns=columns)) as gif:
+        for number, when in enumerate(("epoch 1, step 5", "epoch 2, step 10")):
+            gif.seek(number)
+            shown = np.asarray(gif.convert("RGB"))[..., 0] < 128
+            assert np.array_equal(shown[:LINE], words(gif.width, 0, when))
+            expected = np.any([words(gif.width, left, name) for left, name in named.items()], axis=0)
+            assert np.array_equal(shown[LINE:CAPTION], expected)
+
+
+def test_of_unpaired_data_there_is_no_target(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(animation, "assemble", lambda *given, columns, **named: seen.append(columns))
+    for paired in (True, False):
+        frames = Frames(tmp_path / "frames", "key", tmp_path / "animation")
+        frames.started(PLAN | {"paired": paired})
+        frames.finished(50)
+    assert seen == [("source", "output", "target"), ("source", "output")]
 
 
 def test_an_interrupted_training_leaves_the_same_bytes(tmp_path):
@@ -81,7 +120,7 @@ def test_damaged_frames_leave_no_animation(tmp_path):
     folder = train(tmp_path, 50).folder / "source_to_target"
     (folder / "step-000000040.png").write_bytes(b"no picture")
     with pytest.raises(UserError, match="step-000000040"):
-        assemble(folder, [20, 40, 50], tmp_path / "out.gif", per_epoch=10)
+        assemble(folder, [20, 40, 50], tmp_path / "out.gif", per_epoch=10, columns=COLUMNS)
     assert not (tmp_path / "out.gif").exists()
 
 
@@ -89,7 +128,7 @@ def test_long_trainings_are_thinned_and_keep_their_end(tmp_path):
     steps = list(range(1, 2 * MOST_FRAMES + 2))
     for step in steps:
         Image.fromarray(np.full((4, 60, 3), step, np.uint8)).save(tmp_path / f"step-{step:09d}.png")
-    with Image.open(assemble(tmp_path, steps, tmp_path / "out.gif", per_epoch=1)) as gif:
+    with Image.open(assemble(tmp_path, steps, tmp_path / "out.gif", per_epoch=1, columns=COLUMNS)) as gif:
         assert gif.n_frames == 67
         gif.seek(66)
         assert gif.width > 100  # the picture is narrower than its caption

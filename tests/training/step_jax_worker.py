@@ -24,7 +24,9 @@ def compared(system: str, data: str):
     # these: TensorFlow against itself, first weights moved by 1e-7, differs by 3e-4 after 20 steps of cyclegan.
     generator = {"filters": 4, "dropout": 0.0} | ({"kind": "resnet", "blocks": 1} if system == "cyclegan" else {})
     updates = 3 if system == "pix2pix" else 1
-    options = {"initializer": "glorot", "optimizer": {"epsilon": 1e-3}, "generator": generator}
+    options = {"initializer": "glorot", "optimizer": {"epsilon": 1e-3}, "generator": generator, "pool": 2, "ema": 0.9}
+    options["discriminator"] = {"filters": 4, "layers": 1, "conditional": system == "pix2pix"}
+    options["discriminator"]["augment"] = ["colour", "translation", "cutout"]
     return new(system, data, discriminator_updates=updates, **options)
 
 
@@ -48,6 +50,61 @@ def run(step, first: int, last: int, *, at_once: int = STEPS) -> dict[str, list[
             found.setdefault(name, []).extend(values)
         first += len(losses)
     return found
+
+
+ADAM = {"learning_rate": 0.01, "beta_1": 0.5, "beta_2": 0.999, "epsilon": 1e-3}
+ADAM_STEPS = 6
+
+
+def adam(epsilon_hat: bool):
+    """Return the three weights of a linear map after each of :data:`ADAM_STEPS` steps of Adam, shape (steps, 3)."""
+    from types import SimpleNamespace
+
+    import keras
+    import numpy as np
+    from keras import ops
+
+    from repix.config.models import Optimizer
+    from repix.systems.system import System, Update
+    from repix.training.backend import step_module
+
+    network = keras.Sequential([keras.Input((1, 1, 3)), keras.layers.Conv2D(1, 1, use_bias=False, name="map")])
+    network.layers[0].kernel.assign(adam_data()[0].reshape(1, 1, 3, 1))
+
+    def loss(batch, generated, gradient):
+        value = ops.mean(ops.square(generated["fake"] - batch.target))
+        return value, {"g": value}
+
+    system = System(
+        networks={"generator": network},
+        optimizer_groups={"generator": ("generator",)},
+        translators={},
+        generate=lambda batch: {"fake": network(batch.source)},
+        schedule=((Update("generator", loss),),),
+    )
+
+    def batch(number):
+        source = adam_data()[1][number].reshape(1, 1, 1, 3)
+        return source, np.zeros((1, 1, 1, 1), np.uint8), np.zeros((1, 0), np.float32)
+
+    still = np.zeros((1, 1, 1, 1), np.uint8)
+    sampler = SimpleNamespace(steps_per_epoch=1, batch=batch, source=still, target=still, crop_size=(1, 1))
+    ranges = ((0.0,) * 3, (255.0,) * 3), ((0.0,), (255.0,))
+    step = step_module().Step(system, Optimizer(**ADAM, epsilon_hat=epsilon_hat), sampler, *ranges, 0)
+    found = []
+    for number in range(ADAM_STEPS):
+        step.run(number, 1, ADAM["learning_rate"])
+        (kernel,) = (array for name, array in step.state().items() if not name.startswith("adam/"))
+        found.append(kernel.ravel().copy())
+    return np.stack(found)
+
+
+def adam_data():
+    """Return first weights (3) and sources (steps, 3), uint8, all grey but a little: small gradients."""
+    import numpy as np
+
+    generator = np.random.default_rng(0)
+    return np.float32([0.3, -0.2, 0.1]), generator.integers(126, 131, (ADAM_STEPS, 3), np.uint8)
 
 
 def masks():
@@ -91,13 +148,15 @@ def main(system: str, data: str, folder: Path, first: int) -> None:
     np.savez(folder / "again.npz", **step.state())
 
     if system == "pix2pix":
-        step_jax.room = lambda: float("inf")
+        step_jax.resident_bytes = lambda: float("inf")
         resident = new(system, data).step
         assert resident._batch(0)[0].shape == (1, 4)
         run(resident, 0, STEPS)
         np.savez(folder / "resident.npz", **resident.state())
-        step_jax.room = lambda: 0.0
+        step_jax.resident_bytes = lambda: 0.0
     np.savez(folder / "masks.npz", masks=masks())
+    if system == "pix2pix":
+        np.savez(folder / "adam.npz", hat=adam(True), corrected=adam(False))
 
     other = compared(system, data)
     np.savez(folder / "compared-0.npz", **other.step.state())

@@ -1,10 +1,11 @@
-"""A checkpoint is whole or not there, is checked on load, and is never somebody else's."""
+"""A checkpoint is whole or not there, is checked on load, and is never another run's."""
 
 from __future__ import annotations
 
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 
@@ -13,7 +14,7 @@ import pytest
 
 from repix.arrays import load_arrays, save_arrays
 from repix.errors import UserError
-from repix.files import digest_arrays
+from repix.files import atomic_path, digest_arrays
 from repix.training import checkpoint
 from repix.training.checkpoint import Checkpoint, Checkpoints
 from tests.conftest import ROOT
@@ -137,39 +138,31 @@ def test_refused_ones_of_later_steps_do_not_push_out_sound_ones(tmp_path):
 
 
 def test_one_that_does_not_fit_the_networks_is_refused(tmp_path, capsys):
-    def take_up(found):
+    def restore(found):
         if found.step == 2:
             raise ValueError("the state is another\nsystem's")
 
-    assert saved(tmp_path, 1, 2).resume(take_up).step == 1
+    assert saved(tmp_path, 1, 2).resume(restore).step == 1
     assert "step-000000002.npz refused: the state is another system's; " in capsys.readouterr().err
 
 
 def test_what_a_killed_write_left_is_removed_and_one_under_way_is_not(tmp_path):
     """A real process is in the middle of a write; then it is killed."""
     checkpoints = saved(tmp_path, 1)
-    code = f"""
-import time
-from pathlib import Path
-import numpy as np
-from repix.training.checkpoint import Checkpoint, Checkpoints
-def half(stream, **content):
-    stream.write(b"half")
-    stream.flush()
-    print("half", flush=True)
-    time.sleep(600)
-np.savez = half
-Checkpoints(Path({str(tmp_path)!r}), "key").save(Checkpoint(2, {{"a": np.zeros(3)}}, {{}}))
-"""
-    with subprocess.Popen([sys.executable, "-c", code], env=PYTHON, stdout=subprocess.PIPE) as writer:
-        assert writer.stdout.readline() == b"half\n"
-        [under_way] = set(names(checkpoints)) - {"step-000000001.npz"}
+    path = checkpoints.folder / "step-000000002.npz"
+    program = (
+        "import os, signal, sys\n"
+        "from repix.files import atomic_path\n"
+        "with atomic_path(sys.argv[1]) as temporary:\n"
+        "    temporary.write_bytes(b'half')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    dead = subprocess.run([sys.executable, "-c", program, path], env=PYTHON, check=False)
+    assert dead.returncode == -signal.SIGKILL and len(names(checkpoints)) == 2
+    with atomic_path(path) as alive:
+        alive.write_bytes(b"a process at work")
         assert checkpoints.resume().step == 1
-        assert names(checkpoints) == [under_way, "step-000000001.npz"]
-        writer.kill()
-    assert names(checkpoints) == [under_way, "step-000000001.npz"]
-    assert checkpoints.resume().step == 1
-    assert names(checkpoints) == ["step-000000001.npz"]
+        assert names(checkpoints) == [alive.name, "step-000000001.npz"]
 
 
 def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path, monkeypatch):

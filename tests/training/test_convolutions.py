@@ -71,10 +71,10 @@ def test_at_the_bottom_of_a_unet(kind, batch, size, monkeypatch):
     x = numbers(batch, *size, 40)
     expected, twice = values(network, x), values(network, x, penalty=True)
     names = used(monkeypatch)
-    with convolutions.as_products([network]):
+    with convolutions.faster_convolutions([network]):
         got = values(network, x)
     found = names.copy()
-    with convolutions.as_products([network]):
+    with convolutions.faster_convolutions([network]):
         close(values(network, x, penalty=True), twice, 2e-5)
     # Keras pads an image of one row unevenly: left to the library.
     wanted = {
@@ -96,7 +96,7 @@ def test_wide_convolutions(taps, padding, batch, size, monkeypatch):
     x = numbers(batch, *size, 20)
     expected, twice = values(network, x), values(network, x, penalty=True)
     names = used(monkeypatch)
-    with convolutions.as_products([network]):
+    with convolutions.faster_convolutions([network]):
         close(values(network, x), expected)
         close(values(network, x, penalty=True), twice, 2e-5)
     assert names == ["winograd_convolution"] * 2
@@ -167,7 +167,7 @@ def test_others_are_left_to_the_library(monkeypatch):
         network = one_layer(layer, *shape)
         x = numbers(batch, *shape)
         usual = network(x)
-        with convolutions.as_products([network]):
+        with convolutions.faster_convolutions([network]):
             close([network(x)], [usual], 0.02 if layer.compute_dtype == "bfloat16" else 1e-5)
         found = names.copy()
         names.clear()
@@ -203,7 +203,7 @@ def test_layers_are_as_before_whatever_happens():
     shared = layers.Conv2D(40, 4, 2, "same")
     first = one_layer(shared, 4, 4, 40)
     second = one_layer(shared, 4, 4, 40)
-    with pytest.raises(ZeroDivisionError), convolutions.as_products([first, second]):
+    with pytest.raises(ZeroDivisionError), convolutions.faster_convolutions([first, second]):
         assert "call" in vars(shared)
         raise ZeroDivisionError
     assert "call" not in vars(shared)
@@ -239,7 +239,7 @@ def test_in_bfloat16(layer, shape, monkeypatch):
 
     true = all_of(wide, tf.float64)
     assert names == []
-    with convolutions.as_products([network]):
+    with convolutions.faster_convolutions([network]):
         got = all_of(network, tf.bfloat16)
         assert network(x).dtype == "bfloat16"
     assert len(set(names)) == 1
@@ -252,7 +252,7 @@ def test_a_crop_is_the_same_to_the_bit(monkeypatch):
     x = numbers(2, 6, 7, 3)
     expected = values(network, x)
     names = used(monkeypatch)
-    with convolutions.as_products([network]):
+    with convolutions.faster_convolutions([network]):
         got = values(network, x)
     assert names == ["_crop"]
     for one, other in zip(got, expected, strict=True):

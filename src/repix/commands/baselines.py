@@ -17,6 +17,7 @@ import argparse
 import json
 from pathlib import Path
 
+from repix.commands import here
 from repix.errors import UserError
 from repix.regression import baseline, tolerance
 
@@ -25,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("dataset", help="a paired data set, prepared")
     parser.add_argument("--cells", nargs="+", metavar="CELL", help="trained cells; default: every one of the data set")
-    parser.add_argument("--metrics", type=Path, default=Path("metrics"), metavar="DIR", help="folder of <cell>.json")
+    parser.add_argument("--metrics", type=here, default=Path("metrics"), metavar="DIR", help="folder of <cell>.json")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -64,9 +65,9 @@ def main(arguments: argparse.Namespace) -> int:
     from repix.quiet import import_keras
 
     import_keras()
-    from repix.studies import baselines
+    from repix.studies import margins
 
-    found = [baselines.compare(arguments.dataset, model, cells) for model, cells in models.items()]
+    found = [margins.compare(arguments.dataset, model, cells) for model, cells in models.items()]
     if arguments.json:
         print(json.dumps([comparison.as_json() for comparison in found], indent=2, sort_keys=True))
     else:

@@ -20,13 +20,15 @@ import argparse
 import json
 from pathlib import Path
 
+from repix.commands import here
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("cell", metavar="CELL", nargs="?", help="<dataset>-<model>-<seed>")
-    what.add_argument("--check", type=Path, metavar="FILE.tar", help="check an archive; nothing of it is run")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE.tar", help="default: CELL.tar beside the repository")
+    what.add_argument("--check", type=here, metavar="FILE.tar", help="check an archive; nothing of it is run")
+    parser.add_argument("-o", "--output", type=here, metavar="FILE.tar", help="default: CELL.tar beside the repository")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 

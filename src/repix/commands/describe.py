@@ -15,15 +15,14 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from repix import profile
+from repix import profile, tables
+from repix.commands import here
 from repix.config import reader
 from repix.errors import UserError
 from repix.files import atomic_path
 from repix.quiet import import_keras
-from repix.tables import aligned
 
 if TYPE_CHECKING:
     from repix.description.facts import Facts
@@ -38,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("models", nargs="+", metavar="MODEL", help="an entry of models, or <dataset>-<model>")
     parser.add_argument("--dataset", help="an entry of datasets, for models named without one")
     parser.add_argument(
-        "--diagram", type=Path, metavar="FILE", help="also draw the layers (one model; .png, .svg, .pdf)"
+        "--diagram", type=here, metavar="FILE", help="also draw the layers (one model; .png, .svg, .pdf)"
     )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print JSON")
@@ -114,7 +113,7 @@ def text(description: Description) -> str:
                 short(one.flops),
             )
         )
-    lines = [f"{description.model}{where}: {_side(description)}", "", *aligned(rows, right=(1, 3, 4))]
+    lines = [f"{description.model}{where}: {_side(description)}", "", *tables.aligned(rows, right=(1, 3, 4))]
     lines += [
         "",
         f"training step     {short(facts.step_flops)}FLOP (estimate)",
@@ -126,8 +125,7 @@ def text(description: Description) -> str:
 
 def markdown(descriptions: list[Description]) -> str:
     """Return descriptions as one Markdown table, a row for each network (twins of CycleGAN in one)."""
-    head = ("model", "on", "network", "parameters", "output", "receptive field", "forward", "step", "checkpoint")
-    lines = ["| " + " | ".join(head) + " |", "|---|---|---|--:|---|--:|--:|--:|--:|"]
+    rows = [("model", "on", "network", "parameters", "output", "receptive field", "forward", "step", "checkpoint")]
     for description in descriptions:
         facts = description.facts
         twins: dict = {}
@@ -135,19 +133,20 @@ def markdown(descriptions: list[Description]) -> str:
             twins.setdefault(one, []).append(name)
         for number, (one, names) in enumerate(twins.items()):
             first = number == 0
-            cells = (
-                f"`{description.model}`" if first else "",
-                f"{description.dataset or ''} {_side(description)}".strip() if first else "",
-                ", ".join(names),
-                f"{one.parameters:,}",
-                _shape(one.output),
-                field_text(one.receptive_field, description.size),
-                f"{short(one.flops)}FLOP",
-                f"{short(facts.step_flops)}FLOP" if first else "",
-                f"{short(facts.checkpoint_bytes)}B" if first else "",
+            rows.append(
+                (
+                    f"`{description.model}`" if first else "",
+                    f"{description.dataset or ''} {_side(description)}".strip() if first else "",
+                    ", ".join(names),
+                    f"{one.parameters:,}",
+                    _shape(one.output),
+                    field_text(one.receptive_field, description.size),
+                    f"{short(one.flops)}FLOP",
+                    f"{short(facts.step_flops)}FLOP" if first else "",
+                    f"{short(facts.checkpoint_bytes)}B" if first else "",
+                )
             )
-            lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    return "\n".join(tables.markdown(rows, right=(3, 5, 6, 7, 8)))
 
 
 def main(arguments: argparse.Namespace) -> int:

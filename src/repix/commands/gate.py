@@ -20,15 +20,16 @@ import argparse
 import json
 from pathlib import Path
 
+from repix.commands import here
 from repix.errors import UserError
 from repix.regression import baseline, gate, report, tolerance
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("--metrics", type=Path, default=Path("metrics"), metavar="DIR", help="folder of <cell>.json")
-    parser.add_argument("--baseline", type=Path, metavar="FILE", help="default: baseline.json in DIR")
-    parser.add_argument("--tolerances", type=Path, metavar="FILE", help="default: tolerances.json in DIR")
+    parser.add_argument("--metrics", type=here, default=Path("metrics"), metavar="DIR", help="folder of <cell>.json")
+    parser.add_argument("--baseline", type=here, metavar="FILE", help="default: baseline.json in DIR")
+    parser.add_argument("--tolerances", type=here, metavar="FILE", help="default: tolerances.json in DIR")
     parser.add_argument("--accept", action="store_true", help="make what was measured the baseline; say what changed")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print JSON")

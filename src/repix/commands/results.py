@@ -12,6 +12,7 @@ import argparse
 import json
 from pathlib import Path
 
+from repix.commands import here
 from repix.errors import UserError
 from repix.files import write_text
 from repix.schemas import Metrics
@@ -22,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("cells", nargs="*", metavar="CELL", help="cells to show; default: all in metrics/")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--write", metavar="FILE", help="put the table between the results markers of FILE")
+    parser.add_argument("--write", type=here, metavar="FILE", help="put the table between the results markers of FILE")
 
 
 def records(cells: list[str], folder: Path = Path("metrics")) -> list[Metrics]:
@@ -55,9 +56,14 @@ def write_between_markers(path: Path, text: str, name: str = "results") -> None:
     """Replace what stands between the two comments ``<name>:begin`` and ``<name>:end`` of a Markdown file.
 
     Raises:
-        UserError: the file does not have both markers.
+        UserError: the file cannot be read, or does not have both markers.
     """
-    old = path.read_text(encoding="utf-8")
+    try:
+        old = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
     begin, end = old.find(f"<!-- {name}:begin"), old.find(f"<!-- {name}:end -->")
     if begin < 0 or end < begin:
         raise UserError(f"{path}: no lines <!-- {name}:begin --> and <!-- {name}:end --> to write between")
@@ -71,7 +77,7 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps({m.cell: {"n": m.n, "scores": m.scores} for m in found}, indent=2, sort_keys=True))
     elif arguments.write:
-        write_between_markers(Path(arguments.write), f"```text\n{table(found)}\n```")
+        write_between_markers(arguments.write, f"```text\n{table(found)}\n```")
     else:
         print(table(found))
     return 0

@@ -108,16 +108,14 @@ def _plan(trained: Trained, folder: Path) -> dict[str, int]:
 
 def _sync_evaluation(run: mlflow_run.Run, root: Path, trained: Trained, outs: dict[str, str]) -> None:
     """Log scores, pictures and export of a cell, those that belong to these very weights."""
-    from repix.data.images import decode
-
     metrics = Metrics.read(root / outs["metrics"]) if (root / outs["metrics"]).is_file() else None
-    if metrics is not None and any(trained.networks.get(n) != d for n, d in metrics.weights_digest.items()):
+    if metrics is not None and metrics.weights("last").items() - trained.networks.items():
         print(f"{trained.cell}: metrics are of other weights, left out; run `dvc repro`", file=sys.stderr)
         metrics = None
     if metrics is not None:
         mlflow_run.log_metrics_record(run, metrics)
         pictures = {name: root / outs["translations"] / f"{name}.png" for name in trained.translators}
-        shown = {f"test/{name}": decode(path).pixels for name, path in sorted(pictures.items()) if path.is_file()}
+        shown = {f"test/{name}": path for name, path in sorted(pictures.items()) if path.is_file()}
         mlflow_run.log_pictures(run, shown, step=trained.steps)
     exported = root / outs["exports"] / "export.json"
     if exported.is_file() and _same_weights(Exported.read(exported), trained):
@@ -128,7 +126,7 @@ def _sync_evaluation(run: mlflow_run.Run, root: Path, trained: Trained, outs: di
 
 def _same_weights(exported: Exported, trained: Trained) -> bool:
     """Return whether the exported weights are those of a training."""
-    found = trained.networks if exported.variant == "last" else (trained.best or {}).get("networks")
+    found = trained.variants().get(exported.variant)
     return exported.weights == found
 
 

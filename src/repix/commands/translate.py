@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from repix import profile
+from repix.commands import here
 from repix.directions import Direction
 from repix.errors import UserError
 from repix.files import atomic_path, digest_file
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from repix.inference.any_size import AnySize
 
 TRANSLATORS = tuple(direction.value for direction in Direction)
+PIXELS = 500_000_000
+FEW = 5  # names that a line shows of many
 FORMATS = {"png": ".png", "jpeg": ".jpg", "jpg": ".jpg", "tiff": ".tif", "npy": ".npy"}
 TOLD = {"whole": "padded and cropped back", "tile": "translated in tiles", "resize": "resized and back"}
 
@@ -45,15 +48,22 @@ TOLD = {"whole": "padded and cropped back", "tile": "translated in tiles", "resi
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("model", metavar="MODEL", help="runs/<cell>, exports/<cell>, or the name of a cell in runs/")
-    parser.add_argument("inputs", metavar="INPUT", nargs="+", type=Path, help="image files and folders of them")
-    parser.add_argument("-o", "--out", metavar="DIR", type=Path, required=True, help="where the outputs go")
+    parser.add_argument("inputs", metavar="INPUT", nargs="+", type=here, help="image files and folders of them")
+    parser.add_argument("-o", "--out", metavar="DIR", type=here, required=True, help="where the outputs go")
     parser.add_argument("--translator", choices=TRANSLATORS, default=TRANSLATORS[0], help="default: %(default)s")
-    parser.add_argument("--variant", choices=("last", "best"), help="which weights of runs/<cell>; default: last")
+    parser.add_argument(
+        "--variant",
+        choices=("last", "best", "ema"),
+        help="which weights of runs/<cell>; default: ema where the recipe kept one, else last",
+    )
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--whole", dest="how", action="store_const", const="whole", help="never tiles: pad and crop back")
     size.add_argument("--tile", dest="how", action="store_const", const="tile", help="overlapping tiles, blended")
     size.add_argument("--resize", dest="how", action="store_const", const="resize", help="scale to the trained size")
     parser.add_argument("--side-by-side", action="store_true", help="inputs are A|B pairs: take the source's half")
+    parser.add_argument(
+        "--pixels", metavar="N", type=int, default=PIXELS, help="most pixels of one input; default: %(default)s"
+    )
     parser.add_argument("--format", choices=sorted(FORMATS), help="default: png; tiff for other than 1 or 3 channels")
     parser.add_argument("--paper", action="store_true", help="keep dropout on, as the pix2pix paper tests")
     parser.add_argument("--seed", type=int, default=0, help="of the dropout masks of --paper; default: %(default)s")
@@ -74,7 +84,7 @@ def find_model(given: str) -> tuple[Path, Trained | Exported]:
     Raises:
         UserError: there is no trained or exported cell.
     """
-    for folder in (Path(given), Path("runs") / given):
+    for folder in (here(given), Path(given), Path("runs") / given):
         for record, file in ((Trained, "trained.json"), (Exported, "export.json")):
             if (folder / file).is_file():
                 return folder, record.read(folder / file)
@@ -83,12 +93,39 @@ def find_model(given: str) -> tuple[Path, Trained | Exported]:
     raise UserError(f"{given}: no trained.json (runs/<cell>) and no export.json (exports/<cell>) in it; {listed}")
 
 
+def files_below(folder: Path, out: Path) -> tuple[list[Path], list[Path]]:
+    """Return the images of a folder and of all folders below, and the other files; hidden ones are neither.
+
+    Links are followed, as often as they are given; what lies in ``out`` is left out, unless ``folder`` is that.
+    Files of image formats that are not read are images too, which are refused by name.
+    """
+    from repix.data.images import IMAGE_SUFFIXES
+
+    inside = out.resolve()
+    images, others = [], []
+    above: dict[str, tuple[Path, ...]] = {os.fspath(folder): (folder.resolve(),)}  # a folder -> itself and those above
+    for place, folders, files in os.walk(folder, followlinks=True):
+        line = above.pop(place)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in list(folders):
+            real = Path(place, name).resolve()
+            if real in line or (real == inside and folder.resolve() != inside):  # a link back, or our own outputs
+                folders.remove(name)
+            else:
+                above[os.path.join(place, name)] = (*line, real)
+        for name in files:
+            if not name.startswith("."):
+                path = Path(place, name)
+                (images if path.suffix.lower() in IMAGE_SUFFIXES else others).append(path)
+    return sorted(images), sorted(others)
+
+
 def find_jobs(inputs: Iterable[Path], out: Path, suffix: str) -> list[Job]:
     """Return the images to translate, each with the file that it becomes.
 
-    Folders are searched with all folders below, which the outputs keep; hidden files, and what
-    lies in ``out`` itself, are left out. An output has its input's stem; where several would
-    have one name, the second gets ``-2``, and so on.
+    Folders are searched with all folders below, which the outputs keep; see :func:`files_below`. A file
+    that is named twice is translated once, links to one file as often as there are links. An output has its
+    input's stem; where several would have one name, the second gets ``-2``, and so on.
 
     Raises:
         UserError: a folder without images; an output would replace an input.
@@ -96,26 +133,18 @@ def find_jobs(inputs: Iterable[Path], out: Path, suffix: str) -> list[Job]:
     from repix.data.images import SUFFIXES
 
     found: dict[Path, Path] = {}  # input, as given -> its path below out, without suffix
-    seen: set[Path] = set()
-    inside = out.resolve()
+    named: set[str] = set()
     for given in inputs:
+        files = [given]
         if given.is_dir():
-            files = sorted(
-                path
-                for path in given.rglob("*")
-                if path.suffix.lower() in SUFFIXES
-                and not any(part.startswith(".") for part in path.relative_to(given).parts)
-                and (inside == given.resolve() or inside not in path.resolve().parents)
-                and path.is_file()
-            )
+            files = files_below(given, out)[0]
             if not files:
                 raise UserError(f"{given}: no images in it; they end in {' '.join(SUFFIXES)}")
-        else:
-            files = [given]
         for path in files:
-            if path.resolve() not in seen:
-                seen.add(path.resolve())
+            if os.path.abspath(path) not in named:
+                named.add(os.path.abspath(path))
                 found[path] = (path.relative_to(given).parent if given.is_dir() else Path()) / path.stem
+    real = {path.resolve() for path in found}
     jobs, taken = [], set()
     for path, name in found.items():
         number, unique = 1, name
@@ -125,7 +154,7 @@ def find_jobs(inputs: Iterable[Path], out: Path, suffix: str) -> list[Job]:
         taken.add(unique.as_posix().casefold())
         jobs.append(Job(path, out / unique.parent / f"{unique.name}{suffix}"))
     for job in jobs:
-        if job.output.resolve() in seen:
+        if job.output.resolve() in real:
             raise UserError(f"{job.output}: is an input and would be replaced; choose another folder with -o")
     return jobs
 
@@ -145,20 +174,21 @@ def choose_suffix(asked: str | None, target: Side) -> str:
     return FORMATS[asked] if asked else ".png" if channels in (1, 3) else ".tif"
 
 
-def read_source(path: Path, source: Side, half: str | None) -> np.ndarray:
+def read_source(path: Path, source: Side, half: str | None, pixels: int = PIXELS) -> np.ndarray:
     """Return an image as (height, width, channels) of what the source takes; of Lab the photo, RGB.
 
     Args:
         path: the file.
         source: what the model takes.
         half: ``left`` or ``right`` of a side-by-side file.
+        pixels: most pixels that are taken, counted before they are decoded.
 
     Raises:
         BadImageError: it cannot be read, or is not what the model takes.
     """
     from repix.data import images
 
-    decoded = images.decode(path)
+    decoded = images.decode(path, images.Limit(pixels, "--pixels raises it"))
     if half:
         width = decoded.pixels.shape[1]
         if width % 2:
@@ -168,8 +198,6 @@ def read_source(path: Path, source: Side, half: str | None) -> np.ndarray:
     if source.colour.startswith("lab"):
         bits = decoded.pixels.dtype.itemsize * 8
         return images.convert(decoded, path, colour="rgb", channels=3, bit_depth=bits)
-    if decoded.pixels.dtype.itemsize == 2 and source.dtype == "uint8":
-        raise images.BadImageError(path, "has 16 bits per channel, the model was trained on 8; convert it first")
     bits = 16 if source.dtype == "uint16" else 8
     return images.convert(decoded, path, colour=source.colour, channels=source.channels, bit_depth=bits)
 
@@ -215,21 +243,19 @@ def load(folder: Path, record: Trained | Exported, translator: str, variant: str
         from repix.inference.trained import TrainedModel
 
         model = TrainedModel(folder)
-        model.load(variant or "last")
+        model.load(variant or record.shown)
         network = model.system.networks[record.translators[translator]]
     else:
-        import keras
-
-        import repix.models.layers  # noqa: F401 (teaches Keras the layers of repix)
+        from repix.exporting.keras_format import load_network
 
         if variant not in (None, record.variant):
             raise UserError(f"{folder}: was exported from the {record.variant} weights; use runs/{record.cell}")
         path = folder / translator / "model.keras"
-        if not path.is_file():
+        if not path.is_file() or "keras" not in record.digests[translator]:
             raise UserError(f"{path}: no such file; export with export.formats: [keras], or use runs/{record.cell}")
         if digest_file(path) != record.digests[translator]["keras"]:
             raise UserError(f"{path}: not the file of export.json; run `dvc checkout` or `dvc repro`")
-        network = keras.saving.load_model(path, compile=False)
+        network = load_network(path)
     sides = Direction(translator).sides(record.source, record.target)
     return AnySize(network, *sides, compile_function, paper=paper)
 
@@ -258,6 +284,7 @@ def main(arguments: argparse.Namespace) -> int:
 
     profile.enter(arguments.profile or trained_under)
     jobs = find_jobs(arguments.inputs, arguments.out, suffix)
+    left_out = [path for given in arguments.inputs if given.is_dir() for path in files_below(given, arguments.out)[1]]
     from repix.quiet import import_keras
 
     import_keras()
@@ -270,7 +297,7 @@ def main(arguments: argparse.Namespace) -> int:
     written, failed, ways = [], [], Counter()
     for job in tqdm(jobs, desc=f"translate {record.cell}", unit="image", disable=None):
         try:
-            pixels = read_source(job.input, network.source, half)
+            pixels = read_source(job.input, network.source, half, arguments.pixels)
         except images.BadImageError as error:
             failed.append({"input": os.fspath(job.input), "reason": error.reason})
             continue
@@ -289,6 +316,7 @@ def main(arguments: argparse.Namespace) -> int:
         written.append({"input": os.fspath(job.input), "output": os.fspath(job.output), "size": list(size), "how": how})
     if arguments.json:
         answer = {"model": os.fspath(folder), "translator": arguments.translator, "written": written, "failed": failed}
+        answer["left_out"] = [os.fspath(path) for path in left_out]
         print(json.dumps(answer, indent=2))
     else:
         print(f"{len(written)} of {len(jobs)} images written to {arguments.out}")
@@ -300,6 +328,10 @@ def main(arguments: argparse.Namespace) -> int:
                 f"--whole, --tile or --resize choose otherwise",
                 file=sys.stderr,
             )
+    if left_out:
+        more = f" and {len(left_out) - FEW} more" if len(left_out) > FEW else ""
+        first = ", ".join(map(os.fspath, left_out[:FEW]))
+        print(f"repix translate: {len(left_out)} files that are no images left out: {first}{more}", file=sys.stderr)
     for failure in failed:
         print(f"repix translate: {failure['input']}: {failure['reason']}", file=sys.stderr)
     return 1 if failed else 0

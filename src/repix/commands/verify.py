@@ -43,7 +43,7 @@ from repix.provenance import lock
 from repix.provenance.checkout import changes, checkout
 from repix.provenance.compare import Level
 from repix.provenance.pipeline import stages
-from repix.provenance.verify import Recorded, chosen, lock_line, rebuild
+from repix.provenance.verify import Recorded, chosen, lock_line, other_packages, rebuild
 
 EXIT = {Level.L0: 0, Level.L1: 3, Level.L2: 4, Level.L3: 5, Level.DIFFERENT: 6}
 OTHER_LINEAGE, CHANGED_SINCE = 7, 8
@@ -62,6 +62,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def explain(first: Mapping[str, Any]) -> list[str]:
     """Return lines that say what the first differing stage followed from."""
+    if first["denied"]:
+        return [
+            f"first difference: {first['stage']}: dvc.lock names other bytes for {first['denied'][0]} than the "
+            f"stage's own lineage record, and the recorded ones came out again: dvc.lock was edited; "
+            f"`git log -p dvc.lock` shows when, `dvc commit {first['stage']}` writes it anew"
+        ]
     if first["causes"]:
         return [f"first difference: {first['causes'][0]}", *(f"  also {cause}" for cause in first["causes"][1:6])]
     if first["stage"].startswith("download@"):
@@ -80,7 +86,11 @@ def main(arguments: argparse.Namespace) -> int:
     root = Path.cwd()
     if arguments.lock_only:
         line, code = lock_line(root)
-        print(json.dumps({"exit_code": code, "line": line}) if arguments.json else line)
+        packages = other_packages(root)
+        if arguments.json:
+            print(json.dumps({"exit_code": code, "line": line, "packages": packages}))
+        else:
+            print("\n".join(filter(None, [line, packages])))
         return code
 
     def say(line: str) -> None:
@@ -91,10 +101,9 @@ def main(arguments: argparse.Namespace) -> int:
         what = f"{changed[0]}{f' and {len(changed) - 1} more' if len(changed) > 1 else ''}"
         say(f"not verified: uncommitted changes ({what}); --dirty takes the working tree, this is {arguments.rev}")
     with checkout(root, None if arguments.dirty else arguments.rev) as tree:
-        try:
-            entries = lock.read(tree)
-        except UserError:
-            raise UserError(f"no dvc.lock in {arguments.rev}; run `dvc repro` and commit dvc.lock") from None
+        if not (tree / lock.FILE).is_file():
+            raise UserError(f"no dvc.lock in {arguments.rev}; run `dvc repro` and commit dvc.lock")
+        entries = lock.read(tree)
         found = chosen(stages(tree), arguments.cell, arguments.stage)
         for stage in found:
             outs = lock.hashes(entries.get(stage.name, {}), "outs")
@@ -107,9 +116,11 @@ def main(arguments: argparse.Namespace) -> int:
         result = rebuild(tree, found, recorded, entries, say)
         outs = [out for stage in found for out in stage.outs]
         since, gone = recorded.changed_since(tree, outs) if not result["level"] else ([], [])
+    in_git = [out for stage in found for out in stage.in_git]
     if gone:
         what = f"{gone[0]}{f' and {len(gone) - 1} more' if len(gone) > 1 else ''}"
-        say(f"not in the workspace: {what} (`dvc checkout` brings what the cache has)")
+        mend = "`git checkout` brings it" if _below(gone[0], in_git) else "`dvc checkout` brings what the cache has"
+        say(f"not in the workspace: {what} ({mend})")
     code = EXIT[result["level"]]
     lines = [f"{result['level'].name}: {_meaning(result['level'], len(outs))}", *result["why"][:5]]
     if result["first"]:
@@ -119,7 +130,11 @@ def main(arguments: argparse.Namespace) -> int:
         lines[0] = "L0, but from other things than recorded: see what differs first"
     elif code == 0 and since:
         code = CHANGED_SINCE
-        lines = ["L0 when rebuilt, but changed since in the workspace (`dvc checkout --force` mends):", *since]
+        lines, held = [], [name for name in since if _below(name, in_git)]
+        restore = f"git checkout {'HEAD' if arguments.dirty else arguments.rev} -- {' '.join(held)}"
+        for mend, names in (("dvc checkout --force", [name for name in since if name not in held]), (restore, held)):
+            if names:
+                lines += [f"L0 when rebuilt, but changed since in the workspace (`{mend}` mends):", *names]
     if arguments.json:
         causes = [cause._asdict() for cause in (result["first"] or {}).get("causes", ())]
         tree_ = {"level": result["level"].name, "exit_code": code, "why": result["why"], "causes": causes}
@@ -127,6 +142,10 @@ def main(arguments: argparse.Namespace) -> int:
     else:
         print("\n".join(lines))
     return code
+
+
+def _below(name: str, outs: list[str]) -> bool:
+    return any(name == out or name.startswith(f"{out}/") for out in outs)
 
 
 def _meaning(level: Level, outs: int) -> str:

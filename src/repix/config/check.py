@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
-from repix.config import reader
-from repix.config.datasets import Dataset, Limits
+from repix.config import reader, sizes
+from repix.config.datasets import Dataset, Limits, height_width
 from repix.config.evaluation import Evaluate, FeatureWeights
 from repix.config.export import Export
 from repix.config.gate import Gate
 from repix.config.models import Recipe
-from repix.config.run import Run
+from repix.config.run import Grid
 from repix.errors import UserError
 from repix.registry import SYSTEMS
+
+FLOAT16 = 2**-11  # most that rounding to it changes a number between 1/2 and 1
 
 
 def grid(path: str | Path = reader.FILE) -> None:
@@ -20,13 +23,14 @@ def grid(path: str | Path = reader.FILE) -> None:
 
     Raises:
         UserError: the first thing that cannot hold: a name that is none, an entry that is missing or wrong, a
-            withdrawn data set, a recipe that needs pairs on a data set without, an export that its recipe excludes.
+            withdrawn data set, a recipe that needs pairs on a data set without, or networks that its images are
+            too small for, an export that its recipe or its tolerance excludes, a backend that is not installed.
     """
-    run = reader.read("run", Run, path)
+    run = reader.read("run", Grid, path)
     sets = {name: reader.read(f"datasets.{name}", Dataset, path) for name in run.datasets}
     recipes = {name: reader.read(f"models.{name}", Recipe, path) for name in run.models}
     reader.read("limits", Limits, path)
-    reader.read("gate", Gate, path)
+    gate = reader.read("gate", Gate, path)
     evaluate, export = reader.read("evaluate", Evaluate, path), reader.read("export", Export, path)
     if evaluate.on_features:
         reader.read(f"features.{evaluate.features}", FeatureWeights, path)
@@ -44,6 +48,10 @@ def grid(path: str | Path = reader.FILE) -> None:
                     f"{path}: models.{model} learns from pairs, and datasets.{name} has none (layout: unaligned): "
                     f"choose a cyclegan model or a paired data set"
                 )
+            try:
+                sizes.check(recipe, height_width(entry.crop_size))
+            except UserError as error:
+                raise UserError(f"{path}: models.{model} on datasets.{name}: {error}") from None
     for model, recipe in recipes.items():
         refused = [name for name in export.formats if name in ("onnx", "litert")]
         if recipe.precision == "bfloat16" and refused:
@@ -51,6 +59,31 @@ def grid(path: str | Path = reader.FILE) -> None:
                 f"{path}: models.{model}.precision: bfloat16 cannot be exported to {' and '.join(refused)}: "
                 f"leave them out of export.formats, or set precision: float32"
             )
+        profile = recipe.profile if run.profile == "auto" else run.profile
+        if profile == "jax" and find_spec("jax") is None:
+            raise UserError(
+                f"{path}: models.{model} trains under the profile jax, and JAX is not installed: "
+                f"pip install -c constraints.txt -e '.[jax]', or '.[jax-cuda]' on a GPU"
+            )
+    litert = export.tolerance.get("litert")
+    if litert and export.litert_weights == "float16" and litert.max < FLOAT16:
+        raise UserError(
+            f"{path}: export.tolerance.litert: max: {litert.max:g} is less than float16 rounds a weight by; "
+            f"about {{max: 0.05, mean: 0.005}} can hold, or litert_weights: float32"
+        )
+    for name, entry in sets.items():
+        scored = {metric for metric in ("swd", "fid", "kid") if getattr(evaluate, metric)}
+        scored |= {"l1", "psnr", "ssim"} if entry.paired else set()
+        if not scored & set(gate.metrics):
+            raise UserError(
+                f"{path}: gate.metrics: datasets.{name} gets no {' or '.join(gate.metrics)}, so the gate would have "
+                f"nothing to hold: name one of {', '.join(sorted(scored)) or 'those that evaluate can switch on'}"
+            )
+    paper = [variant for variant in gate.variants if variant.endswith("_paper")]
+    if paper and not evaluate.paper_mode:
+        raise UserError(
+            f"{path}: gate.variants: {paper[0]} has no scores to gate: set evaluate.paper_mode: true, or leave it out"
+        )
 
 
 def _written(key: str, names: tuple[str, ...], path: str | Path) -> None:

@@ -93,6 +93,11 @@ class Dataset(Settings):
             load, crop = height_width(self.load_size), height_width(self.crop_size)
             if crop[0] > load[0] or crop[1] > load[1]:
                 raise ValueError(f"crop_size {crop} is larger than load_size {load}; raise load_size")
+        if self.resize == "scale_width" and height_width(self.crop_size)[1] > height_width(self.load_size)[1]:
+            raise ValueError(
+                f"crop_size {height_width(self.crop_size)} is wider than the {height_width(self.load_size)[1]} px "
+                f"that load_size scales to; raise load_size"
+            )
         if (self.colour == "lab") != (self.layout == "single"):
             raise ValueError("colour: lab and layout: single go together, and only together")
         if self.colour == "lab" and self.channels != (1, 2):
@@ -108,15 +113,17 @@ class Dataset(Settings):
 
 
 class Limits(Settings):
-    """``limits``: what an archive may ask of this machine before it is refused.
+    """``limits``: what an archive and its images may ask of this machine before they are refused.
 
     Attributes:
+        pixels: most pixels of one image, counted before it is decoded; each four channels count as one.
         download_bytes: most bytes of one archive.
         unpack_bytes: most bytes of all files in it together.
         unpack_files: most files in it.
         unpack_ratio: most bytes out for one byte in (a zip bomb has thousands).
     """
 
+    pixels: int = Field(default=100_000_000, gt=0)
     download_bytes: int = Field(default=20_000_000_000, gt=0)
     unpack_bytes: int = Field(default=50_000_000_000, gt=0)
     unpack_files: int = Field(default=1_000_000, gt=0)

@@ -54,8 +54,10 @@ class Generator(_Network):
             where they are not those of the encoder.
         relu: U-Net: ReLU ``after_concat`` of block and skip, or ``before_concat`` on the
             block alone.
-        dropout: rate on the innermost ``dropout_blocks`` decoder blocks, or in each residual block.
+        dropout: rate in ``dropout_blocks`` decoder blocks, or in each residual block.
         dropout_blocks: U-Net: how many decoder blocks have dropout.
+        dropout_first: U-Net: the first of them, counted from the innermost: 0 as the paper and its
+            Lua code, 1 as the PyTorch code, whose innermost block has none.
         padding: ResNet: ``reflect`` (mirrored borders, strides aligned as the reference code
             has them) or ``same`` (zeros, aligned as Keras' own ``same``).
     """
@@ -76,6 +78,7 @@ class Generator(_Network):
     relu: Literal["after_concat", "before_concat"] = only("unet", default="after_concat")
     dropout: float = Field(default=0.5, ge=0, lt=1)
     dropout_blocks: int = only("unet", default=3, ge=0)
+    dropout_first: int = only("unet", default=0, ge=0)
     padding: Literal["reflect", "same"] = only("resnet", default="reflect")
 
 
@@ -92,6 +95,9 @@ class Discriminator(_Network):
         stride_one: patch: whether a convolution of stride 1 stands before the last one.
         conditional: whether it sees the source beside the image that it scores.
         kernels, kernel_dims: minibatch discrimination (Salimans et al. 2016, section 3.2).
+        augment: how real and generated images alike are changed before it sees them
+            (differentiable augmentation, Zhao et al. 2020): any of ``colour``, ``translation``,
+            ``cutout``. For small data sets: it cannot learn their images by heart.
     """
 
     kind: Literal["patch", "pixel", "minibatch"] = "patch"
@@ -106,6 +112,7 @@ class Discriminator(_Network):
     conditional: bool = True
     kernels: int = only("minibatch", default=100, ge=1)
     kernel_dims: int = only("minibatch", default=5, ge=1)
+    augment: tuple[Literal["colour", "translation", "cutout"], ...] = ()
 
 
 class Loss(Settings):
@@ -145,12 +152,22 @@ def loss_options(system: str, gan: str) -> list[str]:
 
 
 class Optimizer(Settings):
-    """Adam (Kingma and Ba 2015), one for each optimizer group."""
+    """Adam (Kingma and Ba 2015), one for each optimizer group.
+
+    Attributes:
+        learning_rate: alpha, before the decay of the last epochs.
+        beta_1, beta_2: decay rates of the moments.
+        epsilon: added to the root of the second moment.
+        epsilon_hat: where it is added: true to the root as it is carried along (the remark that ends
+            section 2, where it is called epsilon hat; TensorFlow, Keras, Torch7), false to the
+            root with its bias corrected (algorithm 1; PyTorch since 1.3).
+    """
 
     learning_rate: float = Field(default=0.0002, gt=0)
     beta_1: float = Field(default=0.5, ge=0, lt=1)
     beta_2: float = Field(default=0.999, ge=0, lt=1)
     epsilon: float = Field(default=1e-8, gt=0)
+    epsilon_hat: bool = True
 
 
 class Recipe(Settings):
@@ -160,7 +177,8 @@ class Recipe(Settings):
         system: a name in :data:`repix.registry.SYSTEMS`.
         batch_size: examples in a step.
         epochs: passes over the training split.
-        decay_epochs: over this many last epochs the learning rate falls linearly to 0.
+        decay_epochs: over this many last epochs the learning rate falls linearly to 0; over all of
+            them where there are no more.
         sampling: ``permutation`` (each example once in an epoch) or ``replacement``.
         updates: the updates of an iteration and their order: ``together`` (the discriminator once,
             on real and fake, and the generator once, in the order of the system's reference
@@ -169,7 +187,11 @@ class Recipe(Settings):
             ``alternate`` (the discriminator on real in even iterations, on fake in odd ones).
         discriminator_updates: iterations with an update of the discriminator for each one of the
             generator (WGAN's n_critic): the generator is updated in every n-th iteration only.
-        pool: size of the pool of earlier fakes shown to discriminators (0: none).
+        pool: size of the pool of earlier fakes shown to discriminators (0: none); a conditional one
+            is shown each beside its own source.
+        ema: decay of an exponential moving average of the generators' weights, such as 0.999
+            (null: none). After n iterations it is at most (1 + n) / (10 + n), so that the first
+            weights are soon forgotten. It is a variant, ``ema``, beside ``last`` and ``best``.
         initializer: ``normal`` (kernels N(0, 0.02), norm scales N(1, 0.02)), ``normal_kernels``
             (the same kernels, scales 1) or ``glorot`` (uniform kernels, scales 1).
         profile: execution profile where ``run.profile`` is auto: ``fast``, ``portable``, whose
@@ -195,6 +217,7 @@ class Recipe(Settings):
     updates: Literal["together", "simultaneous", "separate", "alternate"] = "together"
     discriminator_updates: int = Field(default=1, ge=1)
     pool: int = Field(default=0, ge=0)
+    ema: float | None = Field(default=None, gt=0, lt=1)
     initializer: Literal["normal", "normal_kernels", "glorot"] = "normal"
     profile: Literal["portable", "fast", "jax"] = "fast"
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
@@ -228,14 +251,14 @@ class Recipe(Settings):
 
     @model_validator(mode="after")
     def _fits(self) -> Recipe:
-        # Quick trials lower `epochs` alone (`-S models.x.epochs=2`); they keep the constant
-        # rate of the schedule's first part instead of being refused.
         if self.loss.gan == "softmax" and self.discriminator.kind != "minibatch":
             raise ValueError("loss.gan: softmax needs discriminator.kind: minibatch (two outputs)")
         if self.discriminator.kind == "minibatch" and self.loss.gan != "softmax":
             raise ValueError("discriminator.kind: minibatch has two outputs: set loss.gan: softmax")
         if self.system == "cyclegan" and self.discriminator.conditional:
             raise ValueError("a cyclegan's discriminator sees one image: set discriminator.conditional: false")
+        if self.loss.gan == "wgangp" and self.discriminator.augment:
+            raise ValueError("discriminator.augment: not with loss.gan: wgangp, whose penalty is on images as they are")
         if self.loss.gan == "wgangp" and self.updates not in ("together", "simultaneous"):
             raise ValueError("loss.gan: wgangp needs real and fake in one step: set updates: together")
         return self
@@ -246,8 +269,9 @@ class Recipe(Settings):
         The rule of the reference code: with c constant and d decaying epochs the rate is
         multiplied by 1 - max(0, epoch + 1 - c) / (d + 1).
         """
-        constant = max(0, self.epochs - self.decay_epochs)
-        decay = self.epochs - constant if self.decay_epochs < self.epochs else 0
+        # A quick trial lowers `epochs` alone (`-S models.x.epochs=2`): it has no constant epochs, then.
+        decay = min(self.decay_epochs, self.epochs)
         if not decay:
             return self.optimizer.learning_rate
+        constant = self.epochs - decay
         return self.optimizer.learning_rate * (1.0 - max(0, epoch + 1 - constant) / (decay + 1))

@@ -92,14 +92,9 @@ def load(path: str | Path = FILE) -> dict[str, Any]:
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        tree = yaml12.read(path)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; run from the root of the repository") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-    tree = yaml12.load(text, str(path))
     if not isinstance(tree, dict):
         raise UserError(f"{path}: expected a mapping with the keys run, datasets, models, ...")
     return tree

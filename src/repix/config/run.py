@@ -43,7 +43,7 @@ class Cell:
         return f"{self.dataset}-{self.model}-{self.seed}"
 
 
-class Run(Settings):
+class Grid(Settings):
     """The grid: every data set with every model with every seed.
 
     Attributes:

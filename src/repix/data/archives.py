@@ -148,7 +148,7 @@ def unpack(archive: str | Path, folder: str | Path, *, max_bytes: int, max_files
                 if not meter.files:
                     raise UserError(f"{archive}: holds no files; get another copy")
     except MemoryError:
-        raise UserError(f"{archive}: takes more memory than there is; get another copy") from None
+        raise UserError(f"{archive}: takes more memory than there is; give it more, or get another copy") from None
     except (_CorruptError, EOFError, zlib.error, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile) as error:
         raise UserError(f"{archive}: corrupt or cut short ({error}); get another copy") from None
     except OSError as error:
@@ -257,7 +257,7 @@ def _parts(name: str, archive: Path) -> list[str]:
     """Return the parts of a member's name in NFC, without ``.`` and empty ones."""
 
     def refuse(why: str) -> UserError:
-        return UserError(f"{archive}: the name {name!a} {why}; nothing was unpacked, get another copy")
+        return UserError(f"{archive}: the name {name!a} {why}; nothing was unpacked: rename it and pack it again")
 
     if name.startswith("/"):
         raise refuse("is an absolute path")

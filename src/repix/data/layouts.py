@@ -2,6 +2,8 @@
 
 Every layout is looked for below the tree's top folders (archives wrap their content in one),
 nothing but names is read (and, for HDF5, the shapes), and the order is that of the names.
+Images of formats that are not read are listed with the others, so that who decodes them says so;
+all else that is not read is named by :func:`left_out`.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from typing import Literal, NamedTuple
 
 from repix.config.datasets import Dataset
 from repix.data import hdf5
-from repix.data.images import SUFFIXES
+from repix.data.images import IMAGE_SUFFIXES
 from repix.errors import UserError
 
 SPLITS = ("train", "val", "test")
@@ -25,7 +27,8 @@ MAX_DEPTH = 4  # of the folder that holds the splits, below the tree
 EXPECTED = {
     "aligned": "folders train and test (and val) of images, A left and B right in one file",
     "unaligned": "folders trainA, trainB, testA and testB (and valA, valB) of images",
-    "folders": "train/A, train/B, test/A and test/B (and val/A, val/B) of images, or A/train, B/train, ...",
+    "folders": "train/A, train/B, test/A and test/B (and val/A, val/B) of images, or A/train, B/train, ..., "
+    "or trainA, trainB, ...",
     "hdf5": "training/images, training/facades, testing/images and testing/facades (and validation/...) of .h5 files",
     "single": "folders train and test (and val) of images",
 }
@@ -104,7 +107,7 @@ def _book(root: Path) -> Sides:
 LAYOUTS: dict[str, tuple[Callable[[Path], Sides], ...]] = {
     "aligned": (_same_folder,),
     "unaligned": (_lettered,),
-    "folders": (_split_then_side, _side_then_split),
+    "folders": (_split_then_side, _side_then_split, _lettered),
     "hdf5": (_book,),
     "single": (_same_folder,),
 }
@@ -165,26 +168,69 @@ def _files(folder: Path, suffixes: tuple[str, ...]) -> list[str]:
     stems = Counter(PurePath(name).stem for name in files)
     twice = [name for name in files if stems[PurePath(name).stem] > 1]
     if twice:
-        raise UserError(f"{folder}: several images of one name: {', '.join(twice)}; rename them")
+        raise UserError(f"{folder}: several images of one name: {_few(twice)}; rename them")
     return files
 
 
 def _images(folder: Path, half: Literal["left", "right"] | None = None) -> list[Item]:
-    return [Item(folder, file, half) for file in _files(folder, SUFFIXES)]
+    return [Item(folder, file, half) for file in _files(folder, IMAGE_SUFFIXES)]
+
+
+FEW = 5  # names that a line shows of many
+
+
+def _few(names: list[str]) -> str:
+    """Return the first names, and how many more there are."""
+    more = f" and {len(names) - FEW} more" if len(names) > FEW else ""
+    return ", ".join(names[:FEW]) + more
+
+
+def _affix_hint(side_a: list[str], side_b: list[str]) -> str | None:
+    """Return what to do with names of A and B that differ only in what all of a side end or begin with."""
+    if not side_a or not side_b:
+        return None
+    for reverse, end in ((True, "end"), (False, "begin")):
+        a, b = ([name[::-1] if reverse else name for name in side] for side in (side_a, side_b))
+        affix_a, affix_b = _common(a), _common(b)
+        shared = set(_without(a, affix_a)) & set(_without(b, affix_b)) - {""}
+        if affix_a == affix_b or not shared or len(shared) * 2 < max(len(a), len(b)):
+            continue
+        # What both affixes share on the side of the name's own part belongs to that part.
+        common = len(_common([affix_a[::-1], affix_b[::-1]]).rstrip("_-. "))
+        cut = [affix[: len(affix) - common][:: -1 if reverse else 1] for affix in (affix_a, affix_b)]
+        if all(cut):
+            return (
+                f"those of A {end} in {cut[0]} and those of B in {cut[1]}: take that off, equal names belong together"
+            )
+        alone = 0 if cut[0] else 1
+        return f"those of {'AB'[alone]} {end} in {cut[alone]}: take that off, equal names belong together"
+    return None
+
+
+def _common(names: list[str]) -> str:
+    """Return what all names begin with."""
+    first, last = min(names), max(names)
+    return next((first[:i] for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), first)
+
+
+def _without(names: list[str], prefix: str) -> list[str]:
+    return [name[len(prefix) :] for name in names]
 
 
 def _pair_by_name(side_a: list[Item], side_b: list[Item], folders: tuple[Path, Path]) -> tuple[list[Item], list[Item]]:
     """Return both sides in one order.
 
     Raises:
-        UserError: names without a partner, all of them.
+        UserError: names without a partner: how many, the first of them, and what would make them agree.
     """
     names_a, names_b = {item.name: item for item in side_a}, {item.name: item for item in side_b}
     lonely = [f"A has {item.file}" for item in side_a if item.name not in names_b]
     lonely += [f"B has {item.file}" for item in side_b if item.name not in names_a]
     if lonely:
         where = f"A = {folders[0]}, B = {folders[1]}"
-        raise UserError(f"{where}: {len(lonely)} images without a partner of the same name: {', '.join(lonely)}")
+        hint = _affix_hint([n for n in names_a if n not in names_b], [n for n in names_b if n not in names_a])
+        mend = hint or "rename them, or take them out"
+        raise UserError(f"{where}: {len(lonely)} images without a partner of the same name: {_few(lonely)}; {mend}")
     return side_a, [names_b[item.name] for item in side_a]
 
 
@@ -195,7 +241,7 @@ def _book_pairs(folders: tuple[Path, Path]) -> tuple[list[Item], list[Item]]:
         lonely = sorted(set(files_a) ^ set(files_b), key=natural_key)
         if lonely:
             where = f"{folders[0]} and {folders[1]}"
-            raise UserError(f"{where}: files without a partner of the same name: {', '.join(lonely)}")
+            raise UserError(f"{where}: files without a partner of the same name: {_few(lonely)}; rename them")
     side_a, side_b = [], []
     for file_a, file_b in zip(files_a, files_b, strict=True):
         rows_a, rows_b = hdf5.shape(folders[0] / file_a)[0], hdf5.shape(folders[1] / file_b)[0]
@@ -217,6 +263,22 @@ def _sides(layout: str, folders: tuple[Path, Path]) -> tuple[list[Item], list[It
     if layout == "folders":
         return _pair_by_name(_images(folders[0]), _images(folders[1]), folders)
     return _images(folders[0]), _images(folders[1])
+
+
+def _fits(tree: Path, layout: str) -> bool:
+    """Return whether a layout finds its train at one place, and for folders, mostly pairs in it."""
+    fits = _match(tree, layout)
+    if len(fits) != 1 or layout != "folders":
+        return len(fits) == 1
+    a, b = (
+        {
+            PurePath(entry.name).stem
+            for entry in _visible(folder)
+            if PurePath(entry.name).suffix.lower() in IMAGE_SUFFIXES
+        }
+        for folder in fits[0][1]["train"]
+    )
+    return len(a & b) * 2 > max(len(a), len(b))
 
 
 def _falls_in(item: Item, fraction: float) -> bool:
@@ -264,7 +326,9 @@ def find(tree: str | Path, dataset: Dataset) -> dict[str, Listing]:
             problem = f"fits at several places: {', '.join(place.relative_to(tree).as_posix() for place, _ in fits)}"
         else:
             problem = f"expects {EXPECTED[layout]}; there is {_describe(tree)}"
-        others = [name for name in LAYOUTS if name != layout and len(_match(tree, name)) == 1]
+        others = [name for name in LAYOUTS if name != layout and _fits(tree, name)]
+        if "folders" in others and "unaligned" in others:
+            others.remove("unaligned")  # which would take pairs apart
         mend = f"layout: {' or '.join(others)} would fit" if others else "no other layout fits either"
         raise UserError(f"{tree}: layout: {layout} {problem}; {mend}")
     folders = fits[0][1]
@@ -284,3 +348,25 @@ def find(tree: str | Path, dataset: Dataset) -> dict[str, Listing]:
         for split in SPLITS
         if split in found
     }
+
+
+def left_out(tree: str | Path, found: dict[str, Listing]) -> list[str]:
+    """Return one line for each folder of a tree that holds files which ``found`` does not take.
+
+    Hidden files, and the leavings of macOS, are not counted.
+    """
+    tree = Path(tree)
+    taken: dict[Path, set[str]] = {}
+    for listing in found.values():
+        for item in (*listing.source, *listing.target):
+            taken.setdefault(item.folder, set()).add(item.file)
+    lines, waiting = [], [tree]
+    while waiting:
+        folder = waiting.pop(0)
+        waiting += _folders(folder)
+        files = (entry.name for entry in _visible(folder) if not entry.is_dir())
+        others = sorted((name for name in files if name not in taken.get(folder, ())), key=natural_key)
+        if others:
+            place = folder.relative_to(tree).as_posix()
+            lines.append(f"{len(others)} in {place if place != '.' else 'the top folder'}: {_few(others)}")
+    return lines

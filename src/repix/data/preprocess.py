@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,10 +21,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from repix.config.datasets import Dataset, height_width
+from repix.config.datasets import Dataset, Limits, height_width
 from repix.data import colour, hdf5, images, layouts
 from repix.data.colour import LAB_PARTS
-from repix.data.images import BadImageError, Decoded
+from repix.data.images import BadImageError, Decoded, Limit
 from repix.data.layouts import Item, Listing
 from repix.data.prepared import MANIFEST
 from repix.errors import UserError
@@ -31,6 +32,7 @@ from repix.files import atomic_folder, digest_file
 from repix.schemas import Example, Half, Manifest, Side, Skipped, Split
 
 Size = tuple[int, int]
+MOSTLY = 0.5  # of train that has to have one size, where the images decide it
 MOST_WORKERS = 8  # each holds a decoded image or two
 IN_FLIGHT = 256  # images handed to the pool at once
 
@@ -121,8 +123,20 @@ def _size_of(item: Item) -> Size:
     return (height, width // 2) if item.half else (height, width)
 
 
-def _stored_size(dataset: Dataset, split: str, listing: Listing) -> Size:
-    """Return the size that all images of a split are to have: the most frequent one, where they decide it."""
+MOST_LINES = 10  # of folders with files that are not read
+
+
+def _few_lines(lines: list[str]) -> list[str]:
+    more = len(lines) - MOST_LINES
+    return lines if more <= 0 else [*lines[:MOST_LINES], f"and files in {more} more folders"]
+
+
+def _stored_size(dataset: Dataset, split: str, listing: Listing, name: str) -> Size:
+    """Return the size that all images of a split are to have: the most frequent one, where they decide it.
+
+    Raises:
+        UserError: they have so many sizes that most of them would be lost, and nobody asked for that.
+    """
     if split != "train" or dataset.resize == "resize_and_crop":
         return height_width(dataset.crop_size if split != "train" else dataset.load_size)
     sizes: Counter[Size] = Counter()
@@ -131,7 +145,15 @@ def _stored_size(dataset: Dataset, split: str, listing: Listing) -> Size:
             sizes[geometry(dataset, split, _size_of(item)).stored] += 1
         except (BadImageError, ValueError):
             continue  # the one pass over the pixels says what is wrong with it
-    return min(sizes, key=lambda size: (-sizes[size], size), default=height_width(dataset.crop_size))
+    most = min(sizes, key=lambda size: (-sizes[size], size), default=height_width(dataset.crop_size))
+    if dataset.on_error == "strict" and sizes and sizes[most] <= MOSTLY * sizes.total():
+        first = ", ".join(f"{_times(size)} ({n} images)" for size, n in sizes.most_common(3))
+        raise UserError(
+            f"{name}: under resize: {dataset.resize} the images of {split} have {len(sizes)} sizes: {first}"
+            f"{', ...' if len(sizes) > 3 else ''}; training needs one: set datasets.{name}.resize: resize_and_crop, "
+            f"which brings all of them to load_size, or cut the images to one size"
+        )
+    return most
 
 
 class _Rows:
@@ -217,9 +239,10 @@ def _jobs(plans: list[_Plan], paired: bool) -> Iterator[_Job]:
 class _Worker:
     """Turns jobs into rows. Called from several threads: Pillow, hashing and file writes release the GIL."""
 
-    def __init__(self, tree: Path, dataset: Dataset, sides: tuple[Side, Side]) -> None:
-        self.tree, self.dataset, self.sides = tree, dataset, sides
-        self.digest = lru_cache(maxsize=64)(digest_file)  # an HDF5 file holds many images
+    def __init__(self, tree: Path, dataset: Dataset, sides: tuple[Side, Side], limit: Limit) -> None:
+        self.tree, self.dataset, self.sides, self.limit = tree, dataset, sides, limit
+        # An HDF5 file holds many images.
+        self.digest, self.shape = lru_cache(maxsize=64)(digest_file), lru_cache(maxsize=64)(hdf5.shape)
 
     def __call__(self, job: _Job) -> _Done:
         # Both sides of a pair may come from one file: it is decoded once, and has one example.
@@ -248,8 +271,9 @@ class _Worker:
         """Decode the file of an item."""
         path = item.path
         if item.row is None:
-            decoded = images.decode(path)
+            decoded = images.decode(path, self.limit)
         else:
+            images.check_pixels(path, *self.shape(path)[1:], self.limit)
             try:
                 decoded = images.from_array(hdf5.read_row(path, item.row), path)
             except OSError as error:  # a damaged chunk within the file
@@ -287,7 +311,15 @@ def _listed(bad: dict[str, str]) -> str:
     return "".join(f"\n  {file}: {reason}" for file, reason in bad.items())
 
 
-def prepare(tree: str | Path, dataset: Dataset, out: str | Path, *, name: str, workers: int | None = None) -> Manifest:
+def prepare(
+    tree: str | Path,
+    dataset: Dataset,
+    out: str | Path,
+    *,
+    name: str,
+    workers: int | None = None,
+    pixels: int = Limits().pixels,
+) -> Manifest:
     """Turn an image tree into arrays and a manifest in the folder ``out``, which appears whole or not at all.
 
     Writes ``<split>-source.npy`` and ``<split>-target.npy``, (n, height, width, channels) of
@@ -300,6 +332,7 @@ def prepare(tree: str | Path, dataset: Dataset, out: str | Path, *, name: str, w
         dataset: what is asked for.
         out: replaced if it exists.
         name: the data set's name in params.yaml.
+        pixels: most pixels of one image; see :class:`repix.config.datasets.Limits`.
         workers: threads; by default as many as this process has cores, at most 8.
 
     Returns:
@@ -313,12 +346,13 @@ def prepare(tree: str | Path, dataset: Dataset, out: str | Path, *, name: str, w
 
     tree, out = Path(tree), Path(out)
     sides = (side_of(dataset, 0), side_of(dataset, 1))
-    plans = [
-        _Plan(split, listing, _stored_size(dataset, split, listing))
-        for split, listing in layouts.find(tree, dataset).items()
-    ]
+    found = layouts.find(tree, dataset)
+    for line in _few_lines(layouts.left_out(tree, found)):
+        print(f"{name}: not read: {line}", file=sys.stderr)
+    plans = [_Plan(split, listing, _stored_size(dataset, split, listing, name)) for split, listing in found.items()]
     workers = workers or min(MOST_WORKERS, len(os.sched_getaffinity(0)))
     bad: dict[str, str] = {}
+    lost = 0  # pairs, or images of an unpaired set
     with atomic_folder(out) as folder, ThreadPoolExecutor(workers) as pool:
         _check_space(folder, plans, sides)
         for plan in plans:
@@ -330,17 +364,19 @@ def prepare(tree: str | Path, dataset: Dataset, out: str | Path, *, name: str, w
             total = sum(
                 len(plan.listing.source) + (0 if dataset.paired else len(plan.listing.target)) for plan in plans
             )
-            worker = _Worker(tree, dataset, sides)
+            limit = Limit(pixels, "limits.pixels in params.yaml raises it")
+            worker = _Worker(tree, dataset, sides, limit)
             with tqdm(total=total, desc=f"preprocess {name}", unit="image", disable=None) as progress:
                 for batch in _batches(_jobs(plans, dataset.paired)):
                     for done in pool.map(worker, batch):
                         bad |= done.bad
+                        lost += bool(done.bad)
                         if not done.bad:
                             for (which, row, _), example in zip(done.job.items, done.examples, strict=True):
                                 done.job.plan.examples[which][row] = example
                         progress.update()
             if bad and dataset.on_error == "strict":
-                mend = f"mend or remove them, or set datasets.{name}.on_error: skip"
+                mend = f"mend or remove them, or leave out {lost} of {total} by datasets.{name}.on_error: skip"
                 raise UserError(f"{name}: {len(bad)} image(s) cannot be used; {mend}:{_listed(bad)}")
             for plan in plans:
                 for rows, examples in zip(plan.rows, plan.examples, strict=True):

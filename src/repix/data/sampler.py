@@ -25,7 +25,7 @@ class Sampler:
         flip: whether to mirror left to right, half of the time, both of a pair alike.
         paired: whether rows belong together; otherwise the two sides are drawn independently.
         replacement: draw each example anew instead of going through a permutation.
-        draws: uniform numbers that come with each example, for the step's own use.
+        uniforms: uniform random numbers that come with each example, see :class:`repix.systems.system.Batch`.
 
     Raises:
         UserError: the crop is larger than the images.
@@ -42,7 +42,7 @@ class Sampler:
         flip: bool,
         paired: bool = True,
         replacement: bool = False,
-        draws: int = 0,
+        uniforms: int = 0,
     ):
         for array in (source, target):
             if array.shape[1] < crop_size[0] or array.shape[2] < crop_size[1]:
@@ -52,7 +52,7 @@ class Sampler:
                 )
         self.source, self.target = source, target
         self.seed, self.batch_size, self.crop_size = seed, batch_size, crop_size
-        self.flip, self.paired, self.replacement, self.draws = flip, paired, replacement, draws
+        self.flip, self.paired, self.replacement, self.uniforms = flip, paired, replacement, uniforms
         self.examples = max(len(source), len(target))
         self.steps_per_epoch = max(1, self.examples // batch_size)
         # One epoch's table is 40 bytes an example; the next epoch replaces it.
@@ -67,14 +67,14 @@ class Sampler:
         return order, raw[:, 1:]
 
     def _rows(self, step: int, side: str, n: int) -> list[tuple[int, np.ndarray]]:
-        """Return (example, its draws) for each place of a batch."""
+        """Return (example, random words for its crop and flip) for each place of a batch."""
         epoch, place = divmod(step, self.steps_per_epoch)
         rows = []
         for i in range(place * self.batch_size, (place + 1) * self.batch_size):
             # The smaller side of an unpaired set, or a set smaller than a batch, goes round:
             # each turn has an order, crops and flips of its own.
-            order, draws = self._table(epoch, i // n, side, n)
-            rows.append((int(order[i % n]), draws[i % n]))
+            order, words = self._table(epoch, i // n, side, n)
+            rows.append((int(order[i % n]), words[i % n]))
         return rows
 
     def _window(self, array: np.ndarray, rows: list[tuple[int, np.ndarray]]) -> list[tuple[int, int, int, bool]]:
@@ -83,11 +83,11 @@ class Sampler:
         return [
             (
                 example,
-                int(draw[0] % np.uint64(array.shape[1] - height + 1)),
-                int(draw[1] % np.uint64(array.shape[2] - width + 1)),
-                self.flip and bool(draw[2] >> np.uint64(63)),
+                int(word[0] % np.uint64(array.shape[1] - height + 1)),
+                int(word[1] % np.uint64(array.shape[2] - width + 1)),
+                self.flip and bool(word[2] >> np.uint64(63)),
             )
-            for example, draw in rows
+            for example, word in rows
         ]
 
     def _cut(self, array: np.ndarray, windows: list[tuple[int, int, int, bool]]) -> np.ndarray:
@@ -112,21 +112,21 @@ class Sampler:
             self._window(self.target, self._rows(step, "target", len(self.target))),
         )
 
-    def _draws(self, step: int) -> np.ndarray:
-        return rng.named("draws", self.seed, step).float32(self.batch_size, self.draws)
+    def _uniforms(self, step: int) -> np.ndarray:
+        return rng.named("draws", self.seed, step).float32(self.batch_size, self.uniforms)
 
     def windows(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return what :meth:`batch` does, with windows to cut where it has images.
 
-        Shapes: (batch, 4) int32 twice: example, top, left, whether mirrored; and the draws.
+        Shapes: (batch, 4) int32 twice: example, top, left, whether mirrored; and the uniforms.
         """
         source, target = self._windows(step)
-        return np.array(source, np.int32), np.array(target, np.int32), self._draws(step)
+        return np.array(source, np.int32), np.array(target, np.int32), self._uniforms(step)
 
     def batch(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return (source, target, draws) of a step, counted from 0 over all epochs.
+        """Return (source, target, uniforms) of a step, counted from 0 over all epochs.
 
-        Shapes: (batch, height, width, channels) twice, and (batch, draws) float32 in [0, 1).
+        Shapes: (batch, height, width, channels) twice, and (batch, uniforms) float32 in [0, 1).
         """
         source, target = self._windows(step)
-        return self._cut(self.source, source), self._cut(self.target, target), self._draws(step)
+        return self._cut(self.source, source), self._cut(self.target, target), self._uniforms(step)

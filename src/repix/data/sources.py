@@ -32,6 +32,7 @@ from tqdm import tqdm
 from repix.data.archives import HEAD_BYTES, refusal, sniff
 from repix.errors import UserError
 from repix.files import CHUNK_BYTES, atomic_folder, canonical_json, digest_text, read_json, scratch_folder, write_json
+from repix.paths import ORIGIN
 from repix.schemas import Archive
 
 if TYPE_CHECKING:
@@ -99,7 +100,8 @@ def fetch(
 
     Args:
         urls: mirrors of one archive, tried in order: ``https://``, ``http://``,
-            ``file:///absolute`` or ``file:relative`` (to the current folder), or
+            ``file:///absolute`` or ``file:relative`` (to the current folder, else to the
+            repository that it was made of), or
             ``synthetic:<generator>?option=value&...``. ``$NAME`` in the query of a web
             address stands for the environment variable.
         sha256: the archive's digest, 64 hexadecimal digits, or None where it is not known;
@@ -353,7 +355,8 @@ def _deliver(source: Path, name: str, folder: Path, job: _Job) -> Archive:
 
 def _file_path(url: str) -> Path:
     rest = url.partition(":")[2]
-    return Path(unquote("/" + rest[2:].partition("/")[2] if rest.startswith("//") else rest))
+    path = Path(unquote("/" + rest[2:].partition("/")[2] if rest.startswith("//") else rest))
+    return path if path.exists() or not (ORIGIN / path).exists() else ORIGIN / path
 
 
 def _synthetic(url: str) -> tuple[str, dict[str, str] | None]:

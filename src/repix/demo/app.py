@@ -9,23 +9,23 @@ from __future__ import annotations
 import io
 import logging
 import socket
-import tempfile
 import threading
 import time
 from collections.abc import Iterable
 
 import numpy as np
 from flask import Flask, Response, abort, jsonify, request, send_file
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from werkzeug.exceptions import HTTPException
 from werkzeug.serving import BaseWSGIServer, make_server
 
-from repix.data import images
+from repix import pages
+from repix.data import image_reader
+from repix.data.resizing import resize
 from repix.demo.catalogue import Entry
 from repix.exporting.cards import MODEL_CARD
 from repix.exporting.pyfunc import MAX_BYTES, RequestError, TranslatorModel, decode
 
-KINDS = {"PNG": ".png", "JPEG": ".jpg", "BMP": ".bmp", "WEBP": ".webp"}
 MAX_PIXELS = 50_000_000
 OPEN = 4  # models that are held in memory
 LOOPBACK = ("127.0.0.1", "localhost")
@@ -58,29 +58,20 @@ class Models:
             return model
 
 
-def read_upload(data: bytes) -> images.Decoded:
-    """Return what an uploaded file holds.
+def read_upload(data: bytes) -> image_reader.Decoded:
+    """Return what an uploaded file holds, read as training reads it.
 
     Raises:
         HTTPException: 413 for too many pixels, 415 for another format, 400 for a broken file.
     """
     try:
-        # Format and size are in the header: nothing large is decoded.
-        with Image.open(io.BytesIO(data), formats=tuple(KINDS)) as image:
-            kind, (width, height) = image.format, image.size
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
-        abort(415, "not a PNG, JPEG, BMP or WebP image")
-    except Image.DecompressionBombError:
-        abort(413, f"more than {MAX_PIXELS // 10**6} million pixels")
-    if width * height > MAX_PIXELS:
-        abort(413, f"{width} x {height} pixels; at most {MAX_PIXELS // 10**6} million are taken")
-    with tempfile.NamedTemporaryFile(suffix=KINDS[kind]) as file:
-        file.write(data)
-        file.flush()
-        try:
-            return images.decode(file.name)
-        except images.BadImageError as error:
-            abort(400, error.reason)
+        return image_reader.decode(data, image_reader.Limit(MAX_PIXELS, "make it smaller first"))
+    except image_reader.TooLargeError as error:
+        abort(413, str(error))
+    except image_reader.UnknownFormatError as error:
+        abort(415, str(error))
+    except image_reader.ImageError as error:
+        abort(400, str(error))
 
 
 def create(entries: Iterable[Entry], left_out: Iterable[str] = (), hosts: Iterable[str] | None = LOOPBACK) -> Flask:
@@ -122,7 +113,7 @@ def create(entries: Iterable[Entry], left_out: Iterable[str] = (), hosts: Iterab
 
     @app.get("/")
     def page():
-        return app.send_static_file("index.html")
+        return pages.render(__file__, "html", most_mb=MAX_BYTES // 10**6)
 
     @app.get("/models")
     def catalogue():
@@ -145,12 +136,12 @@ def create(entries: Iterable[Entry], left_out: Iterable[str] = (), hosts: Iterab
         decoded = read_upload(request.get_data())
         source, size = entry.sides[0], entry.exported.crop_size
         try:
-            pixels = images.convert(decoded, "it", colour=source.colour, channels=source.channels)
-        except images.BadImageError as error:
-            abort(400, error.reason)
+            pixels = image_reader.convert(decoded, colour=source.colour, channels=source.channels)
+        except image_reader.ImageError as error:
+            abort(400, str(error))
         height, width = pixels.shape[:2]
         resample = entry.prepared.manifest.resample if entry.prepared else "bicubic"
-        return png(images.resize(pixels, size, resample), **{"X-Size": f"{width} x {height}"})
+        return png(resize(pixels, size, resample), **{"X-Size": f"{width} x {height}"})
 
     @app.post("/models/<cell>/<translator>/translate")
     def translate(cell: str, translator: str):

@@ -166,7 +166,8 @@ class Entry:
         if not path.is_file():
             return {"metrics": [], "n": 0, "unscored": f"there is no metrics/{path.name}"}
         metrics = Metrics.read(path)
-        if any(self.exported.weights.get(name) != digest for name, digest in metrics.weights_digest.items()):
+        scored = metrics.weights(self.exported.variant)
+        if not scored or scored.items() - self.exported.weights.items():
             return {"metrics": [], "n": 0, "unscored": f"metrics/{path.name} scored other weights than these"}
         scores = metrics.scores.get(self.translator, {}).get(self.exported.variant) or {}
         told = metrics.protocol.get("description", {}).get(self.translator, {}).get(self.exported.variant, {})

@@ -10,13 +10,14 @@ format 1.0 of MLCommons (JSON-LD vocabulary; https://docs.mlcommons.org/croissan
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from repix import registry
+from repix import pages, registry
 from repix.config.datasets import Dataset
 from repix.metrics import better
-from repix.schemas import Exported, Half, Manifest, Metrics, Trained
+from repix.schemas import Exported, Half, Manifest, Metrics, Side, Trained
 
 MODEL_CARD = "MODEL_CARD.md"
 DATA_CARD = "croissant.json"
@@ -33,97 +34,39 @@ def model_card(trained: Trained, metrics: Metrics, exported: Exported, manifest:
         manifest: the prepared data.
         dataset: the data set's entry: licence, addresses, archive.
     """
-    recipe = trained.recipe
     height, width = trained.crop_size
-    counts = ", ".join(f"{name} {split.source.n}" for name, split in sorted(manifest.splits.items()))
-    lines = [
-        f"# {trained.cell}",
-        "",
-        f"A {recipe['system']} translator of {_images(exported.source)} into {_images(exported.target)}, "
-        f"{width} x {height} pixels, trained on the data set `{trained.dataset}`.",
-        "",
-        "## Data and licence",
-        "",
-        f"- Data set: `{trained.dataset}` ({'pairs' if manifest.paired else 'unpaired'}), images: {counts}",
-        f"- Licence of the data: {dataset.licence}. What may be done with the data may limit what may be done with "
-        "a model of it.",
-        f"- From: {', '.join(f'`{url}`' for url in dataset.urls)}",
-        f"- sha256 of the archive: {f'`{dataset.sha256}`' if dataset.sha256 else 'not pinned'}",
-        f"- Digest of the prepared arrays: `{trained.data_digest}` (see `{DATA_CARD}`)",
-        "",
-        "## Recipe",
-        "",
-        f"{trained.steps} steps ({trained.epochs} epochs), seed {trained.seed}, execution profile "
-        f"`{trained.profile.get('name')}`; exported weights: {exported.variant}.",
-        "",
-        "```json",
-        json.dumps(recipe, indent=2, sort_keys=True),
-        "```",
-        "",
-        "## Metrics",
-        "",
-        f"On {metrics.n} test images, of the function that is exported: dropout off, norms by the statistics of the "
-        "image itself. The interval is the 95 % percentile bootstrap over images; it does not contain the noise of "
-        "another training seed.",
-        "",
-        "| translator | weights | metric | better | value | 95 % interval | n |",
-        "|---|---|---|---|---|---|---|",
-        *_scores(metrics),
-        "",
-    ]
-    lines += ["## Pictures", "", "The first test images: source, translation, and the target where there is one.", ""]
-    lines += [f"![{name}]({name}.png)" for name in sorted(trained.translators)]
-    lines += [
-        "",
-        "## Files",
-        "",
-        "| translator | format | bytes | sha256 | allowed error: max, mean |",
-        "|---|---|---|---|---|",
-    ]
-    for translator, sizes in sorted(exported.bytes.items()):
-        for kind, size in sorted(sizes.items()):
-            bound = exported.tolerance[kind]
-            digest = exported.digests[translator][kind]
-            lines.append(
-                f"| {translator} | [{kind}]({translator}/{registry.FORMATS[kind].file}) | {size} | `{digest}` | "
-                f"{bound['max']:g}, {bound['mean']:g} |"
-            )
-    lines += [
-        "",
-        "Each file was loaded back in its own runtime and compared with the trained network on test images; the "
-        "errors are on the [-1, 1] scale.",
-        "",
-        "## Limits",
-        "",
-        f"- It takes images of exactly {width} x {height} pixels of the kind that it was trained on. Anything else "
-        "gives a picture too, and the picture means nothing.",
-        "- It invents what the source does not show: translations are plausible pictures, not measurements.",
-        f"- It was scored on the test split of `{trained.dataset}` alone.",
-        "- L1, PSNR and SSIM compare pixels and reward blur; distribution metrics say little at small n.",
-        "",
-        "## How to reproduce",
-        "",
-        "```sh",
-        "git clone <this repository> && cd <it>   # at the commit whose dvc.lock names these files",
-        "make repro                               # or, for this cell alone:",
-        f"dvc repro export@{trained.dataset}-{trained.model}-{trained.seed}",
-        "```",
-        "",
-        "| what | digest |",
-        "|---|---|",
-        *(f"| weights of {name} | `{digest}` |" for name, digest in sorted(exported.weights.items())),
-        f"| prepared data | `{trained.data_digest}` |",
-        "",
-    ]
-    return "\n".join(lines)
+    return pages.render(
+        __file__,
+        "md",
+        trained=trained,
+        metrics=metrics,
+        exported=exported,
+        manifest=manifest,
+        licence=dataset.licence,
+        urls=dataset.urls,
+        sha256=dataset.sha256,
+        data_card=DATA_CARD,
+        width=width,
+        height=height,
+        counts=", ".join(f"{name} {split.source.n}" for name, split in sorted(manifest.splits.items())),
+        recipe=json.dumps(trained.recipe, indent=2, sort_keys=True),
+        images=_images,
+        scores=[("translator", "weights", "metric", "better", "value", "95 % interval", "n"), *_scores(metrics)],
+        files=[("translator", "format", "bytes", "sha256", "allowed error: max, mean"), *_files(exported)],
+        digests=[
+            ("what", "digest"),
+            *((f"weights of {name}", pages.code(digest)) for name, digest in sorted(exported.weights.items())),
+            ("prepared data", pages.code(trained.data_digest)),
+        ],
+    )
 
 
-def _images(side) -> str:
+def _images(side: Side) -> str:
     return f"{side.colour} images ({', '.join(side.meaning)}; {side.dtype})"
 
 
-def _scores(metrics: Metrics) -> list[str]:
-    lines = []
+def _scores(metrics: Metrics) -> Iterator[tuple]:
+    """Yield a row of the table for each score."""
     for translator, variants in sorted(metrics.scores.items()):
         for variant, scores in sorted(variants.items()):
             for metric, value in sorted((scores or {}).items()):
@@ -132,11 +75,16 @@ def _scores(metrics: Metrics) -> list[str]:
                 told = metrics.protocol.get("description", {}).get(translator, {}).get(variant, {}).get(metric, {})
                 ci = told.get("ci95")
                 interval = f"{ci[0]:.4f} to {ci[1]:.4f}" if ci else "none: one number for the whole set"
-                direction = better(metric) or ""
-                lines.append(
-                    f"| {translator} | {variant} | {metric} | {direction} | {value:.4f} | {interval} | {metrics.n} |"
-                )
-    return lines
+                yield translator, variant, metric, better(metric) or "", f"{value:.4f}", interval, metrics.n
+
+
+def _files(exported: Exported) -> Iterator[tuple]:
+    """Yield a row of the table for each exported file."""
+    for translator, sizes in sorted(exported.bytes.items()):
+        for kind, size in sorted(sizes.items()):
+            bound, digest = exported.tolerance[kind], exported.digests[translator][kind]
+            place = pages.link(kind, f"{translator}/{registry.FORMATS[kind].file}")
+            yield translator, place, size, pages.code(digest), f"{bound['max']:g}, {bound['mean']:g}"
 
 
 def data_card(manifest: Manifest, digest: str, dataset: Dataset, folder: Path) -> dict[str, Any]:

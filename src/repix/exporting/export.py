@@ -14,7 +14,7 @@ import numpy as np
 
 from repix.config.datasets import Dataset
 from repix.config.export import Export
-from repix.data.images import write as write_image
+from repix.data.image_writer import write as write_image
 from repix.data.prepared import Prepared
 from repix.directions import Direction
 from repix.errors import UserError
@@ -23,7 +23,7 @@ from repix.exporting import cards
 from repix.exporting.spec import ExportSpec
 from repix.files import atomic_folder, digest_tree, write_json, write_text
 from repix.inference.trained import TrainedModel
-from repix.models.scaling import to_unit
+from repix.models.scaling import to_network_range
 from repix.registry import FORMATS
 from repix.schemas import Exported, Metrics
 
@@ -103,7 +103,8 @@ def export(
     Raises:
         UserError: a format does not follow the network within its tolerance, or cannot hold it.
     """
-    model.load(settings.variant)
+    variant = model.record.shown if settings.variant == "auto" else settings.variant
+    model.load(variant)
     record, test = model.record, prepared.split("test")
     sizes: dict[str, dict[str, int]] = {}
     digests: dict[str, dict[str, str]] = {}
@@ -114,7 +115,7 @@ def export(
             source, target = sides(record.source, record.target)
             given, wanted = sides(test.source, test.target)
             images = np.asarray(given[: settings.images])
-            unit = np.asarray(keras.ops.convert_to_numpy(to_unit(images, source.low, source.high)))
+            unit = np.asarray(keras.ops.convert_to_numpy(to_network_range(images, source.low, source.high)))
             network = model.system.networks[name]
             expected = np.asarray(keras.ops.convert_to_numpy(network(unit, training=False)))
             spec = ExportSpec(source, target, record.crop_size, settings)
@@ -142,11 +143,11 @@ def export(
             write_image(folder / f"{translator}.png", pictures.grid(rows))
         exported = Exported(
             cell=record.cell,
-            variant=settings.variant,
+            variant=variant,
             crop_size=record.crop_size,
             source=record.source,
             target=record.target,
-            weights=(record.networks if settings.variant == "last" else record.best["networks"]),
+            weights=record.variants()[variant],
             bytes=sizes,
             digests=digests,
             tolerance={kind: settings.tolerance[kind].model_dump() for kind in settings.formats},

@@ -9,6 +9,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from repix.errors import UserError
 from repix.exporting.spec import ExportSpec
 from repix.files import atomic_path
 
@@ -51,9 +52,27 @@ def _number_shared_objects(node, numbers: dict[int, int]) -> None:
 def load(path: Path):
     """Return the file's function on [-1, 1]: (batch, height, width, channels) both ways.
 
+    Raises:
+        UserError: the file is not a model that this Keras reads.
+    """
+    network = load_network(path)
+    return lambda unit: np.asarray(keras.ops.convert_to_numpy(network(unit, training=False)))
+
+
+def load_network(path: Path) -> keras.Model:
+    """Return the network of a ``.keras`` file.
+
     Importing :mod:`repix.models.layers` is what teaches Keras the layers of repix.
+
+    Raises:
+        UserError: the file is not a model that this Keras reads.
     """
     import repix.models.layers  # noqa: F401
 
-    network = keras.saving.load_model(path, compile=False)
-    return lambda unit: np.asarray(keras.ops.convert_to_numpy(network(unit, training=False)))
+    try:
+        return keras.saving.load_model(path, compile=False)
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged file can make its readers raise anything
+        said = (" ".join(str(error).split()) or type(error).__name__)[:200]
+        raise UserError(f"{path}: cannot be read ({said}); run `dvc checkout` or `dvc repro`") from None

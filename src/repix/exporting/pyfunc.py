@@ -1,12 +1,13 @@
 """The exported translator as an MLflow model: images in, images out.
 
-MLflow stores this file beside the model ("models from code"), so nothing is pickled, and it
-needs nothing of repix: mlflow, numpy, onnxruntime and Pillow are enough to serve it.
+MLflow stores this file and the reader of image files beside the model ("models from code"), so nothing
+is pickled, and it needs no more of repix: mlflow, numpy, onnxruntime, Pillow and tifffile are enough to serve it.
 
-A request names an ``image`` per row: the bytes of an image file, their base64 text, or the
-stored integers as rows, columns and channels. The answer has a ``translation`` per row: PNG
-as base64 text, or with the parameter ``output: array`` the stored integers. A request that
-cannot be answered gets MLflow's INVALID_PARAMETER_VALUE, HTTP 400, with the reason.
+A request names an ``image`` per row: the bytes of an image file, which is read, or refused, as
+training and ``repix translate`` do; their base64 text; or the stored integers as rows, columns and
+channels. The answer has a ``translation`` per row: PNG as base64 text, or with the parameter
+``output: array`` the stored integers. A request that cannot be answered gets MLflow's
+INVALID_PARAMETER_VALUE, HTTP 400, with the reason.
 """
 
 from __future__ import annotations
@@ -26,12 +27,18 @@ from mlflow.models import set_model
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc import PythonModel
 
+try:  # in an MLflow model the reader lies beside this file
+    import image_reader
+except ImportError:
+    from repix.data import image_reader
+
 # onnxruntime would look up a host and keep a device id, unless this is set before its import.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 MAX_IMAGES = 64  # of one request
 MAX_BYTES = 16_000_000  # of one image file
-_MODES = {"rgb": "RGB", "gray": "L"}
+MAX_CHANNELS = 256  # of one image file
+_PICTURES = ("rgb", "gray")
 
 
 class RequestError(ValueError):
@@ -73,24 +80,24 @@ def decode(given: Any, size: tuple[int, int], side: dict[str, Any]) -> np.ndarra
 
 
 def _decode_file(data: bytes, size: tuple[int, int], side: dict[str, Any]) -> np.ndarray:
-    from PIL import Image, UnidentifiedImageError
-
-    if side["colour"] not in _MODES or side["dtype"] != "uint8":
+    if side["colour"].startswith("lab"):
         raise RequestError(f"the network takes {side['colour']} of {side['dtype']}: send arrays, not image files")
     if len(data) > MAX_BYTES:
         raise RequestError(f"an image file of {len(data)} bytes; {MAX_BYTES} are allowed")
     try:
         # The size is in the header: nothing large is decoded.
-        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "BMP", "WEBP")) as image:
-            if image.size != size[::-1]:
-                raise RequestError(
-                    f"an image of {image.size[0]} x {image.size[1]} pixels, the network takes {size[1]} x {size[0]} "
-                    f"(width x height): resize or crop it first"
-                )
-            pixels = np.asarray(image.convert(_MODES[side["colour"]]))
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise RequestError(f"not a readable PNG, JPEG, BMP or WebP image: {error}") from None
-    return pixels.reshape(*size, side["channels"])
+        height, width = image_reader.size(data)
+        if (height, width) != tuple(size):
+            raise RequestError(
+                f"an image of {width} x {height} pixels, the network takes {size[1]} x {size[0]} "
+                f"(width x height): resize or crop it first"
+            )
+        limit = image_reader.Limit(height * width * MAX_CHANNELS // 4, "send fewer channels")
+        bits = np.dtype(side["dtype"]).itemsize * 8
+        decoded = image_reader.decode(data, limit)
+        return image_reader.convert(decoded, colour=side["colour"], channels=side["channels"], bit_depth=bits)
+    except image_reader.ImageError as error:
+        raise RequestError(str(error)) from None
 
 
 def to_png(array: np.ndarray, side: dict[str, Any]) -> str:
@@ -101,7 +108,7 @@ def to_png(array: np.ndarray, side: dict[str, Any]) -> str:
     """
     from PIL import Image
 
-    if side["colour"] not in _MODES or array.dtype != np.uint8:
+    if side["colour"] not in _PICTURES or array.dtype != np.uint8:
         raise RequestError(f"the network gives {side['colour']} of {side['dtype']}: ask for output array, not png")
     text = io.BytesIO()
     Image.fromarray(array if array.shape[2] == 3 else array[..., 0]).save(text, "PNG")

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from repix.exporting.spec import ExportSpec
-from repix.models.scaling import from_unit, to_unit
+from repix.models.scaling import to_network_range, to_stored_range
 
 
 def write(network: keras.Model, path: Path, spec: ExportSpec) -> None:
@@ -36,8 +36,8 @@ def write(network: keras.Model, path: Path, spec: ExportSpec) -> None:
             input_signature=[tf.TensorSpec((None, *size, source.channels), tf.as_dtype(source.dtype), "image")]
         )
         def stored(self, image):
-            unit = network(to_unit(image, source.low, source.high), training=False)
-            return {"translation": from_unit(unit, target.low, target.high, target.dtype)}
+            unit = network(to_network_range(image, source.low, source.high), training=False)
+            return {"translation": to_stored_range(unit, target.low, target.high, target.dtype)}
 
         @tf.function(input_signature=[tf.TensorSpec((None, *size, source.channels), tf.float32, "image")])
         def unit(self, image):

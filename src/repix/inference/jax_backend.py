@@ -12,7 +12,7 @@ import keras
 
 
 def configure() -> None:
-    """Nothing to put in force: the execution profile's environment says it all to JAX."""
+    """Do nothing: JAX takes all that matters from the execution profile's environment."""
 
 
 def compile_function(function: Callable, network: keras.Model | None = None) -> Callable:

@@ -34,7 +34,7 @@ def configure() -> None:
             raise RuntimeError(f"TensorFlow was used before its threads were set: {error}") from error
     tf.config.experimental.enable_op_determinism()
     # Of the graph optimiser, the pass that fuses fails on a discriminator's gradient, leaves the graph as it
-    # was and says so as an error: without it the same graph runs, and nobody looks for a mistake.
+    # was and says so as an error: without it the same graph runs, and no error is shown.
     off = {"remapping": False} if now.graph_optimizer else {"disable_meta_optimizer": True}
     tf.config.optimizer.set_experimental_options(off)
     with native_chatter():

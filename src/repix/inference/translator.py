@@ -10,7 +10,7 @@ import numpy as np
 
 from repix import rng
 from repix.models.layers import DRAWS_PER_STEP, dropouts
-from repix.models.scaling import from_unit, to_unit
+from repix.models.scaling import to_network_range, to_stored_range
 
 
 class Side(Protocol):
@@ -43,8 +43,8 @@ class Translator:
         def function(image, index):
             for layer in streams:
                 layer.reseed(rng.key("paper", layer.name) % 2**32, index * DRAWS_PER_STEP)
-            unit = network(to_unit(image, source.low, source.high), training=paper)
-            return from_unit(unit, target.low, target.high, target.dtype)
+            unit = network(to_network_range(image, source.low, source.high), training=paper)
+            return to_stored_range(unit, target.low, target.high, target.dtype)
 
         self._function = compile_function(function, network)
 

@@ -6,17 +6,8 @@ import keras
 from keras import layers, ops
 
 from repix.config.models import Discriminator
-from repix.errors import UserError
+from repix.config.sizes import check_discriminator, convolutions
 from repix.models.layers import inner_bias, normalization
-
-
-def convolutions(settings: Discriminator) -> list[tuple[int, int]]:
-    """Return (kernel, stride) of a discriminator's convolutions, first to last."""
-    if settings.kind == "pixel":
-        return [(1, 1)] * 3
-    if settings.kind == "minibatch":
-        return [(4, 2)] * 8
-    return [(4, 2)] * settings.layers + [(4, 1)] * (2 if settings.stride_one else 1)
 
 
 def receptive_field(convolutions: list[tuple[int, int]]) -> int:
@@ -82,6 +73,7 @@ def build_discriminator(
     Raises:
         UserError: the image is too small for so many layers.
     """
+    check_discriminator(settings, size)
     image = keras.Input((*size, target), name="image")
     inputs = x = image
     if settings.conditional:
@@ -94,11 +86,6 @@ def build_discriminator(
     def block(x, filters, kernel, stride, label, *, norm=True, bias=bias, activation=True):
         if kernel > 1 and settings.padding == "one":
             x = layers.ZeroPadding2D(1, name=f"{label}_pad")(x)
-            if min(x.shape[1:3]) < kernel:
-                raise UserError(
-                    f"a discriminator of {settings.layers} layers is too deep for {size[0]} x {size[1]} px: "
-                    f"lower discriminator.layers or raise crop_size"
-                )
         padding = "same" if settings.padding == "same" else "valid"
         x = layers.Conv2D(filters, kernel, stride, padding, use_bias=bias, kernel_initializer="zeros", name=label)(x)
         layer = normalization(settings.norm, settings.norm_epsilon, f"{label}_norm") if norm else None

@@ -6,35 +6,13 @@ import keras
 from keras import layers
 
 from repix.config.models import Generator
-from repix.errors import UserError
+from repix.config.sizes import check_resnet, unet_depth
 from repix.models.layers import Dropout, ReflectionPadding2D, inner_bias, normalization
 
 
 def _norm(x, settings: Generator, name: str, kind: str | None = None):
     layer = normalization(kind or settings.norm, settings.norm_epsilon, f"{name}_norm")
     return x if layer is None else layer(x)
-
-
-def unet_depth(settings: Generator, size: tuple[int, int]) -> int:
-    """Return how often a U-Net halves images of ``size`` (height, width).
-
-    Raises:
-        UserError: the size cannot be halved as often as asked for; the nearest sizes that
-            can are named.
-    """
-    possible = 0
-    while possible < 8 and size[0] % 2 ** (possible + 1) == 0 and size[1] % 2 ** (possible + 1) == 0:
-        possible += 1
-    depth = possible if settings.depth is None else settings.depth
-    least = max(2, depth if settings.depth else 2)
-    if possible < least:
-        unit = 2**least
-        near = [f"{max(unit, round(side / unit) * unit)}" for side in size]
-        raise UserError(
-            f"a U-Net of depth {least} cannot halve {size[0]} x {size[1]} px: "
-            f"use sides divisible by {unit}, the nearest is crop_size: [{', '.join(near)}]"
-        )
-    return depth
 
 
 def unet(settings: Generator, size: tuple[int, int], source: int, target: int, name: str = "generator") -> keras.Model:
@@ -86,7 +64,8 @@ def unet(settings: Generator, size: tuple[int, int], source: int, target: int, n
         block = f"up{level + 1}"
         x = _upsample(x, settings, widths[level], bias, block)
         x = _norm(x, settings, block)
-        if settings.dropout and depth - 2 - level < settings.dropout_blocks:
+        number = depth - 2 - level  # from the innermost
+        if settings.dropout and 0 <= number - settings.dropout_first < settings.dropout_blocks:
             x = Dropout(settings.dropout, name=f"{block}_dropout")(x)
         if settings.relu == "before_concat":
             x = layers.ReLU(name=f"{block}_relu")(x)
@@ -124,14 +103,8 @@ def resnet(
     Raises:
         UserError: height or width is not divisible by 4, or too small to be mirrored.
     """
+    check_resnet(settings, size)
     mirrored = settings.padding == "reflect"
-    if size[0] % 4 or size[1] % 4 or (mirrored and min(size) < 8):
-        # Blocks see a quarter of the size, and mirroring one pixel takes two.
-        near = [str(max(8 if mirrored else 4, round(side / 4) * 4)) for side in size]
-        raise UserError(
-            f"a ResNet generator halves twice, so {size[0]} x {size[1]} px does not come back to its size: "
-            f"use sides divisible by 4, the nearest is crop_size: [{', '.join(near)}]"
-        )
     blocks = settings.blocks or (9 if min(size) >= 256 else 6)
     bias = inner_bias(settings.bias, settings.norm)
     block_norm = settings.block_norm or settings.norm

@@ -1,4 +1,4 @@
-"""Between stored integers and the [-1, 1] that networks speak, channel by channel."""
+"""Conversion between stored integers and the [-1, 1] that networks compute on, channel by channel."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 from keras import ops
 
 
-def to_unit(images, low: tuple[float, ...], high: tuple[float, ...]):
+def to_network_range(images, low: tuple[float, ...], high: tuple[float, ...]):
     """Return integer images scaled so that ``low`` is -1 and ``high`` is +1, float32.
 
     Args:
@@ -17,8 +17,8 @@ def to_unit(images, low: tuple[float, ...], high: tuple[float, ...]):
     return (ops.cast(images, "float32") - low) * (np.float32(2) / (high - low)) - 1
 
 
-def from_unit(images, low: tuple[float, ...], high: tuple[float, ...], dtype: str):
-    """Return images in [-1, 1] as integers of ``dtype``: the inverse of :func:`to_unit`.
+def to_stored_range(images, low: tuple[float, ...], high: tuple[float, ...], dtype: str):
+    """Return images in [-1, 1] as integers of ``dtype``: the inverse of :func:`to_network_range`.
 
     Values are rounded to the nearest integer (halves to even); what lies outside of
     [low, high] is clipped.

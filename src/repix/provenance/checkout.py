@@ -75,15 +75,21 @@ def checkout(root: Path, revision: str | None) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def run(tree: Path, stage: Stage) -> None:
+def run(tree: Path, stage: Stage, origin: Path) -> None:
     """Run a stage's script in a tree, with tracking off and its output on standard error.
+
+    Args:
+        tree: the clean tree.
+        stage: one of its stages.
+        origin: the repository, where an archive lies whose address is relative (``file:photos.zip``).
 
     Raises:
         UserError: the script failed.
     """
-    aside = ("DVC_", "MLFLOW_", "REPIX_PROFILE", "PYTHONPATH")
+    aside = ("DVC_", "MLFLOW_", "REPIX_PROFILE", "REPIX_ORIGIN", "PYTHONPATH")
     environment = {key: value for key, value in os.environ.items() if not key.startswith(aside)}
     environment |= {"REPIX_TRACKING": "off", "PYTHONDONTWRITEBYTECODE": "1"}
+    environment["REPIX_ORIGIN"] = str(origin.resolve())
     command = [sys.executable, *shlex.split(stage.cmd)[1:]]
     # Standard output is for the verdict, so a stage speaks on standard error (2).
     code = subprocess.run(command, cwd=tree, env=environment, stdout=2).returncode

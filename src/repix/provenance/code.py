@@ -27,6 +27,7 @@ WITHOUT_MODEL = "all"
 OBSERVERS = "repix.tracking"
 REGISTRY = "repix.registry"
 PACKAGE = Path("src/repix")
+TEMPLATES = "templates"  # folder beside a module, whose file "<module>.<kind>" is its page
 
 # Distributions whose version can move bits -> the module that they are imported by.
 BITS = {
@@ -34,7 +35,9 @@ BITS = {
     "h5py": "h5py",
     "jax": "jax",
     "jaxlib": "jaxlib",
+    "jinja2": "jinja2",
     "keras": "keras",
+    "markupsafe": "markupsafe",
     "ml-dtypes": "ml_dtypes",
     "numpy": "numpy",
     "onnx": "onnx",
@@ -239,8 +242,8 @@ class Closure:
     """Every file of ours that a stage script may import, and what is chosen of the registry.
 
     Followed are imports of the package and of the script's neighbours, at module level and
-    inside functions, with the ``__init__.py`` of every package on the way; templates beside
-    a followed module count as code.
+    inside functions, with the ``__init__.py`` of every package on the way. Templates of a followed
+    module count as code: ``templates/<its name>.*`` beside it (:mod:`repix.pages`).
 
     Args:
         script: the stage's script, inside the repository.
@@ -305,10 +308,9 @@ class Closure:
                 found |= {f"{path.as_posix()}:{key}": _digest(value) for key, value in self._values.items()}
             else:
                 found[path.as_posix()] = syntax_digest(self.root / path)
-        for folder in {path.parent / "templates" for path in self.files}:
-            for file in sorted((self.root / folder).glob("*")):
-                if file.is_file():
-                    found[(folder / file.name).as_posix()] = digest_file(file)
+        for path in self.files:
+            for file in (self.root / path.parent / TEMPLATES).glob(f"{path.stem}.*"):
+                found[file.relative_to(self.root).as_posix()] = digest_file(file)
         return dict(sorted(found.items()))
 
 

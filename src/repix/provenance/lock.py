@@ -67,8 +67,12 @@ def parse(text: str, where: str = FILE) -> dict[str, dict]:
     Raises:
         UserError: it is not one.
     """
+    return _stages_of(lambda: yaml12.load(text, where), where)
+
+
+def _stages_of(load: Callable[[], Any], where: str) -> dict[str, dict]:
     try:
-        return dict(yaml12.load(text, where)["stages"])
+        return dict(load()["stages"])
     except (UserError, TypeError, KeyError, ValueError):
         raise UserError(f"{where}: not a dvc.lock; restore it with `git checkout dvc.lock`") from None
 
@@ -80,7 +84,7 @@ def read(root: Path) -> dict[str, dict]:
         UserError: it is missing or is not one.
     """
     try:
-        return parse((root / FILE).read_text(encoding="utf-8"))
+        return _stages_of(lambda: yaml12.read(root / FILE), FILE)
     except FileNotFoundError:
         raise UserError("no dvc.lock; `dvc repro` makes it, then commit it") from None
 
@@ -160,7 +164,7 @@ def entry_of(root: Path, stage: Stage, made: Mapping[str, str | None]) -> dict[s
         stage: one of its stages.
         made: hash of each dependency that another stage makes.
     """
-    values = yaml12.load((root / "params.yaml").read_text(encoding="utf-8"), "params.yaml")
+    values = yaml12.read(root / "params.yaml")
     deps = [{"path": dep, "md5": made[dep] if dep in made else md5(root / dep)} for dep in stage.deps]
     return {
         "cmd": stage.cmd,

@@ -14,6 +14,8 @@ from repix import yaml12
 from repix.errors import UserError
 from repix.provenance.code import FOLDER, WITHOUT_MODEL, Closure, CodeRecord
 
+OUTS = ("outs", "metrics", "plots")  # keys of dvc.yaml under which a stage says what it writes
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -27,6 +29,7 @@ class Stage:
         params: declared keys of params.yaml.
         deps: declared dependencies.
         outs: outs, metrics and plots, in this order.
+        in_git: those of them that DVC does not cache, so that git brings them back and not `dvc checkout`.
     """
 
     name: str
@@ -36,6 +39,7 @@ class Stage:
     params: tuple[str, ...]
     deps: tuple[str, ...]
     outs: tuple[str, ...]
+    in_git: tuple[str, ...] = ()
 
     @property
     def script(self) -> str:
@@ -64,7 +68,7 @@ def look_up(tree: Any, key: str) -> Any:
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        return yaml12.load(path.read_text(encoding="utf-8"), str(path)) or {}
+        return yaml12.read(path) or {}
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; run from the root of the repository") from None
 
@@ -73,6 +77,13 @@ def _paths(entries: Iterable[Any]) -> Iterable[str]:
     """Yield the paths of outs; one with options is a mapping of one key."""
     for entry in entries or ():
         yield entry if isinstance(entry, str) else next(iter(entry))
+
+
+def _uncached(entries: Iterable[Any]) -> Iterable[str]:
+    """Yield the paths of outs with the option ``cache: false``."""
+    for entry in entries or ():
+        if not isinstance(entry, str):
+            yield from (path for path, options in entry.items() if (options or {}).get("cache") is False)
 
 
 def stages(root: Path) -> list[Stage]:
@@ -99,7 +110,8 @@ def stages(root: Path) -> list[Stage]:
             def fill(text: str, item=item) -> str:
                 return re.sub(r"\$\{item\.(\w+)\}", lambda match: str(item[match[1]]), text)
 
-            outs = [path for key in ("outs", "metrics", "plots") for path in _paths(entry.get(key))]
+            outs = [path for key in OUTS for path in _paths(entry.get(key))]
+            in_git = [path for key in OUTS for path in _uncached(entry.get(key))]
             found.append(
                 Stage(
                     name=f"{kind}@{'-'.join(map(str, values))}" if axes else kind,
@@ -109,6 +121,7 @@ def stages(root: Path) -> list[Stage]:
                     params=tuple(map(fill, entry.get("params", ()))),
                     deps=tuple(map(fill, entry.get("deps", ()))),
                     outs=tuple(map(fill, outs)),
+                    in_git=tuple(map(fill, in_git)),
                 )
             )
     return _ordered(found)

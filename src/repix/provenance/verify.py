@@ -14,7 +14,7 @@ from repix.config.run import Cell
 from repix.errors import UserError
 from repix.provenance import lock
 from repix.provenance.checkout import git, run
-from repix.provenance.code import FOLDER
+from repix.provenance.code import FOLDER, environment
 from repix.provenance.compare import Level, Verdict, noise_verdict, out_verdict
 from repix.provenance.lineage import Lineage
 from repix.provenance.lock import Difference
@@ -178,7 +178,7 @@ def digest_verdict(stage: Stage, tree: Path, recorded: Recorded, out: str) -> Ve
     if stage.kind == "train" and out.startswith("runs/"):
         metrics = recorded.files(f"metrics/{Cell(**stage.item).name}.json")
         if metrics:
-            digests = Metrics.read(metrics[""]).weights_digest
+            digests = Metrics.read(metrics[""]).weights("last")
             now = Trained.read(tree / out / "trained.json").networks
             if digests and all(now.get(network) == digest for network, digest in digests.items()):
                 return Verdict(Level.L1, f"{out}: the weights' digests are those of metrics/")
@@ -201,7 +201,7 @@ def rebuild(tree: Path, found: list[Stage], recorded: Recorded, entries: Mapping
     learned, first, lineages = {}, None, []
     noise: dict[str, Verdict] = {}
     for stage in found:
-        run(tree, stage)
+        run(tree, stage, recorded.root)
         if stage.kind == FOLDER:  # what differs in it is told of the stages that it concerns
             continue
         record = lineage_out(stage)
@@ -232,7 +232,10 @@ def rebuild(tree: Path, found: list[Stage], recorded: Recorded, entries: Mapping
             now = Lineage.read(tree / record)
             named = {cause[:3] for cause in causes}
             causes += [d for d in lineage_differences(stage.name, was, now) if d[:3] not in named] if was else []
-            first = {"stage": stage.name, "causes": causes, "lineage": was is not None}
+            # What the stage itself recorded came out again; then it is the lock file that says something else.
+            same = {out for out in now.outputs if was and was.outputs.get(out) == now.outputs[out]}
+            denied = [out for out, verdict in of_stage.items() if verdict.level and out in same]
+            first = {"stage": stage.name, "causes": causes, "lineage": was is not None, "denied": denied}
         lineages += [] if same_record else [record]
         say(f"{stage.name}: {worst.level.name}{f': {worst.why}' if worst.why else ''}")
     level = max(verdict.level for verdict in verdicts.values())
@@ -266,9 +269,9 @@ def _entry(tree: Path, stage: Stage) -> dict[str, Any]:
 def lock_line(root: Path) -> tuple[str, int]:
     """Return one line that compares dvc.lock here with that of HEAD, and the exit code."""
     here = lock.read(root)
-    said = f"outs {lock.digest(here)}"
+    said = f"dvc.lock {lock.digest(here)}"
     try:
-        text = git(root, "show", "HEAD:./dvc.lock").decode()
+        text = git(root, "show", "HEAD:./dvc.lock").decode("utf-8", "replace")
     except UserError:
         return f"{said}: no dvc.lock is committed at HEAD, so there is nothing to compare with", 1
     there = lock.parse(text, "HEAD:dvc.lock")
@@ -283,19 +286,45 @@ def lock_line(root: Path) -> tuple[str, int]:
         outs = lock.hashes(was, "outs"), lock.hashes(now, "outs")
         out = min(path for path in outs[0].keys() | outs[1].keys() if outs[0].get(path) != outs[1].get(path))
         causes = list(lock.opened(lock.causes(stage, was, now), lambda path: _at_head(root, path), _text_in(root)))
+        records = [path for path in outs[0] if path.startswith("lineage/") and outs[0][path] == outs[1].get(path)]
+        if records:  # it holds the digests of the stage's other outs
+            because = f"{records[0]} is the same in both and knows one {out}, so one lock was edited by hand"
+            return f"{said}: not the committed dvc.lock ({lock.digest(there)}); first {stage}: {out}; {because}", 6
         because = "; ".join(f"{c.kind} {c.name}: {lock.shown(c.was)} -> {lock.shown(c.now)}" for c in causes[:3])
         if not causes:
             because = _undeclared(root, there, stage)
         elif len(causes) > 3:
             because += f" and {len(causes) - 3} more"
         return f"{said}: not the committed dvc.lock ({lock.digest(there)}); first {stage}: {out}; {because}", 6
-    return f"{said}: every out equals the committed dvc.lock, bit for bit (L0)", 0
+    return f"{said}: names the same bytes for every out as the committed one (the two files were compared, no out)", 0
+
+
+def other_packages(root: Path) -> str | None:
+    """Return one line that names the packages that the outs of a tree were made with and that are others now, or None.
+
+    DVC compares files and params, so ``dvc status`` and ``dvc repro`` do not see an upgrade.
+    """
+    changed: dict[str, Difference] = {}
+    for stage in stages(root):
+        path = root / (lineage_out(stage) or FOLDER)
+        if path.is_file():
+            record = Lineage.read(path)
+            now = environment(record.environment.keys() - {"python"})
+            for found in _compare(stage.name, "package", record.environment, now):
+                changed.setdefault(found.name, found)
+    if not changed:
+        return None
+    named = ", ".join(f"{name} {lock.shown(d.was)} -> {lock.shown(d.now)}" for name, d in sorted(changed.items()))
+    return (
+        f"packages: {named} since the outs were made (first {next(iter(changed.values())).stage}); "
+        f"`dvc repro --force` makes them with what is installed"
+    )
 
 
 def _at_head(root: Path, path: str) -> str | None:
     """Return the text of a file as it is committed, or None."""
     try:
-        return git(root, "show", f"HEAD:./{path}").decode()
+        return git(root, "show", f"HEAD:./{path}").decode("utf-8", "replace")
     except UserError:
         return None
 

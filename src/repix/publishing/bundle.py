@@ -19,9 +19,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from repix import pages
 from repix.config.datasets import Limits
 from repix.config.run import Cell
 from repix.errors import UserError
+from repix.exporting.cards import MODEL_CARD
 from repix.files import atomic_path, digest_file
 from repix.provenance import lock
 from repix.publishing.registry import check_clean, check_export
@@ -66,37 +68,8 @@ def git_bundle(root: Path, commit: str) -> bytes:
 
 
 def _readme(cell: str, commit: str, digest: str) -> str:
-    return f"""# {cell}
-
-One result of repix: code with its history, parameters, data hashes, metrics, weights,
-exported models and their cards. Nothing else is needed to check or use it; to train it
-again, the data has to be fetched from where `files/params.yaml` says.
-
-- commit: {commit}
-- digest of exports/{cell}: {digest}
-
-## Check
-
-    sha256sum -c {SUMS}
-
-With repix at hand, `repix bundle --check {cell}.tar` does it without unpacking, runs nothing of
-the archive, and holds every result against `dvc.lock` of the commit. Ask it first where you do
-not know who sent this.
-
-## Restore
-
-The first line takes out links and git's own files, which a bundle does not have; the second
-writes links of the repository as plain files.
-
-    find files \\( -iname '.git*' -o -type l \\) -prune -exec rm -rf {{}} +
-    git clone --quiet -c core.symlinks=false {CODE} repository
-    cp -R files/. repository/
-
-To train again, `make repro` in `repository`: that runs the code of the archive. The files lie
-where it would leave them.
-
-`repository/exports/{cell}/MODEL_CARD.md` says what the model is and how it was scored.
-"""
+    given = {"cell": cell, "commit": commit, "digest": digest, "sums": SUMS, "history": CODE, "card": MODEL_CARD}
+    return pages.render(__file__, "md", **given)
 
 
 def bundle(root: Path, cell: str, out: Path) -> dict[str, str]:

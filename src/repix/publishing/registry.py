@@ -30,7 +30,7 @@ from repix.tracking import mlflow_run, store
 ALIAS = "champion"
 PREVIOUS = "repix.previous_champion"
 DIGEST = "repix.digest"
-REQUIREMENTS = ("mlflow", "numpy", "onnxruntime", "pandas", "pillow")
+REQUIREMENTS = ("mlflow", "numpy", "onnxruntime", "pandas", "pillow", "tifffile")
 
 Gate = Callable[[Path], tuple[int, str]]
 
@@ -85,7 +85,13 @@ def check_export(root: Path, cell: str) -> tuple[Exported, Metrics, str]:
     left = Lineage.read(root / "lineage" / "export" / f"{cell}.json").outputs.get(f"exports/{cell}")
     if found != left:
         raise UserError(f"exports/{cell}: not the bytes that the export stage left; run `dvc checkout` or `dvc repro`")
-    for network, digest in sorted(metrics.weights_digest.items()):
+    scored = metrics.weights(exported.variant)
+    if not scored:
+        raise UserError(
+            f"exports/{cell}: are the {exported.variant} weights, and promotion takes the last ones or their average: "
+            f"set export.variant to auto and run `dvc repro`"
+        )
+    for network, digest in sorted(scored.items()):
         if exported.weights.get(network) != digest:
             raise UserError(
                 f"exports/{cell}: its {network} ({exported.variant}) has other weights than metrics/{cell}.json "
@@ -160,6 +166,7 @@ def save(root: Path, exported: Exported, translator: str, out: Path) -> None:
         mlflow.pyfunc.save_model(
             path=str(out),
             python_model=str(Path(__file__).parents[1] / "exporting" / "pyfunc.py"),
+            code_paths=[str(Path(__file__).parents[1] / "data" / "image_reader.py")],
             artifacts={"export": str(folder)},
             signature=ModelSignature(
                 Schema([ColSpec(AnyType(), "image")]),

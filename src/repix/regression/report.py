@@ -6,12 +6,15 @@ from collections import Counter
 from dataclasses import asdict
 from typing import Any
 
+from repix import pages
 from repix.metrics import direction
 from repix.regression.gate import Result, Verdict
 from repix.tables import aligned
 
 _HEAD = ("cell", "translator", "weights", "metric", "baseline", "now", "change", "tolerance", "verdict")
+_NUMBERS = (4, 5, 6, 7)  # columns
 _WORST_FIRST = ("contradiction", "fail", "incomparable", "improved", "new", "pass", "shown")
+_QUIET = ("pass", "shown")
 _SENTENCES = {
     "pass": "nothing got worse by more than another seed may",
     "fail": "worse by more than another seed may",
@@ -76,7 +79,7 @@ def _reasons(result: Result) -> dict[str, list[str]]:
 def text(result: Result) -> str:
     """Return the result as text: a table, the worst first, then the reasons, then the verdict."""
     rows = [_HEAD, *map(_cells, _sorted(result))]
-    lines = aligned(rows, right=(4, 5, 6, 7))
+    lines = aligned(rows, right=_NUMBERS)
     for why, places in _reasons(result).items():
         lines.append(f"{places[0]}{f' and {len(places) - 1} more' if len(places) > 1 else ''}: {why}")
     lines.append(f"gate: {result.verdict}: {_summary(result)}")
@@ -84,26 +87,18 @@ def text(result: Result) -> str:
 
 
 def markdown(result: Result) -> str:
-    """Return the result as a pull-request comment: the verdict, what matters as a table, the rest folded."""
-
-    def table(verdicts: list[Verdict]) -> list[str]:
-        right = {4, 5, 6, 7}
-        rule = ["---:" if column in right else "---" for column in range(len(_HEAD))]
-        rows = [_HEAD, rule, *map(_cells, verdicts)]
-        return ["| " + " | ".join(value.replace("|", "\\|") for value in row) + " |" for row in rows]
-
-    ordered = _sorted(result)
-    quiet = [v for v in ordered if v.verdict in ("pass", "shown")]
-    loud = [v for v in ordered if v.verdict not in ("pass", "shown")]
-    lines = [f"### repix gate: {result.verdict}", "", f"{_summary(result)[0].upper()}{_summary(result)[1:]}.", ""]
-    if loud:
-        lines += [*table(loud), ""]
-    for why, places in _reasons(result).items():
-        lines.append(f"- {', '.join(f'`{place}`' for place in places)}: {why}")
-    if quiet:
-        title = f"{len(quiet)} within their tolerance or not gated"
-        lines += ["", f"<details><summary>{title}</summary>", "", *table(quiet), "", "</details>"]
-    return "\n".join(lines)
+    """Return a pull-request comment: the verdict, what matters as a table, the rest folded."""
+    ordered, summary = _sorted(result), _summary(result)
+    return pages.render(
+        __file__,
+        "md",
+        verdict=result.verdict,
+        summary=f"{summary[0].upper()}{summary[1:]}",
+        loud=[_HEAD, *(_cells(v) for v in ordered if v.verdict not in _QUIET)],
+        quiet=[_HEAD, *(_cells(v) for v in ordered if v.verdict in _QUIET)],
+        right=_NUMBERS,
+        reasons=_reasons(result),
+    ).rstrip("\n")
 
 
 def as_json(result: Result) -> dict[str, Any]:

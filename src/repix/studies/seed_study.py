@@ -1,8 +1,8 @@
 """Several seeds of one data set and model, trained and evaluated beside the pipeline.
 
 The cells are made by the stage scripts themselves, as subprocesses in a folder of their own:
-copies of the code, a params.yaml with only what they
-read, and the repository's prepared data, linked. The folder is named after the digest of all
+copies of the code, a params.yaml with only what they read, and the
+repository's prepared data, linked. The folder is named after the digest of all
 that, so that it says what was run, an edit of the code under way changes nothing, and the
 same command goes on where it stopped. The tracked workspace, its outs and DVC's locks are left
 alone; who wants the cells' runs in the pipeline's MLflow says so in the environment.
@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from repix import profile, yaml12
 from repix.config import datasets, evaluation, models, reader
-from repix.config.run import Cell, Run
+from repix.config.run import Cell, Grid
 from repix.errors import UserError
 from repix.files import canonical_json, digest_text, digest_tree, write_text
 from repix.paths import FEATURES, PREPARED, WORK
@@ -46,7 +46,7 @@ class Plan:
     """What a seed study is going to run.
 
     Attributes:
-        folder: .repix/seeds/<dataset>-<model>-<key>``.
+        folder: ``.repix/seeds/<dataset>-<model>-<key>``.
         key: digest of code, parameters, data, packages and profile; the seed is not in it.
         params: the parameters that the cells read, by their keys in params.yaml.
     """
@@ -72,7 +72,7 @@ class Plan:
 
 def profile_of(model: str, path: str | Path = reader.FILE) -> str:
     """Return the name of the execution profile that a model's stages enter."""
-    asked = reader.read("run", Run, path).profile
+    asked = reader.read("run", Grid, path).profile
     return reader.section(f"models.{model}", path).get("profile", "fast") if asked == "auto" else asked
 
 

@@ -69,7 +69,7 @@ class System:
         optimizer_groups: name -> names of the networks that one Adam updates. The group called
             ``generator`` is the one whose networks ``generate`` calls.
         translators: the name of a :class:`~repix.directions.Direction` -> network.
-        generate: calls the generators once on a batch: all images that losses speak about.
+        generate: calls the generators once on a batch: all images that losses need.
         schedule: the updates of each iteration, in order, as a cycle: iteration i does
             ``schedule[i % len(schedule)]``. An iteration may have no update of the generator,
             and at most one.
@@ -136,7 +136,7 @@ def gan_schedule(
 
 
 class Pool:
-    """The history of generated images shown to a discriminator (Shrivastava et al. 2017).
+    """Earlier generated images, kept to be shown to a discriminator again (Shrivastava et al. 2017).
 
     As in the reference code of CycleGAN: until ``size`` images are kept each new one is
     stored and shown; then with probability 1/2 the new one is shown, otherwise a random

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,9 @@ from repix.training.observer import Observer
 
 HOLD_MS, LAST_MS = 250, 2000  # how long a frame is shown, and the last one
 MOST_FRAMES = 100
-CAPTION = 14  # px above the picture
+LINE = 14  # px of a line of the caption
+CAPTION = 2 * LINE  # px above the picture: when it was, and what its columns are
+COLUMNS = ("source", "output", "target")
 
 
 def picture_steps(epochs: int, every: int, per_epoch: int) -> list[int]:
@@ -66,13 +69,14 @@ class Frames(Observer):
         for folder in sorted(self.folder.glob("*")) or [self.folder]:
             out = self.animations / self._plan["cell"] / f"{self.run_key[:12]}-{folder.name}.gif"
             try:
-                self.written.append(assemble(folder, steps, out, per_epoch=per_epoch))
+                columns = COLUMNS if self._plan["paired"] else COLUMNS[:2]
+                self.written.append(assemble(folder, steps, out, per_epoch=per_epoch, columns=columns))
             except UserError as error:
                 print(f"repix: {error}", file=sys.stderr)
 
 
-def assemble(folder: Path, steps: list[int], out: Path, *, per_epoch: int) -> Path:
-    """Write frames as a GIF that loops; equal frames give equal bytes. Return its path.
+def assemble(folder: Path, steps: list[int], out: Path, *, per_epoch: int, columns: Sequence[str]) -> Path:
+    """Write frames as a GIF that loops, captioned; equal frames give equal bytes. Return its path.
 
     Of more than 100 frames every second (third ...) and the last one are taken. One palette, from
     all of them, serves them all, so that still parts stay still.
@@ -82,6 +86,7 @@ def assemble(folder: Path, steps: list[int], out: Path, *, per_epoch: int) -> Pa
         steps: the steps that should be there, in order.
         out: the GIF.
         per_epoch: steps in an epoch, for the caption.
+        columns: what stands side by side in a frame, for the caption; all are equally wide.
 
     Raises:
         UserError: a frame is missing or damaged; nothing is written.
@@ -98,18 +103,25 @@ def assemble(folder: Path, steps: list[int], out: Path, *, per_epoch: int) -> Pa
     taken = steps[::-1][::stride][::-1]  # counted from the end, which is always shown
     font = ImageFont.load_default_imagefont()  # its own bitmap: no font of the machine
     captions = [f"epoch {step // per_epoch}, step {step}" for step in taken]
-    room = math.ceil(font.getlength(captions[-1])) + 4
     frames = []
     for step, caption in zip(taken, captions, strict=True):
         path = folder / f"step-{step:09d}.png"
         try:
-            with Image.open(path) as image:
+            with Image.open(path, formats=("PNG",)) as image:
                 picture = image.convert("RGB")
         except OSError as error:
             raise UserError(f"{path}: cannot be read ({error}); delete it, no animation is written") from None
-        frame = Image.new("RGB", (max(room, picture.width), picture.height + CAPTION), "white")
+        apart = picture.width / len(columns)
+        if max(map(font.getlength, columns)) + 4 <= apart:
+            named = [(round(number * apart), name) for number, name in enumerate(columns)]
+        else:  # the columns are narrower than their names
+            named = [(0, ", ".join(columns))]
+        lines = [(0, 0, captions[-1]), *((left, LINE, name) for left, name in named)]  # the last step is the longest
+        width = max(picture.width, *(left + math.ceil(font.getlength(text)) + 4 for left, _, text in lines))
+        frame = Image.new("RGB", (width, picture.height + CAPTION), "white")
         frame.paste(picture, (0, CAPTION))
-        ImageDraw.Draw(frame).text((2, 1), caption, "black", font)
+        for left, top, text in ((0, 0, caption), *lines[1:]):
+            ImageDraw.Draw(frame).text((left + 2, top + 1), text, "black", font)
         frames.append(frame)
     # Few pixels of every frame tell what colours there are.
     sample = np.concatenate([np.asarray(frame).reshape(-1, 3)[:: max(1, len(frames))] for frame in frames])

@@ -618,10 +618,21 @@ def log_metrics_record(run: Run, metrics: Metrics) -> None:
     run.scores(metrics)
 
 
-def log_pictures(run: Run, pictures: Mapping[str, np.ndarray], step: int = 0) -> None:
-    """Log pictures by name; each is uint8 (height, width, 3)."""
-    for name, image in pictures.items():
-        run.picture(step, name, image)
+def log_pictures(run: Run, pictures: Mapping[str, np.ndarray | Path], step: int = 0) -> None:
+    """Log pictures by name; each is uint8 (height, width, 3), or the path of a PNG that we wrote."""
+    for name, picture in pictures.items():
+        if isinstance(picture, Path):
+            picture = _pixels(picture)
+        run.picture(step, name, picture)
+
+
+def _pixels(path: Path) -> np.ndarray:
+    # Without the reader of the data, which the evaluation must not depend on.
+    import numpy as np
+    from PIL import Image
+
+    with Image.open(path, formats=("PNG",)) as image:
+        return np.asarray(image.convert("RGB"))
 
 
 def log_model_entry(

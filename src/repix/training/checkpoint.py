@@ -1,4 +1,4 @@
-"""Checkpoints: complete, atomic, checked on load, and never somebody else's.
+"""Checkpoints: complete, atomic, checked on load, and never another run's.
 
 A checkpoint is one ``.npz`` in a folder that carries the run key of what produced it. It
 holds all arrays that change, a JSON header with the step and the rows of the loss table so
@@ -135,21 +135,21 @@ class Checkpoints:
             raise ValueError(f"it belongs to run {header['run_key'][:12]}")
         return Checkpoint(header["step"], arrays, header["extra"])
 
-    def resume(self, take_up: Callable[[Checkpoint], None] = lambda checkpoint: None) -> Checkpoint | None:
+    def resume(self, restore: Callable[[Checkpoint], None] = lambda checkpoint: None) -> Checkpoint | None:
         """Return the newest sound checkpoint, or None; what a killed write left is removed.
 
-        One that is damaged, foreign or refused by ``take_up`` is named on standard error
+        One that is damaged, foreign or refused by ``restore`` is named on standard error
         and the one before is used.
 
         Args:
-            take_up: puts a checkpoint in force, or raises before it has changed anything.
+            restore: puts a checkpoint in force, or raises before it has changed anything.
         """
         clear_leftovers(self.folder)
         refused = 0
         for path in sorted(self.folder.glob("step-*.npz"), reverse=True):
             try:
                 checkpoint = self._load(path)
-                take_up(checkpoint)
+                restore(checkpoint)
             except Exception as error:  # a damaged file can make its readers raise anything
                 said = " ".join(str(error).split()) or type(error).__name__
                 print(f"repix: checkpoint {path} refused: {said}; trying the one before", file=sys.stderr)

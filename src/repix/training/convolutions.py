@@ -13,7 +13,7 @@ On a CPU two kinds of layers take most of the time of a step, and need not:
 Both rearrange images by products with constant matrices, one for the height and one for the
 width: these are small and their gradients are of the same kind, where those of slices by index
 take one core and its time. Croppings are written as slices by size for the same reason.
-:func:`as_products` puts these functions in the place of the layers' own.
+:func:`faster_convolutions` puts these functions in the place of the layers' own.
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ def _chosen(layer, x) -> Callable | None:
 
 
 def _replacement(layer) -> Callable | None:
-    """Return what a layer's ``call`` is to be, or None where it stays."""
+    """Return the function to take the place of a layer's ``call``, or None where the layer keeps its own."""
     if getattr(layer, "data_format", None) != "channels_last":
         return None
     if type(layer) is layers.Cropping2D:
@@ -192,8 +192,8 @@ def _replacement(layer) -> Callable | None:
 
 
 @contextmanager
-def as_products(networks: Iterable[keras.Model]) -> Iterator[None]:
-    """Make networks that are called or traced within it compute their convolutions in the faster ways above.
+def faster_convolutions(networks: Iterable[keras.Model]) -> Iterator[None]:
+    """Make networks that are called or traced within this context compute their convolutions in the faster ways above.
 
     The function is the same but for rounding; weights, layers and what is exported stay as they are.
     Networks inside networks are left to the library.

@@ -41,7 +41,7 @@ class StoppedError(UserError, KeyboardInterrupt):
 
 @dataclass
 class History:
-    """What a training has seen so far: it travels in checkpoints.
+    """What was measured in a training so far; it is part of every checkpoint.
 
     Attributes:
         epochs: one row per epoch: ``epoch``, ``step``, ``learning_rate`` and mean losses.
@@ -131,7 +131,7 @@ def train(
     """
     per_epoch = step.steps_per_epoch
     total = recipe.epochs * per_epoch
-    state = _take_up(step, checkpoints)
+    state = _resume(step, checkpoints)
     diverged = partial(_diverged, per_epoch=per_epoch, checkpoints=checkpoints)
     counts = {"steps": total, "epochs": recipe.epochs, "steps_per_epoch": per_epoch}
     observer.started((plan or {}) | counts | {"first_step": state.done, "history": list(state.history.epochs)})
@@ -175,17 +175,17 @@ def train(
     return state.history, state.best
 
 
-def _take_up(step: Step, checkpoints: Checkpoints) -> TrainingState:
+def _resume(step: Step, checkpoints: Checkpoints) -> TrainingState:
     """Return the state of the newest sound checkpoint, put in force, or that of a training at its start."""
     state = TrainingState()
 
-    def take_up(resumed: Checkpoint) -> None:
+    def restore(resumed: Checkpoint) -> None:
         history = History(**resumed.extra)
         step.restore({name: array for name, array in resumed.arrays.items() if not name.startswith("best/")})
         state.best = {name[5:]: array for name, array in resumed.arrays.items() if name.startswith("best/")}
         state.history, state.done = history, resumed.step
 
-    checkpoints.resume(take_up)
+    checkpoints.resume(restore)
     state.saved = time.monotonic()
     return state
 

@@ -2,7 +2,7 @@
 
 The loop calls these methods; a progress bar, a loss table, TensorBoard or MLflow (all in
 :mod:`repix.tracking`) show or store them. An observer can neither stop nor change a
-training: what it raises is said once and it hears nothing more.
+training: what it raises is printed once and it gets no more events.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Observer:
-    """Hears of everything and does nothing; subclasses override what they care for."""
+    """Receives every event of a training and ignores it; subclasses override the methods that they need."""
 
     def started(self, plan: dict[str, Any]) -> None:
         """Training begins, or goes on from a checkpoint.

@@ -1,4 +1,4 @@
-"""From a recipe and a prepared data set to what the loop trains."""
+"""Setting a training up: networks, step and translators from a recipe and a prepared data set."""
 
 from __future__ import annotations
 
@@ -78,10 +78,10 @@ def set_up(cell: Cell, recipe: Recipe, prepared: Prepared, *, flip: bool) -> Set
         flip=flip,
         paired=manifest.paired,
         replacement=recipe.sampling == "replacement",
-        draws=system.uniforms,
+        uniforms=system.uniforms,
     )
     ranges = (source.low, source.high), (target.low, target.high)
-    step = backend.Step(system, recipe.optimizer, sampler, *ranges, cell.seed)
+    step = backend.Step(system, recipe.optimizer, sampler, *ranges, cell.seed, recipe.ema)
     translators = {
         name: Translator(
             system.networks[network], *Direction(name).sides(source, target), backend_module().compile_function

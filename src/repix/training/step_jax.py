@@ -27,7 +27,7 @@ from repix.config.models import Optimizer
 from repix.data.sampler import Sampler
 from repix.models.initialization import weights
 from repix.models.layers import DRAWS_PER_STEP, dropouts
-from repix.models.scaling import to_unit
+from repix.models.scaling import to_network_range
 from repix.systems.system import Batch, Iteration, System
 from repix.training.checkpoint import check_state
 from repix.training.step import always
@@ -39,8 +39,8 @@ RESIDENT_SHARE = 0.25  # of the device's memory that a data set may take
 PRODUCTS = {"float32": "highest", "tf32": "tensorfloat32", "bfloat16": "highest"}
 
 
-def room() -> float:
-    """Return the bytes that a data set may take on the device; 0 on a CPU, whose memory is the host's."""
+def resident_bytes() -> float:
+    """Return how many bytes a data set may take to lie on the device; 0 on a CPU, whose memory is the host's."""
     return RESIDENT_SHARE * (jax.devices()[0].memory_stats() or {}).get("bytes_limit", 0)
 
 
@@ -64,13 +64,14 @@ class Step:
         source: tuple[Sequence[float], Sequence[float]],
         target: tuple[Sequence[float], Sequence[float]],
         seed: int,
+        ema: float | None = None,
     ):
-        self.system, self.optimizer = system, optimizer
+        self.system, self.optimizer, self.ema = system, optimizer, ema
         self.source, self.target = source, target
         self.steps_per_epoch = sampler.steps_per_epoch
         self._batch, self._crop_size = sampler.batch, sampler.crop_size
         self._data: dict[str, jax.Array] = {}
-        if sampler.source.nbytes + sampler.target.nbytes <= room():
+        if sampler.source.nbytes + sampler.target.nbytes <= resident_bytes():
             self._data = {"source": jnp.asarray(sampler.source), "target": jnp.asarray(sampler.target)}
             self._batch = sampler.windows
         self._variables: dict[str, keras.Variable] = {}
@@ -86,6 +87,8 @@ class Step:
             for name in own:
                 for slot in ("m", "v"):
                     self._slots[f"adam/{group}/{slot}/{name}"] = jnp.zeros(self._variables[name].shape)
+        if ema is not None:
+            self._slots |= {f"ema/{name}": jnp.array(self._variables[name].value) for name in self._own["generator"]}
         pools: dict[str, keras.Variable] = {}
         for name, pool in system.pools.items():
             pools |= {f"pool/{name}/images": pool.images, f"pool/{name}/count": pool.count}
@@ -126,11 +129,12 @@ class Step:
         adam, values, slots = self.optimizer, dict(values), dict(slots)
         power_1, power_2 = f"adam/{group}/beta_1_power", f"adam/{group}/beta_2_power"
         alpha = rate * jnp.sqrt(1 - slots[power_2]) / (1 - slots[power_1])
+        epsilon = adam.epsilon if adam.epsilon_hat else adam.epsilon * jnp.sqrt(1 - slots[power_2])
         for name, gradient in gradients.items():
             m, v = slots[f"adam/{group}/m/{name}"], slots[f"adam/{group}/v/{name}"]
             slots[f"adam/{group}/m/{name}"] = m = m + (gradient - m) * (1 - adam.beta_1)
             slots[f"adam/{group}/v/{name}"] = v = v + (jnp.square(gradient) - v) * (1 - adam.beta_2)
-            values[name] = values[name] - m * alpha / (jnp.sqrt(v) + adam.epsilon)
+            values[name] = values[name] - m * alpha / (jnp.sqrt(v) + epsilon)
         slots[power_1] = slots[power_1] * adam.beta_1
         slots[power_2] = slots[power_2] * adam.beta_2
         return values, slots
@@ -162,13 +166,19 @@ class Step:
                 return value, (terms, changed)
 
             if update.group == "generator":
-                # Gradients reach the generator through its images, and directly if a loss speaks of its weights.
+                # Gradients reach the generator through its images, and directly if a loss depends on its weights.
                 (direct, images), (terms, changed) = jax.grad(loss, (0, 1), has_aux=True)(own, generated)
                 gradients = jax.tree.map(jnp.add, direct, pull_back(images)[0])
             else:
                 gradients, (terms, changed) = jax.grad(loss, has_aux=True)(own, generated)
             values, slots = self._apply(update.group, values | changed, slots, gradients, rate)
             losses |= terms
+        if self.ema is not None and "generator" in (update.group for update in updates):
+            done = jnp.float32(step) + 1
+            part = 1 - jnp.minimum(np.float32(self.ema), (1 + done) / (10 + done))
+            for name in self._own["generator"]:
+                average = slots[f"ema/{name}"]
+                slots[f"ema/{name}"] = average + part * (values[name] - average)
         return {name: values[name] for name in self._variables}, slots, losses
 
     def _compile(self, updates: Iteration) -> Callable:
@@ -180,8 +190,8 @@ class Step:
             @partial(jax.jit, inline=True)  # so that it is traced once, for both uses
             def iteration(values, slots, given):
                 source, target, uniforms, step, rate = given
-                source = to_unit(self._images(data, "source", source), *self.source)
-                target = to_unit(self._images(data, "target", target), *self.target)
+                source = to_network_range(self._images(data, "source", source), *self.source)
+                target = to_network_range(self._images(data, "target", target), *self.target)
                 return self._iteration(updates, values, slots, Batch(source, target, uniforms), step, rate)
 
             def turn(number, carried):

@@ -20,10 +20,10 @@ from repix.data.sampler import Sampler
 from repix.inference.tensorflow_backend import compile_function, read
 from repix.models.initialization import weights
 from repix.models.layers import DRAWS_PER_STEP, dropouts
-from repix.models.scaling import to_unit
+from repix.models.scaling import to_network_range
 from repix.systems.system import Batch, Images, Iteration, System, Update
 from repix.training.checkpoint import check_state
-from repix.training.convolutions import as_products
+from repix.training.convolutions import faster_convolutions
 from repix.training.step import always
 
 
@@ -38,8 +38,9 @@ def _gradient(function: Callable, x):
 class Step:
     """Iterations of a system, each one call of a compiled function; see :class:`repix.training.step.Step`.
 
-    Adam is that of Kingma and Ba 2015, in the form of section 2's last remark, as Keras and
-    TensorFlow compute it. Equal iterations of the schedule share one compiled function.
+    Adam is that of Kingma and Ba 2015. The kernel has the form of section 2's last remark; with
+    epsilon * sqrt(1 - beta_2^t) for its epsilon it is algorithm 1. Equal iterations of the schedule
+    share one compiled function.
     """
 
     def __init__(
@@ -50,8 +51,10 @@ class Step:
         source: tuple[Sequence[float], Sequence[float]],
         target: tuple[Sequence[float], Sequence[float]],
         seed: int,
+        ema: float | None = None,
     ):
         self.system, self.optimizer, self.sampler, self.seed = system, optimizer, sampler, seed
+        self.ema = ema
         self.source, self.target = source, target
         self.steps_per_epoch = sampler.steps_per_epoch
         # For a GPU; TensorFlow's own default would round the products of float32.
@@ -72,6 +75,10 @@ class Step:
                 for slot in ("m", "v"):
                     slots[f"adam/{group}/{slot}/{name}"] = tf.Variable(tf.zeros(variable.shape))
             self._slots[group] = slots
+        self._averages: dict[str, tf.Variable] = {}
+        if ema is not None:
+            for name, variable in self._variables["generator"].items():
+                self._averages[f"ema/{name}"] = tf.Variable(variable.value)
         self._losses: dict[Iteration, list[str]] = {}  # names, known once a function is traced
         self._functions = {updates: self._compile(updates) for updates in system.schedule}
 
@@ -79,6 +86,7 @@ class Step:
         """Update one group by Adam, with the library's fused kernel (a third of the time of Keras' own)."""
         slots, adam = self._slots[group], self.optimizer
         power_1, power_2 = slots[f"adam/{group}/beta_1_power"], slots[f"adam/{group}/beta_2_power"]
+        epsilon = adam.epsilon if adam.epsilon_hat else adam.epsilon * tf.sqrt(1 - power_2)
         for (name, variable), gradient in zip(self._variables[group].items(), gradients, strict=True):
             if gradient is None:
                 raise RuntimeError(f"the loss of {group!r} does not depend on {name}")
@@ -91,12 +99,22 @@ class Step:
                 lr=rate,
                 beta1=adam.beta_1,
                 beta2=adam.beta_2,
-                epsilon=adam.epsilon,
+                epsilon=epsilon,
                 grad=gradient,
             )
         # The powers are carried along by multiplication, which every CPU rounds alike; pow is not.
         power_1.assign(power_1 * adam.beta_1)
         power_2.assign(power_2 * adam.beta_2)
+
+    def _follow(self, step) -> None:
+        """Let the average of the generators' weights follow them, after iteration ``step`` (from 0)."""
+        if not self._averages:
+            return
+        done = tf.cast(step, tf.float32) + 1
+        part = 1 - tf.minimum(np.float32(self.ema), (1 + done) / (10 + done))
+        for name, variable in self._variables["generator"].items():
+            average = self._averages[f"ema/{name}"]
+            average.assign_add(part * (variable.value - average))
 
     def _compile(self, updates: Iteration) -> Callable:
         """Return the function that runs an iteration with these updates on a batch and returns its losses."""
@@ -109,14 +127,16 @@ class Step:
 
         # Not where the bits are promised: products and convolutions round differently. Not on a GPU: measured on CPUs.
         as_written = profile.current().portable or tf.config.list_logical_devices("GPU")
-        layers = nullcontext if as_written else partial(as_products, system.networks.values())
+        layers = nullcontext if as_written else partial(faster_convolutions, system.networks.values())
 
         def function(source, target, uniforms, step, rate):
             with layers():  # it holds while the function is traced
                 for layer, key in streams:
                     layer.reseed(key, step * DRAWS_PER_STEP)
-                batch = Batch(to_unit(source, *self.source), to_unit(target, *self.target), uniforms)
+                batch = Batch(to_network_range(source, *self.source), to_network_range(target, *self.target), uniforms)
                 losses = self._iteration(updates, batch, rate)
+                if "generator" in (update.group for update in updates):
+                    self._follow(step)
             self._losses[updates] = names = sorted(losses)
             return tf.stack([tf.cast(losses[name], tf.float32) for name in names])
 
@@ -183,6 +203,7 @@ class Step:
             named |= weights(network, model)
         for slots in self._slots.values():
             named |= slots
+        named |= self._averages
         for name, pool in self.system.pools.items():
             named |= {f"pool/{name}/images": pool.images, f"pool/{name}/count": pool.count}
         return named
@@ -192,7 +213,7 @@ class Step:
 
         The arrays are read-only views, not copies: a full-size system's state is larger than all that a
         step needs beside it. They stay as they are when training goes on, since TensorFlow writes an update
-        into memory of its own as long as somebody holds what was read.
+        into other memory as long as what was read is in use.
         """
         return {name: read(value) for name, value in self._named().items()}
 

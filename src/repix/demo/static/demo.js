@@ -6,13 +6,16 @@ const $ = (selector, within = document) => within.querySelector(selector);
 const canvas = $("#canvas");
 const paper = canvas.getContext("2d", { willReadFrequently: true });
 const slots = [...document.querySelectorAll(".model")].map((card) => ({
-  card, model: null, wanted: 0, shown: 0, busy: false, url: null,
+  card, model: null, wanted: 0, shown: 0, busy: false, made: null, url: null,
 }));
 const UNDO = 50;
+const MOST = 4096; // px of a side of a saved picture
 let models = [];
 let colour = "#000000";
 let undone = [];
-let stroke = null; // {x, y, before} while the pointer is down
+let stroke = null; // {x, y, before} while the pen is down
+let pen = null; // [x, y], where the keyboard's pen is
+let shape = null; // [width, height] of what was uploaded: the model sees its own size, the page shows this shape
 
 const tool = () => $("input[name=tool]:checked").value;
 const path = (model, ...rest) => ["/models", model.cell, model.translator, ...rest].join("/");
@@ -57,12 +60,12 @@ async function run(slot) {
     try {
       const source = await new Promise((done) => canvas.toBlob(done, "image/png"));
       const answer = await ask(path(model, "translate"), { method: "POST", body: source });
-      const url = URL.createObjectURL(await answer.blob());
+      const made = await answer.blob();
       const spent = /dur=([\d.]+)/.exec(answer.headers.get("Server-Timing") || "");
-      if (slot.model === model) show(slot, url, spent ? `${Number(spent[1]).toFixed(1)} ms in onnxruntime` : "");
-      else URL.revokeObjectURL(url);
+      if (slot.model === model) show(slot, made, spent ? `${Number(spent[1]).toFixed(1)} ms in onnxruntime` : "");
     } catch (error) {
       slot.card.classList.add("failed");
+      $(".told button", slot.card).hidden = true;
       $(".caption", slot.card).textContent = error.message;
     }
     slot.shown = now;
@@ -72,12 +75,40 @@ async function run(slot) {
   if (!slots.some((one) => one.busy)) document.body.dataset.settled = "yes";
 }
 
-function show(slot, url, caption) {
+function show(slot, made, caption) {
   slot.card.classList.remove("failed");
-  $("img", slot.card).src = url;
-  $(".caption", slot.card).textContent = caption;
   if (slot.url) URL.revokeObjectURL(slot.url);
-  slot.url = url;
+  slot.made = made;
+  slot.url = URL.createObjectURL(made);
+  $("img", slot.card).src = slot.url;
+  $(".caption", slot.card).textContent = caption;
+  $(".told button", slot.card).hidden = false;
+}
+
+// Give a file to the browser to save.
+function save(blob, name) {
+  const url = URL.createObjectURL(blob);
+  element("a", { href: url, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 1000);
+}
+
+// A translation as the model made it; that of an upload in the upload's shape, no side smaller than the model's.
+async function saveTranslation(slot) {
+  const made = slot.made, name = `${slot.model.cell}-${slot.model.translator}.png`;
+  if (!shape) return save(made, name);
+  const [width, height] = shape, most = MOST / Math.max(width, height);
+  const scale = Math.min(most, Math.max(canvas.width / width, canvas.height / height));
+  const copy = new OffscreenCanvas(Math.max(1, Math.round(width * scale)), Math.max(1, Math.round(height * scale)));
+  const drawn = copy.getContext("2d"), bitmap = await createImageBitmap(made);
+  drawn.imageSmoothingQuality = "high";
+  drawn.drawImage(bitmap, 0, 0, copy.width, copy.height);
+  bitmap.close();
+  return save(await copy.convertToBlob({ type: "image/png" }), name);
+}
+
+for (const slot of slots) {
+  const button = $(".told button", slot.card);
+  button.addEventListener("click", () => saveTranslation(slot).catch((error) => say(error.message, true)));
 }
 
 // Drawing
@@ -91,7 +122,18 @@ function at(event) {
   ];
 }
 
-const snapshot = () => paper.getImageData(0, 0, canvas.width, canvas.height);
+const snapshot = () => ({ pixels: paper.getImageData(0, 0, canvas.width, canvas.height), shape });
+
+function restore(before) {
+  paper.putImageData(before.pixels, 0, 0);
+  setShape(before.shape);
+}
+
+function setShape(size) {
+  shape = size;
+  const [width, height] = size || [canvas.width, canvas.height];
+  document.body.style.setProperty("--ratio", width / height);
+}
 
 function remember(before) {
   undone.push(before);
@@ -118,7 +160,7 @@ function line(x0, y0, x1, y1) {
 }
 
 function fill(x, y) {
-  const image = snapshot(), data = new Uint32Array(image.data.buffer), { width, height } = canvas;
+  const image = snapshot().pixels, data = new Uint32Array(image.data.buffer), { width, height } = canvas;
   paper.fillRect(x, y, 1, 1);
   const [ink] = new Uint32Array(paper.getImageData(x, y, 1, 1).data.buffer);
   const old = data[y * width + x], open = [y * width + x];
@@ -136,40 +178,94 @@ function fill(x, y) {
   paper.putImageData(image, 0, 0);
 }
 
-canvas.addEventListener("pointerdown", (event) => {
-  if (event.button !== 0) return;
-  canvas.setPointerCapture(event.pointerId);
-  const [x, y] = at(event);
+function penDown(x, y) {
   stroke = { x, y, before: snapshot() };
   paper.fillStyle = colour;
   if (tool() === "fill") fill(x, y);
   else if (tool() === "brush") dab(x, y);
   else paper.fillRect(x, y, 1, 1);
   edited();
-});
-canvas.addEventListener("pointermove", (event) => {
+}
+
+function penMoves(x, y) {
   if (!stroke || tool() === "fill") return;
-  const [x, y] = at(event);
   if (tool() === "brush") {
     line(stroke.x, stroke.y, x, y);
     [stroke.x, stroke.y] = [x, y];
   } else {
-    paper.putImageData(stroke.before, 0, 0);
+    restore(stroke.before);
     const left = Math.min(x, stroke.x), top = Math.min(y, stroke.y);
     paper.fillRect(left, top, Math.abs(x - stroke.x) + 1, Math.abs(y - stroke.y) + 1);
   }
   edited();
-});
-for (const end of ["pointerup", "pointercancel"]) canvas.addEventListener(end, () => {
+}
+
+function penUp() {
   if (!stroke) return;
   remember(stroke.before);
   stroke = null;
+}
+
+canvas.addEventListener("pointerdown", (event) => {
+  if (event.button !== 0) return;
+  penUp(); // the keyboard's
+  $("#pen").hidden = true;
+  canvas.setPointerCapture(event.pointerId);
+  penDown(...at(event));
+});
+canvas.addEventListener("pointermove", (event) => { if (canvas.hasPointerCapture(event.pointerId)) penMoves(...at(event)); });
+for (const end of ["pointerup", "pointercancel", "blur"]) canvas.addEventListener(end, penUp);
+
+const WAYS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+
+canvas.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  const way = WAYS[event.key], whole = [canvas.width, canvas.height];
+  pen ||= whole.map((length) => Math.floor(length / 2));
+  if (way) {
+    pen = pen.map((place, axis) => {
+      const far = event.shiftKey ? Math.max(2, Math.round(whole[axis] / 16)) : 1;
+      return Math.max(0, Math.min(whole[axis] - 1, place + way[axis] * far));
+    });
+    penMoves(...pen);
+    if (!stroke) say(`Pen at ${pen.join(", ")}`);
+  } else if (event.key === " " || event.key === "Enter") {
+    if (event.repeat) { /* held down: once is enough */ }
+    else if (stroke) { penUp(); say("Pen up"); }
+    else {
+      penDown(...pen);
+      if (tool() === "fill") penUp();
+      else say("Pen down");
+    }
+  } else if (event.key === "Escape" && stroke) {
+    restore(stroke.before);
+    stroke = null;
+    edited();
+  } else return;
+  event.preventDefault();
+  showPen();
+});
+canvas.addEventListener("blur", () => { $("#pen").hidden = true; });
+canvas.addEventListener("focus", () => {
+  if (!canvas.matches(":focus-visible")) return; // a pointer needs no pen, and no word on it
+  showPen();
+  say($("#keys").textContent);
 });
 
+function showPen() {
+  pen ||= [canvas.width, canvas.height].map((length) => Math.floor(length / 2));
+  const at = $("#pen"), [x, y] = pen;
+  for (const [key, value] of Object.entries({
+    left: x / canvas.width, top: y / canvas.height, width: 1 / canvas.width, height: 1 / canvas.height,
+  })) at.style[key] = `${value * 100}%`;
+  at.hidden = false;
+}
+
 $("#undo").addEventListener("click", () => {
+  penUp();
   const before = undone.pop();
   $("#undo").disabled = !undone.length;
-  if (before) { paper.putImageData(before, 0, 0); edited(); }
+  if (before) { restore(before); edited(); }
 });
 document.addEventListener("keydown", (event) => {
   if ((event.ctrlKey || event.metaKey) && !event.shiftKey && event.key.toLowerCase() === "z") {
@@ -189,15 +285,18 @@ function showWidth() { $("#width-label").hidden = tool() !== "brush"; }
 function blank() {
   paper.fillStyle = slots[0].model.colours[0].colour;
   paper.fillRect(0, 0, canvas.width, canvas.height);
+  setShape(null);
 }
 
 // Picking, uploading, saving
 
-async function put(blob) {
+async function put(blob, size = null) {
   const bitmap = await createImageBitmap(blob, { colorSpaceConversion: "none", premultiplyAlpha: "none" });
+  penUp();
   remember(snapshot());
   paper.drawImage(bitmap, 0, 0);
   bitmap.close();
+  setShape(size);
   edited();
 }
 
@@ -220,9 +319,12 @@ async function upload(file) {
   say(`Reading ${file.name} …`);
   try {
     const answer = await ask(path(model, "fit"), { method: "POST", body: file });
-    await put(await answer.blob());
     const was = answer.headers.get("X-Size"), is = `${model.width} x ${model.height}`;
-    say(was === is ? `${file.name}, ${is}` : `${file.name}, resized from ${was} to ${is}`);
+    const [width, height] = was.split(" x ").map(Number);
+    const same = width * model.height === height * model.width;
+    await put(await answer.blob(), same ? null : [width, height]);
+    const resized = `${file.name}, resized from ${was} to ${is}${same ? "" : " for the model; shown in its own shape"}`;
+    say(was === is ? `${file.name}, ${is}` : resized);
   } catch (error) {
     say(`${file.name}: ${error.message}`, true);
   }
@@ -239,11 +341,7 @@ canvas.addEventListener("drop", (event) => {
   const [file] = event.dataTransfer.files;
   if (file) upload(file);
 });
-$("#save").addEventListener("click", () => canvas.toBlob((blob) => {
-  const url = URL.createObjectURL(blob);
-  element("a", { href: url, download: "source.png" }).click();
-  setTimeout(() => URL.revokeObjectURL(url), 1000);
-}, "image/png"));
+$("#save").addEventListener("click", () => canvas.toBlob((blob) => save(blob, "source.png"), "image/png"));
 
 // The models
 
@@ -277,6 +375,7 @@ function choose(slot, key) {
   if (slot.url) URL.revokeObjectURL(slot.url);
   slot.url = null;
   $("img", slot.card).removeAttribute("src");
+  $(".told button", slot.card).hidden = true;
   $(".caption", slot.card).textContent = "";
 }
 
@@ -285,8 +384,9 @@ function chooseFirst(key) {
   choose(slots[0], key);
   const model = slots[0].model;
   if (before && fits(before, model)) { offerSecond(); changed(); return; }
-  document.body.style.setProperty("--ratio", `${model.width} / ${model.height}`);
   [canvas.width, canvas.height] = [model.width, model.height];
+  $("#examples").style.setProperty("--ratio", model.width / model.height);
+  pen = null;
   $("#size").textContent = `${model.width} x ${model.height} px`;
   $("#width").max = Math.max(4, Math.round(model.width / 5));
   $("#width").value = Math.max(1, Math.round(model.width / 20));

@@ -25,7 +25,7 @@ from repix.regression.tolerance import mean_and_sd
 from repix.tables import aligned
 
 METRICS = ("ssim", "swd", "l1")
-REQUIRED = 3.0  # standard deviations over seeds that a trained cell is to stand clear
+REQUIRED = 3.0  # standard deviations over seeds that a trained cell has to be better by
 # Not required: what L1 says of blur, and real photos on a distribution metric.
 _SHOWN_ALONE = {("nearest neighbour", "swd")}
 

@@ -1,0 +1,32 @@
+"""Check everything of params.yaml that the cells of `run` will read, before anything works.
+
+It is what the first stage of `dvc repro` checks: names, values, what goes together, which sizes the networks
+allow. What only the data can tell (sizes of images, what a split holds) is told by the stage that reads it.
+
+Example:
+  repix check
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from repix.config import check, reader
+from repix.config.run import Grid
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Run the subcommand."""
+    check.grid()
+    cells = [cell.name for cell in reader.read("run", Grid).cells()]
+    if arguments.json:
+        print(json.dumps({"cells": cells}, indent=2))
+    else:
+        print(f"all {len(cells)} cells can run" if len(cells) > 1 else f"{cells[0]} can run")
+    return 0

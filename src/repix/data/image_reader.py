@@ -1,0 +1,669 @@
+"""The one reader of image files: bytes to integer arrays with every bit that they hold, or a refusal with its reason.
+
+Training, ``repix translate``, the served MLflow model and the demo read through it, so that equal files are
+equal pixels, or the same refusal, everywhere. The served model carries this file alone: it imports nothing
+of repix, and NumPy and Pillow are enough (tifffile for TIFF, pillow-heif for HEIC).
+
+A file's first bytes say what it is, not its name, and only the decoder of that format is asked: no other one
+that a library brings along, and no program that it would start, ever sees a file. The pixels are counted
+before they are decoded. Pillow reads what it can do without loss. It narrows 16-bit colour to 8 bits, so that
+PNG and compressed TIFF are decoded twice, once for the high and once for the low bytes, PPM is read here,
+and other TIFF is read by tifffile. ``docs/images.md`` has the table of what is read as what.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import re
+import struct
+import sys
+import threading
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+Colour = Literal["rgb", "gray", "lab", "raw"]
+Source = str | Path | bytes
+
+FULL = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
+ORIENTATION = 0x0112  # the EXIF and TIFF tag
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_ONE_HEADER_AT_A_TIME = threading.Lock()
+
+
+class ImageError(ValueError):
+    """One image that cannot be used; the text is the reason."""
+
+
+class UnknownFormatError(ImageError):
+    """It is of no format that is read."""
+
+
+class TooLargeError(ImageError):
+    """It has more pixels than the caller takes."""
+
+
+class Limit(NamedTuple):
+    """How many pixels an image may have (each four channels count as one), and what to do where it has more."""
+
+    pixels: int
+    mend: str
+
+
+class Decoded(NamedTuple):
+    """What a file holds, before any conversion.
+
+    Attributes:
+        pixels: (height, width, channels) ``uint8`` or ``uint16``, upright.
+        bands: what the channels are: L, LA, RGB, RGBA, CMYK, or ``n`` for anything else.
+    """
+
+    pixels: np.ndarray
+    bands: str
+
+
+class _Request(NamedTuple):
+    """What is wanted of an open file: its pixels, or an array of its upright size alone."""
+
+    header_only: bool
+    limit: Limit | None
+
+    def check(self, height: int, width: int, channels: int = 1) -> None:
+        if self.limit is not None:
+            check_pixels(height, width, channels, self.limit)
+
+
+def check_pixels(height: int, width: int, channels: int, limit: Limit) -> None:
+    """Refuse an image of more pixels than the limit.
+
+    Raises:
+        TooLargeError: it has more.
+    """
+    pixels = height * width * max(1, -(-channels // 4))
+    if pixels > limit.pixels:
+        many = f" of {channels} channels" if channels > 4 else ""
+        most = f"at most {limit.pixels} are taken"
+        raise TooLargeError(f"{width} x {height} = {height * width} pixels{many}; {most}; {limit.mend}")
+
+
+def _upright(pixels: np.ndarray, orientation: Any) -> np.ndarray:
+    """Undo an EXIF orientation (1 to 8; anything else is taken as upright)."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return pixels
+
+
+def _orientation(image: Image.Image) -> Any:
+    """Return the orientation that a file's metadata name; upright where they are damaged."""
+    try:
+        return image.getexif().get(ORIENTATION, 1)
+    except Exception:  # Pillow raises SyntaxError, struct.error, KeyError, ValueError ...
+        return 1
+
+
+def from_array(array: np.ndarray) -> Decoded:
+    """Take an array (height, width) or (height, width, channels) as an image.
+
+    Raises:
+        ImageError: another number of dimensions, or numbers that are not uint8 or uint16.
+    """
+    if array.ndim == 2:
+        array = array[..., None]
+    if array.ndim != 3 or 0 in array.shape:
+        raise ImageError(f"an array of shape {array.shape}; expected (height, width, channels)")
+    if array.dtype.newbyteorder("=") not in FULL:
+        raise ImageError(f"{array.dtype} numbers; expected uint8 or uint16")
+    bands = {1: "L", 3: "RGB"}.get(array.shape[2], "n")
+    return Decoded(array.astype(array.dtype.newbyteorder("="), copy=False), bands)
+
+
+def _blank(height: int, width: int, orientation: Any = 1, *, dtype: Any = np.uint8, channels: int = 1) -> Decoded:
+    """Return an upright size as an image that takes no memory."""
+    return Decoded(_upright(np.broadcast_to(np.zeros((), dtype), (height, width, channels)), orientation), "n")
+
+
+# Pillow
+
+
+def _open(stream: BinaryIO, kind: str) -> Image.Image:
+    """Open a file of a format with Pillow; its metadata are read, its pixels are not."""
+    from PIL import Image, JpegImagePlugin
+
+    Image.MAX_IMAGE_PIXELS = None  # `limits.pixels` counts; this would warn, and refuse, at another number
+    if kind == "JPEG":
+        # Not by Image.open: phones store a preview or a gain map behind the photo, which it would take for frames.
+        return JpegImagePlugin.JpegImageFile(stream)
+    return Image.open(stream, formats=(kind,))
+
+
+def _decode_pillow(stream: BinaryIO, kind: str, request: _Request) -> Decoded:
+    with _open(stream, kind) as image:
+        request.check(image.height, image.width)
+        frames = getattr(image, "n_frames", 1)
+        if frames > 1:
+            raise ImageError(f"holds {frames} frames; expected one image")
+        orientation = _orientation(image)
+        if request.header_only:
+            return _blank(image.height, image.width, orientation)
+        image.load()
+        pixels, bands = _pillow_pixels(image)
+    return Decoded(_upright(pixels, orientation), bands)
+
+
+def _pillow_pixels(image: Image.Image) -> tuple[np.ndarray, str]:
+    """Return the pixels and bands of a loaded Pillow image of any mode."""
+    mode = image.mode
+    if mode.startswith("I;16") or (mode == "I" and image.format == "PPM"):  # 16-bit PGM opens as "I"
+        return np.asarray(image).astype(np.uint16)[..., None], "L"
+    if mode in ("P", "PA"):
+        mode = "RGBA" if mode == "PA" or "transparency" in image.info else "RGB"
+    elif "transparency" in image.info and mode in ("L", "RGB"):  # PNG's one transparent colour
+        mode = {"L": "LA", "RGB": "RGBA"}[mode]
+    mode = {"1": "L", "La": "LA", "RGBa": "RGBA", "RGBX": "RGB", "YCbCr": "RGB"}.get(mode, mode)
+    if mode not in ("L", "LA", "RGB", "RGBA", "CMYK"):
+        raise ImageError(f"Pillow mode {mode}; expected 8 or 16 bits per channel: gray, RGB, or a palette")
+    pixels = np.asarray(image if image.mode == mode else image.convert(mode))
+    return (pixels[..., None] if pixels.ndim == 2 else pixels), mode
+
+
+def _halves(reopen: Callable[[], Image.Image], mode: str, order: Literal["little", "big"]) -> np.ndarray:
+    """Return 16-bit RGB or RGBA, (height, width, 3 or 4), of what Pillow would narrow to 8 bits.
+
+    Its raw modes ``;16B`` and ``;16L`` keep the first and the second byte of each number.
+    """
+    first, second = (_raw(reopen, f"{mode};16{end}").astype(np.uint16) for end in "BL")
+    return (first << 8) | second if order == "big" else (second << 8) | first
+
+
+def _raw(reopen: Callable[[], Image.Image], raw: str, mode: str | None = None) -> np.ndarray:
+    """Return the pixels of a file whose raw bytes are taken as ``raw``."""
+    with reopen() as image:
+        if mode is not None:
+            image._mode = mode
+        rest = [(tile.args[1:] if isinstance(tile.args, tuple) else None) for tile in image.tile]
+        image.tile = [
+            tile._replace(args=raw if more is None else (raw, *more))
+            for tile, more in zip(image.tile, rest, strict=True)
+        ]
+        image.load()
+        return np.asarray(image)
+
+
+# PNG: what decides pixels goes to Pillow, and nothing else of the file.
+
+
+def _decode_png(stream: BinaryIO, request: _Request) -> Decoded:
+    head, told, pixels, frames = _png_chunks(stream, request)
+    height, width = struct.unpack(">II", head[8:16])[::-1]
+    depth, colour = head[16], head[17]
+    if frames > 1:
+        raise ImageError(f"holds {frames} frames; expected one image")
+    end = _chunk(b"IEND", b"")
+    orientation = 1
+    if told:
+        try:
+            about = _open(io.BytesIO(PNG_SIGNATURE + head + b"".join(told) + _chunk(b"IDAT", b"") + end), "PNG")
+            orientation = _orientation(about)
+        except Exception:  # damaged metadata; the pixels are none the worse
+            orientation = 1
+    if request.header_only:
+        return _blank(height, width, orientation)
+    clean = PNG_SIGNATURE + head + b"".join(pixels) + end
+
+    def reopen() -> Image.Image:
+        return _open(io.BytesIO(clean), "PNG")
+
+    if depth < 16:
+        with reopen() as image:
+            image.load()
+            found, bands = _pillow_pixels(image)
+        return Decoded(_upright(found, orientation), bands)
+    with reopen() as image:
+        clear = image.info.get("transparency")  # the one colour that is, in 16 bits
+        found = None
+        if colour == 0:
+            image.load()
+            found = np.asarray(image).astype(np.uint16)[..., None]
+    if colour == 4:  # gray and alpha: four bytes a pixel
+        four = _raw(reopen, "RGBA", "RGBA").astype(np.uint16)
+        found = (four[..., 0::2] << 8) | four[..., 1::2]
+    elif found is None:
+        found = _halves(reopen, "RGBA" if colour == 6 else "RGB", "big")
+    if clear is not None and found.shape[2] in (1, 3):
+        opaque = (found != np.asarray(clear, np.uint16)).any(axis=2, keepdims=True)
+        found = np.concatenate([found, opaque * np.uint16(65535)], axis=2)
+    return Decoded(_upright(found, orientation), {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[found.shape[2]])
+
+
+_ABOUT = 1 << 20  # bytes of metadata that are looked into for an orientation
+
+
+def _png_chunks(stream: BinaryIO, request: _Request) -> tuple[bytes, list[bytes], list[bytes], int]:
+    """Return a PNG's header chunk, those that may tell its orientation, those of its pixels, and its frames."""
+    stream.seek(len(PNG_SIGNATURE))
+    head, told, pixels, frames = b"", [], [], 1
+    while len(start := stream.read(8)) == 8:
+        length, kind = struct.unpack(">I4s", start)
+        if not head and (kind != b"IHDR" or length != 13):
+            raise ImageError("cannot be decoded: a PNG without its header")
+        wanted = kind in (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"acTL")
+        wanted = wanted and not (request.header_only and kind == b"IDAT")
+        if not wanted and not (kind in (b"eXIf", b"iTXt", b"tEXt", b"zTXt") and length <= _ABOUT):
+            if kind == b"IEND":
+                break
+            stream.seek(length + 4, 1)
+            continue
+        data, crc = stream.read(length), stream.read(4)
+        if len(crc) == 4 and zlib.crc32(kind + data) != int.from_bytes(crc, "big"):
+            if wanted:
+                raise ImageError(f"cannot be decoded: damaged, the checksum of its {kind.decode()} does not fit")
+            continue
+        chunk = start + data + crc
+        if kind == b"IHDR":
+            head = chunk
+            request.check(*struct.unpack(">II", data[:8])[::-1])
+        elif kind == b"acTL":
+            frames = int.from_bytes(data[:4], "big")
+        elif wanted:
+            pixels.append(chunk)
+        elif kind == b"eXIf" or data.startswith((b"XML:com.adobe.xmp\0", b"Raw profile type exif\0")):
+            told.append(chunk)
+    if len(head) != 25:
+        raise ImageError("cannot be decoded: a PNG that is truncated in its header")
+    return head, told, pixels, frames
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+# PPM and PGM: Pillow reads them up to 8 bits, and gray up to 16.
+
+
+def _decode_ppm(stream: BinaryIO, request: _Request) -> Decoded:
+    head = stream.read(1 << 12)
+    number = rb"(?:\s|#[^\n\r]*[\n\r])+(\d{1,10})"
+    match = re.match(rb"P([36])" + number * 3 + rb"\s", head)
+    if not match or int(match[4]) < 256:
+        stream.seek(0)
+        return _decode_pillow(stream, "PPM", request)
+    width, height, most = (int(match[i]) for i in (2, 3, 4))
+    if most > 65535 or not width or not height:
+        raise ImageError(f"cannot be decoded: a PPM of {width} x {height} pixels and values up to {most}")
+    request.check(height, width)
+    if request.header_only:
+        return _blank(height, width)
+    stream.seek(match.end())
+    n = height * width * 3
+    if match[1] == b"6":
+        data = stream.read(n * 2)
+        if len(data) < n * 2:
+            raise ImageError("cannot be decoded: the file is truncated")
+        values = np.frombuffer(data, ">u2")
+    else:
+        words = re.sub(rb"#[^\n\r]*", b"", stream.read()).split()[:n]
+        if len(words) < n:
+            raise ImageError("cannot be decoded: the file is truncated")
+        values = np.array([int(word) for word in words])
+    if values.max() > most:
+        raise ImageError(f"cannot be decoded: a value of {values.max()} where {most} is the most")
+    if most < 65535:
+        values = np.rint(values / most * 65535)
+    return Decoded(values.astype(np.uint16).reshape(height, width, 3), "RGB")
+
+
+# TIFF
+
+
+def _decode_tiff(stream: BinaryIO, request: _Request) -> Decoded:
+    try:
+        import tifffile
+    except ImportError:
+        raise ImageError("a TIFF needs tifffile: pip install tifffile") from None
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it prints what it raises, too
+
+    with tifffile.TiffFile(stream) as file:
+        page, series = file.pages[0], file.series[0]
+        orientation = page.tags.valueof(ORIENTATION, 1)
+        if len(file.pages) == 1 and page.bitspersample <= 8 and page.extrasamples in ((), (1,), (2,)):
+            request.check(page.imagelength, page.imagewidth)
+            if request.header_only:
+                return _blank(page.imagelength, page.imagewidth, orientation)
+            stream.seek(0)
+            with _open(stream, "TIFF") as image:  # which knows more of colour, and turns it upright by itself
+                image.load()
+                return Decoded(*_pillow_pixels(image))
+        axes = series.axes
+        if page.photometric > 2:  # 0 and 1 are gray, 2 is RGB
+            raise ImageError(f"a {page.bitspersample}-bit TIFF in {page.photometric.name}; expected gray or RGB")
+        if len(file.series) > 1 or not {"Y", "X"} <= set(axes) or series.ndim > 3:
+            raise ImageError(f"holds {len(file.pages)} pages ({axes} {series.shape}); expected one image")
+        # The axis that is neither height nor width is the channels, whether samples or pages.
+        order = [axes.index("Y"), axes.index("X"), *(i for i, axis in enumerate(axes) if axis not in "YX")]
+        blank = from_array(np.broadcast_to(np.zeros((), series.dtype), series.shape).transpose(order))
+        request.check(*blank.pixels.shape)
+        if page.bitspersample not in (8, 16):
+            raise ImageError(f"has {page.bitspersample} bits per channel; expected 8 or 16")
+        if request.header_only:
+            return Decoded(_upright(blank.pixels, orientation), "n")
+        channels = blank.pixels.shape[2]
+        if _can_decompress(page):
+            decoded = from_array(series.asarray().transpose(order))
+        elif len(file.pages) == 1 and blank.pixels.dtype == np.uint16 and (channels, page.planarconfig) in _BY_LIBTIFF:
+            decoded, orientation = _decode_libtiff(stream, channels), 1  # Pillow turned it upright
+        else:
+            raise ImageError(
+                f"a TIFF of {channels} channels of {page.bitspersample} bits by {page.compression.name}, "
+                f"which is not read; save it by Deflate or without compression"
+            )
+        if page.photometric == 0:  # white is zero
+            decoded = decoded._replace(pixels=FULL[decoded.pixels.dtype] - decoded.pixels)
+        alpha = {2: "LA", 4: "RGBA"}.get(channels)
+        # Extra samples 1 and 2 are alpha by the TIFF standard, 0 is unspecified: plain channels.
+        bands = alpha if alpha and page.extrasamples and page.extrasamples[0] in (1, 2) else blank.bands
+        return Decoded(_upright(decoded.pixels, orientation), bands)
+
+
+_BY_LIBTIFF = {(1, 1), (3, 1), (4, 1)}  # channels, and 1 for channels within a pixel
+
+
+def _can_decompress(page: Any) -> bool:
+    """Return whether tifffile alone, without the codecs of another library, decodes a page."""
+    import tifffile
+
+    try:
+        tifffile.TIFF.DECOMPRESSORS[page.compression]
+        tifffile.TIFF.UNPREDICTORS[page.predictor]
+    except (KeyError, ValueError):
+        return False
+    return True
+
+
+def _decode_libtiff(stream: BinaryIO, channels: int) -> Decoded:
+    """Read 16 bits of gray, RGB or RGBA by the libtiff within Pillow, whatever the compression."""
+    stream.seek(0)
+    data = stream.read()
+
+    def reopen() -> Image.Image:
+        return _open(io.BytesIO(data), "TIFF")
+
+    if channels == 1:
+        with reopen() as image:
+            image.load()
+            return Decoded(np.asarray(image).astype(np.uint16)[..., None], "L")
+    # libtiff gives numbers in the order of this machine.
+    return from_array(_halves(reopen, "RGB" if channels == 3 else "RGBA", sys.byteorder))
+
+
+# NumPy, AVIF and HEIC
+
+
+def _decode_npy(stream: BinaryIO, request: _Request) -> Decoded:
+    # A header is a Python literal, and Python's parser (3.11 at least) counts the nesting of all threads together
+    # (python/cpython#106905): without the lock a sound file is refused once in a while.
+    with _ONE_HEADER_AT_A_TIME:
+        version = np.lib.format.read_magic(stream)
+        if version not in ((1, 0), (2, 0)):
+            raise ImageError(f"cannot be decoded: a .npy of version {version}; expected 1.0 or 2.0")
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(stream)
+        blank = np.broadcast_to(np.zeros((), dtype if not dtype.hasobject else np.uint8), shape)
+        if not dtype.hasobject:
+            blank = from_array(blank).pixels
+            request.check(*blank.shape)
+            if request.header_only:
+                return Decoded(blank, "n")
+        stream.seek(0)
+        return from_array(np.load(stream, allow_pickle=False))
+
+
+def _decode_avif(stream: BinaryIO, request: _Request) -> Decoded:
+    from PIL import features
+
+    if not features.check("avif"):
+        raise ImageError("an AVIF image needs Pillow 11.3 or later, with its AVIF decoder: pip install -U pillow")
+    head = stream.read(1 << 16)
+    stream.seek(0)
+    place = head.find(b"av1C")
+    if place >= 0 and len(head) > place + 6 and head[place + 6] & 0x40:  # high_bitdepth of the codec's configuration
+        raise ImageError("an AVIF of 10 or 12 bits per channel; expected 8: save it as a 16-bit PNG or TIFF")
+    return _decode_pillow(stream, "AVIF", request)
+
+
+def _decode_heif(stream: BinaryIO, request: _Request) -> Decoded:
+    try:
+        import pillow_heif
+    except ImportError:
+        mend = "pip install 'repix[heif]', or pip install pillow-heif"
+        raise ImageError(f"a HEIC image needs pillow-heif: {mend}") from None
+
+    # The library turns it upright by itself, as its container says. Further images (bursts, depth) are left.
+    image = pillow_heif.open_heif(io.BytesIO(stream.read()), convert_hdr_to_8bit=False)
+    width, height = image.size
+    request.check(height, width)
+    bits = image.info.get("bit_depth", 8)
+    if bits != 8:
+        raise ImageError(f"a HEIC of {bits} bits per channel; expected 8: save it as a 16-bit PNG or TIFF")
+    if request.header_only:
+        return _blank(height, width)
+    pixels, bands = _pillow_pixels(image.to_pillow())
+    return Decoded(pixels, bands)
+
+
+class Format(NamedTuple):
+    """A format that is read.
+
+    Attributes:
+        name: as Pillow has it, where Pillow reads it.
+        suffixes: of its files, in folders.
+        decode: takes an open file and what is wanted of it.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+    decode: Callable[[BinaryIO, _Request], Decoded]
+
+
+def _by_pillow(name: str) -> Callable[[BinaryIO, _Request], Decoded]:
+    return lambda stream, request: _decode_pillow(stream, name, request)
+
+
+FORMATS = {
+    one.name: one
+    for one in (
+        Format("PNG", (".png",), _decode_png),
+        Format("JPEG", (".jfif", ".jpe", ".jpeg", ".jpg", ".mpo"), _by_pillow("JPEG")),
+        Format("TIFF", (".tif", ".tiff"), _decode_tiff),
+        Format("NPY", (".npy",), _decode_npy),
+        Format("WEBP", (".webp",), _by_pillow("WEBP")),
+        Format("BMP", (".bmp",), _by_pillow("BMP")),
+        Format("GIF", (".gif",), _by_pillow("GIF")),
+        Format("PPM", (".pbm", ".pgm", ".pnm", ".ppm"), _decode_ppm),
+        Format("AVIF", (".avif",), _decode_avif),
+        Format("HEIC", (".heic", ".heif", ".hif"), _decode_heif),
+    )
+}
+SUFFIXES = tuple(sorted(suffix for one in FORMATS.values() for suffix in one.suffixes))
+# fmt: off
+RAW_SUFFIXES = (
+    ".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dng", ".erf", ".iiq", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw",
+    ".rw2", ".sr2", ".srw", ".x3f",
+)
+# Files that are images, and are refused by name where an image is looked for.
+UNREAD_SUFFIXES = (
+    *RAW_SUFFIXES,
+    ".bpg", ".dds", ".dib", ".emf", ".eps", ".exr", ".fits", ".hdr", ".icns", ".ico", ".j2c", ".j2k", ".jng", ".jp2",
+    ".jpf", ".jpx", ".jxl", ".jxr", ".pam", ".pcx", ".pfm", ".ps", ".psb", ".psd", ".qoi", ".sgi", ".svg", ".svgz",
+    ".tga", ".wdp", ".wmf", ".xcf",
+)
+# fmt: on
+IMAGE_SUFFIXES = (*SUFFIXES, *UNREAD_SUFFIXES)
+
+# How files of other formats begin, for the refusal.
+_OTHER_STARTS = {
+    b"%!PS": "PostScript (EPS)",
+    b"\xc5\xd0\xd3\xc6": "PostScript (EPS)",
+    b"%PDF": "PDF",
+    b"8BPS": "Photoshop",
+    b"\x00\x00\x00\x0cjP  ": "JPEG 2000",
+    b"\xff\x4f\xff\x51": "JPEG 2000",
+    b"\xff\x0a": "JPEG XL",
+    b"\x00\x00\x00\x0cJXL ": "JPEG XL",
+    b"\x76\x2f\x31\x01": "OpenEXR",
+    b"#?RADIANCE": "Radiance HDR",
+    b"DDS ": "DDS",
+    b"\x00\x00\x01\x00": "ICO",
+    b"<svg": "SVG",
+    b"qoif": "QOI",
+    b"P7\n": "PAM",
+    b"PF\n": "PFM",
+    b"Pf\n": "PFM",
+}
+
+
+def _format(head: bytes, name: str) -> Format:
+    """Return the format that a file's first bytes say.
+
+    Raises:
+        UnknownFormatError: none that is read.
+    """
+    suffix = Path(name).suffix.lower()
+    if suffix in RAW_SUFFIXES:  # most look like a TIFF, and hold a small preview as its first page
+        raise UnknownFormatError(f"a camera's raw file ({suffix}), which is not read; develop it to TIFF or PNG")
+    brands = head[8 : max(8, int.from_bytes(head[:4], "big"))] if head[4:8] == b"ftyp" else b""
+    found = [
+        ("PNG", head.startswith(PNG_SIGNATURE)),
+        ("JPEG", head.startswith(b"\xff\xd8\xff")),
+        ("TIFF", head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
+        ("NPY", head.startswith(b"\x93NUMPY")),
+        ("WEBP", head[:4] == b"RIFF" and head[8:12] == b"WEBP"),
+        ("GIF", head[:6] in (b"GIF87a", b"GIF89a")),
+        ("PPM", re.match(rb"P[1-6][\s#]", head)),
+        ("AVIF", b"avif" in brands or b"avis" in brands),
+        ("HEIC", any(brand in brands for brand in (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1"))),
+        ("BMP", head[:2] == b"BM" and len(head) > 26),
+    ]
+    for kind, fits in found:
+        if fits:
+            return FORMATS[kind]
+    other = next((what for start, what in _OTHER_STARTS.items() if head.startswith(start)), None)
+    if other is None and suffix in UNREAD_SUFFIXES:
+        other = suffix
+    if other is not None:
+        raise UnknownFormatError(f"a file of the format {other}, which is not read; convert it to PNG or TIFF")
+    raise UnknownFormatError(f"cannot be decoded: not an image, or damaged at its start; {', '.join(FORMATS)} are read")
+
+
+def _read(source: Source, request: _Request) -> Decoded:
+    name = "" if isinstance(source, bytes) else str(source)
+    try:
+        with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as stream:
+            head = stream.read(64)
+            stream.seek(0)
+            return _format(head, name).decode(stream, request)
+    except FileNotFoundError:
+        raise ImageError("no such file") from None
+    except ImageError:
+        raise
+    except Exception as error:  # decoders raise OSError, ValueError, SyntaxError, struct.error, TiffFileError ...
+        what = " ".join(str(error).split())
+        if name:
+            what = what.replace(name, Path(name).name)
+        if type(error).__name__ == "UnidentifiedImageError":
+            what = "damaged at its start"
+        raise ImageError(f"cannot be decoded: {what[:200] or type(error).__name__}") from None
+
+
+def decode(source: Source, limit: Limit | None = None) -> Decoded:
+    """Read a file as it is: upright, every bit kept, palettes and 1-bit expanded.
+
+    Args:
+        source: a path, or the bytes of a file.
+        limit: how many pixels are taken; checked before they are decoded.
+
+    Raises:
+        ImageError: no such file, not an image, truncated, several frames, too large, or numbers that
+            are neither 8 nor 16 bits.
+    """
+    return _read(source, _Request(False, limit))
+
+
+def size(source: Source) -> tuple[int, int]:
+    """Return (height, width) of an upright image, read off its header.
+
+    Raises:
+        ImageError: as for :func:`decode`, as far as the header shows it.
+    """
+    pixels = _read(source, _Request(True, None)).pixels
+    return pixels.shape[0], pixels.shape[1]
+
+
+def to_gray(rgb: np.ndarray) -> np.ndarray:
+    """Return the luma of (H, W, 3) as (H, W, 1): ITU-R 601-2 in Pillow's fixed-point arithmetic, at any depth."""
+    red, green, blue = (rgb[..., i].astype(np.uint32) for i in range(3))
+    return ((red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16).astype(rgb.dtype)[..., None]
+
+
+def convert(decoded: Decoded, *, colour: Colour, channels: int, bit_depth: int = 8) -> np.ndarray:
+    """Bring what a file holds to the colour, channels and depth that are asked for.
+
+    Without loss, or not at all: opaque alpha is dropped, 8 bits widen to 16 (times 257), gray
+    repeats as RGB. The two conversions that lose are those that one asks for: RGB to one
+    channel (luma) and CMYK to RGB (without a profile, as Pillow does).
+
+    Args:
+        decoded: pixels and bands.
+        colour: ``raw`` keeps the channels as stored; any other yields gray or RGB.
+        channels: 1 or 3; any number for ``raw``.
+        bit_depth: 8 or 16.
+
+    Returns:
+        (height, width, channels) of ``uint8`` or ``uint16``.
+
+    Raises:
+        ImageError: transparency, other channels, or more bits than ``bit_depth``.
+    """
+    pixels, bands = decoded
+    if colour == "raw":
+        if pixels.shape[2] != channels:
+            raise ImageError(f"has {pixels.shape[2]} channels ({bands}), expected {channels}")
+    elif bands == "n":
+        raise ImageError(f"has {pixels.shape[2]} channels; only colour: raw takes other than gray and RGB")
+    else:
+        pixels = _gray_or_rgb(pixels, bands)
+        if channels == 1 and pixels.shape[2] == 3:
+            pixels = to_gray(pixels)
+        elif channels == 3 and pixels.shape[2] == 1:
+            pixels = np.repeat(pixels, 3, axis=2)
+        elif channels != pixels.shape[2]:
+            raise ImageError(f"cannot become {channels} channels; colour: {colour} has 1 or 3")
+    if bit_depth == 8 and pixels.dtype == np.uint16:
+        raise ImageError("has 16 bits per channel, expected 8; set bit_depth: 16 (before training) or convert it")
+    if bit_depth == 16 and pixels.dtype == np.uint8:
+        pixels = pixels.astype(np.uint16) * 257
+    return pixels
+
+
+def _gray_or_rgb(pixels: np.ndarray, bands: str) -> np.ndarray:
+    """Return one channel or three: without an opaque alpha, and CMYK as RGB."""
+    if bands in ("LA", "RGBA"):
+        if pixels[..., -1].min() < FULL[pixels.dtype]:
+            raise ImageError(f"has transparency ({bands}); flatten it onto a background")
+        return pixels[..., :-1]
+    if bands == "CMYK":
+        from PIL import Image
+
+        height, width = pixels.shape[:2]
+        return np.asarray(Image.frombytes("CMYK", (width, height), pixels.tobytes()).convert("RGB"))
+    return pixels

@@ -1,0 +1,72 @@
+"""Every command works from a folder below the root, and takes paths as they are seen from there."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from repix import cli
+from repix.commands import translate
+from tests.conftest import ROOT
+
+
+@pytest.fixture
+def below(tmp_path, monkeypatch):
+    """A repository with the committed metrics; the test stands in a folder below its root."""
+    for name in ("dvc.yaml", "params.yaml"):
+        shutil.copy(ROOT / name, tmp_path)
+    shutil.copytree(ROOT / "metrics", tmp_path / "metrics")
+    folder = tmp_path / "docs" / "deep"
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def run(capsys, *arguments):
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(list(arguments))
+    return exit_.value.code, *capsys.readouterr()
+
+
+def test_results_and_check(below, capsys):
+    code, said, _ = run(capsys, "results")
+    assert code == 0 and "sample-pix2pix_small-0" in said
+    (below / "page.md").write_text("<!-- results:begin -->\n<!-- results:end -->\n")
+    assert run(capsys, "results", "--write", "page.md")[0] == 0
+    assert "sample-pix2pix_small-0" in (below / "page.md").read_text()
+    (below / "latin.md").write_bytes("é".encode("latin-1"))
+    for name, said in (("none.md", "No such file"), ("latin.md", "not UTF-8 text")):
+        code, _, error = run(capsys, "results", "--write", name)
+        assert code == 1 and f"docs/deep/{name}: " in error and said in error and error.count("\n") == 1
+    assert run(capsys, "check") == (0, "sample-pix2pix_small-0 can run\n", "")
+
+
+def test_the_gate_and_its_own_paths(below, capsys):
+    code, said, _ = run(capsys, "gate", "--json")
+    assert code in (0, 1) and json.loads(said)
+    shutil.copytree(below.parents[1] / "metrics", below / "mine")
+    assert run(capsys, "gate", "--metrics", "mine")[0] == code
+    code, _, error = run(capsys, "gate", "--metrics", "none")
+    assert code == 2 and "no metrics in docs/deep/none/" in error
+
+
+def test_a_model_is_found_from_here_and_from_the_root(below, capsys):
+    code, _, error = run(capsys, "translate", "none-such", "x.png", "-o", "out")
+    assert code == 1 and error.startswith("repix translate: none-such: no trained.json")
+    root = below.parents[1]
+    for place in (root / "runs/a-b-0", below / "c-d-0"):
+        place.mkdir(parents=True)
+        (place / "export.json").write_text("{}")
+    for given, seen in (("runs/a-b-0", "runs/a-b-0"), ("a-b-0", "runs/a-b-0"), ("c-d-0", "docs/deep/c-d-0")):
+        code, _, error = run(capsys, "translate", given, "x.png", "-o", "out")
+        assert code == 1 and error.startswith(f"repix translate: {seen}/export.json: schema is None")
+
+
+def test_outside_of_any_repository_a_command_stays_where_it_is(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.find_root(tmp_path) == tmp_path
+    code, _, error = run(capsys, "results")
+    assert code == 1 and "no metrics in metrics/" in error
+    assert translate.here("x.png").as_posix() == "x.png"

@@ -1,0 +1,28 @@
+"""What CI takes from others is named by its content: a tag can be moved, a commit cannot."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+
+import pytest
+import yaml
+
+from tests.conftest import ROOT
+
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_actions_are_pinned_and_may_do_little(path):
+    text = path.read_text(encoding="utf-8")
+    used = re.findall(r"uses: *(.*)", text)
+    assert used and all(re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}  # v\d+\.\d+\.\d+.*", line) for line in used), used
+    assert yaml.safe_load(text)["permissions"]["contents"] == "read"
+    assert text.count("persist-credentials: false") == text.count("actions/checkout@")
+
+
+def test_what_builds_the_package_is_one_version_and_the_installed_one():
+    (required,) = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["build-system"]["requires"]
+    assert re.fullmatch(r"setuptools==[\d.]+", required)
+    assert required in (ROOT / "constraints.txt").read_text(encoding="utf-8").split("\n")
