@@ -41,7 +41,6 @@ def main(cell: Cell) -> None:
 
     prepared = Prepared.open(folder)
     checkpoints = Checkpoints(paths.WORK / "checkpoints", record.run_key)
-<<<<<<< HEAD
     with checkpoints.alone():
         setup = set_up(cell, recipe, prepared, flip=entry.flip)
         data_digest = record.declared.inputs[folder.as_posix()]
@@ -67,7 +66,12 @@ def main(cell: Cell) -> None:
             validate=validation.score if validation.possible else None,
             picture=validation.picture,
             best_of=setup.translator_weights,
-            plan={"cell": cell.name, "parameters": setup.parameters(), "recipe": recipe.model_dump(mode="json")},
+            plan={
+                "cell": cell.name,
+                "paired": prepared.manifest.paired,
+                "parameters": setup.parameters(),
+                "recipe": recipe.model_dump(mode="json"),
+            },
         )
         trained = record_of(cell, recipe, setup, prepared.manifest, history, best, data_digest, record.declared.profile)
         for animation in frames.written:
@@ -76,32 +80,6 @@ def main(cell: Cell) -> None:
         write_losses(losses, history.epochs)
         write_curves(curves, history.epochs)
         record.write(out, losses, curves)
-=======
-    history, best = train(
-        setup.step,
-        recipe,
-        checkpoints=checkpoints,
-        observer=observer,
-        validate=validation.score if validation.possible else None,
-        picture=validation.picture,
-        best_of=setup.translator_weights,
-        plan={
-            "cell": cell.name,
-            "paired": prepared.manifest.paired,
-            "parameters": setup.parameters(),
-            "recipe": recipe.model_dump(mode="json"),
-        },
-    )
-    trained = record_of(cell, recipe, setup, prepared.manifest, history, best, data_digest, record.declared.profile)
-    for animation in frames.written:
-        run.file(animation, "animation")
-    write(out, trained, setup.step.state(), best)
-    write_losses(losses, history.epochs)
-    write_curves(curves, history.epochs)
-    record.write(out, losses, curves)
-    # Not kept: `dvc repro --force` shall train again and not find a finished state.
-    checkpoints.clear()
->>>>>>> main
 
 
 if __name__ == "__main__":
