@@ -43,7 +43,9 @@ def main(cell: Cell) -> None:
         )
 
     run = mlflow_run.run_of(cell.name, record.declared.inputs[trained.as_posix()])
-    values = {f"export/{name}/{key}": value for name, seen in measured.items() for key, value in seen.values().items()}
+    values = {
+        f"score/export/{name}/{key}": value for name, seen in measured.items() for key, value in seen.values().items()
+    }
     run.curve([Row(model.record.epochs, model.record.steps, values)])
     digest = stage.digest_tree(out)
     mlflow_run.log_model_entry(run, cell.name, out.as_posix(), digest, metrics=scores)

@@ -148,28 +148,20 @@ def test_one_that_does_not_fit_the_networks_is_refused(tmp_path, capsys):
 def test_what_a_killed_write_left_is_removed_and_one_under_way_is_not(tmp_path):
     """A real process is in the middle of a write; then it is killed."""
     checkpoints = saved(tmp_path, 1)
-    code = f"""
-import time
-from pathlib import Path
-import numpy as np
-from repix.training.checkpoint import Checkpoint, Checkpoints
-def half(stream, **content):
-    stream.write(b"half")
-    stream.flush()
-    print("half", flush=True)
-    time.sleep(600)
-np.savez = half
-Checkpoints(Path({str(tmp_path)!r}), "key").save(Checkpoint(2, {{"a": np.zeros(3)}}, {{}}))
-"""
-    with subprocess.Popen([sys.executable, "-c", code], env=PYTHON, stdout=subprocess.PIPE) as writer:
-        assert writer.stdout.readline() == b"half\n"
-        [under_way] = set(names(checkpoints)) - {"step-000000001.npz"}
+    path = checkpoints.folder / "step-000000002.npz"
+    program = (
+        "import os, signal, sys\n"
+        "from repix.files import atomic_path\n"
+        "with atomic_path(sys.argv[1]) as temporary:\n"
+        "    temporary.write_bytes(b'half')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    dead = subprocess.run([sys.executable, "-c", program, path], env=PYTHON, check=False)
+    assert dead.returncode == -signal.SIGKILL and len(names(checkpoints)) == 2
+    with atomic_path(path) as alive:
+        alive.write_bytes(b"a process at work")
         assert checkpoints.resume().step == 1
-        assert names(checkpoints) == [under_way, "step-000000001.npz"]
-        writer.kill()
-    assert names(checkpoints) == [under_way, "step-000000001.npz"]
-    assert checkpoints.resume().step == 1
-    assert names(checkpoints) == ["step-000000001.npz"]
+        assert names(checkpoints) == [alive.name, "step-000000001.npz"]
 
 
 def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path, monkeypatch):
