@@ -70,8 +70,11 @@ def problem(command: str) -> str | None:
                 if missing:
                     return f"{kind}: {missing}"
                 continue
-            group, _, name = key.rpartition(".")
-            if name not in (pipeline.look_up(params, group) or {}):
+            group, _, name = key.removeprefix("+").rpartition(".")
+            there = pipeline.look_up(params, group)
+            # DVC sets a key that is written in the file, and adds one after a plus: a field of the settings.
+            fields = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "src/repix/config").glob("*.py"))
+            if there is None or (f"\n    {name}: " not in fields if key[0] == "+" else name not in there):
                 return key
         return None
     file = f"src/repix/commands/{words[1]}.py" if words[0] == "repix" else f"{words[2].replace('.', '/')}.py"
@@ -95,6 +98,7 @@ def test_every_command_of_the_pages_names_what_is_there():
         ("dvc exp run -S models.pix2pix_small.epoch=4", "models.pix2pix_small.epoch"),
         ("dvc exp run -S 'run.models=[pix2pics]'", "models: {'pix2pics'}"),
         ("dvc exp run -S models.pix2pics.epochs=2", "models.pix2pics.epochs"),
+        ("dvc exp run -S +models.pix2pix.generator.dropuot=0", "+models.pix2pix.generator.dropuot"),
         ("make tests", "tests"),
         ("repix floors sample", "floors"),
         ("repix seeds sample pix2pix_small --wrote", "--wrote"),
@@ -149,7 +153,7 @@ def followed(tmp_path):
     for language, text in re.findall(r"^```(python|yaml)\n(.*?)^```", page, re.DOTALL | re.MULTILINE):
         if language == "yaml":
             [(name, entry)] = yaml12.load(text, "the page").items()
-            params["datasets" if "urls" in entry else "models"][name] = entry
+            params["datasets" if "archive" in entry else "models"][name] = entry
         elif text.startswith("# "):
             path = root / text.split("\n")[0].removeprefix("# ")
             assert path.parent.is_dir() and not path.exists()

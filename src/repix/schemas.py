@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from repix.errors import UserError
-from repix.files import write_json
+from repix.files import parse_json, write_json
 
 
 class Record(BaseModel):
@@ -45,8 +44,8 @@ class Record(BaseModel):
             UserError: not JSON, another schema, or fields that do not fit.
         """
         try:
-            tree = json.loads(text)
-        except (ValueError, RecursionError) as error:
+            tree = parse_json(text)
+        except ValueError as error:
             raise UserError(f"{path}: cannot be read as JSON ({error}); restore it or run `dvc repro`") from None
         found = tree.pop("schema", None) if isinstance(tree, dict) else None
         if found != cls.SCHEMA:
@@ -150,9 +149,10 @@ class Manifest(Record):
 class Metrics(Record):
     """What ``evaluate`` left in git: ``metrics/<cell>.json``.
 
+    ``weights_digest`` names the last weights by network, and averages by ``ema/<network>``.
     ``scores[translator][variant][metric]`` is a number, or null with the reason in
-    ``protocol[metric]["reason"]``; variants are ``last``, ``best`` and, where asked for,
-    ``last_paper`` and ``best_paper``.
+    ``protocol[metric]["reason"]``; variants are ``last``, ``best``, ``ema`` where the recipe keeps
+    an average, and, where asked for, ``last_paper``, ``best_paper`` and ``ema_paper``.
     """
 
     SCHEMA = "repix.metrics/1"
@@ -161,6 +161,17 @@ class Metrics(Record):
     n: int
     scores: dict[str, dict[str, dict[str, float | None] | None]]
     protocol: dict[str, Any]
+
+    def weights(self, variant: str) -> dict[str, str]:
+        """Return the digests of the weights that were scored as ``last`` or ``ema``, network -> digest.
+
+        Empty for a variant whose digests the record does not hold.
+        """
+        prefix = {"last": "", "ema": "ema/"}.get(variant)
+        if prefix is None:
+            return {}
+        named = {name: digest for name, digest in self.weights_digest.items() if name.startswith(prefix)}
+        return {name.removeprefix(prefix): digest for name, digest in named.items() if "/" not in name[len(prefix) :]}
 
 
 class Trained(Record):
@@ -171,6 +182,7 @@ class Trained(Record):
         translators: name -> generator network (``source_to_target`` -> ``generator``).
         networks: network -> canonical digest of its last weights.
         best: epoch that scored best on val, its score and digests; null without a val split.
+        ema: decay and digests of the average of the generators' weights; null where none was kept.
         direction: which half of a side-by-side image is the source: AtoB (left) or BtoA.
     """
 
@@ -191,6 +203,20 @@ class Trained(Record):
     best: dict[str, Any] | None
     data_digest: str
     direction: str | None = None
+    ema: dict[str, Any] | None = None
+
+    @property
+    def shown(self) -> str:
+        """The variant that pictures show and exports take unless asked otherwise: ``ema``, or ``last`` without one."""
+        return "ema" if self.ema else "last"
+
+    def variants(self) -> dict[str, dict[str, str]]:
+        """Return the sets of weights that there are: ``last``, ``best``, ``ema`` -> network -> digest."""
+        found = {"last": self.networks}
+        for name, kept in (("best", self.best), ("ema", self.ema)):
+            if kept:
+                found[name] = kept["networks"]
+        return found
 
 
 class Exported(Record):

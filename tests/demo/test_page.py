@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from checks.support.cells import images
+from checks.support.repository import CELL
 from tests.demo import chromium
 from tests.demo.conftest import SECOND
-from tests.exporting.repository import CELL
 
 BROWSER = chromium.find()
 pytestmark = chromium.needed()
@@ -34,8 +34,9 @@ def pixels(data: bytes) -> np.ndarray:
 @pytest.fixture(scope="module")
 def address(entries):
     from repix.demo import app
+    from repix.demo.server import serve
 
-    server = app.serve(app.create(*entries), "127.0.0.1", 0)
+    server = serve(app.create(*entries), "127.0.0.1", 0)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{server.port}/"

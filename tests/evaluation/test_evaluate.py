@@ -154,3 +154,38 @@ def test_a_data_set_of_other_values_is_refused(cell, tmp_path):
     with pytest.raises(UserError, match="other sizes, channels or values"):
         run(cell._replace(prepared=other), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_an_average_is_a_variant_that_is_shown_scored_and_exported(tmp_path):
+    from repix.config.export import Export
+    from repix.data.images import decode
+    from repix.data.prepared import Prepared
+    from repix.exporting.export import export
+    from repix.inference.trained import TrainedModel
+    from repix.schemas import Exported
+
+    cell = train_cell(tmp_path, ema=0.5)
+    metrics = run(cell, tmp_path / "out")
+    scores = metrics.scores["source_to_target"]
+    assert set(scores) == {"last", "best", "ema"} and scores["ema"]["l1"] != scores["last"]["l1"]
+    model, prepared = TrainedModel(cell.trained), Prepared.open(cell.prepared)
+    kept = model.record.ema["networks"]["generator"]
+    assert kept != model.record.networks["generator"]
+    assert metrics.weights("ema") == {"generator": kept}
+    assert (
+        metrics.weights("last") == {"generator": model.record.networks["generator"]} and metrics.weights("best") == {}
+    )
+    model.load("ema")
+    expected = model.translator("source_to_target").translate(prepared.split("test").source)
+    names = prepared.split("test").names
+    written = [decode(tmp_path / "out" / "source_to_target" / f"{name}.png").pixels for name in names]
+    assert np.array_equal(written, expected)
+    columns = list(pd.read_csv(tmp_path / "out" / "source_to_target.csv").columns)
+    assert columns[1:4] == ["l1", "psnr", "ssim"] and "last_l1" in columns and "ema_l1" not in columns
+
+    export(model, prepared, Export(formats=["onnx"]), tmp_path / "export")
+    exported = Exported.read(tmp_path / "export" / "export.json")
+    assert exported.variant == "ema" and exported.weights == {"generator": kept}
+    export(model, prepared, Export(formats=["onnx"], variant="last"), tmp_path / "export")
+    exported = Exported.read(tmp_path / "export" / "export.json")
+    assert exported.weights["generator"] == model.record.networks["generator"]

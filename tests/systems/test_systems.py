@@ -12,6 +12,7 @@ from keras import ops
 from checks.support import cells
 from repix.config.models import Optimizer
 from repix.errors import UserError
+from repix.models import augmentation
 from repix.models.initialization import initialize
 from repix.systems.system import Batch, System, Update, build
 
@@ -50,7 +51,7 @@ def changed(before, after):
     return {
         name.split("/")[0]
         for name in before
-        if not name.startswith(("adam/", "pool/")) and (before[name] != after[name]).any()
+        if not name.startswith(("adam/", "pool/", "ema/")) and (before[name] != after[name]).any()
     }
 
 
@@ -272,3 +273,71 @@ def test_the_system_written_in_the_docs_trains(backend):
         moved.append(changed(before, after))
         assert np.isfinite(losses).all() and {"d_distance", "d_penalty"} <= set(names)
     assert moved == [{"discriminator"}, {"discriminator"}, {"discriminator", "generator"}]
+
+
+AUGMENT = ("colour", "translation", "cutout")
+
+
+def augmented(system, **changes):
+    discriminator = {"filters": 4, "layers": 1, "conditional": system == "pix2pix", "augment": AUGMENT}
+    return new(system, discriminator=discriminator, **changes)
+
+
+@pytest.mark.parametrize("name", list(GENERATORS))
+def test_each_look_of_a_discriminator_has_uniforms_of_its_own(backend, name, monkeypatch):
+    seen = []
+
+    def look(image, source, uniforms, kinds):
+        assert kinds == AUGMENT and (source is not None) == (name == "pix2pix")
+        seen.append(np.asarray(uniforms))
+        return image, source
+
+    monkeypatch.setattr(augmentation, "augment", look)
+    system = augmented(name)
+    batch, _ = eager(system)
+    numbers = np.arange(system.uniforms, dtype=np.float32)[None] / 1000
+    batch = dataclasses.replace(batch, uniforms=ops.convert_to_tensor(numbers))
+    generated = system.generate(batch)
+    for update in system.schedule[0]:
+        update.loss(batch, generated, backend._gradient)
+    looks = {"pix2pix": 3, "cyclegan": 6}[name]
+    assert len(seen) == looks and all(part.shape == (1, augmentation.UNIFORMS) for part in seen)
+    columns = np.concatenate([part[0] for part in seen])
+    assert len(set(columns.tolist())) == looks * augmentation.UNIFORMS, "two looks share numbers"
+    # The numbers of pools and penalties are others.
+    assert columns.min() >= np.float32(0.003 if name == "pix2pix" else 0.005)
+
+
+@pytest.mark.parametrize("name", list(GENERATORS))
+def test_an_augmented_system_learns_through_the_augmentation(backend, name):
+    found, _, losses = run(backend, augmented(name))
+    assert found == set(new(name).networks) and all(np.isfinite(value) for value in losses.values())
+
+
+def test_augmentation_is_refused_with_a_gradient_penalty():
+    with pytest.raises(ValueError, match=r"not with loss\.gan: wgangp"):
+        augmented("pix2pix", loss={"gan": "wgangp"})
+
+
+def test_the_average_follows_the_generators_alone(backend):
+    system = new("pix2pix", discriminator_updates=2)
+    batch = cells.images(1, 1), cells.images(2, 1), np.full((1, system.uniforms), 0.25, np.float32)
+    sampler = SimpleNamespace(steps_per_epoch=4, batch=lambda number: batch)
+    step = backend.Step(system, ADAM, sampler, RANGE, RANGE, 0, 0.25)
+    states = [step.state()]
+    for number in range(4):
+        step.run(number, 1, 0.1)
+        states.append(step.state())
+    kept = {name for name in states[0] if name.startswith("ema/")}
+    assert kept == {f"ema/{name}" for name in states[0] if name.startswith("generator/")}
+    for name in kept:
+        weight = name.removeprefix("ema/")
+        expected = states[0][weight]
+        # Iterations 1 and 3 update the generator; the decay is at most (1 + n) / (10 + n) after n of them.
+        for number, decay in ((1, 3 / 12), (3, 0.25)):
+            np.testing.assert_array_equal(states[number][name], states[number - 1][name] if number > 1 else expected)
+            expected = decay * expected + (1 - decay) * states[number + 1][weight]
+        np.testing.assert_allclose(states[4][name], expected, rtol=1e-5, atol=1e-6)
+    assert any((states[4][name] != states[4][name.removeprefix("ema/")]).any() for name in kept)
+    step.restore(states[2])
+    assert equal(step.state(), states[2])

@@ -73,7 +73,7 @@ def test_the_same_training(both):
     for name, values in losses.items():
         assert len(values) == (STEPS // 3 if system == "pix2pix" and name.startswith("g_") else STEPS)
         assert np.ptp(values) > 1e-4, "the losses do not change: nothing is compared"
-        np.testing.assert_allclose(found[name], values, rtol=0, atol=1e-4, err_msg=name)
+        np.testing.assert_allclose(found[name], values, rtol=0, atol=1e-3, err_msg=name)
 
     # One iteration from the same state, before rounding has grown: pools included.
     stepped, before = load(folder / "other-after.npz"), load(folder / "other-before.npz")
@@ -100,7 +100,7 @@ def test_three_discriminator_updates_for_each_one_of_the_generator(both):
         {
             name.split("/")[0]
             for name in one
-            if not name.startswith(("adam/", "pool/")) and (one[name] != two[name]).any()
+            if not name.startswith(("adam/", "pool/", "ema/")) and (one[name] != two[name]).any()
         }
         for one, two in pairwise(states)
     ]

@@ -13,7 +13,7 @@ import argparse
 import json
 
 from repix.config import check, reader
-from repix.config.run import Run
+from repix.config.run import Grid
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> int:
     """Run the subcommand."""
     check.grid()
-    cells = [cell.name for cell in reader.read("run", Run).cells()]
+    cells = [cell.name for cell in reader.read("run", Grid).cells()]
     if arguments.json:
         print(json.dumps({"cells": cells}, indent=2))
     else:

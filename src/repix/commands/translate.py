@@ -51,7 +51,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("inputs", metavar="INPUT", nargs="+", type=here, help="image files and folders of them")
     parser.add_argument("-o", "--out", metavar="DIR", type=here, required=True, help="where the outputs go")
     parser.add_argument("--translator", choices=TRANSLATORS, default=TRANSLATORS[0], help="default: %(default)s")
-    parser.add_argument("--variant", choices=("last", "best"), help="which weights of runs/<cell>; default: last")
+    parser.add_argument(
+        "--variant",
+        choices=("last", "best", "ema"),
+        help="which weights of runs/<cell>; default: ema where the recipe kept one, else last",
+    )
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--whole", dest="how", action="store_const", const="whole", help="never tiles: pad and crop back")
     size.add_argument("--tile", dest="how", action="store_const", const="tile", help="overlapping tiles, blended")
@@ -239,7 +243,7 @@ def load(folder: Path, record: Trained | Exported, translator: str, variant: str
         from repix.inference.trained import TrainedModel
 
         model = TrainedModel(folder)
-        model.load(variant or "last")
+        model.load(variant or record.shown)
         network = model.system.networks[record.translators[translator]]
     else:
         from repix.exporting.keras_format import load_network

@@ -31,7 +31,8 @@ class Export(Settings):
         formats: ``keras`` (.keras, the network on [-1, 1]), ``saved_model`` (stored
             integers in and out, and [-1, 1] under a second signature), ``onnx`` and
             ``litert`` (both on [-1, 1]).
-        variant: which weights: ``last``, or ``best`` on the val split.
+        variant: which weights: ``last``, ``best`` on the val split, ``ema`` (their moving average) or
+            ``auto``: ``ema`` where the recipe keeps one, else ``last``.
         tolerance: format -> allowed difference between the file, loaded back in its own
             runtime, and the trained network. One step of an 8-bit image is 7.8e-3. A format
             of which it says nothing has that of :data:`repix.registry.FORMATS`.
@@ -41,7 +42,7 @@ class Export(Settings):
     """
 
     formats: tuple[Format, ...] = Field(default=("keras", "saved_model", "onnx", "litert"), min_length=1)
-    variant: Literal["last", "best"] = "last"
+    variant: Literal["auto", "last", "best", "ema"] = "auto"
     tolerance: dict[Format, Tolerance] = Field(default={}, validate_default=True)
     litert_weights: Literal["float32", "float16"] = "float32"
     images: int = Field(default=4, ge=1)

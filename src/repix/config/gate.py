@@ -25,7 +25,9 @@ class Gate(Settings):
 
     seeds: tuple[int, ...] = Field(default=tuple(range(10)), min_length=2)
     metrics: tuple[Literal[NAMES], ...] = Field(default=NAMES, min_length=1)
-    variants: tuple[Literal["last", "best", "last_paper", "best_paper"], ...] = Field(default=("last",), min_length=1)
+    variants: tuple[Literal["last", "best", "ema", "last_paper", "best_paper", "ema_paper"], ...] = Field(
+        default=("last",), min_length=1
+    )
     false_alarm: float = Field(default=0.05, gt=0, lt=0.5)
     power: float = Field(default=0.9, gt=0.5, lt=1)
 

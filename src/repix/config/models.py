@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_serializer, model_validator
 
@@ -95,6 +96,9 @@ class Discriminator(_Network):
         stride_one: patch: whether a convolution of stride 1 stands before the last one.
         conditional: whether it sees the source beside the image that it scores.
         kernels, kernel_dims: minibatch discrimination (Salimans et al. 2016, section 3.2).
+        augment: how real and generated images alike are changed before it sees them
+            (differentiable augmentation, Zhao et al. 2020): any of ``colour``, ``translation``,
+            ``cutout``. For small data sets: it cannot learn their images by heart.
     """
 
     kind: Literal["patch", "pixel", "minibatch"] = "patch"
@@ -109,6 +113,7 @@ class Discriminator(_Network):
     conditional: bool = True
     kernels: int = only("minibatch", default=100, ge=1)
     kernel_dims: int = only("minibatch", default=5, ge=1)
+    augment: tuple[Literal["colour", "translation", "cutout"], ...] = ()
 
 
 class Loss(Settings):
@@ -166,8 +171,21 @@ class Optimizer(Settings):
     epsilon_hat: bool = True
 
 
+# What an entry of a system takes where it says nothing, beside the defaults of the fields, which are pix2pix's.
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "cyclegan": {  # its authors' code
+        "generator": {"kind": "resnet", "norm": "instance", "dropout": 0.0},
+        "discriminator": {"norm": "instance", "conditional": False},
+        "loss": {"gan": "lsgan"},
+        "pool": 50,
+    }
+}
+
+
 class Recipe(Settings):
-    """One entry of ``models``: networks, losses, optimiser and schedule.
+    """One entry of ``models``: networks, losses, optimiser and schedule, where they differ from the defaults.
+
+    The defaults are those of pix2pix's reference code, and for other systems what :data:`DEFAULTS` says.
 
     Attributes:
         system: a name in :data:`repix.registry.SYSTEMS`.
@@ -185,6 +203,9 @@ class Recipe(Settings):
             generator (WGAN's n_critic): the generator is updated in every n-th iteration only.
         pool: size of the pool of earlier fakes shown to discriminators (0: none); a conditional one
             is shown each beside its own source.
+        ema: decay of an exponential moving average of the generators' weights, such as 0.999
+            (null: none). After n iterations it is at most (1 + n) / (10 + n), so that the first
+            weights are soon forgotten. It is a variant, ``ema``, beside ``last`` and ``best``.
         initializer: ``normal`` (kernels N(0, 0.02), norm scales N(1, 0.02)), ``normal_kernels``
             (the same kernels, scales 1) or ``glorot`` (uniform kernels, scales 1).
         profile: execution profile where ``run.profile`` is auto: ``fast``, ``portable``, whose
@@ -210,12 +231,26 @@ class Recipe(Settings):
     updates: Literal["together", "simultaneous", "separate", "alternate"] = "together"
     discriminator_updates: int = Field(default=1, ge=1)
     pool: int = Field(default=0, ge=0)
+    ema: float | None = Field(default=None, gt=0, lt=1)
     initializer: Literal["normal", "normal_kernels", "glorot"] = "normal"
     profile: Literal["portable", "fast", "jax"] = "fast"
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
     validate_every: int = Field(default=10, ge=1)
     picture_every: int = Field(default=10, ge=1)
     checkpoint_every: int = Field(default=5, ge=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_its_system(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping) or not isinstance(given.get("system"), str):
+            return given
+        filled = dict(given)
+        for name, value in DEFAULTS.get(given["system"], {}).items():
+            if not isinstance(value, Mapping):
+                filled.setdefault(name, value)
+            elif isinstance(own := filled.get(name, {}), Mapping):
+                filled[name] = value | own
+        return filled
 
     @field_validator("system")
     @classmethod
@@ -249,6 +284,8 @@ class Recipe(Settings):
             raise ValueError("discriminator.kind: minibatch has two outputs: set loss.gan: softmax")
         if self.system == "cyclegan" and self.discriminator.conditional:
             raise ValueError("a cyclegan's discriminator sees one image: set discriminator.conditional: false")
+        if self.loss.gan == "wgangp" and self.discriminator.augment:
+            raise ValueError("discriminator.augment: not with loss.gan: wgangp, whose penalty is on images as they are")
         if self.loss.gan == "wgangp" and self.updates not in ("together", "simultaneous"):
             raise ValueError("loss.gan: wgangp needs real and fake in one step: set updates: together")
         return self

@@ -88,9 +88,9 @@ def evaluate(
         prepared: its data set.
         settings: which metrics.
         out: folder for, per translator, ``<translator>/<image>.png`` (the translation of the
-            last weights, every channel and bit of it; ``.tif`` for other than 1 or 3
-            channels), ``<translator>.csv`` (scores per image; those of other variants under
-            ``<variant>_<metric>``) and ``<translator>.png`` (source | output | target of the
+            last weights, or of their average where one was kept; every channel and bit of it,
+            ``.tif`` for other than 1 or 3 channels), ``<translator>.csv`` (scores per image; those
+            of other variants under ``<variant>_<metric>``) and ``<translator>.png`` (source | output | target of the
             first images); and ``index.html``, the gallery of all of them.
         features: the network for FID and KID, where asked for.
         cache: folder of the feature cache.
@@ -126,7 +126,7 @@ def evaluate(
             table: dict[str, np.ndarray] = {}
             done: dict[tuple[str, bool], tuple] = {}
             for variant in model.variants:
-                digests = model.record.networks if variant == "last" else model.record.best["networks"]
+                digests = model.record.variants()[variant]
                 for paper in (False, True) if settings.paper_mode else (False,):
                     label = f"{variant}_paper" if paper else variant
                     # The best weights are often the last ones: the same function is scored once.
@@ -135,8 +135,8 @@ def evaluate(
                         model.load(variant)
                         outputs = _translate(model, translator, view, paper, label)
                         done[key] = _score(outputs, view, settings, features, cache)
-                        if label == "last":
-                            last = outputs
+                        if label == model.record.shown:
+                            shown = outputs
                     result, definition, per_image = done[key]
                     scores[translator][label] = dict(result)
                     protocol["description"][translator][label] = {
@@ -147,8 +147,11 @@ def evaluate(
                     for part in ("images", "reference"):
                         protocol[part][translator] = definition[part]
                     definitions[translator] = definition
-                    table |= {name if label == "last" else f"{label}_{name}": v for name, v in per_image.items()}
-            sections.append(_write(folder, translator, view, last, table))
+                    if label == model.record.shown:
+                        table = per_image | table
+                    else:
+                        table |= {f"{label}_{name}": values for name, values in per_image.items()}
+            sections.append(_write(folder, translator, view, shown, table))
         gallery.write(folder, model.record.cell, sections)
     protocol |= _protocol(definitions)
     if "best" not in model.variants:
@@ -156,7 +159,8 @@ def evaluate(
     used = sorted(set(model.record.translators.values()))
     return Metrics(
         cell=model.record.cell,
-        weights_digest={network: model.record.networks[network] for network in used},
+        weights_digest={network: model.record.networks[network] for network in used}
+        | {f"ema/{network}": model.record.variants()["ema"][network] for network in used if "ema" in model.variants},
         n=manifest.splits["test"].source.n,
         scores=scores,
         protocol=protocol,

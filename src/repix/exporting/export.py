@@ -12,7 +12,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from repix.config.datasets import Dataset
+from repix.config.archive import Archive
 from repix.config.export import Export
 from repix.data.image_writer import write as write_image
 from repix.data.prepared import Prepared
@@ -82,7 +82,7 @@ def export(
     out: Path,
     *,
     metrics: Metrics | None = None,
-    dataset: Dataset | None = None,
+    archive: Archive | None = None,
 ) -> dict[str, Measured]:
     """Write every translator of a trained cell in every format, checked.
 
@@ -93,7 +93,7 @@ def export(
         prepared: its data set, whose test images the comparison takes.
         settings: formats, weights and tolerances.
         out: ``exports/<cell>/``, with one folder and one picture per translator and ``export.json``.
-        metrics, dataset: the cell's scores and the data set's entry; where both are given,
+        metrics, archive: the cell's scores and where its data comes from; where both are given,
             the model card and the data card are written too.
 
     Returns:
@@ -103,7 +103,8 @@ def export(
     Raises:
         UserError: a format does not follow the network within its tolerance, or cannot hold it.
     """
-    model.load(settings.variant)
+    variant = model.record.shown if settings.variant == "auto" else settings.variant
+    model.load(variant)
     record, test = model.record, prepared.split("test")
     sizes: dict[str, dict[str, int]] = {}
     digests: dict[str, dict[str, str]] = {}
@@ -142,11 +143,11 @@ def export(
             write_image(folder / f"{translator}.png", pictures.grid(rows))
         exported = Exported(
             cell=record.cell,
-            variant=settings.variant,
+            variant=variant,
             crop_size=record.crop_size,
             source=record.source,
             target=record.target,
-            weights=(record.networks if settings.variant == "last" else record.best["networks"]),
+            weights=record.variants()[variant],
             bytes=sizes,
             digests=digests,
             tolerance={kind: settings.tolerance[kind].model_dump() for kind in settings.formats},
@@ -154,9 +155,9 @@ def export(
             direction=model.record.direction,
         )
         exported.write(folder / "export.json")
-        if metrics is not None and dataset is not None:
-            card = cards.model_card(record, metrics, exported, prepared.manifest, dataset)
+        if metrics is not None and archive is not None:
+            card = cards.model_card(record, metrics, exported, prepared.manifest, archive)
             write_text(folder / cards.MODEL_CARD, card)
-            described = cards.data_card(prepared.manifest, record.data_digest, dataset, prepared.folder)
+            described = cards.data_card(prepared.manifest, record.data_digest, archive, prepared.folder)
             write_json(folder / cards.DATA_CARD, described)
     return measured

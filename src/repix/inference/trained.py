@@ -1,7 +1,7 @@
 """What a training leaves, and how it is loaded again: ``runs/<cell>/``.
 
-``trained.json`` is everything that it takes to build the networks; ``last/<network>.npz``
-and ``best/<network>.npz`` are weights. Nothing needs to be retyped to use them.
+``trained.json`` is everything that it takes to build the networks; ``last/<network>.npz``,
+``best/<network>.npz`` and ``ema/<network>.npz`` are weights. Nothing needs to be retyped to use them.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class TrainedModel:
     Attributes:
         record: its :class:`Trained` record.
         recipe: the recipe of the record, as typed settings.
-        variants: ``last``, and ``best`` where a val split was scored.
+        variants: ``last``, ``best`` where a val split was scored, ``ema`` where an average was kept.
 
     Raises:
         UserError: the folder is not a finished training.
@@ -55,7 +55,7 @@ class TrainedModel:
         self.folder = Path(folder)
         self.record = Trained.read(self.folder / "trained.json")
         self.recipe = reader.parse(self.record.recipe, Recipe, "recipe", self.folder / "trained.json")
-        self.variants = ["last", *(["best"] if self.record.best else [])]
+        self.variants = list(self.record.variants())
         self._system: System | None = None
         self._translators: dict[tuple[str, bool], Translator] = {}
 
@@ -77,7 +77,7 @@ class TrainedModel:
         """
         if variant not in self.variants:
             raise UserError(f"{self.folder}: no weights {variant!r}; there are {', '.join(self.variants)}")
-        expected = self.record.networks if variant == "last" else self.record.best["networks"]
+        expected = self.record.variants()[variant]
         for network in sorted(set(self.record.translators.values())):
             path = self.folder / variant / f"{network}.npz"
             try:

@@ -8,7 +8,7 @@ from keras import ops
 
 from repix.config.models import Recipe
 from repix.directions import Direction
-from repix.models import losses
+from repix.models import augmentation, losses
 from repix.models.discriminators import build_discriminator
 from repix.models.generators import build_generator
 from repix.systems.system import Batch, Images, Pool, System, gan_schedule
@@ -42,6 +42,14 @@ def build(recipe: Recipe, size: tuple[int, int], source: int, target: int) -> Sy
         else {}
     )
 
+    changes = recipe.discriminator.augment
+
+    def seen(batch: Batch, image, look: int):
+        """Return an image as a discriminator sees it; each of the six looks of an iteration has uniforms of its own."""
+        if not changes:
+            return image
+        return augmentation.augment(image, None, augmentation.of_look(batch.uniforms, 5, look), changes)[0]
+
     def generate(batch: Batch) -> Images:
         fake_y, fake_x = G(batch.source, training=True), F(batch.target, training=True)
         generated = {
@@ -56,8 +64,8 @@ def build(recipe: Recipe, size: tuple[int, int], source: int, target: int) -> Sy
         return generated
 
     def generator_loss(batch: Batch, generated: Images, gradient):
-        fool_y = adversarial.fool(D_Y(generated["fake_y"], training=True))
-        fool_x = adversarial.fool(D_X(generated["fake_x"], training=True))
+        fool_y = adversarial.fool(D_Y(seen(batch, generated["fake_y"], 0), training=True))
+        fool_x = adversarial.fool(D_X(seen(batch, generated["fake_x"], 1), training=True))
         cycle_x = losses.l1(generated["cycled_x"], batch.source)
         cycle_y = losses.l1(generated["cycled_y"], batch.target)
         terms = {"g_gan_y": fool_y, "g_gan_x": fool_x, "g_cycle_x": cycle_x, "g_cycle_y": cycle_y}
@@ -69,8 +77,8 @@ def build(recipe: Recipe, size: tuple[int, int], source: int, target: int) -> Sy
         return loss, terms
 
     def real_loss(batch: Batch, generated: Images, gradient):
-        real_x = adversarial.real(D_X(batch.source, training=True))
-        real_y = adversarial.real(D_Y(batch.target, training=True))
+        real_x = adversarial.real(D_X(seen(batch, batch.source, 2), training=True))
+        real_y = adversarial.real(D_Y(seen(batch, batch.target, 3), training=True))
         return weight * (real_x + real_y), {"d_real_x": real_x, "d_real_y": real_y}
 
     def shown(batch: Batch, generated: Images):
@@ -83,8 +91,8 @@ def build(recipe: Recipe, size: tuple[int, int], source: int, target: int) -> Sy
 
     def fake_loss(batch: Batch, generated: Images, gradient):
         shown_x, shown_y = shown(batch, generated)
-        fake_x = adversarial.fake(D_X(shown_x, training=True))
-        fake_y = adversarial.fake(D_Y(shown_y, training=True))
+        fake_x = adversarial.fake(D_X(seen(batch, shown_x, 4), training=True))
+        fake_y = adversarial.fake(D_Y(seen(batch, shown_y, 5), training=True))
         loss = weight * (fake_x + fake_y)
         terms = {"d_fake_x": fake_x, "d_fake_y": fake_y}
         if recipe.loss.gan == "wgangp":
@@ -117,5 +125,5 @@ def build(recipe: Recipe, size: tuple[int, int], source: int, target: int) -> Sy
             generator_first=True,
         ),
         pools=pools,
-        uniforms=5,
+        uniforms=5 + (6 * augmentation.UNIFORMS if changes else 0),
     )

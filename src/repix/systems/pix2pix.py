@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from keras import ops
 
 from repix.config.models import Recipe
 from repix.directions import Direction
-from repix.models import losses
+from repix.models import augmentation, losses
 from repix.models.discriminators import build_discriminator
 from repix.models.generators import build_generator
 from repix.systems.system import Batch, Images, Pool, System, gan_schedule
@@ -31,7 +33,13 @@ def build(recipe: Recipe, size: tuple[int, int], source: int, target: int) -> Sy
     # What D sees is one thing to the pool: an image beside another source would be no pair that G ever made.
     pool = Pool(recipe.pool, (*size, source * conditional + target), "fakes") if recipe.pool else None
 
-    def score(condition, image):
+    changes = recipe.discriminator.augment
+
+    def score(batch: Batch, condition, image, look: int):
+        """Return what D says of an image; each of the three looks of an iteration has uniforms of its own."""
+        if changes:
+            uniforms = augmentation.of_look(batch.uniforms, 3, look)
+            image, condition = augmentation.augment(image, condition if conditional else None, uniforms, changes)
         return D([condition, image] if conditional else image, training=True)
 
     def generate(batch: Batch) -> Images:
@@ -48,30 +56,31 @@ def build(recipe: Recipe, size: tuple[int, int], source: int, target: int) -> Sy
         return pairs[..., :source], pairs[..., source:]
 
     def real_loss(batch: Batch, generated: Images, gradient):
-        loss = adversarial.real(score(batch.source, batch.target))
+        loss = adversarial.real(score(batch, batch.source, batch.target, look=0))
         return weight * loss, {"d_real": loss}
 
     def fake_loss(batch: Batch, generated: Images, gradient):
-        loss = adversarial.fake(score(*shown(batch, generated)))
+        loss = adversarial.fake(score(batch, *shown(batch, generated), look=1))
         return weight * loss, {"d_fake": loss}
 
     def discriminator_loss(batch: Batch, generated: Images, gradient):
         condition, fake = shown(batch, generated)
-        real_term = adversarial.real(score(batch.source, batch.target))
-        fake_term = adversarial.fake(score(condition, fake))
+        real_term = adversarial.real(score(batch, batch.source, batch.target, look=0))
+        fake_term = adversarial.fake(score(batch, condition, fake, look=1))
         loss = weight * (real_term + fake_term)
         terms = {"d_real": real_term, "d_fake": fake_term}
         if recipe.loss.gan == "wgangp":
             mix = ops.reshape(batch.uniforms[:, 0], (-1, 1, 1, 1))
             if pool is not None and conditional:  # between two pairs lies a source, too
                 condition = batch.source + mix * (condition - batch.source)
-            penalty = losses.gradient_penalty(gradient, lambda x: score(condition, x), batch.target, fake, mix)
+            between = partial(score, batch, condition, look=1)
+            penalty = losses.gradient_penalty(gradient, between, batch.target, fake, mix)
             loss = loss + recipe.loss.gradient_penalty * penalty
             terms["d_penalty"] = penalty
         return loss, terms
 
     def generator_loss(batch: Batch, generated: Images, gradient):
-        fool = adversarial.fool(score(batch.source, generated["fake"]))
+        fool = adversarial.fool(score(batch, batch.source, generated["fake"], look=2))
         l1 = losses.l1(generated["fake"], batch.target)
         return recipe.loss.gan_weight * fool + recipe.loss.l1 * l1, {"g_gan": fool, "g_l1": l1}
 
@@ -84,5 +93,5 @@ def build(recipe: Recipe, size: tuple[int, int], source: int, target: int) -> Sy
             recipe, generator=generator_loss, discriminator=discriminator_loss, real=real_loss, fake=fake_loss
         ),
         pools={"fakes": pool} if pool else {},
-        uniforms=3,
+        uniforms=3 + (3 * augmentation.UNIFORMS if changes else 0),
     )

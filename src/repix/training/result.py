@@ -26,7 +26,7 @@ def record_of(cell, recipe: Recipe, setup, manifest, history, best, data: str, p
         data: digest of the prepared data.
         profile: the execution profile's record.
     """
-    networks = setup.system.networks
+    networks, state = setup.system.networks, setup.step.state()
     if history.best:
         history.best["networks"] = digests(best, networks)
     return Trained(
@@ -42,17 +42,27 @@ def record_of(cell, recipe: Recipe, setup, manifest, history, best, data: str, p
         source=manifest.source,
         target=manifest.target,
         translators=setup.system.translators,
-        networks=digests(setup.step.state(), networks),
+        networks=digests(state, networks),
         best=history.best,
+        ema={"decay": recipe.ema, "networks": digests(averages(state), networks)} if recipe.ema else None,
         data_digest=data,
         direction=manifest.direction,
     )
 
 
-def write(out: Path, record: Trained, last: dict[str, np.ndarray], best: dict[str, np.ndarray]) -> None:
-    """Write the folder of a finished training: record, last weights, best weights if any."""
+def averages(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the averages in a step's state under the names of the weights; empty where none are kept.
+
+    A weight that no optimizer moves has none, and stands as it is.
+    """
+    networks = {name.split("/")[1] for name in state if name.startswith("ema/")}
+    return {name: state.get(f"ema/{name}", array) for name, array in state.items() if name.split("/")[0] in networks}
+
+
+def write(out: Path, record: Trained, state: dict[str, np.ndarray], best: dict[str, np.ndarray]) -> None:
+    """Write the folder of a finished training: record, last weights, and best weights and averages if any."""
     with atomic_folder(out) as folder:
-        for variant, arrays in (("last", last), ("best", best)):
+        for variant, arrays in (("last", state), ("best", best), ("ema", averages(state))):
             for network, named in by_network(arrays, record.networks).items():
                 if named:
                     save_arrays(folder / variant / f"{network}.npz", named)

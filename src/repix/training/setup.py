@@ -81,7 +81,7 @@ def set_up(cell: Cell, recipe: Recipe, prepared: Prepared, *, flip: bool) -> Set
         uniforms=system.uniforms,
     )
     ranges = (source.low, source.high), (target.low, target.high)
-    step = backend.Step(system, recipe.optimizer, sampler, *ranges, cell.seed)
+    step = backend.Step(system, recipe.optimizer, sampler, *ranges, cell.seed, recipe.ema)
     translators = {
         name: Translator(
             system.networks[network], *Direction(name).sides(source, target), backend_module().compile_function

@@ -16,13 +16,14 @@ def always(done: int) -> bool:
 class Step(Protocol):
     """Iterations of one system on one data set: it owns the batches, the weights and Adam's state.
 
-    A class that meets it is made as ``Step(system, optimizer, sampler, source, target, seed)``:
+    A class that meets it is made as ``Step(system, optimizer, sampler, source, target, seed, ema)``:
 
     - system: a :class:`repix.systems.system.System`; its networks hold the weights.
     - optimizer: Adam's settings, the same for each optimizer group.
     - sampler: the batches, as a function of the iteration's number.
     - source, target: (low, high) of each side: the stored values of -1 and +1.
     - seed: the cell's seed, from which dropout masks follow.
+    - ema: decay of the moving average of the generators' weights, or None: see :class:`repix.config.models.Recipe`.
 
     Attributes:
         steps_per_epoch: iterations in an epoch.
@@ -50,7 +51,7 @@ class Step(Protocol):
         ...
 
     def state(self) -> dict[str, np.ndarray]:
-        """Return everything that changes: weights, Adam's moments and powers, image pools; by name."""
+        """Return everything that changes: weights, averages, Adam's moments and powers, image pools; by name."""
         ...
 
     def restore(self, state: dict[str, np.ndarray]) -> None:

@@ -64,8 +64,9 @@ class Step:
         source: tuple[Sequence[float], Sequence[float]],
         target: tuple[Sequence[float], Sequence[float]],
         seed: int,
+        ema: float | None = None,
     ):
-        self.system, self.optimizer = system, optimizer
+        self.system, self.optimizer, self.ema = system, optimizer, ema
         self.source, self.target = source, target
         self.steps_per_epoch = sampler.steps_per_epoch
         self._batch, self._crop_size = sampler.batch, sampler.crop_size
@@ -86,6 +87,8 @@ class Step:
             for name in own:
                 for slot in ("m", "v"):
                     self._slots[f"adam/{group}/{slot}/{name}"] = jnp.zeros(self._variables[name].shape)
+        if ema is not None:
+            self._slots |= {f"ema/{name}": jnp.array(self._variables[name].value) for name in self._own["generator"]}
         pools: dict[str, keras.Variable] = {}
         for name, pool in system.pools.items():
             pools |= {f"pool/{name}/images": pool.images, f"pool/{name}/count": pool.count}
@@ -170,6 +173,12 @@ class Step:
                 gradients, (terms, changed) = jax.grad(loss, has_aux=True)(own, generated)
             values, slots = self._apply(update.group, values | changed, slots, gradients, rate)
             losses |= terms
+        if self.ema is not None and "generator" in (update.group for update in updates):
+            done = jnp.float32(step) + 1
+            part = 1 - jnp.minimum(np.float32(self.ema), (1 + done) / (10 + done))
+            for name in self._own["generator"]:
+                average = slots[f"ema/{name}"]
+                slots[f"ema/{name}"] = average + part * (values[name] - average)
         return {name: values[name] for name in self._variables}, slots, losses
 
     def _compile(self, updates: Iteration) -> Callable:

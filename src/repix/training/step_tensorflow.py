@@ -51,8 +51,10 @@ class Step:
         source: tuple[Sequence[float], Sequence[float]],
         target: tuple[Sequence[float], Sequence[float]],
         seed: int,
+        ema: float | None = None,
     ):
         self.system, self.optimizer, self.sampler, self.seed = system, optimizer, sampler, seed
+        self.ema = ema
         self.source, self.target = source, target
         self.steps_per_epoch = sampler.steps_per_epoch
         # For a GPU; TensorFlow's own default would round the products of float32.
@@ -73,6 +75,10 @@ class Step:
                 for slot in ("m", "v"):
                     slots[f"adam/{group}/{slot}/{name}"] = tf.Variable(tf.zeros(variable.shape))
             self._slots[group] = slots
+        self._averages: dict[str, tf.Variable] = {}
+        if ema is not None:
+            for name, variable in self._variables["generator"].items():
+                self._averages[f"ema/{name}"] = tf.Variable(variable.value)
         self._losses: dict[Iteration, list[str]] = {}  # names, known once a function is traced
         self._functions = {updates: self._compile(updates) for updates in system.schedule}
 
@@ -100,6 +106,16 @@ class Step:
         power_1.assign(power_1 * adam.beta_1)
         power_2.assign(power_2 * adam.beta_2)
 
+    def _follow(self, step) -> None:
+        """Let the average of the generators' weights follow them, after iteration ``step`` (from 0)."""
+        if not self._averages:
+            return
+        done = tf.cast(step, tf.float32) + 1
+        part = 1 - tf.minimum(np.float32(self.ema), (1 + done) / (10 + done))
+        for name, variable in self._variables["generator"].items():
+            average = self._averages[f"ema/{name}"]
+            average.assign_add(part * (variable.value - average))
+
     def _compile(self, updates: Iteration) -> Callable:
         """Return the function that runs an iteration with these updates on a batch and returns its losses."""
         system = self.system
@@ -119,6 +135,8 @@ class Step:
                     layer.reseed(key, step * DRAWS_PER_STEP)
                 batch = Batch(to_network_range(source, *self.source), to_network_range(target, *self.target), uniforms)
                 losses = self._iteration(updates, batch, rate)
+                if "generator" in (update.group for update in updates):
+                    self._follow(step)
             self._losses[updates] = names = sorted(losses)
             return tf.stack([tf.cast(losses[name], tf.float32) for name in names])
 
@@ -185,6 +203,7 @@ class Step:
             named |= weights(network, model)
         for slots in self._slots.values():
             named |= slots
+        named |= self._averages
         for name, pool in self.system.pools.items():
             named |= {f"pool/{name}/images": pool.images, f"pool/{name}/count": pool.count}
         return named
