@@ -43,7 +43,7 @@ def startup(given) -> dict:
         script = f"stages/{name}.py"
         row = {"help": statistics.median(timed([sys.executable, script, "--help"])[0] for _ in range(given.repeats))}
         if arguments:
-            wrong = ["nosuchset", "pix2pix", "0"][:arguments]
+            wrong = ["--dataset", "nosuchset", "--model", "pix2pix", "--seed", "0"][: 2 * arguments]
             row["refusal"] = statistics.median(timed([sys.executable, script, *wrong])[0] for _ in range(given.repeats))
             said = timed([sys.executable, "-X", "importtime", script, *wrong])[1]
             if said.returncode != 1 or "repix: " not in said.stderr:
@@ -66,13 +66,13 @@ def facades(given) -> dict:
             shutil.copytree(ROOT / part, root / part, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
         params = yaml.safe_load((ROOT / "params.yaml").read_text())
         params["run"] |= {"datasets": ["facades"], "profile": "fast"}
-        params["datasets"]["facades"] |= {"urls": [given.facades.resolve().as_uri()], "sha256": None}
+        params["datasets"]["facades"]["archive"] |= {"urls": [given.facades.resolve().as_uri()], "sha256": None}
         (root / "params.yaml").write_text(yaml.safe_dump(params))
         found: dict = {}
         for name in ("download", "unpack", "preprocess"):
             times = []
             for _ in range(given.repeats if name == "preprocess" else 1):
-                seconds, ended = timed([sys.executable, f"stages/{name}.py", "facades"], root)
+                seconds, ended = timed([sys.executable, f"stages/{name}.py", "--dataset", "facades"], root)
                 if ended.returncode:
                     raise RuntimeError(ended.stderr)
                 times.append(seconds)

@@ -117,7 +117,7 @@ class Workspace:
         tree = reader.load(ROOT / reader.FILE)
         tree["run"] |= {"datasets": ["facades"], "models": ["pix2pix"], "seeds": [0], "profile": "fast"}
         archive, weights = self.arguments.archive.resolve(), self.arguments.weights.resolve()
-        tree["datasets"]["facades"] |= {"urls": [archive.as_uri()], "sha256": digest_file(archive)}
+        tree["datasets"]["facades"]["archive"] |= {"urls": [archive.as_uri()], "sha256": digest_file(archive)}
         tree["models"]["pix2pix"] |= {"epochs": self.arguments.epochs, "decay_epochs": 0}
         tree["features"] = {"mixed_6e": {"urls": [weights.as_uri()], "sha256": digest_file(weights)}}
         asked = {"fid": True, "kid": True, "features": "mixed_6e", "dims": [FEATURE_DIMS]}
@@ -421,7 +421,8 @@ def independence(train, network, known, workspace: Workspace) -> list[dict]:
 
     import numpy as np
 
-    from repix.config import datasets, reader
+    from repix.config import reader
+    from repix.config.images import Images
     from repix.data import preprocess
     from repix.evaluation.features import extract
     from repix.evaluation.frechet import Statistics
@@ -440,7 +441,7 @@ def independence(train, network, known, workspace: Workspace) -> list[dict]:
         f"bytes of mean and covariance in batches of 1, 7, {len(known)}": unequal([p.mean for p in parts])
         + unequal([p.factor for p in parts]),
     }
-    entry = reader.read("datasets.facades", datasets.Dataset, ROOT / reader.FILE)
+    wanted = reader.read("datasets.facades.images", Images, ROOT / reader.FILE)
     with tempfile.TemporaryDirectory() as scratch:
         tree = Path(scratch) / "images"
         for split in ("train", "test"):
@@ -450,7 +451,7 @@ def independence(train, network, known, workspace: Workspace) -> list[dict]:
                 shutil.copy(path, tree / split)
         folders = [Path(scratch) / f"prepared{workers}" for workers in (1, 2, 8)]
         for workers, folder in zip((1, 2, 8), folders, strict=True):
-            preprocess.prepare(tree, entry, folder, name="facades", workers=workers)
+            preprocess.prepare(tree, wanted, folder, name="facades", workers=workers)
         arrays = [
             np.concatenate([np.frombuffer(path.read_bytes(), np.uint8) for path in sorted(folder.iterdir())])
             for folder in folders
@@ -469,7 +470,8 @@ def facades(workspace: Workspace) -> dict[str, Any]:
     from repix.quiet import import_keras
 
     import_keras()
-    from repix.config import datasets, reader
+    from repix.config import reader
+    from repix.config.augment import Augment
     from repix.config.evaluation import Evaluate
     from repix.config.run import Cell
     from repix.evaluation.score import score_paired_and_distribution
@@ -481,7 +483,7 @@ def facades(workspace: Workspace) -> dict[str, Any]:
     sides = [(record.crop_size, record.source, record.target) for record in (prepared.manifest, model.record)]
     if sides[0] != sides[1]:
         raise UserError(f"{model.folder}: was trained on other sizes, channels or values than façades of 256 px")
-    flip = reader.read("datasets.facades", datasets.Dataset, ROOT / reader.FILE).flip
+    flip = reader.read("datasets.facades.augment", Augment, ROOT / reader.FILE).flip
     sources = prepared.split("test").source
     cell = Cell.parse(model.record.dataset, model.record.model, str(model.record.seed))
     first = untrained(cell, model.recipe, prepared, flip)

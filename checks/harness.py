@@ -133,18 +133,30 @@ def write(page: str, name: str, text: str) -> None:
     write_between_markers(ROOT / "docs" / f"{page}.md", text, name)
 
 
-def run_stage(folder: Path, name: str, *arguments: str) -> tuple[float, float]:
+def options(*names: str) -> list[str]:
+    """Return the command line that names a data set, a model and a seed, as many as are given."""
+    return [
+        word for axis, name in zip(("dataset", "model", "seed"), names, strict=False) for word in (f"--{axis}", name)
+    ]
+
+
+def run_stage(folder: Path, name: str, *names: str) -> tuple[float, float]:
     """Run a stage's script in a folder, untracked; return its seconds and its peak resident memory in GB.
 
     What it says goes to ``logs/``.
 
+    Args:
+        folder: where params.yaml lies.
+        name: of the stage.
+        names: data set, model and seed, as many as the stage takes.
+
     Raises:
         UserError: it failed; the last line that it said is in the message.
     """
-    log = folder / "logs" / f"{'-'.join([name, *arguments])}.log"
+    log = folder / "logs" / f"{'-'.join([name, *names])}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     environment = os.environ | {"DVC_ROOT": str(folder.resolve()), "REPIX_TRACKING": "off"}
-    command = [sys.executable, str(ROOT / "stages" / f"{name}.py"), *arguments]
+    command = [sys.executable, str(ROOT / "stages" / f"{name}.py"), *options(*names)]
     begun = time.perf_counter()
     with open(log, "w", encoding="utf-8") as said:
         process = subprocess.Popen(

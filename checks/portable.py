@@ -213,15 +213,16 @@ def shrunk(tree: Path, system: str, profile_name: str) -> None:
     route.copy(tree)
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     size = {"pix2pix": 64, "cyclegan": 32}[system]
-    drawn = {"urls": [f"synthetic:facades?size={size}&train=3&val=2&test=3&seed=0"], "sha256": None}
-    params["datasets"]["sample"] |= drawn | {"load_size": size + 4, "crop_size": size}
-    model = params["models"][{"pix2pix": "pix2pix_small"}.get(system, system)]
+    url = f"synthetic:facades?size={size}&train=3&val=2&test=3&seed=0"
+    route.put(params, "datasets.sample.archive", urls=[url], sha256=None)
+    route.put(params, "datasets.sample.images", load_size=size + 4, crop_size=size)
+    params["models"] = {system: params["models"][{"pix2pix": "pix2pix_small"}.get(system, system)]}
+    model = f"models.{system}"
     if system == "cyclegan":
-        model["generator"] |= {"filters": 8} | ({"blocks": 2} if model["generator"]["kind"] == "resnet" else {})
-        model["discriminator"] |= {"filters": 8, "layers": 2}
-        model["pool"] = 2
-    model |= {"epochs": 2, "decay_epochs": 1, "validate_every": 1, "checkpoint_every": 1}
-    params["models"] = {system: model}
+        route.put(params, f"{model}.generator", filters=8, blocks=2)
+        route.put(params, f"{model}.discriminator", filters=8, layers=2)
+        route.put(params, model, pool=2)
+    route.put(params, model, epochs=2, decay_epochs=1, validate_every=1, checkpoint_every=1)
     params["run"] = {"datasets": ["sample"], "models": [system], "seeds": [0], "profile": profile_name}
     route.write_params(tree, params)
 

@@ -117,10 +117,9 @@ def lay_out(root: Path) -> Path:
     route.copy(root)
     params = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))
     params["run"]["models"] = list(MODELS)
-    cyclegan = params["models"]["cyclegan"]
-    cyclegan |= {"epochs": 2, "decay_epochs": 1, "validate_every": 1, "checkpoint_every": 1, "pool": 2}
-    cyclegan["generator"] |= {"filters": 4, "blocks": 1}
-    cyclegan["discriminator"] |= {"filters": 4, "layers": 1}
+    route.put(params, "models.cyclegan", epochs=2, decay_epochs=1, validate_every=1, checkpoint_every=1, pool=2)
+    route.put(params, "models.cyclegan.generator", filters=4, blocks=1)
+    route.put(params, "models.cyclegan.discriminator", filters=4, layers=1)
     route.write_params(root, params)
     return root
 

@@ -36,6 +36,7 @@ from typing import Any
 from checks.harness import ROOT, run_stage, table, write
 from repix import paths, profile, stage
 from repix.config import reader
+from repix.config.images import Images
 from repix.config.run import Cell
 from repix.errors import UserError
 from repix.files import digest_arrays, digest_tree, read_json, write_json, write_text
@@ -63,7 +64,7 @@ class Row:
         model, dataset: entries of params.yaml.
         size: side of the images in pixels; load_size follows in proportion.
         epochs: instead of the recipe's, at a constant rate.
-        changes: fields of the data set's entry that the source of the recipe asks for.
+        changes: keys of the data set's ``images`` that the source of the recipe asks for.
     """
 
     name: str
@@ -93,7 +94,7 @@ ROWS = {
 
 
 def archive_of(dataset: str) -> dict[str, Any]:
-    """Return the fields of a data set's entry that name its archive on this machine.
+    """Return the keys of a data set's ``archive`` that name it on this machine.
 
     Raises:
         UserError: it is not there.
@@ -105,21 +106,29 @@ def archive_of(dataset: str) -> dict[str, Any]:
     return {"urls": [path.resolve().as_uri()], "sha256": sha256, "withdrawn": None}
 
 
-def params_of(models: Mapping[str, Mapping], sets: Mapping[str, Mapping]) -> str:
-    """Return the text of a params.yaml with these entries changed, and no others of their kind in it."""
+def params_of(models: Mapping[str, Mapping], sets: Mapping[str, tuple[Mapping, Mapping]]) -> str:
+    """Return the text of a params.yaml with these entries changed, and no others of their kind in it.
+
+    Args:
+        models: model -> keys that are changed.
+        sets: data set -> keys that are changed of its ``archive`` and of its ``images``.
+    """
     import yaml
 
     tree = reader.load(ROOT / reader.FILE)
     tree["models"] = {name: tree["models"][name] | dict(changes) for name, changes in models.items()}
-    tree["datasets"] = {name: tree["datasets"][name] | dict(changes) for name, changes in sets.items()}
+    tree["datasets"] = {name: tree["datasets"][name] for name in sets}
+    for name, changes in sets.items():
+        for group, values in zip(("archive", "images"), changes, strict=True):
+            tree["datasets"][name][group] |= values
     tree["run"] = {"datasets": list(sets), "models": list(models), "seeds": [0], "profile": "fast"}
     return yaml.safe_dump(tree, sort_keys=False)
 
 
 def sized(dataset: str, size: int) -> dict[str, Any]:
-    """Return load and crop size of a data set's entry, brought to a crop of ``size``."""
-    entry = reader.section(f"datasets.{dataset}", ROOT / reader.FILE)
-    return {"load_size": -(-entry["load_size"] * size // entry["crop_size"]), "crop_size": size}
+    """Return load and crop size of a data set's images, brought to a crop of ``size``."""
+    images = reader.read(f"datasets.{dataset}.images", Images, ROOT / reader.FILE)
+    return {"load_size": -(-images.load_size * size // images.crop_size), "crop_size": size}
 
 
 def lay_out(folder: Path, params: str) -> None:
@@ -191,7 +200,7 @@ def train_row(row: Row, folder: Path) -> dict[str, Any]:
         },
         "steps": losses[-1].step,
         "losses": {"first": losses[0].values, "last": losses[-1].values},
-        "ms_per_step": ms_per_step(paths.WORK / "tensorboard" / cell.name),
+        "ms_per_step": ms_per_step(cell.name),
         "weights": metrics.weights_digest,
         "translators": {
             name: compared(variants["last"], baselines(prepared, name)) for name, variants in metrics.scores.items()
@@ -202,7 +211,7 @@ def train_row(row: Row, folder: Path) -> dict[str, Any]:
     }
 
 
-def ms_per_step(board: Path) -> float:
+def ms_per_step(cell: str) -> float:
     """Return the time of a step in the fastest epoch but the first, which compiles.
 
     The fastest, since other work on the machine only ever adds. A stage's outs hold no times; those of
@@ -210,9 +219,10 @@ def ms_per_step(board: Path) -> float:
     """
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+    board = max((paths.WORK / "tensorboard" / cell).iterdir(), key=lambda folder: folder.stat().st_mtime)
     events = EventAccumulator(str(board))
     events.Reload()
-    ends = events.Scalars("loss/learning_rate")
+    ends = events.Scalars("schedule/learning_rate")
     return min(1000 * (b.wall_time - a.wall_time) / (b.step - a.step) for a, b in pairwise(ends))
 
 
@@ -285,7 +295,7 @@ def build_data(out: Path) -> Path:
     """Prepare a few images of each data set at 256 px; return the folder."""
     folder = out / "build"
     models = {row.model: {} for row in ROWS.values()}
-    sets = {name: archive_of(name) | sized(name, BUILD_SIZE) for name in ARCHIVES}
+    sets = {name: (archive_of(name), sized(name, BUILD_SIZE)) for name in ARCHIVES}
     lay_out(folder, params_of(models, sets))
     for name in sets:
         data(folder, name, {"train": 4, "test": 2, "val": 2})
@@ -297,14 +307,15 @@ def set_up_row(row: Row):
     from repix.quiet import import_keras
 
     import_keras()
-    from repix.config import datasets, models
+    from repix.config import models
+    from repix.config.augment import Augment
     from repix.data.prepared import Prepared
     from repix.training.setup import set_up
 
     recipe = reader.read(f"models.{row.model}", models.Recipe)
-    entry = reader.read(f"datasets.{row.dataset}", datasets.Dataset)
+    augment = reader.read(f"datasets.{row.dataset}.augment", Augment)
     prepared = Prepared.open(paths.PREPARED / row.dataset)
-    return set_up(Cell(row.dataset, row.model, 0), recipe, prepared, flip=entry.flip), recipe
+    return set_up(Cell(row.dataset, row.model, 0), recipe, prepared, flip=augment.flip), recipe
 
 
 def build_row(row: Row, folder: Path) -> dict[str, Any]:
@@ -375,14 +386,14 @@ def hdf5_and_back(out: Path) -> dict[str, Any]:
     folder = out / "hdf5"
     shutil.rmtree(folder, ignore_errors=True)
     first, second = folder / "first", folder / "second"
-    lay_out(first, params_of({"pix2pix_book": {}}, {"facades_bw": archive_of("facades_bw")}))
+    lay_out(first, params_of({"pix2pix_book": {}}, {"facades_bw": (archive_of("facades_bw"), {})}))
     data(first, "facades_bw")
     made = Prepared.open(first / paths.PREPARED / "facades_bw")
     write_book_tree(folder / "book", photos_and_labels(made))
 
     files = sorted(path for path in (folder / "book").rglob("*.h5"))
     packed = Path(shutil.make_archive(str(folder / "facades_bw"), "tar", folder, "book"))
-    entry = {"urls": [packed.resolve().as_uri()], "layout": "hdf5", "resize": "none"}
+    entry = {"urls": [packed.resolve().as_uri()]}, {"layout": "hdf5", "resize": "none"}
     lay_out(second, params_of({"pix2pix_book": {}}, {"facades_bw": entry}))
     data(second, "facades_bw")
     back = Prepared.open(second / paths.PREPARED / "facades_bw")
@@ -492,7 +503,7 @@ def worker(kind: str, name: str, out: Path, *, epochs: int | None) -> dict[str, 
 
 def folder_of(row: Row, out: Path, epochs: int | None) -> tuple[Path, str]:
     """Return where a row is trained, and its params.yaml."""
-    sets = {row.dataset: archive_of(row.dataset) | sized(row.dataset, row.size) | dict(row.changes)}
+    sets = {row.dataset: (archive_of(row.dataset), sized(row.dataset, row.size) | dict(row.changes))}
     return out / "cells" / row.name, params_of({row.model: {"epochs": epochs or row.epochs, "decay_epochs": 0}}, sets)
 
 

@@ -68,7 +68,7 @@ def record(root: Path, profile_name: str) -> Path:
     route.run(root, "download")
     [drawn] = (root / "data/raw/sample").glob("*.tar.gz")
     shutil.move(drawn, root / "sample.tar.gz")
-    params["datasets"]["sample"]["urls"] = ["file:sample.tar.gz"]
+    params["datasets"]["sample"]["archive"]["urls"] = ["file:sample.tar.gz"]
     route.write_params(root, params)
     # As DVC runs them: download and unpack know no profile, the others enter it before NumPy is imported.
     for kinds in (("download", "unpack"), ("preprocess",), ("features", "train", "evaluate")):

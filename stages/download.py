@@ -10,26 +10,25 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 from repix import paths, stage
-from repix.config import datasets, reader
+from repix.config import reader
+from repix.config.archive import Archive
+from repix.config.limits import Limits
 from repix.data import sources
-from repix.errors import UserError
 
 
 def main(dataset: str) -> None:
     """Fetch the archive of ``dataset``."""
-    entry = reader.read(f"datasets.{dataset}", datasets.Dataset)
-    limits = reader.read("limits", datasets.Limits)
-    if entry.withdrawn:
-        raise UserError(f"data set {dataset!r}: {entry.withdrawn}")
+    archive = reader.read(f"datasets.{dataset}.archive", Archive)
+    limits = reader.read("limits", Limits)
     params = {
-        f"datasets.{dataset}": {"urls": list(entry.urls), "sha256": entry.sha256},
+        f"datasets.{dataset}.archive": archive.model_dump(mode="json", include={"urls", "sha256"}),
         "limits.download_bytes": limits.download_bytes,
     }
     record = stage.LineageRecord("download", dataset, params, [])
     out = paths.RAW / dataset
     sources.fetch(
-        entry.urls,
-        entry.sha256,
+        archive.urls,
+        archive.sha256,
         out,
         dataset=dataset,
         max_bytes=limits.download_bytes,

@@ -11,8 +11,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 from repix import paths, stage
-from repix.config import datasets, reader
 from repix.config import export as config
+from repix.config import reader
+from repix.config.archive import Archive
 from repix.config.run import Cell
 
 
@@ -21,9 +22,9 @@ def main(cell: Cell) -> None:
     settings = reader.read("export", config.Export)
     prepared, trained = paths.PREPARED / cell.dataset, paths.RUNS / cell.name
     metrics, out = paths.METRICS / f"{cell.name}.json", paths.EXPORTS / cell.name
-    entry = reader.read(f"datasets.{cell.dataset}", datasets.Dataset)
-    described = {"urls": list(entry.urls), "sha256": entry.sha256, "licence": entry.licence}
-    params = {"export": settings, f"datasets.{cell.dataset}": described}
+    archive = reader.read(f"datasets.{cell.dataset}.archive", Archive)
+    described = archive.model_dump(mode="json", include={"urls", "sha256", "licence"})
+    params = {"export": settings, f"datasets.{cell.dataset}.archive": described}
     record = stage.LineageRecord("export", cell.name, params, [prepared, trained, metrics])
 
     from repix.data.prepared import Prepared
@@ -35,15 +36,17 @@ def main(cell: Cell) -> None:
 
     model = TrainedModel(trained)
     scores = Metrics.read(metrics)
-    measured = export(model, Prepared.open(prepared), settings, out, metrics=scores, dataset=entry)
+    measured = export(model, Prepared.open(prepared), settings, out, metrics=scores, archive=archive)
     for name, seen in sorted(measured.items()):
         print(
             f"{cell.name}: {name}: error {seen.max_error:.2g} at most on [-1, 1], {seen.ms_per_image:.0f} ms per image"
         )
 
-    run = mlflow_run.open_run(cell.name, run_key=mlflow_run.run_key_of(cell.name))
-    values = {f"{name}/{key}": value for name, seen in measured.items() for key, value in seen.values().items()}
-    run.curve("export", [Row(model.record.epochs, model.record.steps, values)])
+    run = mlflow_run.run_of(cell.name, record.declared.inputs[trained.as_posix()])
+    values = {
+        f"score/export/{name}/{key}": value for name, seen in measured.items() for key, value in seen.values().items()
+    }
+    run.curve([Row(model.record.epochs, model.record.steps, values)])
     digest = stage.digest_tree(out)
     mlflow_run.log_model_entry(run, cell.name, out.as_posix(), digest, metrics=scores)
     record.write(out)

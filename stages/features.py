@@ -11,7 +11,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 from repix import paths, stage
-from repix.config import datasets, evaluation, reader
+from repix.config import evaluation, reader
+from repix.config.limits import Limits
 from repix.data import sources
 from repix.files import atomic_folder, write_json
 from repix.metrics import ASK_FOR_FEATURES
@@ -27,7 +28,7 @@ def main() -> None:
         params[f"features.{evaluate.features}"] = weights
     record = stage.LineageRecord("features", "", params, [])
     if wanted:
-        limit = reader.read("limits", datasets.Limits).download_bytes
+        limit = reader.read("limits", Limits).download_bytes
         sources.fetch(
             weights.urls,
             weights.sha256,

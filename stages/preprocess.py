@@ -10,35 +10,23 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 from repix import paths, stage
-from repix.config import datasets, reader
-
-READS = (
-    "layout",
-    "direction",
-    "colour",
-    "channels",
-    "bit_depth",
-    "resize",
-    "resample",
-    "load_size",
-    "crop_size",
-    "val_fraction",
-    "on_error",
-)
+from repix.config import reader
+from repix.config.images import Images
+from repix.config.limits import Limits
 
 
 def main(dataset: str) -> None:
     """Prepare the images of ``dataset``."""
-    entry = reader.read(f"datasets.{dataset}", datasets.Dataset)
+    wanted = reader.read(f"datasets.{dataset}.images", Images)
     tree, out = paths.IMAGES / dataset, paths.PREPARED / dataset
-    pixels = reader.read("limits", datasets.Limits).pixels
-    params = {f"datasets.{dataset}": entry.model_dump(mode="json", include=set(READS)), "limits.pixels": pixels}
+    pixels = reader.read("limits", Limits).pixels
+    params = {f"datasets.{dataset}.images": wanted, "limits.pixels": pixels}
     record = stage.LineageRecord("preprocess", dataset, params, [tree])
 
     # NumPy must not be imported before the profile is in force.
     from repix.data import preprocess
 
-    manifest = preprocess.prepare(tree, entry, out, name=dataset, pixels=pixels)
+    manifest = preprocess.prepare(tree, wanted, out, name=dataset, pixels=pixels)
     counts = ", ".join(f"{name} {split.source.n}" for name, split in sorted(manifest.splits.items()))
     print(f"{dataset}: {counts}; skipped {len(manifest.skipped)}")
     record.write(out)

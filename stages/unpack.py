@@ -10,14 +10,15 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 from repix import paths, stage
-from repix.config import datasets, reader
+from repix.config import reader
+from repix.config.limits import Limits
 from repix.data import archives
 from repix.schemas import Archive
 
 
 def main(dataset: str) -> None:
     """Unpack the archive of ``dataset``."""
-    limits = reader.read("limits", datasets.Limits)
+    limits = reader.read("limits", Limits)
     params = {f"limits.{key}": getattr(limits, key) for key in ("unpack_bytes", "unpack_files", "unpack_ratio")}
     raw, out = paths.RAW / dataset, paths.IMAGES / dataset
     record = stage.LineageRecord("unpack", dataset, params, [raw])

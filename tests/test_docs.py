@@ -153,7 +153,7 @@ def followed(tmp_path):
     for language, text in re.findall(r"^```(python|yaml)\n(.*?)^```", page, re.DOTALL | re.MULTILINE):
         if language == "yaml":
             [(name, entry)] = yaml12.load(text, "the page").items()
-            params["datasets" if "urls" in entry else "models"][name] = entry
+            params["datasets" if "archive" in entry else "models"][name] = entry
         elif text.startswith("# "):
             path = root / text.split("\n")[0].removeprefix("# ")
             assert path.parent.is_dir() and not path.exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import datetime
+import os
 import shutil
 import subprocess
 import sys
@@ -131,13 +132,46 @@ def test_stages_run_nothing_of_what_checks_them():
 
 
 def test_the_stages_are_those_that_dvc_sees(tmp_path):
+    from dvc.repo import Repo
+
     root = route.copy(tmp_path / "clone")
     params = yaml.safe_load((root / "params.yaml").read_text())
     params["run"]["seeds"] = [0, 7]
+    name = "it's a set"  # no name that the stages take, but one that a shell would take apart
+    params["run"]["datasets"] += [name]
+    params["datasets"][name] = params["datasets"]["sample"]
     route.write_params(root, params)
-    for command in (["init", "--no-scm", "-q"], ["stage", "list", "--name-only"]):
-        done = subprocess.run([sys.executable, "-m", "dvc", *command], cwd=root, capture_output=True, check=True)
-    assert sorted(done.stdout.decode().split()) == sorted(stage.name for stage in pipeline.stages(root))
+    with Repo.init(str(root), no_scm=True) as repo:
+        seen = {stage.name: (stage.cmd, [out.def_path for out in stage.outs]) for stage in repo.index.stages}
+    ours = {stage.name: (stage.cmd, list(stage.outs)) for stage in pipeline.stages(root)}
+    assert seen.keys() == ours.keys()
+    for stage, (command, outs) in ours.items():
+        assert (seen[stage][0], sorted(seen[stage][1])) == (command, sorted(outs))
+    assert ours[f"download@{name}"][0] == """python stages/download.py --dataset 'it'"'"'s a set'"""
+
+
+@pytest.mark.parametrize("name", ["x;touch Y", "$(touch Y)", "`touch Y`", "';touch Y;'"])
+def test_a_name_in_the_grid_never_reaches_a_shell_as_code(tmp_path, name):
+    """The stage `code` refuses such a name; a stage that is run without it gets the name as one word."""
+    root = route.copy(tmp_path / "clone")
+    params = yaml.safe_load((root / "params.yaml").read_text())
+    params["run"]["datasets"] = [name]
+    params["datasets"] = {name: params["datasets"]["sample"]}
+    shutil.copytree(ROOT / "code", root / "code")  # as an earlier, sound grid left it
+    route.write_params(root, params)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+
+    def dvc(*arguments: str) -> subprocess.CompletedProcess:
+        command = [sys.executable, "-m", "dvc", *arguments]
+        return subprocess.run(command, cwd=root, env=os.environ | {"PATH": path}, capture_output=True, text=True)
+
+    assert dvc("init", "--no-scm", "-q").returncode == 0
+    alone = dvc("repro", "--single-item", "download")
+    assert "Running stage 'download@" in alone.stdout, alone.stderr
+    said = dvc("repro", "--ignore-errors")
+    assert "repix: params.yaml: run.datasets" in said.stderr
+    assert "names are letters, digits and underscores" in said.stderr
+    assert list(root.rglob("Y")) == []
 
 
 # (b) the params that a stage reads
@@ -178,14 +212,14 @@ def test_undeclared_and_unused_params_are_named(routes, with_features, tmp_path)
     for name in ("dvc.yaml", "params.yaml"):
         shutil.copy(routes[0] / name, tmp_path)
     text = (tmp_path / "dvc.yaml").read_text()
-    text = text.replace("      - datasets.${item.dataset}.flip\n", "", 1)
+    text = text.replace("      - datasets.${item.dataset}.augment\n", "", 1)
     text = text.replace(
         "      - limits.unpack_ratio\n", "      - limits.unpack_ratio\n      - limits.download_bytes\n", 1
     )
     (tmp_path / "dvc.yaml").write_text(text)
     assert param_problems(tmp_path, [routes[0], with_features]) == [
         "unpack: declares param limits.download_bytes, which it does not read",
-        "train: reads param datasets.sample.flip, which it does not declare",
+        "train: reads param datasets.sample.augment.flip, which it does not declare",
     ]
 
 

@@ -26,9 +26,9 @@ class Route:
     """
 
     def __init__(self, root: Path, tree: Path, entry: dict[str, Any], system: str = "pix2pix", **changes: Any):
-        from repix.config.datasets import Dataset
         from repix.config.evaluation import Evaluate
         from repix.config.export import Export
+        from repix.config.images import Images
         from repix.config.run import Cell
         from repix.data import preprocess
         from repix.data.prepared import Prepared
@@ -45,8 +45,8 @@ class Route:
 
         backend_module()
         self.root, self.translations = root, root / "translations"
-        dataset = Dataset.model_validate({"urls": ["file:unused"], "resize": "none", "load_size": 16} | entry)
-        preprocess.prepare(tree, dataset, root / "prepared", name="tiny")
+        wanted = Images.model_validate({"resize": "none", "load_size": 16} | entry)
+        preprocess.prepare(tree, wanted, root / "prepared", name="tiny")
         self.prepared = Prepared.open(root / "prepared")
         cell, asked = Cell("tiny", system, 0), recipe(system, epochs=1, picture_every=1, **changes)
         setup = set_up(cell, asked, self.prepared, flip=True)

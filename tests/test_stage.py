@@ -16,7 +16,9 @@ import numpy as np
 import pytest
 import yaml
 
+from checks.harness import options
 from repix import paths, stage
+from repix.config.images import Images
 from repix.config.run import Cell
 from repix.errors import UserError
 from tests.conftest import ROOT
@@ -78,21 +80,19 @@ def test_what_succeeds_says_nothing(capsys):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("names", "said"),
     [
-        (["sampel", "pix2pix", "0"], "params.yaml: no datasets.sampel; did you mean 'sample'?; datasets has "),
-        (["sample", "pix2pox", "0"], "params.yaml: no models.pix2pox; did you mean 'pix2pix'?; models has "),
-        (["sample", "pix2pix", "one"], "'one' is not a seed: seeds are whole numbers from 0 to 2147483647"),
-        (["sample", "pix2pix", "-3"], "'-3' is not a seed"),
-        (["../sample", "pix2pix", "0"], "'../sample' is not a name"),
+        (("sampel", "pix2pix", "0"), "params.yaml: no datasets.sampel; did you mean 'sample'?; datasets has "),
+        (("sample", "pix2pox", "0"), "params.yaml: no models.pix2pox; did you mean 'pix2pix'?; models has "),
+        (("sample", "pix2pix", "one"), "'one' is not a seed: seeds are whole numbers from 0 to 2147483647"),
+        (("sample", "pix2pix", "-3"), "'-3' is not a seed"),
+        (("../sample", "pix2pix", "0"), "'../sample' is not a name"),
     ],
 )
-def test_a_wrong_cell_is_said_in_one_line_before_anything_heavy_is_imported(
-    arguments, said, capsys, monkeypatch, tmp_path
-):
+def test_a_wrong_cell_is_said_in_one_line_before_anything_heavy_is_imported(names, said, capsys, monkeypatch, tmp_path):
     shutil.copy(ROOT / "params.yaml", tmp_path)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+    monkeypatch.setattr(sys, "argv", ["train.py", *options(*names)])
     monkeypatch.setattr(stage.profile, "enter", lambda name: None)
     monkeypatch.setattr(stage, "import_keras", lambda: pytest.fail("Keras was imported first"))
     with pytest.raises(SystemExit) as caught:
@@ -105,7 +105,7 @@ def test_a_model_without_a_profile_is_refused_before_its_training_and_not_after(
     text = (ROOT / "params.yaml").read_text()
     (tmp_path / "params.yaml").write_text(text.replace("    profile: fast\n", ""))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["train.py", "facades", "pix2pix", "0"])
+    monkeypatch.setattr(sys, "argv", ["train.py", *options("facades", "pix2pix", "0")])
     monkeypatch.setattr(stage.profile, "enter", lambda name: pytest.fail("the stage went on"))
     with pytest.raises(SystemExit):
         stage.run(lambda cell: None, "doc", "dataset", "model", "seed", trains=True)
@@ -117,7 +117,7 @@ def test_a_model_without_a_profile_is_refused_before_its_training_and_not_after(
 def test_a_right_cell_reaches_the_stage(monkeypatch, tmp_path):
     shutil.copy(ROOT / "params.yaml", tmp_path)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["train.py", "sample", "pix2pix_small", "3"])
+    monkeypatch.setattr(sys, "argv", ["train.py", *options("sample", "pix2pix_small", "3")])
     monkeypatch.setattr(stage.profile, "enter", lambda name: name)
     monkeypatch.setattr(stage, "import_keras", lambda: None)
     got = []
@@ -153,16 +153,19 @@ def repository(folder, url: str):
     for name in ("src", "stages"):
         shutil.copytree(ROOT / name, folder / name, ignore=ignore)
     params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    sizes = {"load_size": 9, "crop_size": 8, "val_fraction": 0.0}
-    params["datasets"] = {"tiny": params["datasets"]["facades"] | {"urls": [url], "sha256": None} | sizes}
+    entry = {
+        "archive": {"urls": [url], "sha256": None},
+        "images": {"direction": "BtoA", "load_size": 9, "crop_size": 8},
+    }
+    params["datasets"] = {"tiny": entry}
     (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
     return folder
 
 
-def play(folder, name: str, *arguments: str) -> subprocess.CompletedProcess:
+def play(folder, name: str, *names: str) -> subprocess.CompletedProcess:
     clean = {key: value for key, value in os.environ.items() if not key.startswith("REPIX")}
     return subprocess.run(
-        [sys.executable, f"stages/{name}.py", *arguments], cwd=folder, env=clean, capture_output=True, text=True
+        [sys.executable, f"stages/{name}.py", *options(*names)], cwd=folder, env=clean, capture_output=True, text=True
     )
 
 
@@ -187,10 +190,13 @@ def test_records_and_outs_are_the_same_wherever_the_repository_lies(tmp_path):
         assert str(tmp_path) not in said and os.uname().nodename not in said
     assert json.loads(trees[0]["lineage/preprocess/tiny.json"])["profile"]["name"] == "portable"
     assert json.loads(trees[0]["lineage/unpack/tiny.json"])["profile"] == {}
+    # What an entry leaves at its default is recorded too, so that another default is another run.
+    images = Images(direction="BtoA", load_size=9, crop_size=8).model_dump(mode="json")
+    assert json.loads(trees[0]["lineage/preprocess/tiny.json"])["params"]["datasets.tiny.images"] == images
 
     # A stage that is asked for what is not there ends in one line, from a real script too.
-    for name, arguments in (("preprocess", ["tinny"]), ("train", ["tiny", "pix2pux", "0"])):
-        ended = play(folder, name, *arguments)
+    for name, names in (("preprocess", ["tinny"]), ("train", ["tiny", "pix2pux", "0"])):
+        ended = play(folder, name, *names)
         assert ended.returncode == 1 and ended.stderr.count("\n") == 1
         assert ended.stderr.startswith("repix: params.yaml: no ") and "did you mean" in ended.stderr
 

@@ -42,10 +42,10 @@ def recipe(system: str = "pix2pix", **changes: Any):
 
 
 def prepare_set(
-    root: Path, *, paired: bool = True, counts=(("train", 3), ("val", 2), ("test", 2)), **entry: Any
+    root: Path, *, paired: bool = True, counts=(("train", 3), ("val", 2), ("test", 2)), **wanted: Any
 ) -> Path:
     """Write a tiny image tree below ``root``, prepare it, and return the prepared folder."""
-    from repix.config.datasets import Dataset
+    from repix.config.images import Images
     from repix.data import preprocess
     from repix.data.images import write
 
@@ -60,14 +60,9 @@ def prepare_set(
                 for side, array in (("A", a), ("B", b)):
                     (tree / f"{split}{side}").mkdir(parents=True, exist_ok=True)
                     write(tree / f"{split}{side}" / f"{i}.png", array[i])
-    asked = {
-        "urls": ["file:unused"],
-        "layout": "aligned" if paired else "unaligned",
-        "load_size": SIZE + 2,
-        "crop_size": SIZE,
-    }
+    asked = {"layout": "aligned" if paired else "unaligned", "load_size": SIZE + 2, "crop_size": SIZE}
     out = root / "prepared"
-    preprocess.prepare(tree, Dataset.model_validate(asked | entry), out, name="tiny")
+    preprocess.prepare(tree, Images.model_validate(asked | wanted), out, name="tiny")
     return out
 
 

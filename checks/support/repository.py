@@ -39,7 +39,7 @@ def write_lineage(root: Path) -> None:
 def make(root: Path) -> Path:
     """Make the repository below ``root`` and return it."""
     from checks.support.cells import train_cell
-    from repix.config.datasets import Dataset
+    from repix.config.archive import Archive
     from repix.config.evaluation import Evaluate
     from repix.config.export import Export
     from repix.data.prepared import Prepared
@@ -56,9 +56,8 @@ def make(root: Path) -> Path:
     model, prepared = TrainedModel(root / "runs" / CELL), Prepared.open(root / "data" / "prepared" / "tiny")
     metrics = evaluate(model, prepared, Evaluate(swd=False), root / "translations" / CELL)
     metrics.write(root / "metrics" / f"{CELL}.json")
-    asked = {"urls": ["file:tiny.zip"], "layout": "aligned", "crop_size": 16, "load_size": 18, "licence": "CC0"}
-    entry = Dataset.model_validate(asked)
-    export(model, prepared, Export(formats=["onnx"]), root / "exports" / CELL, metrics=metrics, dataset=entry)
+    archive = Archive(urls=["file:tiny.zip"], licence="CC0")
+    export(model, prepared, Export(formats=["onnx"]), root / "exports" / CELL, metrics=metrics, archive=archive)
     write_lineage(root)
     lines = ["/work/", "/runs/", "/data/", "/translations/", "/exports/", "/lineage/", "/.repix/", "/mlflow.db*"]
     (root / ".gitignore").write_text("\n".join([*lines, "/mlartifacts/", ""]))

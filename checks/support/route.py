@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -26,17 +27,24 @@ def copy(root: Path, mtime: int | None = None) -> Path:
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     params["run"] |= {"datasets": ["sample"], "models": ["pix2pix_small"], "seeds": [0]}
     url = "synthetic:facades?size=16&train=4&val=2&test=2&seed=0"
-    params["datasets"]["sample"] |= {"urls": [url], "sha256": None, "load_size": 18, "crop_size": 16}
-    model = params["models"]["pix2pix_small"]
-    model |= {"epochs": 2, "decay_epochs": 1, "validate_every": 1, "checkpoint_every": 1}
-    model["generator"]["filters"] = model["discriminator"]["filters"] = 4
-    model["discriminator"]["layers"] = 1
+    put(params, "datasets.sample.archive", urls=[url], sha256=None)
+    put(params, "datasets.sample.images", load_size=18, crop_size=16)
+    put(params, "models.pix2pix_small", epochs=2, decay_epochs=1, validate_every=1, checkpoint_every=1)
+    put(params, "models.pix2pix_small.generator", filters=4)
+    put(params, "models.pix2pix_small.discriminator", filters=4, layers=1)
     params["export"]["images"] = 2
     write_params(root, params)
     if mtime is not None:
         for path in root.rglob("*"):
             os.utime(path, (mtime, mtime))
     return root
+
+
+def put(params: dict, group: str, **values: Any) -> None:
+    """Set keys of a dotted group of params.yaml, which is made where an entry leaves it at its defaults."""
+    for part in group.split("."):
+        params = params.setdefault(part, {})
+    params |= values
 
 
 def write_params(root: Path, params: dict) -> None:

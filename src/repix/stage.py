@@ -30,14 +30,14 @@ def run(main: Callable[..., None], doc: str, *names: str, profiled: bool = True,
         main: called with a :class:`Cell` where ``names`` are data set, model and seed,
             otherwise with the arguments as they are.
         doc: the script's docstring, shown by ``--help``.
-        names: the positional arguments.
+        names: the arguments, as dvc.yaml's ``${item}`` gives them: ``--dataset sample``.
         profiled: whether the stage's bits depend on the execution profile, so that
             ``run.profile`` is entered first.
         trains: whether it trains, on the profile's backend; all else runs on TensorFlow.
     """
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in names:
-        parser.add_argument(name)
+        parser.add_argument(f"--{name}", required=True)
     given = vars(parser.parse_args())
     guard(lambda: _enter_and_call(main, given, profiled, trains))
 

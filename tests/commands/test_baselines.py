@@ -99,7 +99,7 @@ def test_the_command_on_a_trained_cell(tmp_path, monkeypatch, capsys):
     params = {
         "run": {"datasets": ["tiny"], "models": ["pix2pix"], "seeds": [0], "profile": "portable"},
         "models": {"pix2pix": recipe().model_dump(mode="json")},
-        "datasets": {"tiny": {"urls": ["file:unused"], "layout": "aligned", "load_size": 18, "crop_size": 16}},
+        "datasets": {"tiny": {"archive": {"urls": ["file:unused"]}, "augment": {"flip": True}}},
     }
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
     monkeypatch.chdir(tmp_path)

@@ -94,11 +94,11 @@ def test_a_changed_line_of_code_is_named(clone, capsys):
 
 
 def test_a_changed_param_is_named(clone, capsys):
-    replace(clone / "params.yaml", "resample: bicubic", "resample: box")
+    replace(clone / "params.yaml", "load_size: 18", "load_size: 17")
     commit(clone)
     code, said = run(capsys)
     assert code == 6
-    assert "first difference: preprocess@sample: param datasets.sample.resample: bicubic -> box" in said
+    assert "first difference: preprocess@sample: param datasets.sample.images.load_size: 18 -> 17" in said
     assert "data/prepared/sample/" in said.splitlines()[1]
 
 
@@ -107,7 +107,7 @@ def test_another_archive_behind_the_same_url_is_named(clone, capsys, tmp_path):
     moved = tmp_path / archive.name
     shutil.copy(archive, moved)
     params = yaml.safe_load((clone / "params.yaml").read_text())
-    params["datasets"]["sample"]["urls"] = [moved.as_uri()]
+    params["datasets"]["sample"]["archive"]["urls"] = [moved.as_uri()]
     route.write_params(clone, params)
     run_stages(clone)
     commit(clone)
@@ -186,7 +186,7 @@ def test_the_archive_of_a_relative_address_is_found_from_the_clean_tree(clone, c
     shutil.copy(archive, clone / "my-pairs.tar")
     (clone / ".gitignore").write_text((clone / ".gitignore").read_text() + "*.tar\n")
     params = yaml.safe_load((clone / "params.yaml").read_text())
-    params["datasets"]["sample"]["urls"] = ["file:my-pairs.tar"]
+    params["datasets"]["sample"]["archive"]["urls"] = ["file:my-pairs.tar"]
     route.write_params(clone, params)
     run_stages(clone)
     commit(clone)
@@ -252,12 +252,12 @@ def test_the_lock_line_says_same_or_what_differs_first(clone, capsys):
     same = "names the same bytes for every out as the committed one (the two files were compared, no out)"
     assert said == f"dvc.lock {digest}: {same}\n"
 
-    replace(clone / "params.yaml", "resample: bicubic", "resample: box")
+    replace(clone / "params.yaml", "load_size: 18", "load_size: 17")
     route.locked(route.run(clone, "preprocess"))
     code, said = run(capsys, "--lock-only")
     assert code == 6 and said.count("\n") == 1
     assert f"not the committed dvc.lock ({digest}); first preprocess@sample: data/prepared/sample; " in said
-    assert "param datasets.sample.resample: bicubic -> box" in said
+    assert "param datasets.sample.images.load_size: 18 -> 17" in said
 
     git(clone, "rm", "-q", "--cached", "dvc.lock")
     git(clone, "commit", "-qm", "none")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -35,8 +36,26 @@ def change(tree: dict, key: str, value) -> None:
         ({"run.datasets": ["a-b"]}, "'a-b': names are letters, digits and underscores"),
         ({"run.datasets": ["sampel"]}, "no datasets.sampel; did you mean 'sample'?"),
         ({"run.models": ["pix2pox"]}, "no models.pix2pox; did you mean"),
-        ({"datasets.sample.licence": KeyError}, "datasets.sample.licence: missing; dvc.yaml reads it"),
-        ({"models.pix2pix_small.profile": KeyError}, "models.pix2pix_small.profile: missing; dvc.yaml reads it"),
+        (
+            {"datasets.sample.archive.sha256": KeyError},
+            "sample.archive.sha256: missing; dvc.yaml names it, so write `sha256: null`",
+        ),
+        (
+            {"datasets.sample.images": KeyError},
+            "datasets.sample.images: missing; dvc.yaml names it, so write `images: {}`",
+        ),
+        (
+            {"datasets.sample.augment": KeyError},
+            "sample.augment: missing; dvc.yaml names it, so write `augment: {flip: true}`",
+        ),
+        (
+            {"datasets.sample.load_size": 72},
+            "sample.load_size: belongs to another group: write datasets.sample.images.load_size",
+        ),
+        (
+            {"models.pix2pix_small.profile": KeyError},
+            "models.pix2pix_small.profile: missing; dvc.yaml names it, so write",
+        ),
         ({"run.datasets": ["cityscapes"]}, "data set 'cityscapes': withdrawn by its licence"),
         (
             {"run.datasets": ["sample", "horse2zebra"]},
@@ -56,18 +75,18 @@ def change(tree: dict, key: str, value) -> None:
             "datasets.horse2zebra gets no ssim, so the gate would have nothing to hold: name one of swd",
         ),
         ({"export.litert_weights": "float16"}, "export.tolerance.litert: max: 5e-05 is less than float16 rounds"),
-        ({"datasets.sample.crop_size": 80}, "crop_size (80, 80) is larger than load_size (64, 64)"),
+        ({"datasets.sample.images.crop_size": 80}, "crop_size (80, 80) is larger than load_size (64, 64)"),
         (
-            {"datasets.sample.crop_size": 62},
+            {"datasets.sample.images.crop_size": 62},
             "models.pix2pix_small on datasets.sample: a U-Net of depth 2",
         ),
         (
-            {"datasets.sample.resize": "scale_width", "datasets.sample.crop_size": [64, 72]},
+            {"datasets.sample.images.resize": "scale_width", "datasets.sample.images.crop_size": [64, 72]},
             "crop_size (64, 72) is wider than the 64 px that load_size scales to",
         ),
         ({"models.pix2pix_small.discriminator.layers": 6}, "a discriminator of 6 layers is too deep for 64 x 64 px"),
         (
-            {"run.models": ["cyclegan"], "datasets.sample.crop_size": [62, 64]},
+            {"run.models": ["cyclegan"], "datasets.sample.images.crop_size": [62, 64]},
             "models.cyclegan on datasets.sample: a ResNet generator halves twice, so 62 x 64 px",
         ),
         ({"run.models": ["my-model"]}, "'my-model': names are letters, digits and underscores"),
@@ -177,7 +196,67 @@ def test_dvc_rewrites_no_line_but_the_one_that_was_changed(tmp_path):
     for name in tree["models"]:
         assert now[name] == was[name].model_copy(update={"epochs": 77}), name
     for name in tree["datasets"]:
-        assert now[name].model_dump() | {"sha256": 0} == was[name].model_dump() | {"sha256": 0}, name
+        archive = was[name].archive.model_copy(update={"sha256": "ab" * 32})
+        assert now[name] == was[name].model_copy(update={"archive": archive}), name
 
 
-SHA = "datasets.{}.sha256"
+def test_a_key_that_an_entry_leaves_at_its_default_is_set_with_two_plus_signs(tmp_path):
+    """The line that DVC says without them stands in README.md."""
+    from dvc.exceptions import InvalidArgumentError
+    from dvc.utils.hydra import apply_overrides
+
+    file = tmp_path / "params.yaml"
+    file.write_text(PARAMS.read_text(encoding="utf-8"), encoding="utf-8")
+    with pytest.raises(InvalidArgumentError) as caught:
+        apply_overrides(file, ["datasets.maps.images.load_size=256"])
+    said = str(caught.value.__cause__).splitlines()[:2]
+    assert said == [
+        "Could not override 'datasets.maps.images.load_size'.",
+        "To append to your config use +datasets.maps.images.load_size=256",
+    ]
+    assert "\n".join(said) in (ROOT / "README.md").read_text(encoding="utf-8")
+    keys = {"datasets.maps.images.load_size": 256, "datasets.maps.augment.flip": "false", "models.cyclegan.pool": 3}
+    apply_overrides(file, [f"++{key}={value}" for key, value in keys.items()])
+    maps, cyclegan = typed(file)["maps"], typed(file)["cyclegan"]
+    assert (maps.images.load_size, maps.augment.flip, cyclegan.pool) == (256, False, 3)
+
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+REFUSED = (
+    "datasets.maps.images.load_size=256",
+    "models.pix2pix_small.epoch=4",
+)  # README.md shows what is said to these
+
+
+def test_every_change_of_a_param_that_the_pages_teach_is_taken_by_dvc(tmp_path):
+    from dvc.utils.hydra import apply_overrides
+
+    taught = {
+        given.strip("'")
+        for page in PAGES
+        for given in re.findall(r"-S ('[^']+'|[^\s'`]+)", page.read_text(encoding="utf-8"))
+    } - set(REFUSED)
+    assert {"run.datasets=[facades]", "++datasets.facades.images.resample=box", "models.pix2pix.epochs=2"} <= taught
+    file = tmp_path / "params.yaml"
+    for given in sorted(one for one in taught if "=" in one and not one.startswith(("key=", "++key="))):
+        file.write_text(PARAMS.read_text(encoding="utf-8"), encoding="utf-8")
+        apply_overrides(file, [given])
+        typed(file)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/your-own.md"])
+def test_the_entries_that_the_pages_show_are_sound(page, tmp_path):
+    blocks = re.findall(r"^```yaml\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), re.M | re.S)
+    entries = {
+        name: entry for block in blocks for name, entry in yaml12.load(block, page).items() if "archive" in entry
+    }
+    assert entries
+    tree = reader.load(PARAMS)
+    tree["datasets"] |= entries
+    tree["run"]["datasets"] = list(entries)
+    file = tmp_path / "params.yaml"
+    file.write_text(yaml12.dump(tree), encoding="utf-8")
+    check.grid(file)
+
+
+SHA = "datasets.{}.archive.sha256"

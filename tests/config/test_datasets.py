@@ -1,58 +1,129 @@
-"""Entries of ``datasets``: what is allowed, and what does not go together."""
+"""Entries of ``datasets``: their groups, what is allowed, and what does not go together."""
 
 from __future__ import annotations
 
 import pytest
-import yaml
 
-from repix.config.datasets import Dataset, Limits, height_width
+from repix.config import reader
+from repix.config.datasets import Dataset
+from repix.config.images import Images, height_width
+from repix.config.limits import Limits
 from repix.config.reader import parse
 from repix.errors import UserError
 from tests.conftest import ROOT
 
-ENTRY = {"urls": ["file:x"], "layout": "aligned", "load_size": 8, "crop_size": [4, 6]}
+ENTRY = {"archive": {"urls": ["file:x"]}, "images": {"load_size": 8, "crop_size": [4, 6]}}
+PARAMS = ROOT / "params.yaml"
+# Keys that entries spell although they are at their default: dvc.yaml names them, so DVC wants them written down.
+SPELLED = {"archive.sha256", "augment.flip"}
 
 
 def mistake(change: dict) -> str:
+    entry = {key: ENTRY.get(key, {}) | value if isinstance(value, dict) else value for key, value in change.items()}
     with pytest.raises(UserError) as caught:
-        parse(ENTRY | change, Dataset, "datasets.x")
+        parse(ENTRY | entry, Dataset, "datasets.x")
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
-def test_an_entry_and_its_defaults():
-    entry = parse(ENTRY, Dataset, "datasets.x")
-    assert (entry.direction, entry.colour, entry.channels, entry.bit_depth) == ("AtoB", "rgb", (3, 3), 8)
-    assert height_width(entry.crop_size) == (4, 6) and height_width(entry.load_size) == (8, 8)
-    assert entry.paired and not parse(ENTRY | {"layout": "unaligned"}, Dataset, "x").paired
+def test_an_entry_and_its_defaults_which_are_those_of_pix2pix():
+    entry = parse({"archive": {"urls": ["file:x"]}}, Dataset, "datasets.x")
+    assert entry.archive.model_dump() == {"urls": ("file:x",), "sha256": None, "licence": "unknown", "withdrawn": None}
+    assert entry.augment.flip and entry.images.paired
+    assert entry.images.model_dump() == {
+        "layout": "aligned",
+        "direction": "AtoB",
+        "colour": "rgb",
+        "channels": (3, 3),
+        "bit_depth": 8,
+        "resize": "resize_and_crop",
+        "resample": "bicubic",
+        "load_size": 286,
+        "crop_size": 256,
+        "val_fraction": 0.0,
+        "on_error": "strict",
+    }
+    images = parse(ENTRY, Dataset, "datasets.x").images
+    assert height_width(images.crop_size) == (4, 6) and height_width(images.load_size) == (8, 8)
+    assert not Images(layout="unaligned").paired
+
+
+def test_channels_follow_from_the_colour_where_they_are_not_given():
+    assert Images(colour="gray").channels == (1, 1) and Images(channels=[1, 3]).channels == (1, 3)
+    assert Images(colour="lab", layout="single").channels == (1, 2) and Images(colour="raw").channels == (3, 3)
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"urls": []}, "datasets.x.urls"),
-        ({"sha256": "AB" * 32}, "a sha256 is 64 hexadecimal digits in lower case"),
-        ({"layout": "alinged"}, "did you mean 'aligned'?"),
-        ({"bit_depth": 12}, "datasets.x.bit_depth: 12 is not one of 8 or 16"),
-        ({"channels": [3]}, "datasets.x.channels.1: missing"),
-        ({"channels": [0, 3]}, "channels are [source, target], each at least 1"),
-        ({"load_size": 0}, "a size is n or [height, width], each at least 1"),
-        ({"load_size": True}, "datasets.x.load_size: True: true and false have no meaning here"),
-        ({"crop_size": [9, 4]}, "datasets.x: crop_size (9, 4) is larger than load_size (8, 8); raise load_size"),
-        ({"val_fraction": 1}, "datasets.x.val_fraction: 1: input should be less than 1"),
-        ({"colour": "lab"}, "colour: lab and layout: single go together"),
-        ({"layout": "single"}, "colour: lab and layout: single go together"),
-        ({"layout": "single", "colour": "lab"}, "colour: lab has channels [1, 2]"),
-        ({"colour": "gray"}, "colour: gray has channels [1, 1]"),
-        ({"on_error": "ignore"}, "is not one of 'strict' or 'skip'"),
+        ({"archive": {"urls": []}}, "datasets.x.archive.urls"),
+        ({"archive": {"sha256": "AB" * 32}}, "a sha256 is 64 hexadecimal digits in lower case"),
+        ({"images": {"layout": "alinged"}}, "datasets.x.images.layout: 'alinged' is not one of"),
+        ({"images": {"layout": "alinged"}}, "did you mean 'aligned'?"),
+        ({"images": {"bit_depth": 12}}, "datasets.x.images.bit_depth: 12 is not one of 8 or 16"),
+        ({"images": {"channels": [3]}}, "datasets.x.images.channels.1: missing"),
+        ({"images": {"channels": [0, 3]}}, "channels are [source, target], each at least 1"),
+        ({"images": {"load_size": 0}}, "a size is n or [height, width], each at least 1"),
+        ({"images": {"load_size": True}}, "datasets.x.images.load_size: True: true and false have no meaning here"),
+        (
+            {"images": {"crop_size": [9, 4]}},
+            "datasets.x.images: crop_size (9, 4) is larger than load_size (8, 8); raise",
+        ),
+        ({"images": {"val_fraction": 1}}, "datasets.x.images.val_fraction: 1: input should be less than 1"),
+        ({"images": {"colour": "lab"}}, "colour: lab and layout: single go together"),
+        ({"images": {"layout": "single"}}, "colour: lab and layout: single go together"),
+        (
+            {"images": {"layout": "single", "colour": "lab", "channels": [3, 3]}},
+            "colour: lab has channels [1, 2]; leave channels out",
+        ),
+        ({"images": {"colour": "gray", "channels": [3, 3]}}, "colour: gray has channels [1, 1]; leave channels out"),
+        ({"images": {"on_error": "ignore"}}, "is not one of 'strict' or 'skip'"),
+        ({"images": None}, "datasets.x.images: None: input should be a mapping of its keys"),
+        ({"augment": {"flip": "perhaps"}}, "datasets.x.augment.flip: 'perhaps': input should be a valid boolean"),
+        ({"augment": {"filp": True}}, "datasets.x.augment.filp: unknown key; did you mean 'flip'?; known keys: flip"),
+        (
+            {"images": {"lod_size": 3}},
+            "datasets.x.images.lod_size: unknown key; did you mean 'load_size'?; known keys: lay",
+        ),
+        (
+            {"agument": {}},
+            "datasets.x.agument: unknown key; did you mean 'augment'?; known keys: archive, images, augment",
+        ),
     ],
 )
 def test_a_wrong_entry_is_one_line(change, said):
     assert said in mistake(change)
 
 
+FLAT = {
+    "urls": "archive.urls",
+    "sha256": "archive.sha256",
+    "licence": "archive.licence",
+    "withdrawn": "archive.withdrawn",
+    "flip": "augment.flip",
+} | {key: f"images.{key}" for key in Images.model_fields}
+
+
+@pytest.mark.parametrize("key", FLAT)
+def test_a_key_that_stood_in_no_group_says_where_it_belongs(key):
+    said = f"params.yaml: datasets.x.{key}: belongs to another group: write datasets.x.{FLAT[key]}"
+    assert mistake({key: 1}) == said
+
+
+def test_an_entry_without_groups_is_one_line_that_begins_with_its_first_key():
+    with pytest.raises(UserError) as caught:
+        parse({"urls": ["file:x"], "layout": "aligned", "flip": True}, Dataset, "datasets.x")
+    assert str(caught.value) == (
+        "params.yaml: datasets.x.urls: belongs to another group: write datasets.x.archive.urls (and 3 more)"
+    )
+
+
+def test_a_key_in_the_wrong_group_says_where_it_belongs():
+    assert "images.flip: belongs to another group: write datasets.x.augment.flip" in mistake({"images": {"flip": 1}})
+
+
 def test_a_crop_may_exceed_the_load_size_where_nothing_is_resized():
-    assert parse(ENTRY | {"resize": "none", "crop_size": 9}, Dataset, "x").crop_size == 9
+    assert Images(resize="none", load_size=8, crop_size=9).crop_size == 9
 
 
 def test_limits_are_positive():
@@ -62,10 +133,15 @@ def test_limits_are_positive():
             parse({key: 0}, Limits, "limits")
 
 
-def test_every_entry_of_the_catalogue_is_sound_and_complete():
-    """Every key stands in every entry, so that ``-S`` can change it and dvc.yaml can name it."""
-    entries = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))["datasets"]
+def test_every_entry_of_the_catalogue_is_sound_and_holds_what_differs_from_the_defaults():
+    entries = reader.load(PARAMS)["datasets"]
     assert {"sample", "facades", "maps", "horse2zebra"} <= entries.keys()
+    default = parse({"archive": {"urls": ["file:x"]}}, Dataset, "x").model_dump(mode="json")
     for name, entry in entries.items():
-        parse(entry, Dataset, f"datasets.{name}")
-        assert entry.keys() == Dataset.model_fields.keys(), name
+        read = reader.read(f"datasets.{name}", Dataset, PARAMS).model_dump(mode="json")
+        assert entry.keys() == read.keys(), name
+        for group, keys in entry.items():
+            # An empty group reads as a mistake, so it says its direction.
+            allowed = {"direction"} if len(keys) == 1 else set()
+            same = {key for key in keys if read[group][key] == default[group][key]} - allowed
+            assert {f"{group}.{key}" for key in same} <= SPELLED, name

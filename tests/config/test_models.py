@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from repix.config import models as config
 from repix.config import reader
 from repix.config.datasets import Dataset
 from repix.config.models import Recipe
@@ -27,7 +28,7 @@ def test_every_model_is_a_recipe(name):
 
 @pytest.mark.parametrize("name", sorted(TREE["datasets"]))
 def test_every_data_set_is_one(name):
-    assert reader.read(f"datasets.{name}", Dataset, PARAMS).urls
+    assert reader.read(f"datasets.{name}", Dataset, PARAMS).archive.urls
 
 
 def test_schedules_of_the_sources():
@@ -109,7 +110,14 @@ def test_with_no_constant_epochs_all_of_them_decay(decay):
             {"system": "cycelgan"},
             "mine.system: 'cycelgan': is no system; did you mean 'cyclegan'?; there are pix2pix, cyc",
         ),
-        ({"system": "cyclegan"}, "a cyclegan's discriminator sees one image: set discriminator.conditional: false"),
+        (
+            {"system": "cyclegan", "discriminator": {"conditional": True}},
+            "a cyclegan's discriminator sees one image: set discriminator.conditional: false",
+        ),
+        ({"system": "cyclegan", "generator": 3}, "models.mine.generator: 3: input should be a mapping of its keys"),
+        ({"l1": 3}, "models.mine.l1: belongs to another group: write models.mine.loss.l1"),
+        ({"filters": 3}, "write models.mine.generator.filters or models.mine.discriminator.filters"),
+        ({"loss": {"epochs": 3}}, "models.mine.loss.epochs: belongs to another group: write models.mine.epochs"),
     ],
 )
 def test_what_cannot_be_is_one_line(change, message):
@@ -129,11 +137,53 @@ def test_what_is_recorded_is_what_the_kind_has_and_reads_back(name):
 
 def test_own_photos_are_asked_for_in_one_line():
     lab = reader.read("datasets.lab_colorization", Dataset, PARAMS)
-    assert lab.withdrawn and "\n" not in lab.withdrawn
-    assert (lab.colour, lab.layout, lab.channels, lab.crop_size) == ("lab", "single", (1, 2), 256)
+    assert lab.archive.withdrawn and "\n" not in lab.archive.withdrawn
+    images = lab.images
+    assert (images.colour, images.layout, images.channels, images.crop_size) == ("lab", "single", (1, 2), 256)
 
 
 def test_grey_facades_are_the_books():
-    grey = reader.read("datasets.facades_bw", Dataset, PARAMS)
-    assert (grey.colour, grey.channels, grey.direction, grey.flip) == ("gray", (1, 1), "BtoA", False)
+    entry = reader.read("datasets.facades_bw", Dataset, PARAMS)
+    grey = entry.images
+    assert (grey.colour, grey.channels, grey.direction, entry.augment.flip) == ("gray", (1, 1), "BtoA", False)
     assert grey.load_size == grey.crop_size == 256
+
+
+# What an entry spells although it is at its default: what dvc.yaml names, and what people change most.
+SPELLED = {"system", "profile", "epochs", "loss.l1", "loss.cycle", "loss.identity"}
+
+
+def flat(tree, place=""):
+    return {
+        key: value
+        for name, below in tree.items()
+        for key, value in (flat(below, f"{place}{name}.") if isinstance(below, dict) else {place + name: below}).items()
+    }
+
+
+@pytest.mark.parametrize("name", sorted(TREE["models"]))
+def test_an_entry_holds_what_differs_from_the_defaults_of_its_system(name):
+    given, read = flat(TREE["models"][name]), flat(entry(name).model_dump(mode="json"))
+    default = flat(Recipe(system=TREE["models"][name]["system"]).model_dump(mode="json"))
+    assert {key for key in given if read[key] == default.get(key)} <= SPELLED
+
+
+def test_a_system_has_its_own_defaults_and_an_entry_changes_them_key_by_key():
+    plain = Recipe(system="cyclegan")
+    assert (plain.generator.kind, plain.generator.norm, plain.generator.dropout, plain.pool) == (
+        "resnet",
+        "instance",
+        0,
+        50,
+    )
+    assert (plain.discriminator.norm, plain.discriminator.conditional, plain.loss.gan) == ("instance", False, "lsgan")
+    changed = Recipe(system="cyclegan", generator={"filters": 8}, pool=0, loss={"cycle": 3})
+    assert changed.generator == plain.generator.model_copy(update={"filters": 8}) and changed.pool == 0
+    assert (changed.loss.gan, changed.loss.cycle) == ("lsgan", 3)
+    assert Recipe(system="pix2pix").generator.kind == "unet"
+
+
+def test_a_recipe_is_recorded_with_its_defaults_so_that_a_changed_default_is_another_run(monkeypatch):
+    before = Recipe(system="cyclegan").model_dump(mode="json")
+    monkeypatch.setitem(config.DEFAULTS["cyclegan"], "pool", 51)
+    assert Recipe(system="cyclegan").model_dump(mode="json") == before | {"pool": 51}

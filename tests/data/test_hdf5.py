@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 import pytest
 
-from repix.config.datasets import Dataset
+from repix.config.images import Images
 from repix.data import hdf5, images
 from repix.data.prepared import Prepared
 from repix.data.preprocess import prepare
@@ -55,9 +55,9 @@ def test_a_prepared_set_becomes_the_tree_and_is_prepared_again(tmp_path, directi
         (tmp_path / "tree" / split).mkdir(parents=True)
         for i in range(n):
             images.write(tmp_path / "tree" / split / f"{i}.png", noise(16, 32, 3, seed=i))
-    ask = {"urls": ["file:x"], "direction": direction, "colour": "gray", "channels": (1, 1)}
+    ask = {"direction": direction, "colour": "gray", "channels": (1, 1)}
     ask |= {"load_size": 16, "crop_size": 16}
-    prepare(tmp_path / "tree", Dataset(layout="aligned", **ask), tmp_path / "first", name="facades")
+    prepare(tmp_path / "tree", Images(layout="aligned", **ask), tmp_path / "first", name="facades")
     first = Prepared.open(tmp_path / "first")
     splits = {name: first.split(name) for name in first.manifest.splits}
     forwards = direction == "AtoB"
@@ -66,7 +66,7 @@ def test_a_prepared_set_becomes_the_tree_and_is_prepared_again(tmp_path, directi
     photo = images.read(tmp_path / "tree" / "train" / "2.png", channels=1)[:, :16]
     np.testing.assert_array_equal(hdf5.read_row(tmp_path / "book/training/images/data.h5", 2), photo)
 
-    prepare(tmp_path / "book", Dataset(layout="hdf5", **ask), tmp_path / "second", name="facades_bw")
+    prepare(tmp_path / "book", Images(layout="hdf5", **ask), tmp_path / "second", name="facades_bw")
     second = Prepared.open(tmp_path / "second")
     for split in ("train", "test"):
         for side in ("source", "target"):

@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pytest
 
-from repix.config.datasets import Dataset
+from repix.config.images import Images
 from repix.data import layouts
 from repix.errors import UserError
 
@@ -14,7 +14,7 @@ from repix.errors import UserError
 def dataset(layout, **more):
     if layout == "single":
         more = {"colour": "lab", "channels": (1, 2)} | more
-    return Dataset(urls=["file:x"], layout=layout, load_size=8, crop_size=8, **more)
+    return Images(layout=layout, load_size=8, crop_size=8, **more)
 
 
 def touch(root, *files):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from repix.config.datasets import Dataset
+from repix.config.images import Images
 from repix.data import colour, images
 from repix.data.prepared import Prepared
 from repix.data.preprocess import prepare
@@ -21,7 +21,7 @@ from tests.conftest import real_data
 
 
 def dataset(layout="aligned", size=8, **more):
-    return Dataset(**({"urls": ["file:x"], "layout": layout, "load_size": size, "crop_size": size} | more))
+    return Images(**({"layout": layout, "load_size": size, "crop_size": size} | more))
 
 
 def noise(*shape, dtype=np.uint8, seed=0):
@@ -200,7 +200,7 @@ def spoil(tree):
 def test_strict_lists_every_bad_image_and_leaves_nothing(tree, out):
     bad = spoil(tree)
     with pytest.raises(
-        UserError, match=r"^x: 6 image\(s\) cannot be used; .* datasets\.x\.on_error: skip:\n"
+        UserError, match=r"^x: 6 image\(s\) cannot be used; .* datasets\.x\.images\.on_error: skip:\n"
     ) as caught:
         prepare(tree, dataset(), out, name="x")
     lines = str(caught.value).splitlines()[1:]

@@ -41,15 +41,14 @@ def test_model_card_holds_every_number_of_its_records(root):
 
 
 def card_of(root, **entry) -> str:
-    from repix.config.datasets import Dataset
+    from repix.config.archive import Archive
 
-    asked = {"urls": ["file:tiny.zip"], "layout": "aligned", "crop_size": 16, "load_size": 18, "licence": "CC0"} | entry
     return cards.model_card(
         Trained.read(root / "runs" / CELL / "trained.json"),
         Metrics.read(root / "metrics" / f"{CELL}.json"),
         Exported.read(root / "exports" / CELL / "export.json"),
         Manifest.read(root / "data" / "prepared" / "tiny" / "manifest.json"),
-        Dataset.model_validate(asked),
+        Archive.model_validate({"urls": ["file:tiny.zip"], "licence": "CC0"} | entry),
     )
 
 

@@ -45,6 +45,18 @@ def test_in_a_group_of_params_the_one_that_differs_is_named():
     assert list(map(str, found)) == ["train@x: param models.x.generator.slope: 0.2 -> 0.3"]
 
 
+def test_a_group_that_an_entry_leaves_empty_is_compared_by_the_keys_of_the_other_side():
+    def causes(was, now):
+        sides = ({"params": {"params.yaml": {"datasets.x.images": side}}} for side in (was, now))
+        return list(map(str, lock.causes("preprocess@x", *sides)))
+
+    assert causes({}, {}) == []
+    assert causes({}, {"load_size": 3}) == ["preprocess@x: param datasets.x.images.load_size: (none) -> 3"]
+    assert causes({"load_size": 3}, {}) == ["preprocess@x: param datasets.x.images.load_size: 3 -> (none)"]
+    declared = {"params": {"params.yaml": {"datasets.x.images": {}}}}
+    assert [str(one) for one in lock.causes("x", {}, declared)] == ["x: param datasets.x.images: (none) -> {}"]
+
+
 def test_a_small_number_is_the_same_in_both_files():
     text = "stages: {s: {cmd: x, params: {params.yaml: {a: %s, b: %s}}}}"
     was, now = (lock.parse(text % values)["s"] for values in (("1e-05", "010"), ("0.00001", "10")))

@@ -61,7 +61,7 @@ def describe(model: str, dataset: str | None) -> tuple[Description, System]:
     Raises:
         UserError: there is no such model or data set, or they do not fit each other.
     """
-    from repix.config.datasets import Dataset, height_width
+    from repix.config.images import Images, height_width
     from repix.config.models import Recipe
     from repix.description.facts import facts
     from repix.systems.system import build
@@ -69,8 +69,8 @@ def describe(model: str, dataset: str | None) -> tuple[Description, System]:
     recipe = reader.read(f"models.{model}", Recipe)
     size, channels, paired = SIZE, CHANNELS, True
     if dataset is not None:
-        entry = reader.read(f"datasets.{dataset}", Dataset)
-        size, channels, paired = height_width(entry.crop_size), entry.channels, entry.paired
+        images = reader.read(f"datasets.{dataset}.images", Images)
+        size, channels, paired = height_width(images.crop_size), images.channels, images.paired
     system = build(recipe, size, *channels, paired)
     return Description(model, dataset, size, channels, facts(system, recipe, *channels)), system
 

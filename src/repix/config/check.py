@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
 from repix.config import reader, sizes
-from repix.config.datasets import Dataset, Limits, height_width
+from repix.config.datasets import Dataset
 from repix.config.evaluation import Evaluate, FeatureWeights
 from repix.config.export import Export
 from repix.config.gate import Gate
+from repix.config.images import height_width
+from repix.config.limits import Limits
 from repix.config.models import Recipe
 from repix.config.run import Grid
 from repix.errors import UserError
+from repix.metrics import METRICS, Metric
 from repix.registry import SYSTEMS
 
 FLOAT16 = 2**-11  # most that rounding to it changes a number between 1/2 and 1
@@ -34,22 +38,23 @@ def grid(path: str | Path = reader.FILE) -> None:
     evaluate, export = reader.read("evaluate", Evaluate, path), reader.read("export", Export, path)
     if evaluate.on_features:
         reader.read(f"features.{evaluate.features}", FeatureWeights, path)
-    # `-S` and dvc.yaml need these keys written down: DVC would ask for them one stage at a time.
+    # dvc.yaml declares these, and DVC wants what is declared written down; it would ask for it one stage at a time.
     for name in sets:
-        _written(f"datasets.{name}", ("urls", "sha256", "licence", "withdrawn"), path)
+        _written(f"datasets.{name}", {"images": "{}", "augment": "{flip: true}"}, path)
+        _written(f"datasets.{name}.archive", {"sha256": "null"}, path)
     for name in recipes:
-        _written(f"models.{name}", ("profile",), path)
+        _written(f"models.{name}", {"profile": "fast"}, path)
     for name, entry in sets.items():
-        if entry.withdrawn:
-            raise UserError(f"data set {name!r}: {entry.withdrawn}")
+        if entry.archive.withdrawn:
+            raise UserError(f"data set {name!r}: {entry.archive.withdrawn}")
         for model, recipe in recipes.items():
-            if not entry.paired and SYSTEMS[recipe.system].needs_pairs:
+            if not entry.images.paired and SYSTEMS[recipe.system].needs_pairs:
                 raise UserError(
                     f"{path}: models.{model} learns from pairs, and datasets.{name} has none (layout: unaligned): "
                     f"choose a cyclegan model or a paired data set"
                 )
             try:
-                sizes.check(recipe, height_width(entry.crop_size))
+                sizes.check(recipe, height_width(entry.images.crop_size))
             except UserError as error:
                 raise UserError(f"{path}: models.{model} on datasets.{name}: {error}") from None
     for model, recipe in recipes.items():
@@ -72,12 +77,11 @@ def grid(path: str | Path = reader.FILE) -> None:
             f"about {{max: 0.05, mean: 0.005}} can hold, or litert_weights: float32"
         )
     for name, entry in sets.items():
-        scored = {metric for metric in ("swd", "fid", "kid") if getattr(evaluate, metric)}
-        scored |= {"l1", "psnr", "ssim"} if entry.paired else set()
-        if not scored & set(gate.metrics):
+        scored = [metric.name for metric in METRICS if _is_scored(metric, evaluate, entry)]
+        if not set(scored) & set(gate.metrics):
             raise UserError(
                 f"{path}: gate.metrics: datasets.{name} gets no {' or '.join(gate.metrics)}, so the gate would have "
-                f"nothing to hold: name one of {', '.join(sorted(scored)) or 'those that evaluate can switch on'}"
+                f"nothing to hold: name one of {', '.join(scored) or 'those that evaluate can switch on'}"
             )
     paper = [variant for variant in gate.variants if variant.endswith("_paper")]
     if paper and not evaluate.paper_mode:
@@ -86,8 +90,16 @@ def grid(path: str | Path = reader.FILE) -> None:
         )
 
 
-def _written(key: str, names: tuple[str, ...], path: str | Path) -> None:
+def _is_scored(metric: Metric, evaluate: Evaluate, entry: Dataset) -> bool:
+    """Whether a data set's cells get a metric."""
+    if metric.kind == "paired" and not entry.images.paired:
+        return False
+    always = evaluate.on_features if metric.kind == "features" else True
+    return always if metric.default is None else getattr(evaluate, metric.name)
+
+
+def _written(key: str, defaults: Mapping[str, str], path: str | Path) -> None:
     entry = reader.section(key, path)
-    for name in names:
+    for name, value in defaults.items():
         if name not in entry:
-            raise UserError(f"{path}: {key}.{name}: missing; dvc.yaml reads it, so write it down")
+            raise UserError(f"{path}: {key}.{name}: missing; dvc.yaml names it, so write `{name}: {value}`")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_serializer, model_validator
 
@@ -170,8 +171,21 @@ class Optimizer(Settings):
     epsilon_hat: bool = True
 
 
+# What an entry of a system takes where it says nothing, beside the defaults of the fields, which are pix2pix's.
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "cyclegan": {  # its authors' code
+        "generator": {"kind": "resnet", "norm": "instance", "dropout": 0.0},
+        "discriminator": {"norm": "instance", "conditional": False},
+        "loss": {"gan": "lsgan"},
+        "pool": 50,
+    }
+}
+
+
 class Recipe(Settings):
-    """One entry of ``models``: networks, losses, optimiser and schedule.
+    """One entry of ``models``: networks, losses, optimiser and schedule, where they differ from the defaults.
+
+    The defaults are those of pix2pix's reference code, and for other systems what :data:`DEFAULTS` says.
 
     Attributes:
         system: a name in :data:`repix.registry.SYSTEMS`.
@@ -224,6 +238,19 @@ class Recipe(Settings):
     validate_every: int = Field(default=10, ge=1)
     picture_every: int = Field(default=10, ge=1)
     checkpoint_every: int = Field(default=5, ge=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_its_system(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping) or not isinstance(given.get("system"), str):
+            return given
+        filled = dict(given)
+        for name, value in DEFAULTS.get(given["system"], {}).items():
+            if not isinstance(value, Mapping):
+                filled.setdefault(name, value)
+            elif isinstance(own := filled.get(name, {}), Mapping):
+                filled[name] = value | own
+        return filled
 
     @field_validator("system")
     @classmethod

@@ -138,6 +138,16 @@ def _place(error: dict, model: type[BaseModel]) -> tuple[list[str | int], type[B
     return place, innermost
 
 
+def _homes(model: type[BaseModel], name: Any) -> list[str]:
+    """Return where settings of a ``model`` have a key of this name, at the top or in a group: ``images.load_size``."""
+    found = [name] if name in model.model_fields else []
+    for group, field in model.model_fields.items():
+        settings = field.annotation
+        if isinstance(settings, type) and issubclass(settings, BaseModel) and name in settings.model_fields:
+            found.append(f"{group}.{name}")
+    return found
+
+
 def _explain(errors: list[dict], model: type[BaseModel], key: str) -> str:
     """Turn the pydantic errors of one place into ``key.path: what was given, what is allowed``."""
     error = errors[0]
@@ -147,6 +157,8 @@ def _explain(errors: list[dict], model: type[BaseModel], key: str) -> str:
     given = given if len(given) <= 80 else f"{given[:76]} ..."
     if error["type"] == "extra_forbidden":
         names = list(owner.model_fields)
+        if homes := _homes(model, place[-1]):
+            return f"{path}: belongs to another group: write {' or '.join(f'{key}.{home}' for home in homes)}"
         return f"{path}: unknown key{nearest(place[-1], names)}; known keys: {', '.join(names)}"
     if error["type"] == "missing":
         return f"{path}: missing; give it a value"
@@ -178,7 +190,8 @@ def parse(value: Any, model: type[S], key: str, path: str | Path = FILE) -> S:
         return model.model_validate(value)
     except ValidationError as error:
         problems: dict[tuple, list[dict]] = {}
-        for problem in error.errors(include_url=False):
+        # First the keys that are none: what seems to be missing may only be misspelt, or in the wrong place.
+        for problem in sorted(error.errors(include_url=False), key=lambda one: one["type"] != "extra_forbidden"):
             problems.setdefault(tuple(_place(problem, model)[0]), []).append(problem)
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise UserError(f"{path}: {_explain(next(iter(problems.values())), model, key)}{more}") from None

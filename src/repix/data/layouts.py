@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Literal, NamedTuple
 
-from repix.config.datasets import Dataset
+from repix.config.images import Images
 from repix.data import hdf5
 from repix.data.images import IMAGE_SUFFIXES
 from repix.errors import UserError
@@ -302,7 +302,7 @@ def _hold_out(a: list[Item], b: list[Item], fraction: float, paired: bool) -> di
     }
 
 
-def find(tree: str | Path, dataset: Dataset) -> dict[str, Listing]:
+def find(tree: str | Path, wanted: Images) -> dict[str, Listing]:
     """Return split -> its images, for the splits train, val (where there is one) and test.
 
     Archives that have train and val but no test (maps, edges2shoes, edges2handbags) keep
@@ -317,8 +317,8 @@ def find(tree: str | Path, dataset: Dataset) -> dict[str, Listing]:
     tree = Path(tree)
     if not tree.is_dir():
         raise UserError(f"{tree}: no such folder; unpack the archive first")
-    layout = dataset.layout
-    if layout == "single" and dataset.direction == "BtoA":
+    layout = wanted.layout
+    if layout == "single" and wanted.direction == "BtoA":
         raise UserError("layout: single goes from L to a and b; leave direction at AtoB")
     fits = _match(tree, layout)
     if len(fits) != 1:
@@ -336,13 +336,13 @@ def find(tree: str | Path, dataset: Dataset) -> dict[str, Listing]:
     found = {split: sides for split, sides in found.items() if split != "val" or any(sides)}
     if "test" not in found and "val" in found:
         found["test"] = found.pop("val")
-    if "val" not in found and dataset.val_fraction > 0:
-        found |= _hold_out(*found["train"], dataset.val_fraction, dataset.paired)
+    if "val" not in found and wanted.val_fraction > 0:
+        found |= _hold_out(*found["train"], wanted.val_fraction, wanted.paired)
     for split in ("train", "test"):
         if split not in found or not all(found[split]):
             missing = "has no images" if split in found else "is missing"
             raise UserError(f"{tree}: the {split} split {missing}; layout: {layout} expects {EXPECTED[layout]}")
-    forward = dataset.direction == "AtoB"
+    forward = wanted.direction == "AtoB"
     return {
         split: Listing(*map(tuple, found[split] if forward else reversed(found[split])))
         for split in SPLITS

@@ -21,7 +21,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from repix.config.datasets import Dataset, Limits, height_width
+from repix.config.images import Images, height_width
+from repix.config.limits import Limits
 from repix.data import colour, hdf5, images, layouts
 from repix.data.colour import LAB_PARTS
 from repix.data.images import BadImageError, Decoded, Limit
@@ -37,23 +38,23 @@ MOST_WORKERS = 8  # each holds a decoded image or two
 IN_FLIGHT = 256  # images handed to the pool at once
 
 
-def side_of(dataset: Dataset, which: int) -> Side:
+def side_of(wanted: Images, which: int) -> Side:
     """Return what the stored numbers of the source (0) or target (1) mean.
 
     Raises:
         UserError: ``colour: rgb`` with other than 1 or 3 channels.
     """
-    if dataset.colour == "lab":
+    if wanted.colour == "lab":
         return (colour.LAB_L, colour.LAB_AB)[which]
-    n = dataset.channels[which]
-    if dataset.colour == "raw":
+    n = wanted.channels[which]
+    if wanted.colour == "raw":
         kind, meaning = "raw", tuple(f"c{i}" for i in range(n))
     elif n in (1, 3):
         kind, meaning = ("gray", ("gray",)) if n == 1 else ("rgb", ("R", "G", "B"))
     else:
-        raise UserError(f"channels: {n} with colour: {dataset.colour}; it has 1 or 3, colour: raw any number")
-    high = 255 if dataset.bit_depth == 8 else 65535
-    dtype = f"uint{dataset.bit_depth}"
+        raise UserError(f"channels: {n} with colour: {wanted.colour}; it has 1 or 3, colour: raw any number")
+    high = 255 if wanted.bit_depth == 8 else 65535
+    dtype = f"uint{wanted.bit_depth}"
     return Side(channels=n, dtype=dtype, low=(0,) * n, high=(high,) * n, meaning=meaning, colour=kind)
 
 
@@ -64,7 +65,7 @@ class Geometry(NamedTuple):
     stored: Size
 
 
-def geometry(dataset: Dataset, split: str, size: Size) -> Geometry:
+def geometry(wanted: Images, split: str, size: Size) -> Geometry:
     """Return how an image of ``size`` (height, width) of a split is brought to its stored size.
 
     ``resize_and_crop``: to load size in train, straight to crop size elsewhere. ``scale_width``:
@@ -75,18 +76,18 @@ def geometry(dataset: Dataset, split: str, size: Size) -> Geometry:
     Raises:
         ValueError: with the reason, where the image is too small or of another size.
     """
-    load, crop = height_width(dataset.load_size), height_width(dataset.crop_size)
-    if dataset.resize == "resize_and_crop":
+    load, crop = height_width(wanted.load_size), height_width(wanted.crop_size)
+    if wanted.resize == "resize_and_crop":
         whole = load if split == "train" else crop
         return Geometry(whole, whole)
     height, width = size
-    if dataset.resize == "scale_width":
+    if wanted.resize == "scale_width":
         size = ((2 * height * load[1] + width) // (2 * width), load[1])  # halves round up
     if size[0] < crop[0] or size[1] < crop[1]:
-        raise ValueError(f"{_times(size)} under resize: {dataset.resize}, smaller than crop_size {_times(crop)}")
+        raise ValueError(f"{_times(size)} under resize: {wanted.resize}, smaller than crop_size {_times(crop)}")
     if split == "train":
         return Geometry(size, size)
-    if dataset.resize == "none" and size != crop:
+    if wanted.resize == "none" and size != crop:
         raise ValueError(f"{_times(size)}, and resize: none needs crop_size {_times(crop)} outside train")
     return Geometry(size, crop)
 
@@ -131,27 +132,27 @@ def _few_lines(lines: list[str]) -> list[str]:
     return lines if more <= 0 else [*lines[:MOST_LINES], f"and files in {more} more folders"]
 
 
-def _stored_size(dataset: Dataset, split: str, listing: Listing, name: str) -> Size:
+def _stored_size(wanted: Images, split: str, listing: Listing, name: str) -> Size:
     """Return the size that all images of a split are to have: the most frequent one, where they decide it.
 
     Raises:
         UserError: they have so many sizes that most of them would be lost, and nobody asked for that.
     """
-    if split != "train" or dataset.resize == "resize_and_crop":
-        return height_width(dataset.crop_size if split != "train" else dataset.load_size)
+    if split != "train" or wanted.resize == "resize_and_crop":
+        return height_width(wanted.crop_size if split != "train" else wanted.load_size)
     sizes: Counter[Size] = Counter()
     for item in (*listing.source, *listing.target):
         try:
-            sizes[geometry(dataset, split, _size_of(item)).stored] += 1
+            sizes[geometry(wanted, split, _size_of(item)).stored] += 1
         except (BadImageError, ValueError):
             continue  # the one pass over the pixels says what is wrong with it
-    most = min(sizes, key=lambda size: (-sizes[size], size), default=height_width(dataset.crop_size))
-    if dataset.on_error == "strict" and sizes and sizes[most] <= MOSTLY * sizes.total():
+    most = min(sizes, key=lambda size: (-sizes[size], size), default=height_width(wanted.crop_size))
+    if wanted.on_error == "strict" and sizes and sizes[most] <= MOSTLY * sizes.total():
         first = ", ".join(f"{_times(size)} ({n} images)" for size, n in sizes.most_common(3))
         raise UserError(
-            f"{name}: under resize: {dataset.resize} the images of {split} have {len(sizes)} sizes: {first}"
-            f"{', ...' if len(sizes) > 3 else ''}; training needs one: set datasets.{name}.resize: resize_and_crop, "
-            f"which brings all of them to load_size, or cut the images to one size"
+            f"{name}: under resize: {wanted.resize} the images of {split} have {len(sizes)} sizes: {first}"
+            f"{', ...' if len(sizes) > 3 else ''}; training needs one: set datasets.{name}.images.resize: "
+            f"resize_and_crop, which brings all of them to load_size, or cut the images to one size"
         )
     return most
 
@@ -239,8 +240,8 @@ def _jobs(plans: list[_Plan], paired: bool) -> Iterator[_Job]:
 class _Worker:
     """Turns jobs into rows. Called from several threads: Pillow, hashing and file writes release the GIL."""
 
-    def __init__(self, tree: Path, dataset: Dataset, sides: tuple[Side, Side], limit: Limit) -> None:
-        self.tree, self.dataset, self.sides, self.limit = tree, dataset, sides, limit
+    def __init__(self, tree: Path, wanted: Images, sides: tuple[Side, Side], limit: Limit) -> None:
+        self.tree, self.wanted, self.sides, self.limit = tree, wanted, sides, limit
         # An HDF5 file holds many images.
         self.digest, self.shape = lru_cache(maxsize=64)(digest_file), lru_cache(maxsize=64)(hdf5.shape)
 
@@ -284,20 +285,18 @@ class _Worker:
 
     def _image(self, decoded: Decoded, item: Item, which: int, plan: _Plan) -> np.ndarray:
         """Return an image in its stored colour and size; of Lab all three channels."""
-        dataset = self.dataset
-        lab = dataset.colour == "lab"
+        wanted = self.wanted
+        lab = wanted.colour == "lab"
         channels = 3 if lab else self.sides[which].channels
-        array = images.convert(
-            decoded, item.path, colour=dataset.colour, channels=channels, bit_depth=dataset.bit_depth
-        )
+        array = images.convert(decoded, item.path, colour=wanted.colour, channels=channels, bit_depth=wanted.bit_depth)
         try:
-            steps = geometry(dataset, plan.split, array.shape[:2])
+            steps = geometry(wanted, plan.split, array.shape[:2])
         except ValueError as error:
             raise BadImageError(item.path, str(error)) from None
         if steps.stored != plan.size:
             most = f"most of {plan.split} are {_times(plan.size)}"
-            raise BadImageError(item.path, f"{_times(steps.stored)} under resize: {dataset.resize}; {most}")
-        array = images.crop_centre(images.resize(array, steps.resized, dataset.resample), steps.stored)
+            raise BadImageError(item.path, f"{_times(steps.stored)} under resize: {wanted.resize}; {most}")
+        array = images.crop_centre(images.resize(array, steps.resized, wanted.resample), steps.stored)
         return colour.rgb_to_lab(array) if lab else array
 
 
@@ -313,7 +312,7 @@ def _listed(bad: dict[str, str]) -> str:
 
 def prepare(
     tree: str | Path,
-    dataset: Dataset,
+    wanted: Images,
     out: str | Path,
     *,
     name: str,
@@ -329,10 +328,10 @@ def prepare(
 
     Args:
         tree: the unpacked archive.
-        dataset: what is asked for.
+        wanted: what is asked for.
         out: replaced if it exists.
         name: the data set's name in params.yaml.
-        pixels: most pixels of one image; see :class:`repix.config.datasets.Limits`.
+        pixels: most pixels of one image; see :class:`repix.config.limits.Limits`.
         workers: threads; by default as many as this process has cores, at most 8.
 
     Returns:
@@ -345,11 +344,11 @@ def prepare(
     from tqdm import tqdm
 
     tree, out = Path(tree), Path(out)
-    sides = (side_of(dataset, 0), side_of(dataset, 1))
-    found = layouts.find(tree, dataset)
+    sides = (side_of(wanted, 0), side_of(wanted, 1))
+    found = layouts.find(tree, wanted)
     for line in _few_lines(layouts.left_out(tree, found)):
         print(f"{name}: not read: {line}", file=sys.stderr)
-    plans = [_Plan(split, listing, _stored_size(dataset, split, listing, name)) for split, listing in found.items()]
+    plans = [_Plan(split, listing, _stored_size(wanted, split, listing, name)) for split, listing in found.items()]
     workers = workers or min(MOST_WORKERS, len(os.sched_getaffinity(0)))
     bad: dict[str, str] = {}
     lost = 0  # pairs, or images of an unpaired set
@@ -361,13 +360,11 @@ def prepare(
                 path = folder / f"{plan.split}-{role}.npy"
                 plan.rows.append(_Rows(path, len(items), plan.size, sides[which]))
         try:
-            total = sum(
-                len(plan.listing.source) + (0 if dataset.paired else len(plan.listing.target)) for plan in plans
-            )
+            total = sum(len(plan.listing.source) + (0 if wanted.paired else len(plan.listing.target)) for plan in plans)
             limit = Limit(pixels, "limits.pixels in params.yaml raises it")
-            worker = _Worker(tree, dataset, sides, limit)
+            worker = _Worker(tree, wanted, sides, limit)
             with tqdm(total=total, desc=f"preprocess {name}", unit="image", disable=None) as progress:
-                for batch in _batches(_jobs(plans, dataset.paired)):
+                for batch in _batches(_jobs(plans, wanted.paired)):
                     for done in pool.map(worker, batch):
                         bad |= done.bad
                         lost += bool(done.bad)
@@ -375,8 +372,8 @@ def prepare(
                             for (which, row, _), example in zip(done.job.items, done.examples, strict=True):
                                 done.job.plan.examples[which][row] = example
                         progress.update()
-            if bad and dataset.on_error == "strict":
-                mend = f"mend or remove them, or leave out {lost} of {total} by datasets.{name}.on_error: skip"
+            if bad and wanted.on_error == "strict":
+                mend = f"mend or remove them, or leave out {lost} of {total} by datasets.{name}.images.on_error: skip"
                 raise UserError(f"{name}: {len(bad)} image(s) cannot be used; {mend}:{_listed(bad)}")
             for plan in plans:
                 for rows, examples in zip(plan.rows, plan.examples, strict=True):
@@ -392,12 +389,12 @@ def prepare(
         digests = pool.map(digest_file, [rows.path for plan in plans for rows in plan.rows])
         manifest = Manifest(
             dataset=name,
-            paired=dataset.paired,
-            direction=dataset.direction,
-            resize=dataset.resize,
-            resample=dataset.resample,
+            paired=wanted.paired,
+            direction=wanted.direction,
+            resize=wanted.resize,
+            resample=wanted.resample,
             load_size=next(plan.size for plan in plans if plan.split == "train"),
-            crop_size=height_width(dataset.crop_size),
+            crop_size=height_width(wanted.crop_size),
             source=sides[0],
             target=sides[1],
             splits={plan.split: _split_record(plan, digests) for plan in plans},

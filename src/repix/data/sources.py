@@ -125,7 +125,7 @@ def fetch(
             within the limit; the line says what each of them answered.
     """
     urls, folder, work = tuple(urls), Path(folder), Path(work)
-    entry = f"{'datasets' if archive else 'features'}.{dataset}"
+    entry = f"datasets.{dataset}.archive" if archive else f"features.{dataset}"
     for url in urls:
         _check(url, entry)
     name = _file_name(urls[0])

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from repix import pages, registry
-from repix.config.datasets import Dataset
+from repix.config.archive import Archive
 from repix.metrics import better
 from repix.schemas import Exported, Half, Manifest, Metrics, Side, Trained
 
@@ -24,7 +24,7 @@ DATA_CARD = "croissant.json"
 CROISSANT = "http://mlcommons.org/croissant/1.0"
 
 
-def model_card(trained: Trained, metrics: Metrics, exported: Exported, manifest: Manifest, dataset: Dataset) -> str:
+def model_card(trained: Trained, metrics: Metrics, exported: Exported, manifest: Manifest, archive: Archive) -> str:
     """Return a model card in Markdown.
 
     Args:
@@ -32,7 +32,7 @@ def model_card(trained: Trained, metrics: Metrics, exported: Exported, manifest:
         metrics: its scores on the test split.
         exported: the files that were exported.
         manifest: the prepared data.
-        dataset: the data set's entry: licence, addresses, archive.
+        archive: where the data comes from, and its licence.
     """
     height, width = trained.crop_size
     return pages.render(
@@ -42,9 +42,9 @@ def model_card(trained: Trained, metrics: Metrics, exported: Exported, manifest:
         metrics=metrics,
         exported=exported,
         manifest=manifest,
-        licence=dataset.licence,
-        urls=dataset.urls,
-        sha256=dataset.sha256,
+        licence=archive.licence,
+        urls=archive.urls,
+        sha256=archive.sha256,
         data_card=DATA_CARD,
         width=width,
         height=height,
@@ -87,7 +87,7 @@ def _files(exported: Exported) -> Iterator[tuple]:
             yield translator, place, size, pages.code(digest), f"{bound['max']:g}, {bound['mean']:g}"
 
 
-def data_card(manifest: Manifest, digest: str, dataset: Dataset, folder: Path) -> dict[str, Any]:
+def data_card(manifest: Manifest, digest: str, archive: Archive, folder: Path) -> dict[str, Any]:
     """Return the Croissant 1.0 description of a prepared data set, as JSON-LD.
 
     There is no ``datePublished``: nothing that the card follows from has a date.
@@ -95,7 +95,7 @@ def data_card(manifest: Manifest, digest: str, dataset: Dataset, folder: Path) -
     Args:
         manifest: the prepared data.
         digest: digest of the prepared folder.
-        dataset: the data set's entry.
+        archive: where the data comes from, and its licence.
         folder: where the arrays lie, for their sizes.
     """
     halves = [
@@ -115,8 +115,8 @@ def data_card(manifest: Manifest, digest: str, dataset: Dataset, folder: Path) -
             f"({manifest.resize}, {manifest.resample}) to {manifest.load_size[0]} x {manifest.load_size[1]}, "
             f"to be cropped to {height} x {width} (height x width)."
         ),
-        "license": dataset.licence,
-        "url": dataset.urls[0],
+        "license": archive.licence,
+        "url": archive.urls[0],
         "version": f"1.0.0+{digest[:12]}",
         "creator": {"@type": "sc:Organization", "name": "repix (preparation); see license for the images"},
         "distribution": [_file_object(split, side, half, folder) for split, side, half in halves],

@@ -12,7 +12,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from repix.config.datasets import Dataset
+from repix.config.archive import Archive
 from repix.config.export import Export
 from repix.data.image_writer import write as write_image
 from repix.data.prepared import Prepared
@@ -82,7 +82,7 @@ def export(
     out: Path,
     *,
     metrics: Metrics | None = None,
-    dataset: Dataset | None = None,
+    archive: Archive | None = None,
 ) -> dict[str, Measured]:
     """Write every translator of a trained cell in every format, checked.
 
@@ -93,7 +93,7 @@ def export(
         prepared: its data set, whose test images the comparison takes.
         settings: formats, weights and tolerances.
         out: ``exports/<cell>/``, with one folder and one picture per translator and ``export.json``.
-        metrics, dataset: the cell's scores and the data set's entry; where both are given,
+        metrics, archive: the cell's scores and where its data comes from; where both are given,
             the model card and the data card are written too.
 
     Returns:
@@ -155,9 +155,9 @@ def export(
             direction=model.record.direction,
         )
         exported.write(folder / "export.json")
-        if metrics is not None and dataset is not None:
-            card = cards.model_card(record, metrics, exported, prepared.manifest, dataset)
+        if metrics is not None and archive is not None:
+            card = cards.model_card(record, metrics, exported, prepared.manifest, archive)
             write_text(folder / cards.MODEL_CARD, card)
-            described = cards.data_card(prepared.manifest, record.data_digest, dataset, prepared.folder)
+            described = cards.data_card(prepared.manifest, record.data_digest, archive, prepared.folder)
             write_json(folder / cards.DATA_CARD, described)
     return measured

@@ -108,6 +108,15 @@ def params(entry: Mapping[str, Any]) -> dict[str, Any]:
     return flat({key: value for file in entry.get("params", {}).values() for key, value in file.items()})
 
 
+def _without_empty(values: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Return params without the groups that hold no key where the ``other`` side has keys, which tell enough."""
+    return {
+        key: value
+        for key, value in values.items()
+        if value != {} or not any(one.startswith(f"{key}.") for one in other)
+    }
+
+
 def all_outs(lock: Mapping[str, dict]) -> dict[str, str | None]:
     """Return out -> hash over all stages."""
     return {path: value for entry in lock.values() for path, value in hashes(entry, "outs").items()}
@@ -120,7 +129,8 @@ def digest(lock: Mapping[str, dict]) -> str:
 
 def causes(name: str, was: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Difference]:
     """Yield what two entries of a stage do not share on the side of the inputs: params, code, data."""
-    kinds = [("param", params(was), params(now))]
+    given = params(was), params(now)
+    kinds = [("param", _without_empty(*given), _without_empty(*given[::-1]))]
     deps = hashes(was, "deps"), hashes(now, "deps")
     for kind, is_code in (("code", True), ("input", False)):
         sides = ({p: h for p, h in side.items() if p.startswith(f"{FOLDER}/") == is_code} for side in deps)

@@ -90,7 +90,8 @@ def stages(root: Path) -> list[Stage]:
     """Return the stages of a tree, matrices expanded, each after those that it depends on.
 
     Understood is what this project uses of dvc.yaml: ``matrix`` over lists of params.yaml,
-    ``${item.<axis>}``, and params of params.yaml.
+    ``${item.<axis>}``, ``${item}`` in a command (DVC makes it ``--<axis> <value> ...``, quoted for the
+    shell), and params of params.yaml.
 
     Raises:
         UserError: dvc.yaml or params.yaml is missing or not YAML.
@@ -108,6 +109,7 @@ def stages(root: Path) -> list[Stage]:
             item = dict(zip(axes, values, strict=True))
 
             def fill(text: str, item=item) -> str:
+                text = text.replace("${item}", " ".join(f"--{axis} {shlex.quote(str(v))}" for axis, v in item.items()))
                 return re.sub(r"\$\{item\.(\w+)\}", lambda match: str(item[match[1]]), text)
 
             outs = [path for key in OUTS for path in _paths(entry.get(key))]

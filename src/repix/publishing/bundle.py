@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from repix import pages
-from repix.config.datasets import Limits
+from repix.config.limits import Limits
 from repix.config.run import Cell
 from repix.errors import UserError
 from repix.exporting.cards import MODEL_CARD

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from repix.config import datasets, reader
+from repix.config import reader
+from repix.config.augment import Augment
 from repix.config.evaluation import Evaluate
 from repix.config.models import Recipe
 from repix.config.run import Cell
@@ -119,7 +120,7 @@ def compare(dataset: str, model: str, cells: Mapping[str, Entry], *, seed: int |
         raise UserError(f"{dataset}: baselines take pairs and a test split")
     seed = int(next(iter(cells)).rpartition("-")[2]) if seed is None else seed
     recipe = reader.read(f"models.{model}", Recipe)
-    flip = reader.read(f"datasets.{dataset}", datasets.Dataset).flip
+    flip = reader.read(f"datasets.{dataset}.augment", Augment).flip
     scores: dict[str, dict[str, float | None]] = {}
     protocol: dict[str, Any] = {}
     outputs = predictions(prepared) | {

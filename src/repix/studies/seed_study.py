@@ -4,8 +4,8 @@ The cells are made by the stage scripts themselves, as subprocesses in a folder 
 copies of the code, a params.yaml with only what they read, and the
 repository's prepared data, linked. The folder is named after the digest of all
 that, so that it says what was run, an edit of the code under way changes nothing, and the
-same command goes on where it stopped. The tracked workspace, its outs, DVC's locks and the
-pipeline's MLflow database are left alone.
+same command goes on where it stopped. The tracked workspace, its outs and DVC's locks are left
+alone; who wants the cells' runs in the pipeline's MLflow says so in the environment.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from typing import Any
 from tqdm import tqdm
 
 from repix import profile, yaml12
-from repix.config import datasets, evaluation, models, reader
+from repix.config import evaluation, models, reader
+from repix.config.augment import Augment
 from repix.config.run import Cell, Grid
 from repix.errors import UserError
 from repix.files import canonical_json, digest_text, digest_tree, write_text
@@ -90,7 +91,7 @@ def plan(root: Path, dataset: str, model: str, *, changes: Mapping[str, Any] | N
     path = root / reader.FILE
     given = reader.section(f"models.{model}", path)
     recipe = reader.parse(given | dict(changes or {}), models.Recipe, f"models.{model}", path)
-    entry = reader.read(f"datasets.{dataset}", datasets.Dataset, path)
+    augment = reader.read(f"datasets.{dataset}.augment", Augment, path)
     settings = reader.read("evaluate", evaluation.Evaluate, path)
     name = profile_of(model, path)
     prepared = root / PREPARED / dataset
@@ -101,7 +102,7 @@ def plan(root: Path, dataset: str, model: str, *, changes: Mapping[str, Any] | N
     files = {file for closure in code.values() for file in closure.files}
     params = {
         f"models.{model}": recipe.model_dump(mode="json"),
-        f"datasets.{dataset}": {"crop_size": list(datasets.height_width(entry.crop_size)), "flip": entry.flip},
+        f"datasets.{dataset}.augment": augment.model_dump(mode="json"),
         "evaluate": settings.model_dump(mode="json"),
         "run.profile": name,
     }
@@ -146,10 +147,10 @@ def run_stage(folder: Path, stage: str, cell: Cell) -> None:
     """
     log = folder / "logs" / f"{cell.name}-{stage}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, f"stages/{stage}.py", cell.dataset, cell.model, str(cell.seed)]
+    given = [word for axis, value in vars(cell).items() for word in (f"--{axis}", str(value))]
+    command = [sys.executable, f"stages/{stage}.py", *given]
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    # These runs cannot be rebuilt from git and DVC: they stay out of the pipeline's tracking,
-    # which finds its database by this variable.
+    # The work folder is found by this variable: checkpoints and TensorBoard files are the study's own.
     environment["DVC_ROOT"] = str(folder.resolve())
     with open(log, "w", encoding="utf-8") as stream:
         code = subprocess.run(
