@@ -200,7 +200,7 @@ def train_row(row: Row, folder: Path) -> dict[str, Any]:
         },
         "steps": losses[-1].step,
         "losses": {"first": losses[0].values, "last": losses[-1].values},
-        "ms_per_step": ms_per_step(paths.WORK / "tensorboard" / cell.name),
+        "ms_per_step": ms_per_step(cell.name),
         "weights": metrics.weights_digest,
         "translators": {
             name: compared(variants["last"], baselines(prepared, name)) for name, variants in metrics.scores.items()
@@ -211,7 +211,7 @@ def train_row(row: Row, folder: Path) -> dict[str, Any]:
     }
 
 
-def ms_per_step(board: Path) -> float:
+def ms_per_step(cell: str) -> float:
     """Return the time of a step in the fastest epoch but the first, which compiles.
 
     The fastest, since other work on the machine only ever adds. A stage's outs hold no times; those of
@@ -219,9 +219,10 @@ def ms_per_step(board: Path) -> float:
     """
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+    board = max((paths.WORK / "tensorboard" / cell).iterdir(), key=lambda folder: folder.stat().st_mtime)
     events = EventAccumulator(str(board))
     events.Reload()
-    ends = events.Scalars("loss/learning_rate")
+    ends = events.Scalars("schedule/learning_rate")
     return min(1000 * (b.wall_time - a.wall_time) / (b.step - a.step) for a, b in pairwise(ends))
 
 

@@ -146,14 +146,15 @@ def said(root: Path, run_id: str) -> str:
 
 def digest_of(root: Path, run_id: str) -> str:
     """Return what :func:`said` does, in this process."""
-    from repix.tracking import mlflow_run
+    from repix.tracking import store
 
     os.environ.pop("MLFLOW_TRACKING_URI", None)
-    client, _ = mlflow_run.connect(root)
+    client, _ = store.connect(root)
     found = client.get_run(run_id)
     curves = {
         key: sorted({(metric.step, metric.value) for metric in client.get_metric_history(run_id, key)})
         for key in found.data.metrics
+        if not key.startswith(("system/", "loss_within_epoch/"))
     }
     tags = {key: value for key, value in found.data.tags.items() if not NOT_REBUILT.fullmatch(key)}
     content = {"params": found.data.params, "curves": curves, "status": found.info.status, "tags": tags}

@@ -43,7 +43,7 @@ def main(cell: Cell) -> None:
             shutil.copyfile(out / f"{translator}.png", folder / f"{translator}.png")
     scored.write(metrics)
 
-    run = mlflow_run.open_run(cell.name, run_key=mlflow_run.run_key_of(cell.name))
+    run = mlflow_run.run_of(cell.name, record.declared.inputs[trained.as_posix()])
     mlflow_run.log_metrics_record(run, scored)
     pictures = {f"test/{name}": out / f"{name}.png" for name in model.record.translators}
     mlflow_run.log_pictures(run, pictures, step=model.record.steps)

@@ -42,9 +42,11 @@ def main(cell: Cell) -> None:
             f"{cell.name}: {name}: error {seen.max_error:.2g} at most on [-1, 1], {seen.ms_per_image:.0f} ms per image"
         )
 
-    run = mlflow_run.open_run(cell.name, run_key=mlflow_run.run_key_of(cell.name))
-    values = {f"{name}/{key}": value for name, seen in measured.items() for key, value in seen.values().items()}
-    run.curve("export", [Row(model.record.epochs, model.record.steps, values)])
+    run = mlflow_run.run_of(cell.name, record.declared.inputs[trained.as_posix()])
+    values = {
+        f"score/export/{name}/{key}": value for name, seen in measured.items() for key, value in seen.values().items()
+    }
+    run.curve([Row(model.record.epochs, model.record.steps, values)])
     digest = stage.digest_tree(out)
     mlflow_run.log_model_entry(run, cell.name, out.as_posix(), digest, metrics=scores)
     record.write(out)

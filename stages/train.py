@@ -41,47 +41,46 @@ def main(cell: Cell) -> None:
     from repix.training.setup import set_up
 
     prepared = Prepared.open(folder)
-    setup = set_up(cell, recipe, prepared, flip=augment.flip)
-    data_digest = record.declared.inputs[folder.as_posix()]
-    run = mlflow_run.open_run(
-        cell.name,
-        run_key=record.run_key,
-        params=vars(cell)
-        | {"crop_size": prepared.manifest.crop_size, "flip": augment.flip},  # the observer adds its own
-        tags=mlflow_run.dvc_tags(Path(), [folder.as_posix()]) | {"repix.profile": record.declared.profile["name"]},
-        dataset=mlflow_run.dataset_entry(prepared.manifest, data_digest, folder.as_posix()),
-        training=True,
-    )
-    board = TensorBoard(paths.WORK / "tensorboard" / cell.name)
-    frames = Frames(paths.WORK / "frames", record.run_key, paths.WORK / "animation")
-    observer = Observers([ProgressBar(), board, mlflow_run.MLflowObserver(run), frames])
-    validation = Validation(prepared, setup.translators, observer.pictures)
-
     checkpoints = Checkpoints(paths.WORK / "checkpoints", record.run_key)
-    history, best = train(
-        setup.step,
-        recipe,
-        checkpoints=checkpoints,
-        observer=observer,
-        validate=validation.score if validation.possible else None,
-        picture=validation.picture,
-        best_of=setup.translator_weights,
-        plan={
-            "cell": cell.name,
-            "paired": prepared.manifest.paired,
-            "parameters": setup.parameters(),
-            "recipe": recipe.model_dump(mode="json"),
-        },
-    )
-    trained = record_of(cell, recipe, setup, prepared.manifest, history, best, data_digest, record.declared.profile)
-    for animation in frames.written:
-        run.file(animation, "animation")
-    write(out, trained, setup.step.state(), best)
-    write_losses(losses, history.epochs)
-    write_curves(curves, history.epochs)
-    record.write(out, losses, curves)
-    # Not kept: `dvc repro --force` shall train again and not find a finished state.
-    checkpoints.clear()
+    with checkpoints.alone():
+        setup = set_up(cell, recipe, prepared, flip=augment.flip)
+        data_digest = record.declared.inputs[folder.as_posix()]
+        run = mlflow_run.open_run(
+            cell.name,
+            run_key=record.run_key,
+            # The observer adds its own.
+            params=vars(cell) | {"crop_size": prepared.manifest.crop_size, "flip": augment.flip},
+            tags=mlflow_run.dvc_tags(Path(), [folder.as_posix()]) | {"repix.profile": record.declared.profile["name"]},
+            dataset=mlflow_run.dataset_entry(prepared.manifest, data_digest, folder.as_posix()),
+            training=True,
+        )
+        board = TensorBoard(paths.WORK / "tensorboard" / cell.name / record.run_key[:12])
+        frames = Frames(paths.WORK / "frames", record.run_key, paths.WORK / "animation")
+        observer = Observers([ProgressBar(), board, mlflow_run.MLflowObserver(run), frames])
+        validation = Validation(prepared, setup.translators, observer.pictures)
+
+        history, best = train(
+            setup.step,
+            recipe,
+            checkpoints=checkpoints,
+            observer=observer,
+            validate=validation.score if validation.possible else None,
+            picture=validation.picture,
+            best_of=setup.translator_weights,
+            plan={
+                "cell": cell.name,
+                "paired": prepared.manifest.paired,
+                "parameters": setup.parameters(),
+                "recipe": recipe.model_dump(mode="json"),
+            },
+        )
+        trained = record_of(cell, recipe, setup, prepared.manifest, history, best, data_digest, record.declared.profile)
+        for animation in frames.written:
+            run.file(animation, "animation")
+        write(out, trained, setup.step.state(), best)
+        write_losses(losses, history.epochs)
+        write_curves(curves, history.epochs)
+        record.write(out, losses, curves)
 
 
 if __name__ == "__main__":

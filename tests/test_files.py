@@ -357,3 +357,32 @@ def test_an_arrays_digest_is_pinned_and_knows_nothing_of_the_container(tmp_path)
     changes = [{"a/k": kernel.T}, {"a/k": kernel.astype(float)}, {"a/k": kernel + 1e-7}, {"d": np.zeros((2, 0))}]
     changes += [{"a/k": -kernel}, {"e": kernel}]
     assert len({files.digest_arrays(arrays | change) for change in changes} | {digest}) == len(changes) + 1
+
+
+def test_json_that_nests_too_deep_is_an_error_of_value(tmp_path):
+    with pytest.raises(ValueError, match="nests too deep"):
+        files.parse_json("[" * 100_000)
+    (tmp_path / "a.json").write_text('{"a":' * 100_000)
+    with pytest.raises(ValueError, match="nests too deep"):
+        files.read_json(tmp_path / "a.json")
+
+
+def test_a_record_that_nests_too_deep_is_one_line(tmp_path):
+    from repix.errors import UserError
+    from repix.schemas import Archive
+
+    (tmp_path / "a.json").write_text("[" * 100_000)
+    with pytest.raises(UserError, match=r"cannot be read as JSON \(it nests too deep\)"):
+        Archive.read(tmp_path / "a.json")
+
+
+def test_compressed_arrays_are_refused_before_they_are_unpacked(tmp_path):
+    import numpy as np
+
+    from repix.arrays import load_arrays, save_arrays
+
+    np.savez_compressed(tmp_path / "a.npz", a=np.zeros(10))
+    with pytest.raises(ValueError, match="compressed"):
+        load_arrays(tmp_path / "a.npz")
+    save_arrays(tmp_path / "b.npz", {"a": np.zeros(10)})
+    assert load_arrays(tmp_path / "b.npz")["a"].shape == (10,)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,9 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
 
     Raises:
         OSError: it is missing. A damaged one raises whatever NumPy or zipfile stumbles over.
+        ValueError: it is compressed, which could make any amount of memory of a small file.
     """
     with np.load(path, allow_pickle=False) as archive:
+        if any(member.compress_type != zipfile.ZIP_STORED for member in archive.zip.infolist()):
+            raise ValueError("its arrays are compressed; repix stores them as they are")
         return {name: archive[name] for name in archive.files}

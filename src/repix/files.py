@@ -273,9 +273,21 @@ def write_json(path: str | Path, value: Any) -> None:
         stream.write("\n")
 
 
+def parse_json(text: str) -> Any:
+    """Return what a JSON text holds.
+
+    Raises:
+        ValueError: it is not JSON, or nests deeper than Python follows.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it nests too deep") from None
+
+
 def read_json(path: str | Path) -> Any:
-    """Read a JSON file written by :func:`write_json`."""
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+    """Read a JSON file written by :func:`write_json`; raises as :func:`parse_json` does."""
+    return parse_json(Path(path).read_text(encoding="utf-8"))
 
 
 def digest_text(text: str) -> str:

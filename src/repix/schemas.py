@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from repix.errors import UserError
-from repix.files import write_json
+from repix.files import parse_json, write_json
 
 
 class Record(BaseModel):
@@ -45,8 +44,8 @@ class Record(BaseModel):
             UserError: not JSON, another schema, or fields that do not fit.
         """
         try:
-            tree = json.loads(text)
-        except (ValueError, RecursionError) as error:
+            tree = parse_json(text)
+        except ValueError as error:
             raise UserError(f"{path}: cannot be read as JSON ({error}); restore it or run `dvc repro`") from None
         found = tree.pop("schema", None) if isinstance(tree, dict) else None
         if found != cls.SCHEMA:

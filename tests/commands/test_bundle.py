@@ -11,11 +11,11 @@ import tarfile
 import pytest
 import yaml
 
+from checks.support.repository import CELL, git, make
 from repix import cli
 from repix.errors import UserError
 from repix.files import digest_file, digest_tree
 from repix.provenance import lock
-from tests.exporting.repository import CELL, git, make
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
+from checks.support.repository import CELL, git, make, write_lineage
 from repix import cli
 from repix.errors import UserError
-from tests.exporting.repository import CELL, git, make, write_lineage
 
 
 def verdict(word: str = "pass", code: int = 0, cell: str = CELL, why: str = ""):
@@ -38,9 +38,9 @@ def root(made, monkeypatch):
 
 def champion(root):
     from repix.publishing import registry
-    from repix.tracking import mlflow_run
+    from repix.tracking import store
 
-    return registry.champion(mlflow_run.connect(root)[0], "repix-tiny")
+    return registry.champion(store.connect(root)[0], "repix-tiny")
 
 
 @pytest.mark.parametrize(
@@ -93,6 +93,23 @@ def test_an_export_of_other_weights_than_were_scored_is_refused(root):
         write_lineage(root)
 
 
+def test_a_training_without_its_lineage_is_refused(root):
+    from repix.publishing import registry
+
+    record = root / "lineage" / "train" / f"{CELL}.json"
+    kept = record.read_text()
+    try:
+        record.write_text(kept.replace(json.loads(kept)["outputs"][f"runs/{CELL}"], "0" * 64))
+        with pytest.raises(UserError, match=f"lineage/train/{CELL}.json: tells of other weights than runs/{CELL}"):
+            registry.promote(root, CELL, gate=verdict())
+        record.unlink()
+        with pytest.raises(UserError, match=f"lineage/train/{CELL}.json: not there"):
+            registry.promote(root, CELL, gate=verdict())
+    finally:
+        record.write_text(kept)
+    assert champion(root) is None
+
+
 def test_a_tree_that_is_not_clean_is_refused(root):
     from repix.publishing import registry
 
@@ -107,7 +124,7 @@ def test_a_tree_that_is_not_clean_is_refused(root):
 def test_promote_again_other_version_and_rollback(root):
     from repix.publishing import registry
     from repix.schemas import Metrics
-    from repix.tracking import mlflow_run
+    from repix.tracking import store
 
     first = registry.promote(root, CELL, gate=verdict())
     assert (first["model"], first["version"], first["previous"]) == ("repix-tiny", "1", None)
@@ -115,7 +132,7 @@ def test_promote_again_other_version_and_rollback(root):
     with pytest.raises(UserError, match="the first champion"):
         registry.rollback(root, "tiny")
 
-    client, uri = mlflow_run.connect(root)
+    client, uri = store.connect(root)
     tags = client.get_model_version("repix-tiny", "1").tags
     metrics = Metrics.read(root / "metrics" / f"{CELL}.json")
     assert tags["repix.git_commit"] == git(root, "rev-parse", "HEAD").strip()
@@ -138,7 +155,7 @@ def test_promote_again_other_version_and_rollback(root):
 
     import mlflow.pyfunc
 
-    with mlflow_run._as_default(uri):
+    with store.as_default(uri):
         model = mlflow.pyfunc.load_model(first["uri"])
     assert model.metadata.get_input_schema().input_names() == ["image"]
 

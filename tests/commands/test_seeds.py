@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
@@ -18,6 +19,7 @@ from tests.studies.test_seed_study import Runner, root  # noqa: F401
 def run(root, monkeypatch):  # noqa: F811
     """Run the command in a repository; the stages are stood for."""
     monkeypatch.chdir(root)
+    monkeypatch.setenv("REPIX_TRACKING", "off")
     monkeypatch.setattr(seed_study.run, "__kwdefaults__", {"runner": Runner()})
 
     def call(*words: str) -> int:
@@ -74,6 +76,46 @@ def test_without_write_metrics_are_left_alone(run, root, capsys):  # noqa: F811
 def test_the_seeds_of_params_yaml_are_the_default(run, capsys):
     assert run("--json") == 0
     assert json.loads(capsys.readouterr().out)["toy-net"]["k"] == 10
+
+
+def test_in_mlflow_the_seeds_are_nested_under_the_study(root, monkeypatch):  # noqa: F811
+    from repix.tracking import mlflow_run, store
+
+    monkeypatch.chdir(root)
+    for name in ("MLFLOW_TRACKING_URI", "DVC_ROOT", "REPIX_TRACKING", "MLFLOW_EXPERIMENT_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    pipelines = mlflow_run.open_run("toy-net-0", run_key="key of seed 0", training=True, root=root)
+
+    class Tracked(Runner):
+        """Opens a run as the stages do, in the study's folder and with the key that the pipeline's cell has too."""
+
+        def __call__(self, folder, stage, cell):
+            with monkeypatch.context() as patched:
+                patched.setenv("DVC_ROOT", str(folder.resolve()))
+                key = f"key of seed {cell.seed}"
+                assert mlflow_run.open_run(cell.name, run_key=key, training=stage == "train")
+            super().__call__(folder, stage, cell)
+
+    monkeypatch.setattr(seed_study.run, "__kwdefaults__", {"runner": Tracked()})
+    for _ in range(2):  # the second goes on where there is nothing to do
+        with pytest.raises(SystemExit) as ended:
+            cli.main(["seeds", "toy", "net", "--seeds", "0-2"])
+        assert ended.value.code == 0
+    assert mlflow_run.PARENT_RUN not in os.environ and "MLFLOW_TRACKING_URI" not in os.environ
+    client, uri = store.connect(root)
+    runs = client.search_runs([store.experiment_id(client, uri, root)])
+    [parent] = [run for run in runs if run.data.tags["repix.cell"] == "toy-net"]
+    nested = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert sorted(run.data.tags["repix.seed"] for run in nested) == ["0", "1", "2"]
+    assert {run.info.status for run in [parent, *nested]} == {"FINISHED"}
+    assert parent.data.metrics["score/test/source_to_target/last/ssim mean"] == pytest.approx(0.51)
+    assert "nested under this one" in parent.data.tags["mlflow.note.content"]
+    assert [run.info.run_id for run in runs if run not in [parent, *nested]] == [pipelines.run_id]
+
+    monkeypatch.setattr(seed_study.run, "__kwdefaults__", {"runner": Tracked(fail_at=3)})
+    with pytest.raises(SystemExit):
+        cli.main(["seeds", "toy", "net", "--seeds", "0-3"])
+    assert client.get_run(parent.info.run_id).info.status == "FAILED"
 
 
 def test_mistakes(run, capsys):

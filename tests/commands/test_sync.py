@@ -16,10 +16,11 @@ import yaml
 from repix import cli
 from repix.arrays import save_arrays
 from repix.data.images import write
-from repix.files import digest_arrays
+from repix.files import digest_arrays, digest_tree
 from repix.provenance import lock
+from repix.provenance.lineage import Lineage
 from repix.schemas import Exported, Metrics, Side, Trained
-from repix.tracking import mlflow_run
+from repix.tracking import mlflow_run, store
 from repix.training.history import write_losses
 
 CELL = "tiny-pix2pix-0"
@@ -50,7 +51,6 @@ def outs(tmp_path_factory):
         dataset="tiny",
         model="pix2pix",
         seed=0,
-        run_key=KEY,
         steps=8,
         epochs=2,
         profile={"name": "portable"},
@@ -65,6 +65,17 @@ def outs(tmp_path_factory):
     )
     trained.write(root / "runs" / CELL / "trained.json")
     save_arrays(root / "runs" / CELL / "last" / "generator.npz", WEIGHTS)
+    Lineage(
+        stage="train",
+        cell=CELL,
+        params={"models.pix2pix": trained.recipe, "datasets.tiny": {"flip": True}},
+        inputs={"data/prepared/tiny": "d" * 64},
+        code={},
+        environment={},
+        profile={"name": "portable"},
+        run_key=KEY,
+        outputs={f"runs/{CELL}": digest_tree(root / "runs" / CELL)},
+    ).write(root / "lineage" / "train" / f"{CELL}.json")
     rows = [{"epoch": e, "step": 4 * e, "learning_rate": 2e-4, "g_l1": 1 / e, "val_l1": 0.5 / e} for e in (1, 2)]
     write_losses(root / "plots" / CELL / "losses.csv", rows)
     scores = {"source_to_target": {"last": {"l1": 0.25, "fid": None}, "best": None}}
@@ -109,11 +120,12 @@ def database(root):
 
 def content(root, run_id):
     """Return what a run says, without ids and times."""
-    client, _ = mlflow_run.connect(root)
+    client, _ = store.connect(root)
     run = client.get_run(run_id)
     curves = {  # a score that is linked to a model entry is there twice: MLflow's way
         key: sorted({(metric.step, metric.value) for metric in client.get_metric_history(run_id, key)})
         for key in run.data.metrics
+        if not key.startswith(("system/", "loss_within_epoch/"))  # which only the training saw
     }
     [model] = [client.get_logged_model(output.model_id) for output in run.outputs.model_outputs]
     pictures = {file.path.split("+timestamp")[0] for file in client.list_artifacts(run_id, "images")}
@@ -129,15 +141,15 @@ def test_a_run_is_rebuilt_whole_and_a_second_sync_changes_nothing(clone, capsys)
     assert database(clone) == before
 
     name, status, params, tags, curves, entry, pictures = run
-    assert (name, status) == (CELL, "FINISHED")
+    assert (name, status) == (f"{CELL} {KEY[:7]}", "FINISHED")
     assert params["models.pix2pix.optimizer.learning_rate"] == params["optimizer.learning_rate"] == "0.0002"
     assert (params["dataset"], params["model"], params["seed"]) == tuple(CELL.split("-"))
     assert params["crop_size"] == "[8,8]"
     assert (params["parameters.generator"], params["steps"], params["steps_per_epoch"]) == ("16", "8", "4")
-    assert curves["loss/g_l1"] == [(4, 1.0), (8, 0.5)] and curves["val/l1"] == [(4, 0.5), (8, 0.25)]
-    assert curves["test/source_to_target/last/l1"] == [(0, 0.25)]
+    assert curves["loss/g_l1"] == [(4, 1.0), (8, 0.5)] and curves["score/val/l1"] == [(4, 0.5), (8, 0.25)]
+    assert curves["score/test/source_to_target/last/l1"] == [(0, 0.25)]
     assert not any(key.startswith("loss/val") for key in curves)
-    assert entry[2] == [("test/source_to_target/last/l1", 0.25)]
+    assert entry[2] == [("score/test/source_to_target/last/l1", 0.25)]
     assert pictures == {"images/test~source_to_target+step+8"}
     assert tags["mlflow.source.git.commit"] == git(clone, "rev-parse", "HEAD~1")  # which recorded it, not the latest
     assert tags[f"dvc.runs/{CELL}"] == lock.md5(clone / "runs" / CELL)
@@ -150,10 +162,11 @@ def test_a_run_is_rebuilt_whole_and_a_second_sync_changes_nothing(clone, capsys)
 
 
 def test_a_training_that_tracked_and_one_that_did_not_leave_the_same_curves_and_params(clone, capsys):
-    run = mlflow_run.open_run(CELL, run_key=KEY, training=True, params={"models.pix2pix": {"epochs": 2}})
+    run = mlflow_run.open_run(CELL, run_key=KEY, training=True, params={"flip": True, "crop_size": (8, 8)})
     observer = mlflow_run.MLflowObserver(run)
     plan = {"parameters": {"generator": 16}, "steps": 8, "epochs": 2, "steps_per_epoch": 4}
     observer.started(plan | {"recipe": {"optimizer": {"learning_rate": 2e-4}, "epochs": 2}})
+    observer.losses(4, ["g_l1"], np.ones((4, 1), np.float32))
     observer.epoch_ended(1, 4, {"learning_rate": 2e-4, "g_l1": 1.0})  # and then the server died
     [run_id] = sync(capsys)["runs"].values()
     assert run_id == run.run_id
@@ -172,7 +185,7 @@ def test_runs_whose_process_is_gone_are_closed_and_others_left(clone, capsys):
     gone.tags({"repix.process": name})
     elsewhere.tags({"repix.host": "another", "repix.process": name})
     found = sync(capsys)
-    assert (found["closed"], found["running_elsewhere"]) == (["gone"], ["elsewhere"])
+    assert (found["closed"], found["running_elsewhere"]) == (["gone gone"], ["elsewhere elsewhe"])
     status = {run.cell: run.client.get_run(run.run_id).info.status for run in (living, gone, elsewhere)}
     assert status == {"living": "RUNNING", "gone": "KILLED", "elsewhere": "RUNNING"}
 
@@ -201,9 +214,9 @@ def test_scores_and_exports_of_other_weights_are_left_out(clone, capsys):
         cli.main(["sync", "--json"])
     said = capsys.readouterr()
     assert "metrics are of other weights" in said.err
-    client, _ = mlflow_run.connect(clone)
+    client, _ = store.connect(clone)
     run = client.get_run(json.loads(said.out)["runs"][CELL])
-    assert not any(key.startswith("test/") for key in run.data.metrics)
+    assert not any(key.startswith("score/test/") for key in run.data.metrics)
     assert not run.outputs.model_outputs
 
 
@@ -221,6 +234,51 @@ def test_what_only_an_experiment_recorded_has_its_name(clone):
     working = mlflow_run.recorded_tags(clone, "0" * 32)
     assert working["mlflow.source.git.commit"] == git(clone, "rev-parse", "HEAD")
     assert working["repix.git_dirty"] == "true"
+
+
+def missing(clone):
+    (clone / "lineage" / "train" / f"{CELL}.json").unlink()
+
+
+def other_weights(clone):
+    path = clone / "runs" / CELL / "last" / "generator.npz"
+    save_arrays(path, WEIGHTS | {"generator/bias": np.ones(4, np.float32)})
+
+
+@pytest.mark.parametrize(
+    ("deed", "said"),
+    [(missing, "not there, so the run"), (other_weights, f"tells of other weights than runs/{CELL}; `dvc checkout`")],
+)
+def test_a_run_without_its_lineage_is_left_out_with_one_line(clone, capsys, deed, said):
+    """The others are synced, and the exit code tells; stages that attach go on without tracking."""
+    for folder in ("runs", "lineage/train"):
+        other = shutil.copytree(clone / folder, clone / "other" / folder)
+        for path in other.rglob(f"*{CELL}*"):
+            path.rename(path.with_name(path.name.replace(CELL, "other-pix2pix-0")))
+    moved = clone / "other" / "runs" / "other-pix2pix-0"
+    Trained.read(moved / "trained.json").model_copy(update={"cell": moved.name}).write(moved / "trained.json")
+    record = clone / "other" / "lineage" / "train" / f"{moved.name}.json"
+    Lineage.read(record).model_copy(
+        update={"cell": moved.name, "run_key": "e" * 64, "outputs": {f"runs/{moved.name}": digest_tree(moved)}}
+    ).write(record)
+    shutil.copytree(clone / "other", clone, dirs_exist_ok=True)
+
+    deed(clone)
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(["sync", "--json"])
+    heard = capsys.readouterr()
+    found = json.loads(heard.out)
+    assert (exit_.value.code, list(found["runs"]), found["left_out"]) == (1, [moved.name], [CELL])
+    assert heard.err.count("\n") == 1
+    assert heard.err.startswith(f"repix sync: {CELL} is left out: lineage/train/{CELL}.json")
+    assert said in heard.err
+
+    run = mlflow_run.run_of(CELL, digest_tree(clone / "runs" / CELL))
+    heard = capsys.readouterr().err
+    assert not run and heard.count("\n") == 1 and said in heard
+    client, uri = store.connect(clone)
+    place = store.experiment_id(client, uri, clone)
+    assert [run.data.tags["repix.cell"] for run in client.search_runs([place])] == [moved.name]
 
 
 def test_mistakes_are_one_line(clone, capsys, monkeypatch):

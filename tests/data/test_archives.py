@@ -629,6 +629,13 @@ def test_data_behind_the_end_is_refused(tmp_path, kind):
     assert "corrupt or cut short" in refused(tmp_path, PACKERS[kind](FILES.items()) + b"more")
 
 
+def test_a_tar_that_lost_bytes_among_its_zeros_is_refused(tmp_path):
+    """Without the header of its last, empty file, and not a whole number of blocks: the file would be missing."""
+    data = PACKERS["tar"]([*FILES.items(), ("set/zz_empty", b"")])
+    place = data.index(b"set/zz_empty")
+    assert "no whole blocks" in refused(tmp_path, data[: place - 3] + data[place + 500 :])
+
+
 def test_two_names_for_one_entry_of_a_zip_are_refused(tmp_path):
     data = bytearray(zip_bytes([("aa", b"1"), ("bb", b"2")]))
     data[data.rindex(b"bb")] = ord("c")

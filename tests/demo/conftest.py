@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.exporting.repository import CELL, make
+from checks.support.repository import CELL, make
 
 SECOND = "tiny-pix2pix-1"
 BFLOAT16 = "tiny-pix2pix-2"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import io
 import os
@@ -12,17 +13,20 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from checks.support.cells import images
+from checks.support.repository import CELL
 from repix import cli
 from repix.errors import UserError
+from tests.conftest import ROOT
 from tests.demo.conftest import BFLOAT16, SECOND
-from tests.exporting.repository import CELL
 
 AT = f"/models/{CELL}/source_to_target"
 
@@ -48,8 +52,9 @@ def client(entries):
 def port(entries):
     """A real server's port."""
     from repix.demo import app
+    from repix.demo.server import serve
 
-    server = app.serve(app.create(*entries), "127.0.0.1", 0)
+    server = serve(app.create(*entries), "127.0.0.1", 0)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield server.port
@@ -130,14 +135,22 @@ def test_an_upload_becomes_the_models_size_as_preprocess_would_make_it(client):
         assert client.post(f"{AT}/fit", data=encoded(photo, kind)).status_code == 200
 
 
-def header_only(width: int, height: int) -> bytes:
+def header_only(width: int, height: int, bits: int = 8, colours: int = 2) -> bytes:
     """Return a PNG whose header promises more than it has."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    head = struct.pack(">IIBBBBB", width, height, bits, colours, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", b"")
+
+
+def large_text() -> bytes:
+    """Return a sound 16 x 16 PNG with more text, behind its pixels, than Pillow reads."""
+    data = encoded(images(1, 1)[0])
+    body = b"Comment\0\0" + zlib.compress(bytes(5 << 20))
+    chunk = struct.pack(">I", len(body)) + b"zTXt" + body + struct.pack(">I", zlib.crc32(b"zTXt" + body))
+    return data[:-12] + chunk + data[-12:]
 
 
 SMALL = encoded(images(1, 1, (8, 8))[0])
@@ -166,9 +179,31 @@ def test_what_is_refused_and_why(client, address, body, code, said):
     assert (answer.status_code, said in answer.get_json()["error"]) == (code, True), answer.get_json()
 
 
-def test_other_names_for_this_machine_are_refused(client):
-    assert client.get("/models", headers={"Host": "attacker.example:7860"}).status_code == 400
-    assert client.get("/models", headers={"Host": "localhost:7860"}).status_code == 200
+def test_other_names_for_this_machine_are_refused(client, entries):
+    from repix.demo import app
+
+    for name in ("attacker.example:7860", "localhost.attacker.example", "10.0.0.1", "[::1", "", "127.0.0.1@attacker"):
+        for address in ("/models", "/", "/static/demo.js", "/nothing"):
+            assert client.get(address, headers={"Host": name}).status_code == 400, name
+    for name in ("localhost:7860", "127.0.0.1:1", "[::1]:7860", "LocalHost"):
+        assert client.get("/models", headers={"Host": name}).status_code == 200, name
+    # With --host: any numbers, which nobody can give to another's machine, and the names that were asked for.
+    wide = app.create(*entries, (*app.LOOPBACK, "Workstation"), addresses=True).test_client()
+    for name, code in (("192.0.2.7:80", 200), ("[2001:db8::1]", 200), ("workstation", 200), ("attacker.example", 400)):
+        assert wide.get("/models", headers={"Host": name}).status_code == code, name
+
+
+def test_pages_of_other_origins_may_not_ask(client):
+    body, own = encoded(images(5, 1)[0]), {"Host": "127.0.0.1:7860"}
+    for origin in ("http://attacker.example", "http://127.0.0.1:9999", "http://127.0.0.1", "null", "", "http://[bad"):
+        answer = client.post(f"{AT}/translate", data=body, headers=own | {"Origin": origin})
+        assert (answer.status_code, "another origin" in answer.get_json()["error"]) == (403, True), origin
+    for told in ({"Origin": "http://127.0.0.1:7860"}, {}, {"Sec-Fetch-Site": "same-origin"}):
+        assert client.post(f"{AT}/translate", data=body, headers=own | told).status_code == 200
+    foreign = own | {"Sec-Fetch-Site": "cross-site"}
+    assert client.get("/models", headers=foreign | {"Sec-Fetch-Mode": "no-cors"}).status_code == 403
+    assert client.get("/", headers=foreign | {"Sec-Fetch-Mode": "navigate"}).status_code == 200  # a link
+    assert client.get("/").headers["Cross-Origin-Resource-Policy"] == "same-origin"
 
 
 def test_nothing_may_be_loaded_from_elsewhere(client):
@@ -191,6 +226,148 @@ def test_100_mb_by_http_and_the_server_still_answers(port):
     assert connection.getresponse().status == 200
 
 
+def test_sixteen_bits_are_refused_by_the_header_and_import_no_tensorflow(repository):
+    """In a process of its own: this one has TensorFlow."""
+    script = """
+import sys
+from pathlib import Path
+from repix.demo import app, catalogue
+from tests.demo.test_app import AT, header_only
+client = app.create(*catalogue.find(Path())).test_client()
+for body in (header_only(8, 8, 16, 2), header_only(8, 8, 16, 0)):
+    answer = client.post(f"{AT}/fit", data=body)
+    print(answer.status_code, answer.get_json(), "tensorflow" in sys.modules)
+"""
+    places = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=repository,
+        env=os.environ | {"PYTHONPATH": places},
+        capture_output=True,
+        text=True,
+    )
+    expected = "400 {'error': 'has 16 bits per channel, expected 8; convert it'} False\n"
+    assert done.stdout == expected * 2, done.stdout + done.stderr
+
+
+def test_text_behind_the_pixels_is_no_error_of_ours(client):
+    for address in (f"{AT}/fit", f"{AT}/translate"):
+        answer = client.post(address, data=large_text())
+        assert answer.status_code == 200, answer.get_json()
+
+
+def test_prepared_arrays_are_mapped_before_requests_come(client, monkeypatch):
+    monkeypatch.setattr(np, "load", lambda *_, **__: pytest.fail("a header was read in a request"))
+    assert client.get(f"{AT}/examples/0/source").status_code == 200
+    assert client.get(f"{AT}/examples/0/target").status_code == 200
+
+
+def test_uploads_are_decoded_one_at_a_time_and_translations_two(client, monkeypatch):
+    from repix.demo import app
+    from repix.exporting.pyfunc import TranslatorModel
+
+    now, most, lock = {"fit": 0, "translate": 0}, {"fit": 0, "translate": 0}, threading.Lock()
+
+    def counted(name, plain):
+        def call(*arguments):
+            with lock:
+                now[name] += 1
+                most[name] = max(most[name], now[name])
+            time.sleep(0.05)
+            try:
+                return plain(*arguments)
+            finally:
+                with lock:
+                    now[name] -= 1
+
+        return call
+
+    monkeypatch.setattr(app, "read_upload", counted("fit", app.read_upload))
+    monkeypatch.setattr(TranslatorModel, "translate", counted("translate", TranslatorModel.translate))
+    body = encoded(images(5, 1)[0])
+    with ThreadPoolExecutor(12) as pool:
+        post = [(client.application.test_client().post, f"{AT}/{name}") for name in list(now) * 6]
+        asked = [pool.submit(call, address, data=body) for call, address in post]
+        assert {one.result().status_code for one in asked} == {200}
+    assert most == {"fit": 1, "translate": 2}
+
+
+def test_who_waits_too_long_is_asked_to_come_again(client, monkeypatch):
+    from repix.demo import app
+
+    begun, over = threading.Event(), threading.Event()
+    plain = app.read_upload
+    monkeypatch.setattr(app, "read_upload", lambda data: (begun.set(), over.wait(10), plain(data))[2])
+    monkeypatch.setattr(app, "WAIT_SECONDS", 0.1)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(client.post, f"{AT}/fit", data=SMALL)
+        assert begun.wait(10)
+        second = client.application.test_client().post(f"{AT}/fit", data=SMALL)
+        over.set()
+        assert first.result().status_code == 200
+    assert (second.status_code, second.headers["Retry-After"]) == (503, "5")
+    assert "try again" in second.get_json()["error"]
+
+
+def test_idle_connections_make_room_and_do_not_pile_up(port):
+    """200 connections that say nothing: not so many threads, and a request among them is served."""
+    from repix.demo.server import CONNECTIONS
+
+    before, idle = threading.active_count(), []
+    try:
+        for _ in range(200):
+            idle.append(socket.create_connection(("127.0.0.1", port), timeout=10))
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        connection.request("GET", "/models")
+        assert connection.getresponse().status == 200
+        time.sleep(0.2)
+        assert threading.active_count() - before <= CONNECTIONS
+        assert idle[0].recv(1) == b""  # the oldest had to go
+    finally:
+        for one in idle:
+            one.close()
+
+
+@pytest.mark.parametrize(
+    ("sent", "again"),
+    [
+        (b"", b""),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\n", b"X"),
+        (b"POST /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n", b"x"),
+        (f"POST {AT}/fit HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n".encode(), b"x"),
+    ],
+    ids=["silent", "headers that drip", "refused body that drips", "body that drips"],
+)
+def test_a_request_has_to_arrive_in_time(port, monkeypatch, sent, again):
+    from repix.demo import server
+
+    monkeypatch.setattr(server, "IDLE_SECONDS", 0.5)
+    monkeypatch.setattr(server, "REQUEST_SECONDS", 1.0)
+    begun, closed = time.monotonic(), False
+    with socket.create_connection(("127.0.0.1", port), timeout=0.1) as connection:
+        connection.sendall(sent)
+        while not closed and time.monotonic() - begun < 5:
+            try:
+                connection.sendall(again)
+                closed = connection.recv(4096) == b""
+            except TimeoutError:
+                pass
+            except ConnectionError:
+                closed = True
+    assert closed and time.monotonic() - begun < 3
+
+
+def test_headers_without_end_are_refused(port):
+    answer = b""
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection, contextlib.suppress(ConnectionError):
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n" + (b"X: " + b"y" * 50_000 + b"\r\n") * 90 + b"\r\n")
+        answer = connection.recv(100)
+    assert answer == b"" or b" 431 " in answer
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection.request("GET", "/models")
+    assert connection.getresponse().status == 200
+
+
 def test_a_changed_file_is_not_shown(repository, entries, tmp_path):
     from repix.demo import catalogue
 
@@ -210,6 +387,7 @@ def test_the_colours_of_a_label_map_are_those_to_draw_with(entries):
     from repix.demo.catalogue import Entry
 
     class Labels(Entry):
+        @property
         def _test(self):
             from repix.data.prepared import SplitArrays
 

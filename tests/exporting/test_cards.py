@@ -7,10 +7,10 @@ import re
 
 import pytest
 
+from checks.support.repository import CELL, make
 from repix.exporting import cards
 from repix.files import digest_file
 from repix.schemas import Exported, Manifest, Metrics, Trained
-from tests.exporting.repository import CELL, make
 
 
 @pytest.fixture(scope="module")

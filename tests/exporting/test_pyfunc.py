@@ -20,8 +20,8 @@ import pytest
 from PIL import Image
 
 from checks.support.cells import images
+from checks.support.repository import CELL, make
 from repix.schemas import Exported
-from tests.exporting.repository import CELL, make
 
 
 def png(array) -> bytes:

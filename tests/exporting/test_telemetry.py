@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from checks.support.repository import CELL, make
 from repix.schemas import Exported
-from tests.exporting.repository import CELL, make
 
 ROOT = Path(__file__).resolve().parents[2]
 # In place of onnxruntime: it writes down what it would have read, and ends the import.

@@ -12,9 +12,9 @@ import yaml
 
 from checks import remotes
 from checks.support import route
+from checks.support.repository import git
 from repix.errors import UserError
 from repix.provenance import lock
-from tests.exporting.repository import git
 
 
 @pytest.fixture(scope="module")

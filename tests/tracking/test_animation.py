@@ -50,7 +50,7 @@ def test_pictures_come_every_so_many_epochs_and_at_the_end():
 
 def test_frames_are_shown_in_order_each_with_its_picture(tmp_path):
     (path,) = train(tmp_path, 50).written
-    assert path == tmp_path / "animation" / "tiny-pix2pix-0-source_to_target.gif"
+    assert path == tmp_path / "animation" / "tiny-pix2pix-0" / "key-source_to_target.gif"
     with Image.open(path) as gif:
         assert gif.n_frames == 3 and gif.info["loop"] == 0
         for number, step in enumerate((20, 40, 50)):

@@ -5,7 +5,6 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 import pytest
 
 from repix.schemas import Half, Manifest, Metrics, Side, Split
-from repix.tracking import mlflow_run
+from repix.tracking import mlflow_run, store
 from repix.tracking.mlflow_run import MLflowObserver, log_metrics_record, log_model_entry, log_pictures, open_run
 from repix.training.history import Row
 
@@ -72,6 +71,7 @@ def train(run, first_step=0, last_step=8):
     observer.started(PLAN | {"first_step": first_step})
     for step in range(first_step + 4, last_step + 1, 4):
         observer.step_done(step)
+        observer.losses(step, ["G"], np.full((4, 1), 1 / step, np.float32))
         observer.epoch_ended(step // 4, step, {"G": 1 / step})
         observer.validated(step // 4, step, {"l1": 0.5 / step})
         observer.pictures(step, "samples/source to target", PICTURE)
@@ -118,14 +118,14 @@ def test_a_training_leaves_one_run_with_all_of_it(here, monkeypatch, capfd):
     train(run).finished(8)
 
     stored = run.client.get_run(run.run_id)
-    assert (stored.info.status, stored.info.run_name) == ("FINISHED", "sample-tiny-0")
+    assert (stored.info.status, stored.info.run_name) == ("FINISHED", "sample-tiny-0 quick-fox")
     assert stored.info.artifact_uri.startswith((here / "mlartifacts").as_uri())
     assert (here / "mlflow.db").is_file()
     params = stored.data.params
     assert (params["lr"], params["generator.kind"], params["generator.filters"]) == ("0.0002", "unet", "[64,128]")
     assert (params["parameters.generator"], params["steps"]) == ("12", "8")
     assert curve(run, "loss/G") == [(4, 0.25), (8, 0.125)]
-    assert curve(run, "val/l1") == [(4, 0.125), (8, 0.0625)]
+    assert curve(run, "score/val/l1") == [(4, 0.125), (8, 0.0625)]
     pictures = [file.path for file in run.client.list_artifacts(run.run_id, "images") if file.path.endswith("png")]
     assert [name.split("+")[1:3] for name in sorted(pictures)] == [["step", "4"], ["step", "8"]]
     tags = stored.data.tags
@@ -134,6 +134,10 @@ def test_a_training_leaves_one_run_with_all_of_it(here, monkeypatch, capfd):
     assert (tags["repix.experiment"], tags["repix.seed"]) == ("quick-fox", "0")
     assert (tags["repix.profile"], tags["dvc.data/prepared/sample"]) == ("portable", "abc.dir")
     assert tags["repix.cpu"] and "dvc.src" not in tags
+    assert (tags["repix.dataset"], tags["repix.model"]) == ("sample", "tiny")
+    assert "run key `whole`" in tags["mlflow.note.content"]
+    assert [step for step, _ in curve(run, "loss_within_epoch/G")] == list(range(1, 9))
+    assert stored.data.metrics["system/process_memory_usage_megabytes"] > 10
     [data] = stored.inputs.dataset_inputs
     assert (data.dataset.name, data.dataset.digest) == ("sample", "d" * 36)
     assert data.dataset.profile == '{"train":{"source":4,"target":4}}'
@@ -149,6 +153,29 @@ def test_a_killed_run_is_taken_up_and_nothing_is_there_twice(here):
     assert [run.info.status for run in runs(resumed)] == ["FINISHED"]
     assert curve(resumed, "loss/G") == [(4, 0.25), (8, 0.125)]
     assert len(resumed.client.list_artifacts(resumed.run_id, "images")) == 4  # png and webp, two steps
+
+
+def test_runs_of_one_cell_are_told_apart_and_a_users_own_note_is_kept(here, monkeypatch):
+    first = open_run("sample-tiny-3", run_key="ab" * 32, training=True)
+    monkeypatch.setenv("DVC_EXP_NAME", "quick-fox")
+    second = open_run("sample-tiny-3", run_key="cd" * 32, training=True)
+    monkeypatch.delenv("DVC_EXP_NAME")
+    synced = open_run("sample-tiny-3", run_key="ef" * 32, tags={"repix.experiment": "slow-owl"})
+    names = [run.client.get_run(run.run_id).info.run_name for run in (first, second, synced)]
+    assert names == ["sample-tiny-3 abababa", "sample-tiny-3 quick-fox", "sample-tiny-3 slow-owl"]
+    first.client.set_tag(first.run_id, "mlflow.note.content", "mine")
+    open_run("sample-tiny-3", run_key="ab" * 32, training=True)
+    assert first._data().tags["mlflow.note.content"] == "mine"
+
+
+def test_without_psutil_there_are_no_system_metrics_and_all_else(here, monkeypatch, capfd):
+    monkeypatch.setitem(sys.modules, "psutil", None)
+    mlflow_run._process.cache_clear()
+    run = open_run("sample-tiny-0", run_key="no psutil", training=True)
+    train(run).finished(8)
+    found = run._data().metrics
+    assert "loss/G" in found and not any(key.startswith("system/") for key in found)
+    assert capfd.readouterr().err == ""
 
 
 def test_evaluate_and_export_attach_and_say_the_same_thing_once(here):
@@ -168,8 +195,8 @@ def test_evaluate_and_export_attach_and_say_the_same_thing_once(here):
     assert stored.info.status == "FINISHED"
     assert stored.data.params["lr"] == "0.0002"
     assert (stored.data.tags["who"], stored.data.tags["new"]) == ("train", "1")
-    tests = {key: value for key, value in stored.data.metrics.items() if key.startswith("test/")}
-    assert tests == {"test/source_to_target/last/l1": 0.25, "test/source_to_target/last/ssim": 0.5}
+    tests = {key: value for key, value in stored.data.metrics.items() if key.startswith("score/test/")}
+    assert tests == {"score/test/source_to_target/last/l1": 0.25, "score/test/source_to_target/last/ssim": 0.5}
     [model] = later._models()
     assert (model.model_id, model.tags["repix.digest"], model.tags["repix.run_key"]) == (model_id, "ee", "attached")
     assert {metric.key: metric.value for metric in model.metrics} == tests
@@ -179,16 +206,16 @@ def test_evaluate_and_export_attach_and_say_the_same_thing_once(here):
     log_model_entry(later, "sample-tiny-0", "exports/sample-tiny-0", "ff")
     better = {"source_to_target": {"last": {"l1": 0.125}}}
     log_metrics_record(later, METRICS.model_copy(update={"scores": better}))
-    assert run.client.get_run(run.run_id).data.metrics["test/source_to_target/last/l1"] == 0.125
+    assert run.client.get_run(run.run_id).data.metrics["score/test/source_to_target/last/l1"] == 0.125
     latest = [{m.key: m.value for m in sorted(model.metrics, key=lambda m: m.timestamp)} for model in later._models()]
-    assert [found["test/source_to_target/last/l1"] for found in latest] == [0.125, 0.125]
+    assert [found["score/test/source_to_target/last/l1"] for found in latest] == [0.125, 0.125]
 
 
 def test_a_store_that_was_deleted_is_rebuilt_by_the_same_functions(here):
     """What `repix sync` does: no training here, all of it from the records."""
     for _ in range(2):
         run = open_run("sample-tiny-0", run_key="synced", params=PLAN["recipe"], tags={"mlflow.source.git.commit": "c"})
-        run.curve("loss", [Row(1, 4, {"G": 0.25}), Row(2, 8, {"G": 0.125})])
+        run.curve([Row(1, 4, {"loss/G": 0.25}), Row(2, 8, {"loss/G": 0.125})])
         log_metrics_record(run, METRICS)
     [stored] = runs(run)
     assert stored.info.status == "FINISHED"
@@ -239,7 +266,7 @@ def every_call(run):
 def broken_store(kind, tmp_path, monkeypatch):
     """Arrange one way in which tracking can be broken; return what to keep alive meanwhile."""
     database = tmp_path / "mlflow.db"
-    monkeypatch.setattr(mlflow_run, "LOCK_SECONDS", 0.2)
+    monkeypatch.setattr(store, "LOCK_SECONDS", 0.2)
     if kind == "nobody listens":
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -294,25 +321,6 @@ def test_broken_tracking_costs_seconds_and_one_line(kind, tmp_path, monkeypatch,
         kept.close()
 
 
-def test_a_database_that_may_only_be_read_is_seen_at_once():
-    with tempfile.TemporaryDirectory() as folder:
-        database = Path(folder, "mlflow.db")
-        sqlite3.connect(database).execute("CREATE TABLE t (x)")
-        mlflow_run._check_sqlite(f"sqlite:///{database}")
-        before = database.read_bytes()
-        os.chmod(folder, 0o755)
-        database.chmod(0o444)
-        user = os.geteuid()
-        if user == 0:
-            os.seteuid(65534)  # root may write anything
-        try:
-            with pytest.raises(sqlite3.OperationalError, match="readonly"):
-                mlflow_run._check_sqlite(f"sqlite:///{database}")
-        finally:
-            os.seteuid(user)
-        assert database.read_bytes() == before
-
-
 def test_a_server_that_dies_midway_is_dropped_after_one_line(here, capfd):
     run = open_run("sample-tiny-0", run_key="dies", training=True)
 
@@ -327,7 +335,7 @@ def test_a_server_that_dies_midway_is_dropped_after_one_line(here, capfd):
     assert capfd.readouterr().err.count("\n") == 1
     # Nothing is lost: the same calls, made later, complete the same run.
     later = open_run("sample-tiny-0", run_key="dies")
-    later.curve("loss", [Row(1, 4, {"G": 0.25})])
+    later.curve([Row(1, 4, {"loss/G": 0.25})])
     assert (later.run_id, curve(later, "loss/G")) == (run.run_id, [(4, 0.25)])
 
 
@@ -339,18 +347,6 @@ def test_tracking_that_is_switched_off_is_silent_and_imports_nothing(tmp_path, m
     assert not run
     assert list(tmp_path.iterdir()) == []
     assert capfd.readouterr().err == ""
-
-
-def test_the_root_is_the_repository_and_not_the_working_directory(tmp_path, monkeypatch):
-    (tmp_path / ".dvc").mkdir()
-    deep = tmp_path / "a" / "b"
-    deep.mkdir(parents=True)
-    assert mlflow_run.repository_root(deep) == tmp_path
-    assert mlflow_run.tracking_uri(tmp_path) == f"sqlite:///{tmp_path}/mlflow.db"
-    monkeypatch.setenv("DVC_ROOT", "/elsewhere")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://server")
-    assert str(mlflow_run.repository_root(deep)) == "/elsewhere"
-    assert mlflow_run.tracking_uri(tmp_path) == "http://server"
 
 
 def test_dirty_is_what_people_changed_and_not_what_the_pipeline_writes(tmp_path):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 
@@ -14,11 +13,12 @@ import pytest
 
 from repix.arrays import load_arrays, save_arrays
 from repix.errors import UserError
-from repix.files import atomic_path, digest_arrays
+from repix.files import digest_arrays
 from repix.training import checkpoint
 from repix.training.checkpoint import Checkpoint, Checkpoints
 from tests.conftest import ROOT
 
+PYTHON = os.environ | {"PYTHONPATH": str(ROOT / "src")}
 EXTRA = {"epochs": [{"epoch": 1, "g_l1": 0.1 + 0.2}], "best": None}
 
 
@@ -145,7 +145,8 @@ def test_one_that_does_not_fit_the_networks_is_refused(tmp_path, capsys):
     assert "step-000000002.npz refused: the state is another system's; " in capsys.readouterr().err
 
 
-def test_what_a_killed_write_left_is_removed(tmp_path):
+def test_what_a_killed_write_left_is_removed_and_one_under_way_is_not(tmp_path):
+    """A real process is in the middle of a write; then it is killed."""
     checkpoints = saved(tmp_path, 1)
     path = checkpoints.folder / "step-000000002.npz"
     program = (
@@ -155,8 +156,7 @@ def test_what_a_killed_write_left_is_removed(tmp_path):
         "    temporary.write_bytes(b'half')\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
-    dead = subprocess.run([sys.executable, "-c", program, path], env=environment, check=False)
+    dead = subprocess.run([sys.executable, "-c", program, path], env=PYTHON, check=False)
     assert dead.returncode == -signal.SIGKILL and len(names(checkpoints)) == 2
     with atomic_path(path) as alive:
         alive.write_bytes(b"a process at work")
@@ -195,7 +195,7 @@ stage.guard(lambda: checkpoints.save(Checkpoint(2, state, {{}})))
 """
     ended = subprocess.run(
         [sys.executable, "-c", code],
-        env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
+        env=PYTHON,
         capture_output=True,
         text=True,
     )
@@ -205,8 +205,11 @@ stage.guard(lambda: checkpoints.save(Checkpoint(2, state, {{}})))
     assert names(checkpoints) == ["step-000000001.npz"] and checkpoints.resume().step == 1
 
 
-def test_clear_removes_what_a_finished_training_no_longer_needs(tmp_path):
+def test_what_a_finished_training_no_longer_needs_is_removed_and_what_a_stopped_one_needs_kept(tmp_path):
     checkpoints = saved(tmp_path, 1, 2)
-    checkpoints.clear()
-    checkpoints.clear()
-    assert not checkpoints.folder.exists() and tmp_path.exists()
+    with pytest.raises(KeyboardInterrupt), checkpoints.alone():
+        raise KeyboardInterrupt
+    assert names(checkpoints) == ["step-000000001.npz", "step-000000002.npz"]
+    with checkpoints.alone():
+        pass
+    assert list(tmp_path.iterdir()) == []

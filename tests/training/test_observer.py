@@ -10,6 +10,7 @@ from repix.training.observer import Observer, Observers
 EVENTS = {
     "started": ({"cell": "a-b-0"},),
     "step_done": (1,),
+    "losses": (4, ["G"], np.zeros((4, 1), np.float32)),
     "epoch_ended": (1, 4, {"G": 0.5}),
     "validated": (1, 4, {"l1": 0.5}),
     "pictures": (4, "samples", np.zeros((2, 2, 3), np.uint8)),

@@ -2,7 +2,7 @@
 
 It shows the ONNX files of exports/, each checked against its record, with scores and lineage,
 at http://127.0.0.1:7860 until Ctrl+C. Nothing that is sent is kept, and nothing is fetched
-from elsewhere. An upload has at most 16 MB.
+from elsewhere. An upload has at most 16 MB and 50 million pixels. Pages of other origins are refused.
 
 Examples:
   repix demo
@@ -12,6 +12,7 @@ Examples:
 from __future__ import annotations
 
 import argparse
+import socket
 import sys
 from pathlib import Path
 
@@ -22,6 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at; others than this machine's own "
                         "loopback let your network in, without a password (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--name", action="append", default=[], help="a further name that browsers reach it by, such "
+                        "as a proxy's; again for more")  # fmt: skip
     parser.add_argument("--port", type=int, default=7860, help="0 takes a free one (default: %(default)s)")
 
 
@@ -32,11 +35,13 @@ def main(arguments: argparse.Namespace) -> int:
     entries, left_out = catalogue.find(Path())
     # Flask, MLflow and onnxruntime take seconds: not before there is something to show.
     from repix.demo import app
+    from repix.demo.server import serve
 
-    local = arguments.host in ("127.0.0.1", "localhost", "::1")
-    application = app.create(entries, left_out, app.LOOPBACK if local else None)
+    local = arguments.host in app.LOOPBACK
+    own = () if local else (arguments.host, socket.gethostname(), socket.getfqdn())
+    application = app.create(entries, left_out, (*app.LOOPBACK, *own, *arguments.name), addresses=not local)
     try:
-        server = app.serve(application, arguments.host, arguments.port)
+        server = serve(application, arguments.host, arguments.port)
     except (OSError, OverflowError) as error:
         said = getattr(error, "strerror", None) or error
         raise UserError(f"{arguments.host} port {arguments.port}: {said}; choose another with --port") from None

@@ -2,7 +2,8 @@
 
 Prints mean, standard deviation and range of every score, the tolerance that follows for
 `repix gate`, and the smallest change that the gate sees. The cells are made in .repix/seeds/,
-beside the pipeline; the same command goes on where it stopped. With --write the result goes
+beside the pipeline; the same command goes on where it stopped. In MLflow the study is one run, the seeds
+are nested under it. With --write the result goes
 to metrics/tolerances.json, and every seed's scores to metrics/spread-DATASET-MODEL.csv and .png.
 With --draw nothing is trained: the .csv and the .png are made from metrics/tolerances.json.
 
@@ -91,6 +92,8 @@ def main(arguments: argparse.Namespace) -> int:
         raise UserError("noise between seeds takes two seeds or more; give `--seeds 0-9`")
 
     from repix.studies import seed_study
+    from repix.tracking import mlflow_run
+    from repix.training.history import Row
 
     name, file = f"{arguments.dataset}-{arguments.model}", root / "metrics" / tolerance.FILE
     if arguments.draw:
@@ -101,14 +104,28 @@ def main(arguments: argparse.Namespace) -> int:
     wanted = seed_study.plan(
         root, arguments.dataset, arguments.model, changes=seed_study.QUICK if arguments.quick else None
     )
-    cells = seed_study.run(wanted, seeds, root=root)
-    family = tolerance.estimate(cells, settings, params=wanted.params, run_key=wanted.key)
+    with mlflow_run.study(name, run_key=wanted.key, params=wanted.params, root=root.resolve()) as run:
+        cells = seed_study.run(wanted, seeds, root=root)
+        family = tolerance.estimate(cells, settings, params=wanted.params, run_key=wanted.key)
+        run.curve([Row(0, len(cells), curves_of(family))])
     places = draw(cells, root / "metrics" / f"spread-{name}" if arguments.write else wanted.folder / "spread")
     if arguments.write:
         families = tolerance.read_tolerances(file).families | {name: family}
         tolerance.Tolerances(families=families).write(file)
         places.append(file)
     return report(arguments, name, family, places)
+
+
+def curves_of(family: tolerance.Family) -> dict[str, float]:
+    """Return ``score/test/<translator>/<weights>/<metric> <mean|sd|tolerance>`` -> value, for MLflow."""
+    return {
+        f"score/test/{translator}/{variant}/{metric} {name}": value
+        for translator, variants in family.scores.items()
+        for variant, scores in variants.items()
+        for metric, noise in scores.items()
+        for name, value in (("mean", noise.mean), ("sd", noise.sd), ("tolerance", noise.tolerance))
+        if value is not None
+    }
 
 
 def draw(cells: Mapping[str, Entry], path: Path) -> list[Path]:

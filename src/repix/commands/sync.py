@@ -26,10 +26,9 @@ from tqdm import tqdm
 
 from repix.errors import UserError
 from repix.files import digest_tree
-from repix.provenance.lineage import Lineage
 from repix.schemas import Exported, Manifest, Metrics, Trained
-from repix.tracking import mlflow_run
-from repix.training.history import Row, read_table
+from repix.tracking import curves, mlflow_run, store
+from repix.training.history import read_table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,6 +56,9 @@ def sync_cell(root: Path, folder: Path) -> mlflow_run.Run:
     Args:
         root: the repository.
         folder: ``runs/<cell>``.
+
+    Raises:
+        UserError: a record is missing or of other weights.
     """
     trained = Trained.read(folder / "trained.json")
     cell = trained.cell
@@ -68,16 +70,18 @@ def sync_cell(root: Path, folder: Path) -> mlflow_run.Run:
         "exports": f"exports/{cell}",
     }
     hashes = mlflow_run.dvc_tags(root, outs.values())
-    prepared, lineage = root / outs["prepared"] / "manifest.json", root / "lineage" / "train" / f"{cell}.json"
-    # Without the lineage record (not pulled) the weights' own still says most of it.
-    params = {f"models.{trained.model}": trained.recipe, "crop_size": trained.crop_size}
-    if lineage.is_file() and (record := Lineage.read(lineage)).run_key == trained.run_key:
-        params = record.params | record.params.get(f"datasets.{trained.dataset}.augment", {})
+    prepared = root / outs["prepared"] / "manifest.json"
+    lineage = mlflow_run.lineage_of(cell, digest_tree(folder), root)
+    params = (
+        {"crop_size": trained.crop_size}
+        | lineage.params
+        | lineage.params.get(f"datasets.{trained.dataset}.augment", {})
+    )
     # As the train stage logs them: short names, by which runs are searched and compared.
     params |= {"dataset": trained.dataset, "model": trained.model, "seed": trained.seed}
     run = mlflow_run.open_run(
         cell,
-        run_key=trained.run_key,
+        run_key=lineage.run_key,
         params=params | trained.recipe | _plan(trained, folder),
         tags={"repix.profile": trained.profile["name"]}
         | mlflow_run.recorded_tags(root, hashes.get(f"dvc.{outs['runs']}")),
@@ -89,9 +93,7 @@ def sync_cell(root: Path, folder: Path) -> mlflow_run.Run:
     run.tags(hashes)  # of now: the same weights may have been evaluated anew
     table = root / "plots" / cell / "losses.csv"
     if table.is_file():
-        rows = read_table(table)
-        run.curve("loss", _columns(rows, validated=False))
-        run.curve("val", _columns(rows, validated=True))
+        run.curve([row._replace(values=curves.grouped(row.values)) for row in read_table(table)])
     _sync_evaluation(run, root, trained, outs)
     return run
 
@@ -106,19 +108,6 @@ def _plan(trained: Trained, folder: Path) -> dict[str, int]:
         if path.is_file():
             plan[f"parameters.{network}"] = sum(math.prod(array.shape) for array in load_arrays(path).values())
     return plan
-
-
-def _columns(rows: list[Row], *, validated: bool) -> list[Row]:
-    """Return the losses of a table, or the scores of the val split without their prefix."""
-    picked = [
-        Row(row.epoch, row.step, {k.removeprefix("val_"): v for k, v in row.values.items() if _is_val(k) == validated})
-        for row in rows
-    ]
-    return [row for row in picked if row.values]
-
-
-def _is_val(column: str) -> bool:
-    return column.startswith("val_")
 
 
 def _sync_evaluation(run: mlflow_run.Run, root: Path, trained: Trained, outs: dict[str, str]) -> None:
@@ -147,30 +136,38 @@ def _same_weights(exported: Exported, trained: Trained) -> bool:
 
 def main(arguments: argparse.Namespace) -> int:
     """Run the subcommand."""
-    if not mlflow_run.enabled():
+    if not store.enabled():
         raise UserError("REPIX_TRACKING is off; unset it to sync")
-    root = mlflow_run.repository_root()
+    root = store.repository_root()
     os.chdir(root)
     folders = trained_cells(root, arguments.cells)
-    synced = {}
+    synced, left_out = {}, []
     for folder in tqdm(folders, desc="sync", unit="cell", disable=None):
-        run = sync_cell(root, folder)
+        try:
+            run = sync_cell(root, folder)
+        except UserError as error:  # the other cells can be brought up to date all the same
+            tqdm.write(f"repix sync: {folder.name} is left out: {error}", file=sys.stderr)
+            left_out.append(folder.name)
+            continue
         if not run:  # its reason was said on standard error
             raise UserError(f"{folder.name}: MLflow could not be brought up to date; mend the store and sync again")
         synced[folder.name] = run.run_id
     try:
         closed, unsure = mlflow_run.close_orphans(root)
+    except UserError:
+        raise
     except Exception as error:
         raise UserError(f"MLflow: {type(error).__name__}: {' '.join(str(error).split())[:200]}") from None
     if arguments.json:
-        print(json.dumps({"runs": synced, "closed": closed, "running_elsewhere": unsure}, indent=2, sort_keys=True))
-        return 0
+        told = {"runs": synced, "left_out": left_out, "closed": closed, "running_elsewhere": unsure}
+        print(json.dumps(told, indent=2, sort_keys=True))
+        return 1 if left_out else 0
     for cell, run_id in synced.items():
         print(f"{cell}: run {run_id}")
-    if not synced:
+    if not folders:
         print("no trained cell in runs/: nothing to sync (`dvc pull` or `dvc repro` brings them)")
     if closed:
         print(f"closed as KILLED, since their process is gone: {', '.join(closed)}")
     if unsure:
         print(f"left RUNNING, on another machine or of unknown process: {', '.join(unsure)}")
-    return 0
+    return 1 if left_out else 0

@@ -16,6 +16,7 @@ from repix.config.limits import Limits
 from repix.config.models import Recipe
 from repix.config.run import Grid
 from repix.errors import UserError
+from repix.metrics import METRICS, Metric
 from repix.registry import SYSTEMS
 
 FLOAT16 = 2**-11  # most that rounding to it changes a number between 1/2 and 1
@@ -76,18 +77,25 @@ def grid(path: str | Path = reader.FILE) -> None:
             f"about {{max: 0.05, mean: 0.005}} can hold, or litert_weights: float32"
         )
     for name, entry in sets.items():
-        scored = {metric for metric in ("swd", "fid", "kid") if getattr(evaluate, metric)}
-        scored |= {"l1", "psnr", "ssim"} if entry.images.paired else set()
-        if not scored & set(gate.metrics):
+        scored = [metric.name for metric in METRICS if _is_scored(metric, evaluate, entry)]
+        if not set(scored) & set(gate.metrics):
             raise UserError(
                 f"{path}: gate.metrics: datasets.{name} gets no {' or '.join(gate.metrics)}, so the gate would have "
-                f"nothing to hold: name one of {', '.join(sorted(scored)) or 'those that evaluate can switch on'}"
+                f"nothing to hold: name one of {', '.join(scored) or 'those that evaluate can switch on'}"
             )
     paper = [variant for variant in gate.variants if variant.endswith("_paper")]
     if paper and not evaluate.paper_mode:
         raise UserError(
             f"{path}: gate.variants: {paper[0]} has no scores to gate: set evaluate.paper_mode: true, or leave it out"
         )
+
+
+def _is_scored(metric: Metric, evaluate: Evaluate, entry: Dataset) -> bool:
+    """Whether a data set's cells get a metric."""
+    if metric.kind == "paired" and not entry.images.paired:
+        return False
+    always = evaluate.on_features if metric.kind == "features" else True
+    return always if metric.default is None else getattr(evaluate, metric.name)
 
 
 def _written(key: str, defaults: Mapping[str, str], path: str | Path) -> None:

@@ -638,6 +638,8 @@ def _tar_members(stream: _Bytes) -> Iterator[_Member]:
     while rest := stream.piece(_PIECE):
         if rest.count(0) != len(rest):
             raise _CorruptError("more data after the end of the archive")
+    if stream.tell() % _BLOCK:  # bytes are missing, perhaps with the header of a file
+        raise _CorruptError(f"its {stream.tell()} bytes are no whole blocks of {_BLOCK}")
 
 
 def _tar_text(name: str) -> str:

@@ -81,12 +81,14 @@ class Entry:
         known = (found.manifest.source, found.manifest.target, found.manifest.crop_size)
         return found if known == (self.exported.source, self.exported.target, self.exported.crop_size) else None
 
+    @cached_property
     def _test(self) -> SplitArrays | None:
+        """The test split, mapped once: reading a header in several threads at a time fails once in a while."""
         return self.prepared.split("test") if self.prepared else None
 
     def examples(self) -> int:
         """Return how many test images can be picked."""
-        test = self._test()
+        test = self._test
         return min(EXAMPLES, len(self._half(test, 0))) if test else 0
 
     def example(self, number: int, side: str) -> np.ndarray | None:
@@ -96,7 +98,7 @@ class Entry:
             number: counted from 0.
             side: ``source``, or ``target``: what a pair has on the other side.
         """
-        test = self._test()
+        test = self._test
         if test is None or not 0 <= number < self.examples():
             return None
         if side == "target" and not self.prepared.manifest.paired:
@@ -145,7 +147,7 @@ class Entry:
         no label map, and a few plain ones are offered.
         """
         plain = [{"colour": colour, "name": colour} for colour in _CRAYONS]
-        test = self._test()
+        test = self._test
         if test is None or self.sides[0].channels != 3:
             return plain
         pixels = np.asarray(self._half(test, 0)[:_SAMPLED]).reshape(-1, 3)

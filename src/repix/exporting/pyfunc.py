@@ -68,7 +68,7 @@ def decode(given: Any, size: tuple[int, int], side: dict[str, Any]) -> np.ndarra
         return _decode_file(bytes(given), size, side)
     try:
         array = np.asarray(given)
-    except ValueError:
+    except Exception:  # ValueError where they are ragged; of deep or odd nesting, others
         raise RequestError("rows or pixels of different lengths") from None
     wanted = (*size, side["channels"])
     if array.shape != wanted:

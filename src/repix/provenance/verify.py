@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from typing import Any
 
 from repix.config.run import Cell
 from repix.errors import UserError
+from repix.files import read_json
 from repix.provenance import lock
 from repix.provenance.checkout import git, run
 from repix.provenance.code import FOLDER, environment
@@ -91,7 +91,7 @@ class Recorded:
             return None
         if not md5.endswith(".dir"):
             return {"": self._cached(md5)}
-        listed = json.loads(self._cached(md5).read_text(encoding="utf-8"))
+        listed = read_json(self._cached(md5))
         files = {entry["relpath"]: self._cached(entry["md5"]) for entry in listed}
         return files if all(path.is_file() for path in files.values()) else None
 
@@ -162,7 +162,7 @@ def noise_of(tree: Path, cell: Cell) -> dict[str, float]:
     path = tree / "metrics" / "tolerances.json"
     if not path.is_file():
         return {}
-    families = json.loads(path.read_text(encoding="utf-8")).get("families", {})
+    families = read_json(path).get("families", {})
     scores = families.get(f"{cell.dataset}-{cell.model}", {}).get("scores", {})
     return {
         f"{translator}/{variant}/{metric}": noise["tolerance"]

@@ -25,7 +25,7 @@ from repix.files import digest_tree, write_json
 from repix.provenance.lineage import Lineage
 from repix.registry import FORMATS
 from repix.schemas import Exported, Metrics
-from repix.tracking import mlflow_run
+from repix.tracking import mlflow_run, store
 
 ALIAS = "champion"
 PREVIOUS = "repix.previous_champion"
@@ -209,7 +209,7 @@ def promote(
 
     Raises:
         UserError: the tree is not clean, the bytes are not those that were scored, or the
-            gate did not pass them; then nothing was changed.
+            gate did not pass them, or the lineage of their training is missing; then nothing was changed.
     """
     commit = check_clean(root)
     exported, metrics, digest = check_export(root, cell)
@@ -219,7 +219,7 @@ def promote(
     name = model_name(dataset, translator)
     folders = [f"exports/{cell}", f"runs/{cell}", f"data/prepared/{dataset}"]
     inputs = Lineage.read(root / "lineage" / "export" / f"{cell}.json").inputs
-    run_key = Lineage.read(root / "lineage" / "train" / f"{cell}.json").run_key
+    run_key = mlflow_run.lineage_of(cell, inputs.get(f"runs/{cell}", ""), root).run_key
     tags = {
         DIGEST: digest,
         "repix.cell": cell,
@@ -236,11 +236,11 @@ def promote(
             if value is not None
         },
     }
-    store = root.resolve()  # MLflow names what lies in it by file: addresses, which are absolute
-    client, uri = mlflow_run.connect(store)
+    place = root.resolve()  # MLflow names what lies in it by file: addresses, which are absolute
+    client, uri = store.connect(place)
     from mlflow.exceptions import MlflowException
 
-    run = mlflow_run.open_run(cell, run_key=run_key, root=store)
+    run = mlflow_run.open_run(cell, run_key=run_key, root=place)
     if not run:
         raise UserError("the registry needs tracking, and it is off (REPIX_TRACKING, or the line above)")
     try:
@@ -255,11 +255,11 @@ def promote(
         for key, value in tags.items():
             client.set_model_version_tag(name, version, key, value)
     else:
-        place = f"registry/{translator}-{digest[:16]}"
-        with tempfile.TemporaryDirectory() as temporary, mlflow_run._as_default(uri):
+        folder = f"registry/{translator}-{digest[:16]}"
+        with tempfile.TemporaryDirectory() as temporary, store.as_default(uri):
             save(root, exported, translator, Path(temporary) / "model")
-            client.log_artifacts(run.run_id, str(Path(temporary) / "model"), place)
-        source = f"{client.get_run(run.run_id).info.artifact_uri}/{place}"
+            client.log_artifacts(run.run_id, str(Path(temporary) / "model"), folder)
+        source = f"{client.get_run(run.run_id).info.artifact_uri}/{folder}"
         version = str(client.create_model_version(name, source, run_id=run.run_id, tags=tags).version)
     before = champion(client, name)
     if before != version:
@@ -286,7 +286,7 @@ def rollback(root: Path, dataset: str, *, translator: str = Direction.SOURCE_TO_
     Raises:
         UserError: there is no champion, or it had none before it.
     """
-    client, _ = mlflow_run.connect(root.resolve())
+    client, _ = store.connect(root.resolve())
     name = model_name(dataset, translator)
     now = champion(client, name)
     if now is None:

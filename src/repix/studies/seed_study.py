@@ -4,8 +4,8 @@ The cells are made by the stage scripts themselves, as subprocesses in a folder 
 copies of the code, a params.yaml with only what they read, and the
 repository's prepared data, linked. The folder is named after the digest of all
 that, so that it says what was run, an edit of the code under way changes nothing, and the
-same command goes on where it stopped. The tracked workspace, its outs, DVC's locks and the
-pipeline's MLflow database are left alone.
+same command goes on where it stopped. The tracked workspace, its outs and DVC's locks are left
+alone; who wants the cells' runs in the pipeline's MLflow says so in the environment.
 """
 
 from __future__ import annotations
@@ -150,8 +150,7 @@ def run_stage(folder: Path, stage: str, cell: Cell) -> None:
     given = [word for axis, value in vars(cell).items() for word in (f"--{axis}", str(value))]
     command = [sys.executable, f"stages/{stage}.py", *given]
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    # These runs cannot be rebuilt from git and DVC: they stay out of the pipeline's tracking,
-    # which finds its database by this variable.
+    # The work folder is found by this variable: checkpoints and TensorBoard files are the study's own.
     environment["DVC_ROOT"] = str(folder.resolve())
     with open(log, "w", encoding="utf-8") as stream:
         code = subprocess.run(

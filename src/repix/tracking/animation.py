@@ -39,15 +39,15 @@ class Frames(Observer):
     Args:
         folder: an ignored folder, ``.repix/frames``.
         run_key: digest of everything that determines the training.
-        animations: where ``<cell>-<translator>.gif`` goes when the training has finished,
-            ``.repix/animation``.
+        animations: where ``<cell>/<run_key>-<translator>.gif`` goes when the training has finished,
+            with 12 digits of the run key; ``.repix/animation``.
 
     Attributes:
         written: the animations, once the training has finished.
     """
 
     def __init__(self, folder: str | Path, run_key: str, animations: str | Path):
-        self.folder, self.animations = Path(folder) / run_key, Path(animations)
+        self.folder, self.animations, self.run_key = Path(folder) / run_key, Path(animations), run_key
         self.written: list[Path] = []
         self._plan: dict[str, Any] = {}
 
@@ -67,7 +67,7 @@ class Frames(Observer):
         steps = picture_steps(self._plan["epochs"], recipe.picture_every, per_epoch)
         # What lies there, not what this process has shown: it may have had only the last step to do.
         for folder in sorted(self.folder.glob("*")) or [self.folder]:
-            out = self.animations / f"{self._plan['cell']}-{folder.name}.gif"
+            out = self.animations / self._plan["cell"] / f"{self.run_key[:12]}-{folder.name}.gif"
             try:
                 columns = COLUMNS if self._plan["paired"] else COLUMNS[:2]
                 self.written.append(assemble(folder, steps, out, per_epoch=per_epoch, columns=columns))

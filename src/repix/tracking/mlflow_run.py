@@ -13,11 +13,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import getpass
-import logging
 import os
 import platform
 import re
-import sqlite3
 import subprocess
 import sys
 import time
@@ -27,10 +25,11 @@ from typing import TYPE_CHECKING, Any
 
 from repix import profile, yaml12
 from repix.errors import UserError
-from repix.files import canonical_json, digest_text, locked, process_name
-from repix.paths import LINEAGE
+from repix.files import canonical_json, digest_text, process_name
+from repix.paths import LINEAGE, RUNS
 from repix.provenance.lineage import Lineage
 from repix.schemas import Manifest, Metrics
+from repix.tracking import curves, store
 from repix.training.history import Row
 from repix.training.observer import Observer
 
@@ -38,23 +37,10 @@ if TYPE_CHECKING:
     import numpy as np
 
 RUN_KEY = "repix.run_key"
-LOCK_SECONDS = 5  # how long to wait for another process's write to the local database
-OPEN_SECONDS = 60  # how long to wait for another process to make or migrate that database
+PARENT_RUN = "REPIX_PARENT_RUN"  # in the environment of a study's stages: the run that theirs are nested under
+_PARENT_TAG = "mlflow.parentRunId"
 _PARAM_LENGTH = 6000  # longest value that MLflow stores
 _BATCH = 100  # most params or tags of one request; for metrics it is 1000
-
-
-def repository_root(start: str | Path = ".") -> Path:
-    """Return the repository that DVC runs in, else the nearest one above ``start``."""
-    if os.environ.get("DVC_ROOT"):
-        return Path(os.environ["DVC_ROOT"])
-    start = Path(start).resolve()
-    return next((p for p in (start, *start.parents) if (p / ".dvc").is_dir() or (p / ".git").exists()), start)
-
-
-def tracking_uri(root: Path) -> str:
-    """Return ``MLFLOW_TRACKING_URI`` where it is set, else the database at the root."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root / 'mlflow.db'}"
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
@@ -189,7 +175,7 @@ class Run:
     """One MLflow run, or nothing: where tracking is off or broken, every method does nothing.
 
     Attributes:
-        cell: the cell's name, which is the run's name.
+        cell: the cell's name.
         client: ``MlflowClient``, or None once tracking is off.
         run_id: MLflow's id, or None.
     """
@@ -203,7 +189,9 @@ class Run:
     def off(self, error: BaseException) -> None:
         """Go silent for good, and say once why."""
         self.client = None
-        said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        said = " ".join(str(error).split())
+        if not isinstance(error, UserError):  # which says what to do
+            said = f"{type(error).__name__}: {said[:200]}"
         print(
             f"tracking is off for {self.cell}, results are not affected (`repix sync` catches up): {said}",
             file=sys.stderr,
@@ -234,8 +222,8 @@ class Run:
             self.client.log_batch(self.run_id, tags=new[first : first + _BATCH])
 
     @_quiet
-    def curve(self, group: str, rows: Iterable[Row]) -> None:
-        """Log ``<group>/<name>`` at the steps of ``rows`` that the run does not have yet.
+    def curve(self, rows: Iterable[Row]) -> None:
+        """Log the values of ``rows`` at their steps, those that the run does not have yet.
 
         Training calls it with one row at a time, ``sync`` with a whole loss table. Values are
         rounded to float32, as in that table, so that both log the same numbers.
@@ -245,10 +233,10 @@ class Run:
 
         rows = list(rows)
         names = sorted({name for row in rows for name in row.values})
-        present = {name: self._steps(f"{group}/{_key(name)}") for name in names}
+        present = {name: self._steps(_key(name)) for name in names}
         now = int(time.time() * 1000)
         new = [
-            Metric(f"{group}/{_key(name)}", float(np.float32(value)), now, row.step)
+            Metric(_key(name), float(np.float32(value)), now, row.step)
             for row in rows
             for name, value in sorted(row.values.items())
             if row.step not in present[name]
@@ -353,7 +341,7 @@ class Run:
             self.client.set_logged_model_tags(model.model_id, wanted)
         else:
             experiment = self.client.get_run(self.run_id).info.experiment_id
-            with _as_default(self.uri):
+            with store.as_default(self.uri):
                 model = mlflow.create_external_model(
                     name=name, source_run_id=self.run_id, tags=wanted, experiment_id=experiment
                 )
@@ -363,30 +351,15 @@ class Run:
         return model.model_id
 
 
-@contextlib.contextmanager
-def _as_default(uri: str) -> Iterator[None]:
-    """Make ``uri`` MLflow's default for a while: some calls have no client of their own."""
-    import mlflow
-
-    before = os.environ.get("MLFLOW_TRACKING_URI")
-    mlflow.set_tracking_uri(uri)  # which also sets the variable, for child processes
-    try:
-        yield
-    finally:
-        mlflow.set_tracking_uri(before)
-        if before is not None:
-            os.environ["MLFLOW_TRACKING_URI"] = before
-
-
 def _key(name: str) -> str:
     """Return a metric's or picture's name in the letters that MLflow accepts."""
     return re.sub(r"[^\w\-./ ]", "_", name, flags=re.ASCII)
 
 
 def _scores(metrics: Metrics) -> dict[str, float]:
-    """Return ``test/<translator>/<variant>/<metric>`` -> score, for scores that are numbers."""
+    """Return ``score/test/<translator>/<variant>/<metric>`` -> score, for scores that are numbers."""
     return {
-        f"test/{_key(translator)}/{_key(variant)}/{_key(metric)}": value
+        f"score/test/{_key(translator)}/{_key(variant)}/{_key(metric)}": value
         for translator, variants in metrics.scores.items()
         for variant, scores in variants.items()
         for metric, value in (scores or {}).items()
@@ -394,73 +367,11 @@ def _scores(metrics: Metrics) -> dict[str, float]:
     }
 
 
-def _alone(root: Path) -> contextlib.AbstractContextManager[None]:
-    """Hold a lock against other processes of this repository, waiting OPEN_SECONDS at most.
-
-    Two that start at once would both create the database, or both create the run.
-    """
-    return locked(root / ".repix" / "tracking.lock", "MLflow's database", seconds=OPEN_SECONDS)
-
-
-def _check_sqlite(uri: str) -> None:
-    """Raise at once where a local database cannot be written: MLflow would try for minutes."""
-    path = uri.removeprefix("sqlite:///").split("?")[0]
-    with contextlib.closing(sqlite3.connect(path, timeout=LOCK_SECONDS)) as database:
-        database.execute("BEGIN IMMEDIATE")
-        # On a read-only database even that succeeds: only a write tells.
-        database.execute("PRAGMA user_version = 0")
-        database.rollback()
-
-
-def connect(root: Path) -> tuple[Any, str]:
-    """Return an MLflow client and its tracking URI; the local database is made where missing.
-
-    Waiting is bounded: a dead server costs seconds. The user's own settings of
-    ``MLFLOW_HTTP_REQUEST_*`` are left as they are.
-
-    Raises:
-        Exception: whatever is wrong with MLflow or its store.
-    """
-    for name, value in {
-        "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-        "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "DO_NOT_TRACK": "1",
-    }.items():
-        os.environ.setdefault(name, value)
-    uri = tracking_uri(root)
-    if uri.startswith("sqlite:///"):
-        _check_sqlite(uri)
-    from mlflow import MlflowClient
-
-    # What MLflow has to say while it fails or migrates belongs to nobody's stage output.
-    for name in ("mlflow.store.db.utils", "alembic", "urllib3.connectionpool"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    return MlflowClient(uri, uri), uri
-
-
-def experiment_id(client: Any, uri: str, root: Path, name: str = "repix") -> str:
-    """Return the id of an experiment, created where missing."""
-    found = client.get_experiment_by_name(name)
-    if found is not None:
-        return found.experiment_id
-    # By default a local store would put artifacts below the working directory.
-    local = (root / "mlartifacts").as_uri() if uri.startswith("sqlite:") else None
-    return client.create_experiment(name, artifact_location=local)
-
-
-def enabled() -> bool:
-    """Whether tracking is wanted: ``REPIX_TRACKING=off`` says it is not."""
-    return os.environ.get("REPIX_TRACKING", "").lower() not in ("off", "0", "false", "no")
-
-
-def close_orphans(root: Path, experiment: str = "repix") -> tuple[list[str], list[str]]:
+def close_orphans(root: Path) -> tuple[list[str], list[str]]:
     """Close runs that are RUNNING though their process is gone: kill -9 leaves them so for ever.
 
     Args:
         root: the repository.
-        experiment: MLflow experiment.
 
     Returns:
         Names of runs that were set to KILLED, and of those left RUNNING because another
@@ -469,9 +380,9 @@ def close_orphans(root: Path, experiment: str = "repix") -> tuple[list[str], lis
     Raises:
         Exception: whatever is wrong with MLflow or its store.
     """
-    with _alone(root):
-        client, uri = connect(root)
-        place = experiment_id(client, uri, root, experiment)
+    with store.alone(root):
+        client, uri = store.connect(root)
+        place = store.experiment_id(client, uri, root)
         closed, unsure = [], []
         for run in client.search_runs([place], filter_string="attributes.status = 'RUNNING'", max_results=5000):
             tags = run.data.tags
@@ -488,7 +399,6 @@ def open_run(
     cell: str,
     *,
     run_key: str,
-    experiment: str = "repix",
     params: Mapping[str, Any] | None = None,
     tags: Mapping[str, str] | None = None,
     dataset: Mapping[str, Any] | None = None,
@@ -499,9 +409,9 @@ def open_run(
     """Find the run of a trained cell by its run key, or create it; never raises.
 
     Args:
-        cell: the cell's name, which becomes the run's.
-        run_key: the key in the cell's :class:`repix.schemas.Trained` record.
-        experiment: MLflow experiment.
+        cell: the cell's name. The run is named after it and the DVC experiment, or else the
+            first digits of the run key, so that a list of runs tells them apart.
+        run_key: the key in the lineage of the cell's training, see :func:`lineage_of`.
         params: nested recipe; only keys that the run does not have are logged.
         tags: more tags; without ``training``, only those that the run does not have.
         dataset: see :func:`dataset_entry`.
@@ -516,29 +426,35 @@ def open_run(
         The run; a silent one where ``REPIX_TRACKING=off`` or tracking does not work.
     """
     run = Run(cell)
-    if enabled():
-        _open(run, run_key, experiment, params or {}, tags or {}, dataset, list(dvc_paths), training, root)
+    if store.enabled():
+        _open(run, run_key, params or {}, tags or {}, dataset, list(dvc_paths), training, root)
     return run
 
 
-def _open(run, run_key, experiment, params, tags, dataset, dvc_paths, training, root) -> None:
+def _open(run, run_key, params, tags, dataset, dvc_paths, training, root) -> None:
     """Connect ``run`` to its MLflow run and log what is known of it; arguments as above."""
     try:
-        root = root or repository_root()
-        with _alone(root):
-            client, run.uri = connect(root)
-            place = experiment_id(client, run.uri, root, experiment)
+        root = root or store.repository_root()
+        observed = observed_tags() if training else {}
+        with store.alone(root):
+            client, run.uri = store.connect(root)
+            place = store.experiment_id(client, run.uri, root)
+            parent = os.environ.get(PARENT_RUN)
             found = client.search_runs(
                 [place], filter_string=f"tags.`{RUN_KEY}` = '{run_key}'", order_by=["attributes.start_time ASC"]
             )
+            # A study trains the pipeline's cells again: those runs are not the pipeline's.
+            found = [each for each in found if each.data.tags.get(_PARENT_TAG) == parent]
             if found:
                 run.run_id = found[0].info.run_id
             else:
-                new = {RUN_KEY: run_key, "repix.cell": run.cell}
-                run.run_id = client.create_run(place, run_name=run.cell, tags=new).info.run_id
+                new = {RUN_KEY: run_key} | ({_PARENT_TAG: parent} if parent else {})
+                name = f"{run.cell} {observed.get('repix.experiment') or tags.get('repix.experiment') or run_key[:7]}"
+                run.run_id = client.create_run(place, run_name=name, tags=new).info.run_id
         run.client = client
+        run.tags(_about(run.cell, run_key), replace=False)
         here = Path.cwd()  # under `dvc exp run --temp` not the root: the code that runs is here
-        observed = (git_tags(here) | observed_tags()) if training else {}
+        observed |= git_tags(here) if training else {}
         run.tags(observed | dvc_tags(here, dvc_paths) | dict(tags), replace=training)
         run.params(params)
         if dataset:
@@ -550,6 +466,112 @@ def _open(run, run_key, experiment, params, tags, dataset, dvc_paths, training, 
         run.off(error)
 
 
+def _about(cell: str, run_key: str) -> dict[str, str]:
+    """Return a run's description and the tags by which runs are searched, such as ``tags.`repix.seed` = '0'``."""
+    parts = dict(zip(("dataset", "model", "seed"), cell.split("-"), strict=False))
+    said = ", ".join(f"{name.replace('dataset', 'data set')} `{value}`" for name, value in parts.items())
+    note = f"{said}; run key `{run_key[:12]}`\n\n"
+    if len(parts) == 3:
+        note += (
+            f"* weights `runs/{cell}/`, exported `exports/{cell}/` (`dvc pull`), scores `metrics/{cell}.json`\n"
+            f"* *Model metrics*: `loss`, `score/val`, `score/test`; *Artifacts*, `images`: samples at each step\n"
+            f"* to compare, tick this and another run in the list of runs, then *Compare*"
+        )
+    else:
+        note += "A study of several seeds: its cells are the runs nested under this one."
+    return {"repix.cell": cell, "mlflow.note.content": note} | {f"repix.{key}": part for key, part in parts.items()}
+
+
+@contextlib.contextmanager
+def study(name: str, *, run_key: str, params: Mapping[str, Any], root: Path) -> Iterator[Run]:
+    """Open a run for several cells; those that stages open in the body, in child processes, are nested under it.
+
+    Args:
+        name: ``<dataset>-<model>``.
+        run_key: digest of all that the cells share.
+        params: nested parameters that they share.
+        root: the repository whose store it goes to.
+    """
+    run = open_run(name, run_key=run_key, params=params, training=True, root=root)
+    wanted = {PARENT_RUN: run.run_id, "MLFLOW_TRACKING_URI": run.uri} if run else {}
+    before = {key: os.environ.get(key) for key in wanted}
+    os.environ.update(wanted)
+    try:
+        yield run
+    except BaseException as error:
+        run.status(_failure(error))
+        raise
+    else:
+        run.status("FINISHED")
+    finally:
+        for key, value in before.items():
+            if value is None:
+                os.environ.pop(key, None)
+            else:
+                os.environ[key] = value
+
+
+def _failure(error: BaseException) -> str:
+    return "KILLED" if isinstance(error, KeyboardInterrupt | SystemExit) else "FAILED"
+
+
+def usage() -> dict[str, float]:
+    """Return what this process uses of the machine, for MLflow's tab of system metrics; nothing without psutil.
+
+    The processor's share is of one core and counts from the call before.
+    """
+    try:
+        process = _process()
+        return {
+            "system/cpu_utilization_percentage": process.cpu_percent(),
+            "system/process_memory_usage_megabytes": process.memory_info().rss / 1e6,
+        }
+    except Exception:  # what the machine does not tell is no reason to lose the run
+        return {}
+
+
+@functools.cache
+def _process():
+    import psutil
+
+    return psutil.Process()
+
+
+def lineage_of(cell: str, weights: str, root: Path = Path()) -> Lineage:
+    """Return the lineage of the training that left a cell's weights: it names the run key.
+
+    Args:
+        cell: the cell's name.
+        weights: digest of ``runs/<cell>``.
+        root: the repository.
+
+    Raises:
+        UserError: there is no such record, or it is of other weights.
+    """
+    name, place = f"{RUNS.as_posix()}/{cell}", f"{LINEAGE.as_posix()}/train/{cell}.json"
+    if not (root / place).is_file():
+        raise UserError(f"{place}: not there, so the run of {cell} is unknown; `dvc pull {place}` or `dvc repro`")
+    record = Lineage.read(root / place)
+    if record.outputs.get(name) != weights:
+        raise UserError(f"{place}: tells of other weights than {name}; `dvc checkout` or `dvc repro` brings both")
+    return record
+
+
+def run_of(cell: str, weights: str) -> Run:
+    """Return the run of a trained cell for a stage that goes on with it; never raises.
+
+    Args:
+        cell, weights: see :func:`lineage_of`.
+    """
+    try:
+        return open_run(cell, run_key=lineage_of(cell, weights).run_key)
+    except UserError as error:
+        run = Run(cell)
+        if store.enabled():
+            run.off(error)
+        return run
+
+
 class MLflowObserver(Observer):
     """Sends a training's events to its MLflow run.
 
@@ -559,17 +581,24 @@ class MLflowObserver(Observer):
 
     def __init__(self, run: Run):
         self.run = run
+        self._within: curves.Within | None = None
 
     def started(self, plan: dict[str, Any]) -> None:
+        self._within = curves.Within(plan)
         sizes = {f"parameters.{name}": count for name, count in plan["parameters"].items()}
         totals = {key: plan[key] for key in ("steps", "epochs", "steps_per_epoch")}
         self.run.params(plan["recipe"] | sizes | totals)
 
+    def losses(self, step: int, names: list[str], losses: np.ndarray) -> None:
+        if points := self._within.add(step, names, losses):
+            points[-1].values.update(usage())
+            self.run.curve(points)
+
     def epoch_ended(self, epoch: int, step: int, losses: dict[str, float]) -> None:
-        self.run.curve("loss", [Row(epoch, step, losses)])
+        self.run.curve([Row(epoch, step, curves.grouped(losses) | usage())])
 
     def validated(self, epoch: int, step: int, scores: dict[str, float]) -> None:
-        self.run.curve("val", [Row(epoch, step, scores)])
+        self.run.curve([Row(epoch, step, curves.validation(scores))])
 
     def pictures(self, step: int, name: str, image: np.ndarray) -> None:
         self.run.picture(step, name, image)
@@ -578,13 +607,13 @@ class MLflowObserver(Observer):
         self.run.status("FINISHED")
 
     def failed(self, error: BaseException) -> None:
-        self.run.status("KILLED" if isinstance(error, KeyboardInterrupt | SystemExit) else "FAILED")
+        self.run.status(_failure(error))
 
 
 def log_metrics_record(run: Run, metrics: Metrics) -> None:
     """Log a cell's test scores, with the record itself as a file, also to its model entries.
 
-    The names are ``test/<translator>/<variant>/<metric>``; a score that is null is left out.
+    The names are ``score/test/<translator>/<variant>/<metric>``; a score that is null is left out.
     """
     run.scores(metrics)
 
@@ -629,9 +658,3 @@ def log_model_entry(
         MLflow's model id, or None where tracking is off.
     """
     return run.model(name, folder, digest, tags or {}, metrics)
-
-
-def run_key_of(cell: str, root: Path = Path()) -> str | None:
-    """Return the run key of a trained cell from its lineage record, or None where there is none."""
-    path = root / LINEAGE / "train" / f"{cell}.json"
-    return Lineage.read(path).run_key if path.is_file() else None

@@ -11,7 +11,9 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ import numpy as np
 
 from repix.arrays import load_arrays, save_arrays
 from repix.errors import UserError
-from repix.files import clear_leftovers, digest_arrays
+from repix.files import clear_leftovers, digest_arrays, locked
 
 KEEP = 2
 _HEADER, _DIGEST = "__header__", "__digest__"
@@ -90,9 +92,38 @@ class Checkpoints:
                 other.unlink()
         return path
 
-    def clear(self) -> None:
-        """Remove all checkpoints of this run key: what they led to is written."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Train this run key in one process at a time; where the body succeeds, its checkpoints are removed.
+
+        Two experiments may have the same training, and share the folder. The second waits, saying so in
+        one line, and then goes on from what it finds: the finished state, which is kept for as long as
+        somebody waits for it, or the last checkpoint of a process that was stopped or killed. Both
+        locks end with their process. Where nobody waits nothing is kept: ``dvc repro --force`` shall
+        train again and not find a finished state.
+        """
+        what = f"the same training (run key {self.run_key[:12]})"
+        with ExitStack() as waiting:
+            # Before the other lock is asked for, so that its holder sees it.
+            waiting.enter_context(locked(self._beside(f"{uuid.uuid4().hex}.waits"), what))
+            with locked(self._beside("lock"), what):
+                waiting.close()
+                yield
+                if not self._is_waited_for():
+                    shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _beside(self, suffix: str) -> Path:
+        return self.folder.with_name(f".{self.run_key}.{suffix}")
+
+    def _is_waited_for(self) -> bool:
+        """Whether another process waits in :meth:`alone`; the file of one that was killed there is removed."""
+        for path in self.folder.parent.glob(self._beside("*.waits").name):
+            try:
+                with locked(path, "", seconds=0):
+                    pass
+            except TimeoutError:
+                return True
+        return False
 
     def _load(self, path: Path) -> Checkpoint:
         arrays = load_arrays(path)

@@ -148,6 +148,7 @@ def train(
                 # A block ends with its epoch at the latest, so that its rate is one.
                 names, losses = step.run(state.done, min(FETCH_EVERY, per_epoch - place), rate, go_on)
                 _add_losses(state, names, losses, diverged)
+                observer.losses(state.done, names, losses)
 
                 ended, last = state.done % per_epoch == 0, state.done == total
                 if ended:

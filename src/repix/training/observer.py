@@ -30,6 +30,9 @@ class Observer:
     def step_done(self, step: int) -> None:
         """``step`` steps are done, counted from 1. Called every step: must be cheap."""
 
+    def losses(self, step: int, names: list[str], losses: np.ndarray) -> None:
+        """A block of iterations is done, ``step`` of them by now; ``losses`` is float32 (iterations, names)."""
+
     def epoch_ended(self, epoch: int, step: int, losses: dict[str, float]) -> None:
         """An epoch (counted from 1) ended after ``step`` steps; ``losses`` are its means."""
 
@@ -73,6 +76,9 @@ class Observers(Observer):
 
     def step_done(self, step: int) -> None:
         self._tell("step_done", step)
+
+    def losses(self, step: int, names: list[str], losses: np.ndarray) -> None:
+        self._tell("losses", step, names, losses)
 
     def epoch_ended(self, epoch: int, step: int, losses: dict[str, float]) -> None:
         self._tell("epoch_ended", epoch, step, losses)
