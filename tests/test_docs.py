@@ -93,7 +93,8 @@ def problem(command: str) -> str | None:
     if words[0] == "dvc":
         params = yaml12.load((ROOT / "params.yaml").read_text(encoding="utf-8"), "params.yaml")
         own = {"datasets": {"discs", "my_pairs"}, "models": {"pix2pix_discs", "wgan_discs"}}
-        for key, _, value in (word.partition("=") for word in words if "=" in word and not word.startswith("-")):
+        for word in (word for word in words if "=" in word and not word.startswith("-")):
+            key, _, value = word.partition("=")
             if key in ("run.datasets", "run.models"):
                 kind = key.removeprefix("run.")
                 missing = set(value.strip("[]").split(",")) - params[kind].keys() - own[kind]
