@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import base64
 import contextlib
+import functools
 import random
 import socket
 import sys
@@ -61,11 +62,16 @@ class Clients:
                 self.times.append(time.perf_counter() - begun)
 
 
+@functools.cache
+def many_pixels() -> bytes:
+    """Return a sound PNG of 0.6 MB and 49 million pixels."""
+    return attacks.png(7000, 7000, body=zlib.compress(bytes((7000 * 3 + 1) * 7000), 1))
+
+
 def attack(server: servers.Running, over: threading.Event, seed: int) -> None:
     """Do harm until it is over: one of a few kinds at a time."""
     chance = random.Random(seed)
     idle: list[socket.socket] = []
-    pixels = attacks.png(7000, 7000, body=zlib.compress(bytes((7000 * 3 + 1) * 7000), 1))
     fit = server.address.replace("/translate", "/fit")
     while not over.is_set():
         kind = chance.choice(("idle", "drip", "large", "pixels", "damaged", "origin"))
@@ -84,7 +90,7 @@ def attack(server: servers.Running, over: threading.Event, seed: int) -> None:
             else:
                 body = {
                     "large": lambda: bytes(20_000_000),
-                    "pixels": lambda: pixels,
+                    "pixels": many_pixels,
                     "damaged": lambda: attacks.damage(servers.picture(server.export.crop_size), chance)[1],
                 }[kind]()
                 if server.kind == "served":
@@ -98,6 +104,7 @@ def attack(server: servers.Running, over: threading.Event, seed: int) -> None:
 
 def tried(kind: str, root: Path, seconds: float, attackers: int) -> dict[str, Any]:
     """Return what a server did for ``seconds``, the second half of them under attack."""
+    many_pixels()
     with servers.running(kind, root) as server:
         clients = Clients(server)
         calm = server.peak_mb()

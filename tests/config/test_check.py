@@ -221,6 +221,29 @@ def test_a_key_that_an_entry_leaves_at_its_default_is_set_with_two_plus_signs(tm
     assert (maps.images.load_size, maps.augment.flip, cyclegan.pool) == (256, False, 3)
 
 
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+REFUSED = (
+    "datasets.maps.images.load_size=256",
+    "++models.pix2pix_small.loss.gan=lsgna",
+)  # README.md shows what is said to these
+
+
+def test_every_change_of_a_param_that_the_pages_teach_is_taken_by_dvc(tmp_path):
+    from dvc.utils.hydra import apply_overrides
+
+    taught = {
+        given.strip("'")
+        for page in PAGES
+        for given in re.findall(r"-S ('[^']+'|[^\s'`]+)", page.read_text(encoding="utf-8"))
+    } - set(REFUSED)
+    assert {"run.datasets=[facades]", "++datasets.facades.images.resample=box", "models.pix2pix.epochs=2"} <= taught
+    file = tmp_path / "params.yaml"
+    for given in sorted(one for one in taught if "=" in one and not one.startswith(("key=", "++key="))):
+        file.write_text(PARAMS.read_text(encoding="utf-8"), encoding="utf-8")
+        apply_overrides(file, [given])
+        typed(file)
+
+
 @pytest.mark.parametrize("page", ["README.md", "docs/your-own.md"])
 def test_the_entries_that_the_pages_show_are_sound(page, tmp_path):
     blocks = re.findall(r"^```yaml\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), re.M | re.S)

@@ -210,7 +210,7 @@ def test_upload_and_what_is_refused(shown, translate, tmp_path):
     kept = shown.canvas()
     assert np.array_equal(shown.picture(0), translate(CELL, kept))
     for name, data, said in (
-        ("notes.txt", b"no image at all", "not an image, or damaged at its start"),
+        ("notes.txt", b"no image at all", "cannot be decoded: not an image, or damaged at its start"),
         ("huge.png", bytes(20_000_000), "20 MB; at most 16 MB"),
     ):
         upload(name, data)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 
@@ -13,7 +14,7 @@ import pytest
 
 from repix.arrays import load_arrays, save_arrays
 from repix.errors import UserError
-from repix.files import digest_arrays
+from repix.files import atomic_path, digest_arrays
 from repix.training import checkpoint
 from repix.training.checkpoint import Checkpoint, Checkpoints
 from tests.conftest import ROOT
