@@ -105,15 +105,16 @@ def try_archive(chance: random.Random, folder: Path) -> tuple[str, str, str]:
 
 
 def try_image(chance: random.Random, folder: Path) -> tuple[str, str, str]:
-    """Decode an image, and read its size."""
+    """Decode an image, within the pixels that params.yaml allows by default, and read its size."""
     from checks.support import attacks
+    from repix.config.limits import Limits
     from repix.data import images
 
     case = attacks.image(chance)
     path = folder / f"a{case.suffix}"
     path.write_bytes(case.data)
     try:
-        pixels = images.decode(path).pixels
+        pixels = images.decode(path, images.Limit(Limits().pixels, "make it smaller")).pixels
     except UserError as error:
         with contextlib.suppress(UserError):
             images.size(path)
