@@ -241,35 +241,104 @@ def test_images_of_formats_that_are_not_read_are_in_the_list_and_all_else_is_nam
 def test_thousands_of_lonely_names_are_a_short_line_with_the_mend(tmp_path):
     for split in ("train", "test"):
         for side in "AB":
-            touch(tmp_path, *(f"{split}/{side}/image_number_{i}_{side}.png" for i in range(1500)))
+            touch(tmp_path, *(f"{split}/{side}/image_number_{i}_{side}_{i % 9}.png" for i in range(1, 300)))
     with pytest.raises(UserError) as caught:
         layouts.find(tmp_path, dataset("folders"))
     said = str(caught.value)
     assert len(said) < 600 and "\n" not in said
-    assert "3000 images without a partner of the same name: A has image_number_0_A.png" in said
-    assert said.endswith(
-        "and 2995 more; those of A end in _A and those of B in _B: take that off, equal names belong together"
-    )
+    assert "598 images without a partner of the same name: A has image_number_1_A_1.png" in said
+    assert said.endswith("and 593 more; rename them, or take them out")
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        (["1_label", "2_label"], ["1_photo", "2_photo"]),
+        (["x1_A", "y1_A"], ["x1_B", "y1_B"]),
+        (["label_1", "label_2"], ["photo_1", "photo_2"]),
+        (["1_mask", "2_mask"], ["1", "2"]),
+        (["1", "2"], ["x_1", "x_2"]),
+        (["9_label", "10_label", "7"], ["9_photo", "10_photo", "7"]),
+    ],
+)
+def test_names_that_differ_at_one_end_are_pairs_whatever_the_extensions(tmp_path, a, b):
+    for i, (one, other) in enumerate(zip(a, b, strict=True)):
+        # The single name of a split is read by what the others have in common.
+        split = "test" if i == 0 else "train"
+        touch(tmp_path, f"{split}/A/{one}.{('png', 'JPG', 'bmp')[i]}", f"{split}/B/{other}.{('jpg', 'tif', 'png')[i]}")
+    found = layouts.find(tmp_path, dataset("folders"))
+    pairs = [
+        pair
+        for split in ("test", "train")
+        for pair in zip(names(found[split].source), names(found[split].target), strict=True)
+    ]
+    assert sorted(pairs) == sorted(zip(a, b, strict=True))
 
 
 @pytest.mark.parametrize(
     ("a", "b", "said"),
     [
-        (["1_label", "2_label"], ["1_photo", "2_photo"], "end in _label and those of B in _photo: take that off"),
-        (["x1_A", "y1_A"], ["x1_B", "y1_B"], "end in _A and those of B in _B: take that off"),
-        (["label_1", "label_2"], ["photo_1", "photo_2"], "begin in label_ and those of B in photo_: take that off"),
-        (["1_mask", "2_mask"], ["1", "2"], "those of A end in _mask: take that off"),
-        (["1", "2"], ["x_1", "x_2"], "those of B begin in x_: take that off"),
-        (["cat"], ["dog"], "rename them, or take them out"),
+        (["cat"], ["dog"], "of the same name: A has cat.png, B has dog.png; rename them, or take them out"),
         (["1", "2"], ["3", "4"], "rename them, or take them out"),
-        (["1", "2", "3"], ["1", "2"], "rename them, or take them out"),
+        (["1", "2", "3"], ["1", "2"], "1 images without a partner of the same name: A has 3.png"),
+        (
+            ["1_label", "2_label", "3_label"],
+            ["1", "2"],
+            "1 images without a partner of the same name, also without the _label that those of A end in: A has 3_l",
+        ),
     ],
 )
-def test_names_that_differ_at_one_end_are_told_from_others(tmp_path, a, b, said):
+def test_names_without_partner_are_told_from_pairs(tmp_path, a, b, said):
     touch(tmp_path, *(f"train/A/{name}.png" for name in a), *(f"train/B/{name}.png" for name in b))
-    touch(tmp_path, "test/A/1.png", "test/B/1.png")
+    touch(tmp_path, "test/A/t.png", "test/B/t.png")
     with pytest.raises(UserError, match=said):
         layouts.find(tmp_path, dataset("folders"))
+
+
+@pytest.mark.parametrize("pattern", ["{split}/{side}", "{side}/{split}"])
+def test_sides_of_other_names_come_in_their_order(tmp_path, pattern):
+    for split in ("train", "test"):
+        for side in ("photo", "label"):
+            touch(tmp_path, *(f"set/{pattern.format(split=split, side=side)}/{i}_{side}.png" for i in (1, 2)))
+    train = layouts.find(tmp_path, dataset("folders"))["train"]
+    assert names(train.source) == ["1_label", "2_label"] and names(train.target) == ["1_photo", "2_photo"]
+    back = layouts.find(tmp_path, dataset("folders", direction="BtoA"))["train"]
+    assert names(back.source) == ["1_photo", "2_photo"]
+
+
+@pytest.mark.parametrize("layout", ["aligned", "folders", "unaligned", "single"])
+def test_test_is_held_out_where_there_are_no_splits_at_all(tmp_path, layout):
+    stems = [str(i) for i in range(60)]
+    sides = ("mine/x", "mine/y") if layout in ("folders", "unaligned") else ("mine",)
+    touch(tmp_path, *(f"{side}/{stem}.png" for side in sides for stem in stems))
+    with pytest.raises(UserError, match="expects"):
+        layouts.find(tmp_path, dataset(layout, val_fraction=0.2))
+    found = layouts.find(tmp_path, dataset(layout, val_fraction=0.2, test_fraction=0.3))
+    hashes = {stem: int(hashlib.sha256(f"{stem}.png".encode()).hexdigest()[:16], 16) / 2**64 for stem in stems}
+    expected = {
+        "train": [stem for stem in stems if 0.2 <= hashes[stem] < 0.7],
+        "val": [stem for stem in stems if hashes[stem] < 0.2],
+        "test": [stem for stem in stems if hashes[stem] >= 0.7],
+    }
+    assert {split: names(found[split].source) for split in found} == expected and all(expected.values())
+    assert {split: names(found[split].target) for split in found} == expected
+    # A larger share of test takes from train alone.
+    more = layouts.find(tmp_path, dataset(layout, val_fraction=0.2, test_fraction=0.4))
+    assert more["val"] == found["val"] and set(found["test"].source) < set(more["test"].source)
+
+
+def test_a_share_for_test_is_for_sets_without_one(tmp_path):
+    touch(tmp_path, *(f"train/{i}.png" for i in range(20)), "test/a.png")
+    own = layouts.find(tmp_path, dataset("aligned", test_fraction=0.5))
+    assert names(own["test"].source) == ["a"] and len(own["train"].source) == 20
+    (tmp_path / "test" / "a.png").unlink()
+    (tmp_path / "test").rmdir()
+    with pytest.raises(UserError, match="the test split is missing;.*test_fraction: 0.1 makes it of train"):
+        layouts.find(tmp_path, dataset("aligned"))
+    with pytest.raises(UserError, match="test_fraction: 1e-09 of so few images holds none; raise it"):
+        layouts.find(tmp_path, dataset("aligned", test_fraction=1e-9))
+    made = layouts.find(tmp_path, dataset("aligned", test_fraction=0.5))
+    assert made["test"].source and len(made["test"].source) + len(made["train"].source) == 20
 
 
 def test_pairs_in_lettered_folders_are_pairs(tmp_path):

@@ -25,7 +25,8 @@ class Images(Settings):
         layout: how images lie in the tree. ``aligned``: source and target side by side in
             one file, per split folder; ``unaligned``: folders trainA, trainB, testA, testB;
             ``folders``: two parallel folders per split, ``<split>/A`` and ``<split>/B``,
-            paired by file name; ``hdf5``: the book's ``training/images/*.h5`` tree;
+            paired by file name (whatever the extension, and whatever all names of a side end
+            or begin in); ``hdf5``: the book's ``training/images/*.h5`` tree;
             ``single``: one image, both sides derived from it (Lab colourisation).
         direction: which side is the source: AtoB (left to right) or BtoA.
         colour: rgb, gray, lab (source L, target a and b), or raw (n channels as stored).
@@ -41,6 +42,8 @@ class Images(Settings):
             at this size.
         val_fraction: where the archive has no val split, this fraction of train becomes
             it, chosen by hash of the file name.
+        test_fraction: the same for test, where the archive has neither test nor val; images in
+            no split folders at all are then taken, too.
         on_error: ``strict`` stops at broken images, after listing all of them; ``skip``
             leaves them out and counts them in the manifest.
     """
@@ -55,6 +58,7 @@ class Images(Settings):
     load_size: Size = 286
     crop_size: Size = 256
     val_fraction: float = Field(default=0.0, ge=0.0, lt=1.0)
+    test_fraction: float = Field(default=0.0, ge=0.0, lt=1.0)
     on_error: Literal["strict", "skip"] = "strict"
 
     @field_validator("channels", mode="before")
@@ -89,6 +93,8 @@ class Images(Settings):
                 f"crop_size {height_width(self.crop_size)} is wider than the {height_width(self.load_size)[1]} px "
                 f"that load_size scales to; raise load_size or lower crop_size"
             )
+        if self.val_fraction + self.test_fraction >= 1:
+            raise ValueError("val_fraction and test_fraction leave nothing of train; lower one")
         if (self.colour == "lab") != (self.layout == "single"):
             raise ValueError("colour: lab and layout: single go together, and only together")
         if self.colour in ("lab", "gray") and self.channels != CHANNELS[self.colour]:

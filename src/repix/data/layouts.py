@@ -28,7 +28,7 @@ EXPECTED = {
     "aligned": "folders train and test (and val) of images, A left and B right in one file",
     "unaligned": "folders trainA, trainB, testA and testB (and valA, valB) of images",
     "folders": "train/A, train/B, test/A and test/B (and val/A, val/B) of images, or A/train, B/train, ..., "
-    "or trainA, trainB, ...",
+    "or trainA, trainB, ...; two other names do as well as A and B, and come in their order",
     "hdf5": "training/images, training/facades, testing/images and testing/facades (and validation/...) of .h5 files",
     "single": "folders train and test (and val) of images",
 }
@@ -113,6 +113,46 @@ LAYOUTS: dict[str, tuple[Callable[[Path], Sides], ...]] = {
 }
 
 
+def _of_images(folder: Path) -> bool:
+    return any(entry.is_file() and PurePath(entry.name).suffix.lower() in IMAGE_SUFFIXES for entry in _visible(folder))
+
+
+def _two(folder: Path, below: str = "") -> list[str]:
+    """Return the names of the two folders that hold images (at ``below`` in them), in their order; else none."""
+    found = [one.name for one in _folders(folder) if (one / below).is_dir() and _of_images(one / below)]
+    return found if len(found) == 2 and not set(found) & set(SPLITS) else []
+
+
+def _split_then_names(root: Path) -> Sides:
+    names = _two(root / "train") if (root / "train").is_dir() else []
+    return _both({split: tuple(root / split / name for name in names) for split in SPLITS if names})
+
+
+def _names_then_split(root: Path) -> Sides:
+    names = _two(root, "train")
+    return _both({split: tuple(root / name / split for name in names) for split in SPLITS if names})
+
+
+def _whole_folder(root: Path) -> Sides:
+    return {"train": (root, root)} if _of_images(root) else {}
+
+
+def _whole_folders(root: Path) -> Sides:
+    names = _two(root)
+    return {"train": (root / names[0], root / names[1])} if names else {}
+
+
+# Where none of LAYOUTS fits anywhere: sides of other names, which come in the order of their names.
+NAMED: dict[str, tuple[Callable[[Path], Sides], ...]] = {"folders": (_split_then_names, _names_then_split)}
+# Where none of these fits either, and splits are made: all images, which are then train's.
+WHOLE: dict[str, tuple[Callable[[Path], Sides], ...]] = {
+    "aligned": (_whole_folder,),
+    "unaligned": (_whole_folders,),
+    "folders": (_whole_folders,),
+    "single": (_whole_folder,),
+}
+
+
 def _both(sides: Sides) -> Sides:
     return {split: folders for split, folders in sides.items() if all(folder.is_dir() for folder in folders)}
 
@@ -127,16 +167,24 @@ def _folders(folder: Path) -> list[Path]:
     return [folder / name for name in sorted(e.name for e in _visible(folder) if e.is_dir())]
 
 
-def _match(tree: Path, layout: str) -> list[tuple[Path, Sides]]:
-    """Return the shallowest places in ``tree`` where ``layout`` finds its train, with their folders."""
-    level = [tree]
-    for _ in range(MAX_DEPTH + 1):
-        fits = [
-            (folder, sides) for folder in level for reader in LAYOUTS[layout] if "train" in (sides := reader(folder))
-        ]
-        if fits:
-            return fits
-        level = [child for folder in level for child in _folders(folder)]
+def _match(tree: Path, layout: str, whole: bool) -> list[tuple[Path, Sides]]:
+    """Return the shallowest places in ``tree`` where ``layout`` finds its train, with their folders.
+
+    Args:
+        whole: whether images without splits are taken, too.
+    """
+    for readers in (LAYOUTS, NAMED, WHOLE if whole else {}):
+        level = [tree]
+        for _ in range(MAX_DEPTH + 1):
+            fits = [
+                (folder, sides)
+                for folder in level
+                for reader in readers.get(layout, ())
+                if "train" in (sides := reader(folder))
+            ]
+            if fits:
+                return fits
+            level = [child for folder in level for child in _folders(folder)]
     return []
 
 
@@ -185,25 +233,30 @@ def _few(names: list[str]) -> str:
     return ", ".join(names[:FEW]) + more
 
 
-def _affix_hint(side_a: list[str], side_b: list[str]) -> str | None:
-    """Return what to do with names of A and B that differ only in what all of a side end or begin with."""
+class _Affixes(NamedTuple):
+    """What all names of A, and all of B, end (or begin) in; what is left of equal names is equal."""
+
+    end: bool
+    of_a: str
+    of_b: str
+
+    def core(self, name: str, affix: str) -> str:
+        return name.removesuffix(affix) if self.end else name.removeprefix(affix)
+
+
+def _affixes(side_a: list[str], side_b: list[str]) -> _Affixes | None:
+    """Return by what names of A and B differ, where at least half of them agree without it."""
     if not side_a or not side_b:
         return None
-    for reverse, end in ((True, "end"), (False, "begin")):
-        a, b = ([name[::-1] if reverse else name for name in side] for side in (side_a, side_b))
+    for end in (True, False):
+        a, b = ([name[::-1] if end else name for name in side] for side in (side_a, side_b))
         affix_a, affix_b = _common(a), _common(b)
         shared = set(_without(a, affix_a)) & set(_without(b, affix_b)) - {""}
         if affix_a == affix_b or not shared or len(shared) * 2 < max(len(a), len(b)):
             continue
         # What both affixes share on the side of the name's own part belongs to that part.
         common = len(_common([affix_a[::-1], affix_b[::-1]]).rstrip("_-. "))
-        cut = [affix[: len(affix) - common][:: -1 if reverse else 1] for affix in (affix_a, affix_b)]
-        if all(cut):
-            return (
-                f"those of A {end} in {cut[0]} and those of B in {cut[1]}: take that off, equal names belong together"
-            )
-        alone = 0 if cut[0] else 1
-        return f"those of {'AB'[alone]} {end} in {cut[alone]}: take that off, equal names belong together"
+        return _Affixes(end, *(affix[: len(affix) - common][:: -1 if end else 1] for affix in (affix_a, affix_b)))
     return None
 
 
@@ -217,21 +270,55 @@ def _without(names: list[str], prefix: str) -> list[str]:
     return [name[len(prefix) :] for name in names]
 
 
-def _pair_by_name(side_a: list[Item], side_b: list[Item], folders: tuple[Path, Path]) -> tuple[list[Item], list[Item]]:
-    """Return both sides in one order.
+def _lonely(sides: tuple[list[Item], list[Item]]) -> tuple[list[Item], list[Item]]:
+    """Return the images of each side without one of the same name on the other."""
+    names_a, names_b = ({item.name for item in side} for side in sides)
+    return [a for a in sides[0] if a.name not in names_b], [b for b in sides[1] if b.name not in names_a]
+
+
+def _pair_by_name(
+    listed: dict[str, tuple[list[Item], list[Item]]], folders: Sides
+) -> dict[str, tuple[list[Item], list[Item]]]:
+    """Return both sides of every split in one order: that of A's names.
+
+    Equal names belong together, whatever their extensions; and of those left over, names that are equal but for
+    what all of them end in, or all begin with, on either side (``1_label`` and ``1_photo``, ``1`` and ``1_B``).
 
     Raises:
-        UserError: names without a partner: how many, the first of them, and what would make them agree.
+        UserError: names without a partner: how many, and the first of them.
     """
-    names_a, names_b = {item.name: item for item in side_a}, {item.name: item for item in side_b}
-    lonely = [f"A has {item.file}" for item in side_a if item.name not in names_b]
-    lonely += [f"B has {item.file}" for item in side_b if item.name not in names_a]
-    if lonely:
-        where = f"A = {folders[0]}, B = {folders[1]}"
-        hint = _affix_hint([n for n in names_a if n not in names_b], [n for n in names_b if n not in names_a])
-        mend = hint or "rename them, or take them out"
-        raise UserError(f"{where}: {len(lonely)} images without a partner of the same name: {_few(lonely)}; {mend}")
-    return side_a, [names_b[item.name] for item in side_a]
+    left = {split: _lonely(sides) for split, sides in listed.items()}
+    # Of all splits together: the only name of a split is all affix.
+    affixes = _affixes(*([item.name for sides in left.values() for item in sides[which]] for which in (0, 1)))
+    found = {}
+    for split, (side_a, side_b) in listed.items():
+        partners = {item.name: item for item in side_b}
+        keys = {item.name: item.name for item in side_a}
+        lonely_a, lonely_b = left[split]
+        if affixes:
+            cores = {affixes.core(item.name, affixes.of_b): item for item in lonely_b}
+            for item in lonely_a:
+                if partner := cores.get(affixes.core(item.name, affixes.of_a)):
+                    keys[item.name] = partner.name
+        taken = {key for key in keys.values() if key in partners}
+        lonely = [f"A has {item.file}" for item in lonely_a if keys[item.name] not in taken]
+        lonely += [f"B has {item.file}" for item in lonely_b if item.name not in taken]
+        if lonely:
+            where = f"A = {folders[split][0]}, B = {folders[split][1]}"
+            cut = ""
+            if affixes:
+                place, both = ("end", "begin")[not affixes.end], (affixes.of_a, affixes.of_b)
+                cut = ", also " + " and ".join(
+                    f"without the {affix} that those of {side} {place} in"
+                    for side, affix in zip("AB", both, strict=True)
+                    if affix
+                )
+            raise UserError(
+                f"{where}: {len(lonely)} images without a partner of the same name{cut}: {_few(lonely)}; "
+                "rename them, or take them out"
+            )
+        found[split] = side_a, [partners[keys[item.name]] for item in side_a]
+    return found
 
 
 def _book_pairs(folders: tuple[Path, Path]) -> tuple[list[Item], list[Item]]:
@@ -253,53 +340,58 @@ def _book_pairs(folders: tuple[Path, Path]) -> tuple[list[Item], list[Item]]:
     return side_a, side_b
 
 
-def _sides(layout: str, folders: tuple[Path, Path]) -> tuple[list[Item], list[Item]]:
-    """Return the items of sides A and B of one split."""
+def _sides(layout: str, folders: Sides) -> dict[str, tuple[list[Item], list[Item]]]:
+    """Return the items of sides A and B of every split."""
     if layout == "aligned":
-        left = _images(folders[0], "left")
-        return left, [item._replace(half="right") for item in left]
+        left = {split: _images(one, "left") for split, (one, _) in folders.items()}
+        return {split: (items, [item._replace(half="right") for item in items]) for split, items in left.items()}
     if layout == "hdf5":
-        return _book_pairs(folders)
-    if layout == "folders":
-        return _pair_by_name(_images(folders[0]), _images(folders[1]), folders)
-    return _images(folders[0]), _images(folders[1])
+        return {split: _book_pairs(sides) for split, sides in folders.items()}
+    listed = {split: (_images(a), _images(b)) for split, (a, b) in folders.items()}
+    return _pair_by_name(listed, folders) if layout == "folders" else listed
 
 
-def _fits(tree: Path, layout: str) -> bool:
-    """Return whether a layout finds its train at one place, and for folders, mostly pairs in it."""
-    fits = _match(tree, layout)
-    if len(fits) != 1 or layout != "folders":
-        return len(fits) == 1
-    a, b = (
+def fits(tree: Path, layout: str, whole: bool) -> bool:
+    """Return whether a layout finds its train at one place, and for folders, mostly pairs in it; see :func:`_match`."""
+    places = _match(tree, layout, whole)
+    if len(places) != 1 or layout != "folders":
+        return len(places) == 1
+    names = tuple(
         {
             PurePath(entry.name).stem
             for entry in _visible(folder)
             if PurePath(entry.name).suffix.lower() in IMAGE_SUFFIXES
         }
-        for folder in fits[0][1]["train"]
+        for folder in places[0][1]["train"]
     )
-    return len(a & b) * 2 > max(len(a), len(b))
+    most = max(map(len, names))
+    equal = len(names[0] & names[1])
+    return equal * 2 > most or _affixes(sorted(names[0] - names[1]), sorted(names[1] - names[0])) is not None
 
 
-def _falls_in(item: Item, fraction: float) -> bool:
-    """Return whether the hash of a file's name (HDF5: of file and row) lies within a fraction of all hashes."""
+def _place(item: Item) -> int:
+    """Return a number below 2**64 for an image: the hash of its file's name (HDF5: of file and row)."""
     key = item.file if item.row is None else f"{item.file}[{item.row}]"
-    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") < fraction * 2**64
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big")
 
 
-def _hold_out(a: list[Item], b: list[Item], fraction: float, paired: bool) -> dict[str, tuple[list[Item], list[Item]]]:
-    """Return train and val out of train, or train alone where a side of either would be empty."""
-    in_a = [_falls_in(item, fraction) for item in a]
-    in_b = in_a if paired else [_falls_in(item, fraction) for item in b]  # a pair goes by the name of its A
+def _hold_out(
+    a: list[Item], b: list[Item], split: str, chosen: Callable[[int], bool], paired: bool
+) -> dict[str, tuple[list[Item], list[Item]]]:
+    """Return train and ``split`` out of train, or train alone where a side of either would be empty.
+
+    Args:
+        chosen: whether an image of this :func:`_place` goes to ``split``; a pair goes by the name of its A.
+    """
+    in_a = [chosen(_place(item)) for item in a]
+    in_b = in_a if paired else [chosen(_place(item)) for item in b]
     if any(len(set(side)) < 2 for side in (in_a, in_b)):
         return {"train": (a, b)}
 
-    def pick(items: list[Item], chosen: list[bool], wanted: bool) -> list[Item]:
-        return [item for item, held in zip(items, chosen, strict=True) if held is wanted]
+    def pick(items: list[Item], held: list[bool], wanted: bool) -> list[Item]:
+        return [item for item, one in zip(items, held, strict=True) if one is wanted]
 
-    return {
-        split: (pick(a, in_a, wanted), pick(b, in_b, wanted)) for split, wanted in (("train", False), ("val", True))
-    }
+    return {name: (pick(a, in_a, wanted), pick(b, in_b, wanted)) for name, wanted in (("train", False), (split, True))}
 
 
 def find(tree: str | Path, wanted: Images) -> dict[str, Listing]:
@@ -308,7 +400,8 @@ def find(tree: str | Path, wanted: Images) -> dict[str, Listing]:
     Archives that have train and val but no test (maps, edges2shoes, edges2handbags) keep
     their val back for testing, as the papers do: it becomes ``test``. Where no val remains,
     ``val_fraction`` of train becomes it, chosen by sha256 of the file name, so that adding or
-    removing an image moves no other.
+    removing an image moves no other. Where there is no test either, ``test_fraction`` of train becomes it in
+    the same way; images that lie in no splits at all are then train's.
 
     Raises:
         UserError: the layout does not fit the tree (the error says what is there and which
@@ -320,28 +413,38 @@ def find(tree: str | Path, wanted: Images) -> dict[str, Listing]:
     layout = wanted.layout
     if layout == "single" and wanted.direction == "BtoA":
         raise UserError("layout: single goes from L to a and b; leave direction at AtoB")
-    fits = _match(tree, layout)
-    if len(fits) != 1:
-        if fits:
-            problem = f"fits at several places: {', '.join(place.relative_to(tree).as_posix() for place, _ in fits)}"
+    whole = wanted.test_fraction > 0
+    places = _match(tree, layout, whole)
+    if len(places) != 1:
+        if places:
+            problem = f"fits at several places: {', '.join(place.relative_to(tree).as_posix() for place, _ in places)}"
         else:
             problem = f"expects {EXPECTED[layout]}; there is {_describe(tree)}"
-        others = [name for name in LAYOUTS if name != layout and _fits(tree, name)]
+        others = [name for name in LAYOUTS if name != layout and fits(tree, name, whole)]
         if "folders" in others and "unaligned" in others:
             others.remove("unaligned")  # which would take pairs apart
         mend = f"layout: {' or '.join(others)} would fit" if others else "no other layout fits either"
         raise UserError(f"{tree}: layout: {layout} {problem}; {mend}")
-    folders = fits[0][1]
-    found = {split: _sides(layout, sides) for split, sides in folders.items()}
+    found = _sides(layout, places[0][1])
     found = {split: sides for split, sides in found.items() if split != "val" or any(sides)}
     if "test" not in found and "val" in found:
         found["test"] = found.pop("val")
+    # val takes the smallest hashes and test the largest, so that neither fraction moves an image of the other split.
+    if "test" not in found and whole:
+        least = (1 - wanted.test_fraction) * 2**64
+        found |= _hold_out(*found["train"], "test", lambda place: place >= least, wanted.paired)
     if "val" not in found and wanted.val_fraction > 0:
-        found |= _hold_out(*found["train"], wanted.val_fraction, wanted.paired)
+        most = wanted.val_fraction * 2**64
+        found |= _hold_out(*found["train"], "val", lambda place: place < most, wanted.paired)
     for split in ("train", "test"):
         if split not in found or not all(found[split]):
             missing = "has no images" if split in found else "is missing"
-            raise UserError(f"{tree}: the {split} split {missing}; layout: {layout} expects {EXPECTED[layout]}")
+            mend = f"layout: {layout} expects {EXPECTED[layout]}"
+            if split == "test" and split not in found:
+                mend += "; test_fraction: 0.1 makes it of train"
+            if split == "test" and whole:
+                mend = f"test_fraction: {wanted.test_fraction} of so few images holds none; raise it"
+            raise UserError(f"{tree}: the {split} split {missing}; {mend}")
     forward = wanted.direction == "AtoB"
     return {
         split: Listing(*map(tuple, found[split] if forward else reversed(found[split])))

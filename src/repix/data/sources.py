@@ -1,7 +1,7 @@
 """A URL becomes an archive on disk, whole and checked, or nothing does.
 
 Three kinds of source: ``http(s)://`` (mirrors in order, resumed where they were cut),
-``file:`` (a copy from this machine) and ``synthetic:`` (made here, needs no network).
+``file:`` (a copy from this machine; a folder is packed on the way) and ``synthetic:`` (made here, needs no network).
 What is under way lives in a work folder that is no out of any stage, so that a killed
 download is resumed by the next one and a failed one leaves no file that looks finished.
 
@@ -101,7 +101,7 @@ def fetch(
     Args:
         urls: mirrors of one archive, tried in order: ``https://``, ``http://``,
             ``file:///absolute`` or ``file:relative`` (to the current folder, else to the
-            repository that it was made of), or
+            repository that it was made of), which may be a folder, or
             ``synthetic:<generator>?option=value&...``. ``$NAME`` in the query of a web
             address stands for the environment variable.
         sha256: the archive's digest, 64 hexadecimal digits, or None where it is not known;
@@ -271,7 +271,8 @@ def _file_name(url: str) -> str:
         return f"{_synthetic(url)[0]}.tar"
     path = str(_file_path(url)) if scheme == "file" else unquote(urlsplit(url).path)
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", path.rstrip("/").rpartition("/")[2]).lstrip(".")[-120:]
-    return name if name and name.lower() != "archive.json" else "archive"
+    name = name if name and name.lower() != "archive.json" else "archive"
+    return f"{name}.tar" if scheme == "file" and (path.endswith("/") or Path(path).is_dir()) else name
 
 
 def _shown(url: str) -> str:
@@ -291,8 +292,10 @@ def _from(url: str, name: str, folder: Path, job: _Job) -> Archive:
     scheme = url.partition(":")[0].lower()
     if scheme == "file":
         path = _file_path(url)
+        if path.is_dir() and job.archive:
+            return _from_folder(path, name, folder, job)
         if not path.is_file():
-            raise _MirrorError("is a folder, not a file" if path.is_dir() else "no such file")
+            raise _MirrorError("is a folder, not a file" if path.is_dir() else "no such file or folder")
         return _deliver(path, name, folder, job)
     if scheme == "synthetic":
         with scratch_folder(job.work / "synthetic") as made:
@@ -321,6 +324,47 @@ def _from(url: str, name: str, folder: Path, job: _Job) -> Archive:
         job.part.replace(job.kept)
     job.forget()
     return archive
+
+
+def _from_folder(path: Path, name: str, folder: Path, job: _Job) -> Archive:
+    from repix.data import packing
+
+    size = sum(file.stat().st_size for _, file in packing.entries(path))
+    if not size:
+        raise _MirrorError("holds no files")
+    if size > job.max_bytes:
+        raise job.too_large(size)
+    with scratch_folder(job.work / "packed") as made:
+        with open(made / name, "wb") as stream:
+            packing.write_tar(path, stream)
+        try:
+            return _deliver(made / name, name, folder, job)
+        except _DigestError:
+            raise _DigestError(
+                f"its files are others than when it was added; `repix add {path} --name {job.dataset}` "
+                "takes them as they are now"
+            ) from None
+
+
+def changed_folder(urls: Sequence[str], sha256: str | None, archive: Path) -> Path | None:
+    """Return the folder that a data set comes from, where its files are others than those that were taken.
+
+    Cheap where nothing changed since: the files are read only where one of them, or a folder, is newer than ``archive``.
+
+    Args:
+        urls, sha256: as in params.yaml.
+        archive: the record of what was taken, ``archive.json``; without it nothing was taken yet.
+    """
+    from repix.data import packing
+
+    path = _file_path(urls[0]) if urls[0].lower().startswith("file:") else None
+    if path is None or not path.is_dir() or not archive.is_file():
+        return None
+    taken = Archive.read(archive).sha256
+    # Another pin makes DVC take the folder anew.
+    if sha256 not in (None, taken) or packing.newest(path) <= archive.stat().st_mtime:
+        return None
+    return path if packing.digest(path) != taken else None
 
 
 def _deliver(source: Path, name: str, folder: Path, job: _Job) -> Archive:

@@ -1,0 +1,83 @@
+"""Pack a folder of one's own as a tar that follows from its files alone: equal names and bytes, equal archive."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tarfile
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from repix.errors import UserError
+from repix.files import CHUNK_BYTES
+
+
+def entries(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Yield the name in the archive and the path of each file below a folder, in no order.
+
+    Links are followed, since the files are one's own. Hidden files and the leavings of macOS are no part of a set.
+
+    Raises:
+        UserError: a link that leads to nothing, or back to a folder that holds it.
+    """
+    waiting = [(folder, "", (folder.resolve(),))]
+    while waiting:
+        place, prefix, above = waiting.pop()
+        with os.scandir(place) as found:
+            for entry in found:
+                if entry.name[0] == "." or entry.name == "__MACOSX":
+                    continue
+                name, path = unicodedata.normalize("NFC", prefix + entry.name), Path(entry.path)
+                if entry.is_dir():
+                    real = path.resolve()
+                    if real in above:
+                        raise UserError(f"{path}: a link to a folder that holds it; remove it")
+                    waiting.append((path, f"{name}/", (*above, real)))
+                elif entry.is_file():
+                    yield name, path
+                elif entry.is_symlink():
+                    raise UserError(f"{path}: a link to nothing; remove it, or bring back what it leads to")
+                else:
+                    raise UserError(f"{path}: is no plain file; remove it")
+
+
+def write_tar(folder: Path, stream: BinaryIO) -> None:
+    """Write a folder's files as a plain tar, in the order of their names; owner, group and time are 0, modes 0644."""
+    with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT, copybufsize=CHUNK_BYTES) as tar:
+        for name, path in sorted(entries(folder)):
+            with open(path, "rb") as file:
+                header = tarfile.TarInfo(name)
+                header.size = os.fstat(file.fileno()).st_size
+                tar.addfile(header, file)
+            tar.members.clear()
+
+
+class _Digest:
+    """A stream that keeps the sha256 of what is written to it."""
+
+    def __init__(self) -> None:
+        self.sha256, self._position = hashlib.sha256(), 0
+
+    def write(self, data: bytes) -> int:
+        self.sha256.update(data)
+        self._position += len(data)
+        return len(data)
+
+    def tell(self) -> int:
+        return self._position
+
+
+def digest(folder: Path) -> str:
+    """Return the sha256 of the archive that :func:`write_tar` writes of a folder, without writing it."""
+    stream = _Digest()
+    write_tar(folder, stream)
+    return stream.sha256.hexdigest()
+
+
+def newest(folder: Path) -> float:
+    """Return when a file or folder below ``folder`` last changed: seconds since the epoch."""
+    paths = [path for _, path in entries(folder)]
+    # A file that came or went changes the folder that it lies in.
+    return max(one.stat().st_mtime for one in {folder, *paths, *(path.parent for path in paths)})
