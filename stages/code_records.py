@@ -4,7 +4,7 @@ src/, stages/ and params.yaml -> code/<stage>/<model>.json (all.json where a sta
 kept in git. Comments, docstrings, formatting and all that no result depends on are left out:
 see src/repix/provenance/code.py. As the first stage it also checks the whole grid of params.yaml:
 a mistake that only a later stage would meet is said before anything works, and so are packages that
-the outs were made with and that are others now.
+the outs were made with and that are others now, and folders of one's own whose files have changed.
 """
 
 import sys
@@ -12,8 +12,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from repix import stage
-from repix.config import check
+from repix import paths, stage
+from repix.config import check, reader
+from repix.config.archive import Archive
+from repix.config.run import Grid
+from repix.data import sources
 from repix.files import atomic_folder
 from repix.provenance import code, pipeline, verify
 
@@ -21,13 +24,23 @@ from repix.provenance import code, pipeline, verify
 def main() -> None:
     """Check the grid, and write the records."""
     check.grid()
+    told = check.warnings()
+    for name in reader.read("run", Grid).datasets:
+        archive = reader.read(f"datasets.{name}.archive", Archive)
+        if folder := sources.changed_folder(archive.urls, archive.sha256, paths.RAW / name / "archive.json"):
+            told.append(
+                f"{folder}: its files are others than those that datasets.{name} took; "
+                f"`repix add {folder} --name {name}` takes them as they are now"
+            )
+    for line in told:
+        print(f"repix: warning: {line}", file=sys.stderr)
     records = pipeline.code_records(Path())
     with atomic_folder(code.FOLDER) as folder:
         for path, record in records.items():
             record.write(folder / Path(path).relative_to(code.FOLDER))
     # DVC compares files and params: it would not say so.
-    if told := verify.other_packages(Path()):
-        print(f"repix: {told}", file=sys.stderr)
+    if others := verify.other_packages(Path()):
+        print(f"repix: {others}", file=sys.stderr)
 
 
 if __name__ == "__main__":

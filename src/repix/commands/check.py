@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 
 from repix.config import check, reader
 from repix.config.run import Grid
@@ -24,9 +25,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> int:
     """Run the subcommand."""
     check.grid()
+    warnings = check.warnings()
     cells = [cell.name for cell in reader.read("run", Grid).cells()]
     if arguments.json:
-        print(json.dumps({"cells": cells}, indent=2))
+        print(json.dumps({"cells": cells, "warnings": warnings}, indent=2))
     else:
         print(f"all {len(cells)} cells can run" if len(cells) > 1 else f"{cells[0]} can run")
+    for line in warnings:
+        print(f"repix check: warning: {line}", file=sys.stderr)
     return 0

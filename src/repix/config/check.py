@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
-from repix.config import reader, sizes
+from repix.config import reader, room, sizes
 from repix.config.datasets import Dataset
 from repix.config.evaluation import Evaluate, FeatureWeights
 from repix.config.export import Export
@@ -88,6 +88,18 @@ def grid(path: str | Path = reader.FILE) -> None:
         raise UserError(
             f"{path}: gate.variants: {paper[0]} has no scores to gate: set evaluate.paper_mode: true, or leave it out"
         )
+
+
+def warnings(path: str | Path = reader.FILE) -> list[str]:
+    """Return a line for each cell of a grid that can run, and is likely not what was meant; after :func:`grid`."""
+    run = reader.read("run", Grid, path)
+    found = []
+    for name in run.datasets:
+        images = reader.read(f"datasets.{name}", Dataset, path).images
+        for model in run.models:
+            if said := room.warning(reader.read(f"models.{model}", Recipe, path), images.crop_size):
+                found.append(f"{path}: models.{model} on datasets.{name}: {said}")
+    return found
 
 
 def _is_scored(metric: Metric, evaluate: Evaluate, entry: Dataset) -> bool:

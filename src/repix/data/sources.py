@@ -86,6 +86,7 @@ def fetch(
     max_bytes: int,
     work: str | Path,
     archive: bool = True,
+    hint: bool = True,
     attempts: int = 5,
     timeout: tuple[float, float] = (10.0, 60.0),
     sleep: Callable[[float], None] = time.sleep,
@@ -105,12 +106,13 @@ def fetch(
             ``synthetic:<generator>?option=value&...``. ``$NAME`` in the query of a web
             address stands for the environment variable.
         sha256: the archive's digest, 64 hexadecimal digits, or None where it is not known;
-            the digest of what came is then recorded, and printed so that it can be pinned.
+            the digest of what came is then recorded.
         folder: the stage's out; replaced when all is well, else left alone.
         dataset: name of the entry in params.yaml, for the record and the messages.
         max_bytes: most bytes that the archive may have (``limits.download_bytes``).
         work: where partial downloads and pinned archives are kept.
         archive: whether it must be an archive that ``unpack`` reads; network weights are not.
+        hint: whether an archive without a pinned digest is told, and how to pin it.
         attempts: connections to one mirror in a row that bring nothing new before it is
             given up.
         timeout: seconds to wait for a connection, and for the next bytes; over that time
@@ -130,7 +132,7 @@ def fetch(
         _check(url, entry)
     name = _file_name(urls[0])
     key = sha256 or digest_text(canonical_json(urls))
-    job = _Job(dataset, entry, sha256, max_bytes, work, key, archive, attempts, timeout, sleep)
+    job = _Job(dataset, entry, sha256, max_bytes, work, key, archive, hint, attempts, timeout, sleep)
     answers = []
     try:
         work.mkdir(parents=True, exist_ok=True)
@@ -169,6 +171,7 @@ class _Job:
     work: Path
     key: str
     archive: bool
+    hint: bool
     attempts: int
     timeout: tuple[float, float]
     sleep: Callable[[float], None]
@@ -391,7 +394,7 @@ def _deliver(source: Path, name: str, folder: Path, job: _Job) -> Archive:
             )
         archive = Archive(dataset=job.dataset, file=name, bytes=size, sha256=found, pinned=job.sha256 is not None)
         archive.write(temporary / "archive.json")
-    if not archive.pinned:
+    if not archive.pinned and job.hint:
         _say(f"{job.dataset}: the archive is not pinned; to pin it, paste under {job.entry} in params.yaml:")
         _say(f"    sha256: {found}")
     return archive

@@ -1,0 +1,209 @@
+"""Look at an unpacked tree as the stages will, and say what is in it: layout, splits, sizes, channels, bits, what is broken."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from repix.config.images import Images
+from repix.data import hdf5, images, layouts
+from repix.data.images import BadImageError, Limit
+from repix.data.layouts import Item, Listing
+from repix.errors import UserError
+
+LAYOUTS = ("hdf5", "folders", "unaligned", "aligned")  # the first that fits; pairs before halves of them
+SIDE_BY_SIDE = 1.9  # width by height from which a file is taken for two images side by side
+FRACTIONS = (0.1, 0.15, 0.2, 0.3, 0.5)  # of a split that is made; more where the names' hashes leave it empty
+DECODED = 300  # images of a side that are decoded whole
+HEADERS = 3000  # images of a side whose size is read
+
+
+@dataclass
+class Side:
+    """What the images of the source, or of the target, are.
+
+    Attributes:
+        sizes: (height, width) -> how many of those that were looked at; of a half, where a file holds both.
+        kinds: channels -> how many; 1 grey, 3 RGB, any other number as stored.
+        bits: 8 or 16, the most that one has.
+    """
+
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    kinds: Counter[int] = field(default_factory=Counter)
+    bits: int = 8
+
+
+@dataclass
+class Survey:
+    """What is in a tree.
+
+    Attributes:
+        wanted: how ``preprocess`` would have to read it; the sizes are left at the defaults.
+        found: split -> its images.
+        sides: source and target.
+        bad: file -> why it cannot be used.
+        looked: images that were decoded, of how many.
+        left_out: one line for each folder with files that no split takes.
+    """
+
+    wanted: Images
+    found: dict[str, Listing]
+    sides: tuple[Side, Side]
+    bad: dict[str, str]
+    looked: tuple[int, int]
+    left_out: list[str]
+
+    @property
+    def counts(self) -> dict[str, tuple[int, int]]:
+        """Split -> how many images its source and its target have."""
+        return {split: (len(one.source), len(one.target)) for split, one in self.found.items()}
+
+
+def _layout(tree: Path) -> str:
+    """Return the first layout that fits a tree.
+
+    Raises:
+        UserError: none does.
+    """
+    for whole in (False, True):
+        for layout in LAYOUTS:
+            if layouts.fits(tree, layout, whole):
+                return layout
+    # Says what is there, and what would be expected.
+    layouts.find(tree, Images(layout="aligned", test_fraction=FRACTIONS[0]))
+    raise UserError(f"{tree}: no layout fits; name one by --layout")
+
+
+def _splits(tree: Path, basis: dict) -> tuple[Images, dict[str, Listing]]:
+    """Return the settings that give a tree train, val and test, and what they find.
+
+    Raises:
+        UserError: the tree does not fit, or has too few images.
+    """
+    def find(**more: float) -> tuple[Images, dict[str, Listing]]:
+        wanted = Images(**basis, **more)
+        return wanted, layouts.find(tree, wanted)
+
+    def enough(found: dict[str, Listing], split: str) -> bool:
+        few = min(map(len, (found["train"].source, found["train"].target))) < 10
+        return split in found and min(len(found[split].source), len(found[split].target)) >= (1 if few else 2)
+
+    made: dict[str, float] = {}
+    try:
+        wanted, found = find()
+    except UserError as error:
+        for fraction in FRACTIONS:
+            made = {"test_fraction": fraction}
+            try:
+                wanted, found = find(**made)
+            except UserError as other:
+                error = other
+                continue
+            if enough(found, "test"):
+                break
+        else:
+            raise error from None
+    if "val" not in found:
+        for fraction in FRACTIONS[:-1]:
+            more, split = find(**made, val_fraction=fraction)
+            if enough(split, "val"):
+                return more, split
+    return wanted, found
+
+
+def _spread(items: list[Item], most: int) -> Iterator[Item]:
+    """Yield at most so many items, evenly from first to last."""
+    step = max(1, len(items) / most)
+    return (items[int(i * step)] for i in range(min(most, len(items))))
+
+
+def look(tree: Path, *, layout: str | None, direction: str, limit: Limit) -> Survey:
+    """Look at a tree.
+
+    Args:
+        layout: of :class:`repix.config.images.Images`, or None to find it out.
+        direction: AtoB or BtoA.
+        limit: most pixels of an image.
+
+    Raises:
+        UserError: it fits no layout, or splits cannot be made of it.
+    """
+    named = layout
+    layout = layout or _layout(tree)
+    basis = {"layout": layout, "direction": direction}
+    if layout == "single":
+        basis |= {"colour": "lab"}
+    wanted, found = _splits(tree, basis)
+    if layout == "aligned" and named is None and not _side_by_side(found["train"]):
+        layout, basis = "single", {"layout": "single", "colour": "lab"}
+        wanted, found = _splits(tree, basis)
+    sides, bad, decoded, total = (Side(), Side()), {}, 0, 0
+    for which, side in enumerate(sides):
+        items = [item for listing in found.values() for item in (listing.source, listing.target)[which]]
+        total += len(items)
+        decoded += min(DECODED, len(items))
+        for item in _spread(items, DECODED):
+            try:
+                _decode(item, side, limit)
+            except BadImageError as error:
+                bad.setdefault(item.path.relative_to(tree).as_posix(), error.reason)
+        for item in _spread(items, HEADERS) if len(items) > DECODED and layout != "hdf5" else ():
+            try:
+                height, width = images.size(item.path)
+                side.sizes[height, width // 2 if item.half else width] += 1
+            except BadImageError as error:
+                bad.setdefault(item.path.relative_to(tree).as_posix(), error.reason)
+    if not all(side.sizes for side in sides):
+        first = next(iter(bad.items()), ("", "there is none"))
+        raise UserError(f"no image of it can be used: {': '.join(first)}")
+    colour = _colours(sides) if layout != "single" else {}
+    bits = {"bit_depth": 16} if max(side.bits for side in sides) == 16 else {}
+    wanted = Images(**{name: getattr(wanted, name) for name in wanted.model_fields_set - {"channels"}} | colour | bits)
+    return Survey(wanted, found, sides, bad, (decoded, total), layouts.left_out(tree, found))
+
+
+def _side_by_side(train: Listing) -> bool:
+    wide = total = 0
+    for item in _spread(list(train.source), 20):
+        try:
+            height, width = images.size(item.path)
+        except BadImageError:
+            continue
+        total += 1
+        wide += width % 2 == 0 and width >= SIDE_BY_SIDE * height
+    return wide * 2 >= total
+
+
+def _decode(item: Item, side: Side, limit: Limit) -> None:
+    """Decode one image and count what it is.
+
+    Raises:
+        BadImageError: it cannot be used.
+    """
+    if item.row is None:
+        decoded = images.decode(item.path, limit)
+    else:
+        decoded = images.from_array(hdf5.read_row(item.path, item.row), item.path)
+    height, width = decoded.pixels.shape[:2]
+    if item.half and width % 2:
+        raise BadImageError(item.path, f"width {width} is odd; two images side by side have an even one")
+    channels = decoded.pixels.shape[2] if decoded.bands == "n" else 1 if decoded.bands in ("L", "LA") else 3
+    if decoded.bands != "n":  # says what is wrong with transparency
+        images.convert(decoded, item.path, colour="rgb", channels=channels, bit_depth=16)
+    side.kinds[channels] += 1
+    side.bits = max(side.bits, 8 * decoded.pixels.dtype.itemsize)
+    side.sizes[height, width // 2 if item.half else width] += 1
+
+
+def _colours(sides: tuple[Side, Side]) -> dict:
+    """Return ``colour`` and ``channels`` where they are not the defaults."""
+    if any(kind not in (1, 3) for side in sides for kind in side.kinds):
+        channels = tuple(side.kinds.most_common(1)[0][0] for side in sides)
+        return {"colour": "raw"} | ({} if channels == (3, 3) else {"channels": channels})
+    # One image in colour makes a side one of colour: grey ones are repeated.
+    channels = tuple(max(side.kinds) for side in sides)
+    if channels == (1, 1):
+        return {"colour": "gray"}
+    return {} if channels == (3, 3) else {"channels": channels}
