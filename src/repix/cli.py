@@ -14,6 +14,7 @@ from repix.version import VERSION
 
 # name -> one line for `repix --help`; the module is repix.commands.<name>.
 COMMANDS = {
+    "add": "look at images of your own, say what they are, and write their entry into params.yaml",
     "baselines": "what trained cells have to beat: trivial predictors, and the margins in standard deviations",
     "bundle": "pack a cell with code, data hashes, weights and checksums into one archive",
     "check": "read params.yaml as the stages will, and say in a second whether all cells can run",
@@ -30,6 +31,26 @@ COMMANDS = {
 
 # Names of earlier versions: they still work, and say the new one.
 RENAMED = {"floors": "baselines", "sweep": "seeds"}
+
+# What people type for what DVC does, or another command.
+_TRAIN = "`dvc exp run -S 'run.datasets=[sample]' -S 'run.models=[pix2pix_small]'` trains, scores and exports"
+_SCORE = "`repix results` prints the scores; `dvc exp run` computes those that are missing"
+_APPLY = "`repix translate MODEL IMAGES -o OUT` applies a trained model"
+_UI = "`make ui` shows the curves; `repix demo` tries exported models"
+INSTEAD = {
+    **dict.fromkeys(("train", "fit", "run", "repro", "start", "resume"), _TRAIN),
+    **dict.fromkeys(("test", "eval", "evaluate", "score", "metrics"), _SCORE),
+    **dict.fromkeys(("predict", "infer", "inference", "apply", "generate", "convert"), _APPLY),
+    **dict.fromkeys(("ui", "view", "show", "plot", "curves"), _UI),
+    **dict.fromkeys(("export", "save"), "`dvc exp run` exports what it trains, to exports/<cell>"),
+    **dict.fromkeys(("serve", "app", "gui"), "`repix demo` serves a page to try exported models"),
+    **dict.fromkeys(
+        ("download", "fetch", "prepare", "preprocess"), "`dvc repro preprocess` fetches and prepares the data"
+    ),
+    **dict.fromkeys(("init", "new", "import", "data", "dataset"), "`repix add PATH --name N` takes images of your own"),
+    **dict.fromkeys(("compare", "diff"), "`dvc metrics diff` and `repix gate` compare with what was committed"),
+    **dict.fromkeys(("info", "summary", "model", "models"), "`repix describe MODEL` says what a model costs"),
+}
 
 
 def find_root(start: Path) -> Path:
@@ -59,6 +80,9 @@ def _run(argv: list[str]) -> None:
         print(f"repix: `repix {asked}` is now called `repix {RENAMED[asked]}`", file=sys.stderr)
         argv = [RENAMED[asked] if word == asked else word for word in argv]
         asked = RENAMED[asked]
+    if asked in INSTEAD:
+        print(f"repix: there is no `repix {asked}`: {INSTEAD[asked]}", file=sys.stderr)
+        sys.exit(2)
     for name, line in COMMANDS.items():
         # Only the module that is asked for is imported: help and errors stay instant.
         module = importlib.import_module(f"repix.commands.{name}") if name == asked else None

@@ -82,6 +82,7 @@ def _splits(tree: Path, basis: dict) -> tuple[Images, dict[str, Listing]]:
     Raises:
         UserError: the tree does not fit, or has too few images.
     """
+
     def find(**more: float) -> tuple[Images, dict[str, Listing]]:
         wanted = Images(**basis, **more)
         return wanted, layouts.find(tree, wanted)
@@ -93,7 +94,7 @@ def _splits(tree: Path, basis: dict) -> tuple[Images, dict[str, Listing]]:
     made: dict[str, float] = {}
     try:
         wanted, found = find()
-    except UserError as error:
+    except UserError:
         for fraction in FRACTIONS:
             made = {"test_fraction": fraction}
             try:

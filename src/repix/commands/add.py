@@ -1,0 +1,391 @@
+"""Look at images of your own, say what they are, and write their entry into params.yaml.
+
+PATH is a folder, an archive (.zip, .tar, .tar.gz, .tar.xz) or its https address. Layout, channels and bits are found out,
+splits made where there are none, sizes and a recipe proposed, and a few of its training steps timed. What is printed last
+is the command that trains it. A folder is packed by the pipeline itself; after a change of its files, add it again.
+
+Examples:
+  repix add photos --name shoes
+  repix add pairs.zip --name maps2 --direction BtoA
+  repix add https://host/set.tar.gz --name theirs --no-measure
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import quote
+
+from repix import paths, profile, yaml12
+from repix.commands import here
+from repix.config import reader
+from repix.config.datasets import Dataset
+from repix.config.images import Images
+from repix.config.limits import Limits
+from repix.config.models import Recipe
+from repix.config.run import NAME, Grid
+from repix.errors import UserError
+from repix.files import scratch_folder, write_text
+
+if TYPE_CHECKING:
+    from repix.data.survey import Survey
+
+LONG = 3600  # seconds of training from which a smaller recipe is proposed, where there is one
+ENOUGH = (3.0, 10)  # seconds, and steps, that a measurement takes at most
+FEW = 10  # lines of a list
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("path", metavar="PATH", help="a folder, an archive, or an https address")
+    parser.add_argument("--name", help="name of the entry: letters, digits, underscores (default: made of PATH)")
+    parser.add_argument(
+        "--direction", choices=("AtoB", "BtoA"), default="AtoB", help="which side is the source (default: %(default)s)"
+    )
+    layouts = Images.model_fields["layout"].annotation.__args__
+    parser.add_argument("--layout", choices=layouts, help="how the images lie (default: found out)")
+    parser.add_argument("--skip", action="store_true", help="leave out images that cannot be used (on_error: skip)")
+    parser.add_argument("--no-measure", action="store_true", help="do not time training steps")
+    parser.add_argument("--dry-run", action="store_true", help="write nothing")
+
+
+def address(path: str) -> str:
+    """Return the URL of what was given: relative to the root of the repository where it lies in it.
+
+    Raises:
+        UserError: there is no such file or folder.
+    """
+    if re.match(r"(https?|file|synthetic):", path, re.IGNORECASE):
+        return path
+    place = here(path)
+    if not place.exists():
+        raise UserError(f"{place}: no such file or folder")
+    absolute = place.resolve()
+    root = Path.cwd().resolve()
+    if absolute == root:
+        raise UserError(f"{path}: is the repository itself; name the folder of the images")
+    inside = absolute.is_relative_to(root)
+    return f"file:{quote(absolute.relative_to(root).as_posix())}" if inside else f"file://{quote(str(absolute))}"
+
+
+def _name(given: str | None, url: str) -> str:
+    if given is None:
+        stem = url.partition("?")[0].rstrip("/").rpartition("/")[2].rpartition(":")[2].partition(".")[0]
+        given = re.sub(r"[^A-Za-z0-9]+", "_", stem).strip("_") or "mine"
+    if not NAME.match(given):
+        raise UserError(f"--name {given}: names are letters, digits and underscores, and begin with no underscore")
+    return given
+
+
+def fetched(url: str, name: str, folder: Path) -> tuple[Path, str]:
+    """Bring the archive of a URL, and unpack it below ``folder``; return the tree and the archive's sha256.
+
+    What came over the network is kept, so that the download stage finds it.
+    """
+    from repix.data import archives, sources
+
+    limits = reader.read("limits", Limits)
+    kept = paths.WORK / "downloads"
+    raw = folder / "raw"
+    record = sources.fetch(
+        (url,), None, raw, dataset=name, max_bytes=limits.download_bytes, work=kept, archive=True, hint=False
+    )
+    archives.unpack(
+        raw / record.file,
+        folder / "tree",
+        max_bytes=limits.unpack_bytes,
+        max_files=limits.unpack_files,
+        max_ratio=limits.unpack_ratio,
+    )
+    if url.lower().startswith("http"):
+        (raw / record.file).replace(kept / record.sha256)
+    return folder / "tree", record.sha256
+
+
+class Cost(NamedTuple):
+    """What a recipe costs on these images.
+
+    Attributes:
+        networks: name -> (parameters, receptive field in words).
+        ms: of a step, or None where it was not measured.
+    """
+
+    networks: dict[str, tuple[int, str]]
+    ms: float | None
+
+
+def answer(model: str, wanted: str) -> None:
+    """Print, as JSON, what a recipe costs: the part of this command that runs in a process of its own profile.
+
+    Args:
+        wanted: JSON of crop_size, channels, paired, profile and measure.
+    """
+    asked = json.loads(wanted)
+    profile.enter(asked["profile"])
+    from repix.quiet import import_keras
+
+    import_keras()
+    from repix.commands.describe import field_text
+    from repix.description.facts import facts
+    from repix.systems.system import build
+    from repix.training.backend import step_module
+
+    backend = step_module()
+    size, channels = tuple(asked["crop_size"]), tuple(asked["channels"])
+    recipe = reader.read(f"models.{model}", Recipe)
+    system = build(recipe, size, *channels, asked["paired"])
+    networks = {
+        name: (one.parameters, field_text(one.receptive_field, size))
+        for name, one in facts(system, recipe, *channels).networks.items()
+    }
+    ms = _step_ms(backend, system, recipe, size, channels) if asked["measure"] else None
+    print(json.dumps({"networks": networks, "ms": ms}))
+
+
+def _step_ms(backend: Any, system: Any, recipe: Recipe, size: tuple[int, int], channels: tuple[int, int]) -> float:
+    """Return the median milliseconds of a training step on noise; the first one, which compiles, is not counted."""
+    import itertools
+    import statistics
+    import time
+    from types import SimpleNamespace
+
+    import numpy as np
+
+    from repix.models.initialization import initialize
+
+    initialize(system.networks, recipe.initializer, 0)
+    rng = np.random.default_rng(0)
+    batch = [rng.integers(0, 256, (recipe.batch_size, *size, n), np.uint8) for n in channels]
+    uniforms = np.zeros((recipe.batch_size, system.uniforms), np.float32)
+    sampler = SimpleNamespace(steps_per_epoch=1000, batch=lambda number: (*batch, uniforms))
+    ranges = [((0.0,) * n, (255.0,) * n) for n in channels]
+    step = backend.Step(system, recipe.optimizer, sampler, *ranges, 0, recipe.ema)
+    rate, numbers, times = recipe.optimizer.learning_rate, itertools.count(), []
+    for _ in system.schedule:
+        step.run(next(numbers), 1, rate)
+    began = time.perf_counter()
+    while not times or (time.perf_counter() - began < ENOUGH[0] and len(times) < ENOUGH[1]):
+        before = time.perf_counter()
+        step.run(next(numbers), 1, rate)
+        times.append(1000 * (time.perf_counter() - before))
+    return statistics.median(times)
+
+
+def cost(model: str, recipe: Recipe, images: Images, crop: tuple[int, int], measure: bool) -> Cost | str:
+    """Return what a recipe costs, or why that cannot be told here."""
+    forced = reader.read("run", Grid).profile
+    asked = {
+        "crop_size": crop,
+        "channels": images.channels,
+        "paired": images.paired,
+        "profile": recipe.profile if forced == "auto" else forced,
+        "measure": measure,
+    }
+    code = "import sys; from repix.commands import add; add.answer(*sys.argv[1:])"
+    command = [sys.executable, "-c", code, model, json.dumps(asked)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        return (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+    said = json.loads(done.stdout.splitlines()[-1])
+    return Cost({name: tuple(one) for name, one in said["networks"].items()}, said["ms"])
+
+
+def entry_text(name: str, url: str, sha256: str | None, images: dict[str, Any]) -> str:
+    """Return an entry of ``datasets`` as DVC writes it: what differs from the defaults, sizes in one line."""
+    lines = [f"{name}:", "  archive:", "    urls:", f"    {yaml12.dump([url]).strip()}", f"    sha256: {sha256 or ''}"]
+    lines += ["  images:"] if images else ["  images: {}"]
+    for key, value in images.items():
+        lines.append(f"    {key}: {list(value) if isinstance(value, list | tuple) else value}")
+    return "".join(f"{line}\n" for line in [*(line.rstrip() for line in lines), "  augment: {flip: true}"])
+
+
+def with_entry(text: str, name: str, entry: str) -> str:
+    """Return params.yaml with an entry at the end of ``datasets``; all else stays as it is, to the letter."""
+    lines = text.splitlines(keepends=True)
+    start = next((i for i, line in enumerate(lines) if re.match(r"datasets:\s*(#.*)?$", line)), None)
+    if start is None:
+        raise _by_hand(entry)
+    end = next((i for i in range(start + 1, len(lines)) if re.match(r"[^\s#]", lines[i])), len(lines))
+    while not lines[end - 1].strip() or lines[end - 1].startswith("#"):
+        end -= 1
+    if not lines[end - 1].endswith("\n"):
+        lines[end - 1] += "\n"
+    indent = next((re.match(" *", line)[0] for line in lines[start + 1 : end] if line.lstrip()[:1] not in "#"), "  ")
+    lines[end:end] = [indent + line for line in entry.splitlines(keepends=True)]
+    return _checked("".join(lines), text, name, yaml12.load(entry, "entry")[name], entry)
+
+
+def with_pin(text: str, name: str, sha256: str) -> str:
+    """Return params.yaml with another sha256 in an entry of ``datasets``."""
+    entry = yaml12.load(text, reader.FILE)["datasets"][name]
+    entry = entry | {"archive": entry["archive"] | {"sha256": sha256}}
+    pattern = rf"(?m)^( +){re.escape(name)}:[^\n]*\n(?:(?:\1 +[^\n]*)?\n)*?\1 +[^\n]*?\bsha256:"
+    found = re.search(pattern, text)
+    line = f"sha256: {sha256}\n"
+    if not found:
+        raise _by_hand(line)
+    rest = re.sub(r"\A *(?:[0-9a-f]{64}|null|~)?", f" {sha256}", text[found.end() :])
+    return _checked(text[: found.end()] + rest, text, name, entry, line)
+
+
+def _checked(new: str, old: str, name: str, entry: Any, by_hand: str) -> str:
+    """Return the new text, where it says what the old one said, and the entry."""
+    before, after = yaml12.load(old, reader.FILE), yaml12.load(new, reader.FILE)
+    if after != before | {"datasets": before["datasets"] | {name: entry}}:
+        raise _by_hand(by_hand)
+    return new
+
+
+def _by_hand(text: str) -> UserError:
+    return UserError(f"{reader.FILE}: datasets is not written as DVC does; add this to it by hand:\n{text.rstrip()}")
+
+
+def _times(size: tuple[int, int]) -> str:
+    return f"{size[0]} x {size[1]}"
+
+
+def duration(seconds: float) -> str:
+    """Return a time for people: ``40 s``, ``12 min``, ``3.5 h``, ``2.1 days``."""
+    for unit, name in ((86400, "days"), (3600, "h")):
+        if seconds >= 1.5 * unit:
+            return f"{seconds / unit:.1f} {name}"
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{max(1, seconds):.0f} s"
+
+
+WHAT = {
+    "aligned": "source and target side by side in one file",
+    "folders": "pairs in two folders, by name",
+    "unaligned": "two sets of images, no pairs",
+    "hdf5": "pairs in HDF5 files",
+    "single": "photos, each its own source (L) and target (a, b): colourisation",
+}
+
+
+def report(name: str, survey: Survey) -> list[str]:
+    """Return what was found, in lines."""
+    wanted, counts = survey.wanted, survey.counts
+    lines = [f"{name}: layout {wanted.layout}: {WHAT[wanted.layout]}"]
+    if wanted.layout in ("aligned", "single"):
+        other = {"aligned": "single", "single": "aligned"}[wanted.layout]
+        lines[0] += f" (if not: --layout {other})"
+    splits = ", ".join(f"{split} {a}" if wanted.paired else f"{split} {a} + {b}" for split, (a, b) in counts.items())
+    made = [f"{split}_fraction" for split in ("val", "test") if getattr(wanted, f"{split}_fraction")]
+    how = "; ".join(f"{key} {getattr(wanted, key):g}, drawn by the names' hashes" for key in made)
+    lines.append(f"  {'splits':9} {splits}{f' ({how})' if how else ''}")
+    for role, side, which in zip(("source", "target"), survey.sides, (0, 1), strict=True):
+        items = (survey.found["train"].source, survey.found["train"].target)[which]
+        first, *others = (f"{_times(size)} px" for size, _ in side.sizes.most_common(3))
+        more = f" (and {len(side.sizes) - 1} other sizes: {', '.join(others)}{', ...'[: 5 * (len(side.sizes) > 3)]})"
+        kinds = " or ".join(map(str, sorted(side.kinds)))
+        where = f"{items[0].half} half" if items[0].half else items[0].folder.name
+        kept = wanted.channels[which]
+        lines.append(
+            f"  {role:9} {where}: {first}{more if others else ''}, {kinds} channel{'s' * (kinds != '1')}"
+            f"{f', read as {kept}' if str(kept) != kinds else ''}, {side.bits} bits"
+        )
+    looked, total = survey.looked
+    if looked < total:
+        lines.append(f"  {'looked at':9} {looked} of {total} images")
+    for line in _few(survey.left_out):
+        lines.append(f"  {'not read':9} {line}")
+    for line in _few([f"{file}: {reason}" for file, reason in survey.bad.items()]):
+        lines.append(f"  {'unusable':9} {line}")
+    return lines
+
+
+def _few(lines: list[str]) -> list[str]:
+    return lines if len(lines) <= FEW else [*lines[:FEW], f"and {len(lines) - FEW} more"]
+
+
+def _cost_lines(model: str, recipe: Recipe, found: Cost | str, images: int) -> list[str]:
+    if isinstance(found, str):
+        return [f"  {'recipe':9} {model}; its cost cannot be told here: {found}"]
+    networks = "; ".join(f"{name} {n:,} parameters, sees {field}" for name, (n, field) in found.networks.items())
+    steps = math.ceil(images / recipe.batch_size) * recipe.epochs
+    schedule = f"{recipe.epochs} epochs are {steps:,} steps"
+    if found.ms is not None:
+        schedule += f" of {found.ms:.0f} ms on this machine: {duration(seconds(recipe, found, images))}"
+    return [f"  {'recipe':9} {model}: {networks}", f"  {'schedule':9} {schedule}"]
+
+
+def seconds(recipe: Recipe, found: Cost, images: int) -> float:
+    """Return how long a recipe's schedule takes on so many train images."""
+    return math.ceil(images / recipe.batch_size) * recipe.epochs * found.ms / 1000
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Run the subcommand."""
+    from repix.config import room
+    from repix.data import survey as surveys
+    from repix.data.images import Limit
+    from repix.description import proposal
+
+    url = address(arguments.path)
+    name = _name(arguments.name, url)
+    there = reader.section("datasets").get(name)
+    if there is not None and reader.parse(there, Dataset, f"datasets.{name}").archive.urls[0] != url:
+        raise UserError(f"{reader.FILE} has an entry datasets.{name} of another place; choose another --name")
+    pixels = reader.read("limits", Limits).pixels
+    recipes = {model: reader.read(f"models.{model}", Recipe) for model in reader.section("models")}
+    with scratch_folder(paths.WORK / "add") as folder:
+        tree, sha256 = fetched(url, name, folder)
+        limit = Limit(pixels, "limits.pixels in params.yaml raises it")
+        try:
+            found = surveys.look(tree, layout=arguments.layout, direction=arguments.direction, limit=limit)
+        except UserError as error:
+            # The tree is ours and gone in a moment: name what was given.
+            raise UserError(str(error).replace(f"{tree}", arguments.path.rstrip("/"))) from None
+    print("\n".join(report(name, found)))
+    if found.bad and not arguments.skip:
+        raise UserError(f"{len(found.bad)} images cannot be used: mend or remove them, or leave them out by --skip")
+
+    if there is not None:
+        entry = reader.parse(there, Dataset, f"datasets.{name}")
+        images, crop = entry.images, entry.images.crop_size
+        crop = (crop, crop) if isinstance(crop, int) else tuple(crop)
+        settings = {}
+    else:
+        sizes = found.sides[0].sizes + found.sides[1].sizes
+        crop = proposal.crop_size(sizes)
+        settings = {
+            key: getattr(found.wanted, key) for key in Images.model_fields if key in found.wanted.model_fields_set
+        }
+        if settings["direction"] == "AtoB":
+            del settings["direction"]
+        if settings["layout"] == "aligned":
+            del settings["layout"]
+        load = proposal.load_size(crop)
+        settings |= {"load_size": proposal.written(load), "crop_size": proposal.written(crop)}
+        settings |= {"on_error": "skip"} if found.bad else {}
+        # In the order of the module that explains them.
+        settings = {key: settings[key] for key in Images.model_fields if key in settings}
+        images = reader.parse(settings, Images, f"datasets.{name}.images")
+        print(f"  {'sizes':9} stored at {_times(load)} px, cut to {_times(crop)} px")
+    able = proposal.candidates(recipes, crop, images.paired)
+    train = max(found.counts["train"])
+    for model in able:
+        recipe = recipes[model]
+        price = cost(model, recipe, images, crop, not arguments.no_measure)
+        print("\n".join(_cost_lines(model, recipe, price, train)))
+        if said := room.warning(recipe, crop):
+            print(f"  {'warning':9} {said}")
+        if isinstance(price, str) or price.ms is None or seconds(recipe, price, train) <= LONG:
+            break
+    if not arguments.dry_run:
+        path = Path(reader.FILE)
+        text = path.read_text(encoding="utf-8")
+        new = (
+            with_pin(text, name, sha256)
+            if there is not None
+            else with_entry(text, name, entry_text(name, url, sha256, settings))
+        )
+        write_text(path, new)
+        print(f"  {'written':9} datasets.{name} in {reader.FILE}")
+    print(f"next: dvc exp run -S 'run.datasets=[{name}]' -S 'run.models=[{model}]'")
+    return 0
