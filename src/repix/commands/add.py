@@ -1,7 +1,7 @@
 """Look at images of your own, say what they are, and write their entry into params.yaml.
 
-PATH is a folder, an archive (.zip, .tar, .tar.gz, .tar.xz) or its https address. Layout, channels and bits are found out,
-splits made where there are none, sizes and a recipe proposed, and a few of its training steps timed. What is printed last
+PATH is a folder, an archive (.zip, .tar, .tar.gz, .tar.xz) or its https address. Layout, channels and bits are found
+out, splits made where there are none, sizes and a recipe proposed, and a few of its training steps timed. The last line
 is the command that trains it. A folder is packed by the pipeline itself; after a change of its files, add it again.
 
 Examples:
@@ -20,7 +20,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from repix import paths, profile, yaml12
 from repix.commands import here
@@ -36,7 +36,7 @@ from repix.files import scratch_folder, write_text
 if TYPE_CHECKING:
     from repix.data.survey import Survey
 
-LONG = 3600  # seconds of training from which a smaller recipe is proposed, where there is one
+LONG = 1800  # seconds of training from which a smaller recipe is proposed, where there is one
 ENOUGH = (3.0, 10)  # seconds, and steps, that a measurement takes at most
 FEW = 10  # lines of a list
 
@@ -70,13 +70,15 @@ def address(path: str) -> str:
     root = Path.cwd().resolve()
     if absolute == root:
         raise UserError(f"{path}: is the repository itself; name the folder of the images")
-    inside = absolute.is_relative_to(root)
-    return f"file:{quote(absolute.relative_to(root).as_posix())}" if inside else f"file://{quote(str(absolute))}"
+    end = "/" if absolute.is_dir() else ""
+    if absolute.is_relative_to(root):
+        return f"file:{quote(absolute.relative_to(root).as_posix())}{end}"
+    return f"file://{quote(str(absolute))}{end}"
 
 
 def _name(given: str | None, url: str) -> str:
     if given is None:
-        stem = url.partition("?")[0].rstrip("/").rpartition("/")[2].rpartition(":")[2].partition(".")[0]
+        stem = unquote(re.split("[/:]", url.partition("?")[0].rstrip("/"))[-1]).partition(".")[0]
         given = re.sub(r"[^A-Za-z0-9]+", "_", stem).strip("_") or "mine"
     if not NAME.match(given):
         raise UserError(f"--name {given}: names are letters, digits and underscores, and begin with no underscore")
@@ -276,8 +278,8 @@ def report(name: str, survey: Survey) -> list[str]:
         lines[0] += f" (if not: --layout {other})"
     splits = ", ".join(f"{split} {a}" if wanted.paired else f"{split} {a} + {b}" for split, (a, b) in counts.items())
     made = [f"{split}_fraction" for split in ("val", "test") if getattr(wanted, f"{split}_fraction")]
-    how = "; ".join(f"{key} {getattr(wanted, key):g}, drawn by the names' hashes" for key in made)
-    lines.append(f"  {'splits':9} {splits}{f' ({how})' if how else ''}")
+    how = ", ".join(f"{key} {getattr(wanted, key):g}" for key in made)
+    lines.append(f"  {'splits':9} {splits}{f' (by the hashes of names: {how})' if how else ''}")
     for role, side, which in zip(("source", "target"), survey.sides, (0, 1), strict=True):
         items = (survey.found["train"].source, survey.found["train"].target)[which]
         first, *others = (f"{_times(size)} px" for size, _ in side.sizes.most_common(3))

@@ -352,7 +352,7 @@ def _from_folder(path: Path, name: str, folder: Path, job: _Job) -> Archive:
 def changed_folder(urls: Sequence[str], sha256: str | None, archive: Path) -> Path | None:
     """Return the folder that a data set comes from, where its files are others than those that were taken.
 
-    Cheap where nothing changed since: the files are read only where one of them, or a folder, is newer than ``archive``.
+    Cheap where nothing changed since: files are read only where one of them, or a folder, is newer than ``archive``.
 
     Args:
         urls, sha256: as in params.yaml.

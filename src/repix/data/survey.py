@@ -1,4 +1,4 @@
-"""Look at an unpacked tree as the stages will, and say what is in it: layout, splits, sizes, channels, bits, what is broken."""
+"""Look at an unpacked tree as the stages will: its layout, splits, sizes, channels and bits, and what is broken."""
 
 from __future__ import annotations
 
