@@ -333,7 +333,7 @@ def test_a_share_for_test_is_for_sets_without_one(tmp_path):
     assert names(own["test"].source) == ["a"] and len(own["train"].source) == 20
     (tmp_path / "test" / "a.png").unlink()
     (tmp_path / "test").rmdir()
-    with pytest.raises(UserError, match="the test split is missing;.*test_fraction: 0.1 makes it of train"):
+    with pytest.raises(UserError, match=r"the test split is missing;.*test_fraction: 0.1 makes it of train"):
         layouts.find(tmp_path, dataset("aligned"))
     with pytest.raises(UserError, match="test_fraction: 1e-09 of so few images holds none; raise it"):
         layouts.find(tmp_path, dataset("aligned", test_fraction=1e-9))

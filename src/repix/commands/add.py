@@ -355,18 +355,13 @@ def main(arguments: argparse.Namespace) -> int:
     else:
         sizes = found.sides[0].sizes + found.sides[1].sizes
         crop = proposal.crop_size(sizes)
-        settings = {
-            key: getattr(found.wanted, key) for key in Images.model_fields if key in found.wanted.model_fields_set
-        }
-        if settings["direction"] == "AtoB":
-            del settings["direction"]
-        if settings["layout"] == "aligned":
-            del settings["layout"]
+        settings = {key: getattr(found.wanted, key) for key in found.wanted.model_fields_set}
         load = proposal.load_size(crop)
         settings |= {"load_size": proposal.written(load), "crop_size": proposal.written(crop)}
         settings |= {"on_error": "skip"} if found.bad else {}
-        # In the order of the module that explains them.
-        settings = {key: settings[key] for key in Images.model_fields if key in settings}
+        # What differs from the defaults, in the order of the module that explains it.
+        fields = Images.model_fields.items()
+        settings = {key: settings[key] for key, field in fields if settings.get(key, field.default) != field.default}
         images = reader.parse(settings, Images, f"datasets.{name}.images")
         print(f"  {'sizes':9} stored at {_times(load)} px, cut to {_times(crop)} px")
     able = proposal.candidates(recipes, crop, images.paired)

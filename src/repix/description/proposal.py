@@ -31,15 +31,16 @@ def crop_size(found: Counter[Size]) -> Size:
     Both sides are halved as often as they can, so that a U-Net reaches the whole image; the shorter side is at most
     256 px, and the shape is about that of the images, or a square where they have many.
     """
-    heights, widths, shapes = Counter(), Counter(), Counter()
+    heights, widths, shorter, shapes = Counter(), Counter(), Counter(), Counter()
     for (height, width), n in found.items():
         heights[height] += n
         widths[width] += n
+        shorter[min(height, width)] += n
         shapes[height / width] += n
     size = (_middle(heights), _middle(widths))
     ordered = sorted(shapes.elements())
     if ordered[len(ordered) * 9 // 10] > WIDEST * ordered[len(ordered) // 10]:
-        size = (min(size), min(size))
+        size = (_middle(shorter),) * 2
     scale = min(1.0, USUAL / min(size))
     size = (size[0] * scale, size[1] * scale)
     return room.roomy(size)

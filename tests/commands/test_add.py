@@ -1,0 +1,409 @@
+"""`repix add`: from a folder or an archive to an entry of params.yaml that the stages can use, with no YAML typed."""
+
+from __future__ import annotations
+
+import functools
+import io
+import os
+import re
+import shutil
+import threading
+import zipfile
+from collections import Counter
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+from PIL import Image
+from ruamel.yaml import YAML
+
+from repix import cli, yaml12
+from repix.commands import add
+from repix.config import check, reader, room
+from repix.config.datasets import Dataset
+from repix.config.models import Recipe
+from repix.data import archives, packing, preprocess, sources
+from repix.description import proposal
+from repix.schemas import Archive
+from tests.conftest import ROOT
+
+MODES = {"gray": (), "rgb": (3,), "rgba": (4,), "five": (5,)}
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    """A repository with the committed params.yaml, in which the test stands; nothing heavy runs."""
+    root = tmp_path / "repository"
+    root.mkdir()
+    for name in ("dvc.yaml", "params.yaml"):
+        shutil.copy(ROOT / name, root)
+    monkeypatch.chdir(root)
+    # As where the package is used: relative to the root.
+    monkeypatch.setattr(add, "cost", lambda *_: add.Cost({"generator": (1, "9 px")}, 1.0))
+    return root
+
+
+def draw(path, size=(20, 30), mode="rgb", bits=8, seed=0):
+    """Write noise as an image of (height, width)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng([seed, *path.name.encode()])
+    pixels = rng.integers(0, 2**bits, (*size, *MODES[mode]), np.uint8 if bits == 8 else np.uint16)
+    if path.suffix == ".npy":
+        np.save(path, pixels)
+    else:
+        Image.fromarray(pixels).save(path)
+
+
+def draw_pairs(root, n=30, size=(200, 300), sides=("label", "photo")):
+    for i in range(n):
+        draw(root / sides[0] / f"{i}_{sides[0]}.{('png', 'bmp')[i % 2]}", size, "gray")
+        draw(root / sides[1] / f"{i}_{sides[1]}.{('png', 'jpg', 'JPEG')[i % 3]}", size, seed=1)
+
+
+def run(capsys, *arguments):
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(list(arguments))
+    return exit_.value.code, *capsys.readouterr()
+
+
+def as_dvc_writes(text):
+    """Return a text after DVC has read and written it, as `-S` does."""
+    yaml = YAML()
+    yaml.default_flow_style = False
+    stream = io.StringIO()
+    yaml.dump(yaml.load(text), stream)
+    return stream.getvalue()
+
+
+def prepared(name, tmp_path):
+    """Run what the first three stages run for an entry; return the manifest."""
+    entry = reader.read(f"datasets.{name}", Dataset)
+    raw, tree = tmp_path / "raw", tmp_path / "tree"
+    record = sources.fetch(
+        entry.archive.urls, entry.archive.sha256, raw, dataset=name, max_bytes=1 << 30, work=tmp_path / "work"
+    )
+    archives.unpack(raw / record.file, tree, max_bytes=1 << 30, max_files=10_000, max_ratio=1000)
+    return preprocess.prepare(tree, entry.images, tmp_path / "out", name=name, workers=1)
+
+
+def test_two_folders_with_suffixes_and_mixed_extensions_become_an_entry(repository, tmp_path, capsys):
+    draw_pairs(repository / "my pairs")
+    before = (repository / "params.yaml").read_text(encoding="utf-8")
+    code, said, _ = run(capsys, "add", "my pairs", "--name", "mine")
+    assert code == 0
+    assert "layout folders" in said and "label: 200 x 300 px, 1 channel, 8 bits" in said
+    assert "photo: 200 x 300 px, 3 channels, 8 bits" in said
+    assert said.splitlines()[-1] == "next: dvc exp run -S 'run.datasets=[mine]' -S 'run.models=[pix2pix]'"
+    after = (repository / "params.yaml").read_text(encoding="utf-8")
+    # Only lines that came, in the form that DVC leaves as it is.
+    assert as_dvc_writes(before) == before and as_dvc_writes(after) == after
+    start = after.index("  mine:\n")
+    end = after.index("\nmodels:")
+    assert after[:start] + after[end:] == before
+    old, new = yaml12.load(before, "old"), yaml12.load(after, "new")
+    entry = new["datasets"].pop("mine")
+    assert new == old
+    assert entry["archive"].keys() == {"urls", "sha256"} and entry["archive"]["urls"] == ["file:my%20pairs/"]
+    assert entry["augment"] == {"flip": True}
+    split = {key: entry["images"].pop(key) for key in ("val_fraction", "test_fraction")}
+    assert entry["images"] == {
+        "layout": "folders",
+        "channels": [1, 3],
+        "load_size": [214, 358],
+        "crop_size": [192, 320],
+    }
+    manifest = prepared("mine", tmp_path)
+    counts = {name: one.source.n for name, one in manifest.splits.items()}
+    assert sum(counts.values()) == 30 and min(counts.values()) >= 2 and all(split.values())
+    assert f"train {counts['train']}, val {counts['val']}, test {counts['test']}" in said
+    for one in manifest.splits.values():
+        pairs = zip(one.source.examples, one.target.examples, strict=True)
+        assert all(a.name.removesuffix("_label") == b.name.removesuffix("_photo") for a, b in pairs)
+    # And the grid that the printed command asks for can run.
+    (repository / "params.yaml").write_text(after.replace("  - sample\n", "  - mine\n", 1), encoding="utf-8")
+    check.grid()
+    assert check.warnings() == []
+
+
+def test_added_again_after_a_change_only_the_pin_is_another(repository, tmp_path, capsys):
+    draw_pairs(repository / "pairs", 12, (32, 32))
+    assert run(capsys, "add", "pairs")[0] == 0
+    params = repository / "params.yaml"
+    params.write_text(params.read_text().replace("load_size: 36", "load_size: 40"))  # theirs
+    first = params.read_text()
+    prepared("pairs", tmp_path)
+    archive = tmp_path / "raw" / "archive.json"
+    entry = reader.read("datasets.pairs", Dataset).archive
+    assert sources.changed_folder(entry.urls, entry.sha256, archive) is None
+    # Written anew with the same bytes it is the same; one image less is not.
+    again = repository / "pairs" / "label" / "2_label.png"
+    again.write_bytes(again.read_bytes())
+    later = archive.stat().st_mtime + 10
+    os.utime(again, (later, later))
+    assert sources.changed_folder(entry.urls, entry.sha256, archive) is None
+    for gone in (repository / "pairs").rglob("4_*"):
+        gone.unlink()
+    assert sources.changed_folder(entry.urls, entry.sha256, archive).name == "pairs"
+    with pytest.raises(Exception, match=r"its files are others than when it was added; `repix add pairs --name pairs`"):
+        prepared("pairs", tmp_path)
+    code, said, _ = run(capsys, "add", "pairs")
+    second = params.read_text()
+    assert code == 0 and "run.datasets=[pairs]" in said
+    changed = [(a, b) for a, b in zip(first.splitlines(), second.splitlines(), strict=True) if a != b]
+    assert len(changed) == 1 and all(re.fullmatch(r" +sha256: [0-9a-f]{64}", line) for line in changed[0])
+    assert sum(one.source.n for one in prepared("pairs", tmp_path).splits.values()) == 11
+    assert (
+        sources.changed_folder(entry.urls, reader.read("datasets.pairs.archive", type(entry)).sha256, archive) is None
+    )
+
+
+def test_a_name_that_is_taken_is_left_alone(repository, capsys):
+    draw_pairs(repository / "pairs", 4, (32, 32))
+    before = (repository / "params.yaml").read_bytes()
+    code, _, error = run(capsys, "add", "pairs", "--name", "maps")
+    assert code == 1 and error == (
+        "repix add: params.yaml has an entry datasets.maps of another place; choose another --name\n"
+    )
+    for arguments, said in (
+        (("add", "none"), "none: no such file or folder"),
+        (("add", "pairs", "--name", "a-b"), "--name a-b: names are letters, digits and underscores"),
+        (("add", "."), "is the repository itself"),
+    ):
+        code, _, error = run(capsys, *arguments)
+        assert code == 1 and said in error and error.count("\n") == 1
+    assert (repository / "params.yaml").read_bytes() == before
+
+
+def aligned(root):
+    for split in ("train", "val", "test"):
+        for i in range(3):
+            draw(root / split / f"{i}.png", (32, 64))
+
+
+def photos(root):
+    for i in range(12):
+        draw(root / f"{i}.png", (40, 60))
+
+
+def unpaired(root):
+    for side in "AB":
+        for i in range(11):
+            draw(root / f"train{side}" / f"{side}{i * 7 + ord(side)}.png", (64, 64))
+        draw(root / f"test{side}" / "x.png", (64, 64))
+
+
+def named_sides(root):
+    for split in ("train", "test"):
+        for side in ("edges", "shoes"):
+            for i in range(12):
+                draw(root / "set" / split / side / f"{i}.png", (64, 64), bits=16, mode="gray")
+
+
+def many_channels(root):
+    for side, mode in (("A", "five"), ("B", "gray")):
+        for i in range(12):
+            draw(root / side / f"{i}.npy", (48, 48), mode)
+
+
+@pytest.mark.parametrize(
+    ("make", "images", "model"),
+    [
+        (aligned, {"load_size": 36, "crop_size": 32}, "pix2pix_small"),
+        (photos, {"layout": "single", "colour": "lab", "load_size": [54, 72], "crop_size": [48, 64]}, "pix2pix_small"),
+        (unpaired, {"layout": "unaligned", "load_size": 72, "crop_size": 64}, "cyclegan"),
+        (
+            named_sides,
+            {"layout": "folders", "colour": "gray", "bit_depth": 16, "load_size": 72, "crop_size": 64},
+            "pix2pix_small",
+        ),
+        (
+            many_channels,
+            {"layout": "folders", "colour": "raw", "channels": [5, 1], "load_size": 54, "crop_size": 48},
+            "pix2pix_small",
+        ),
+    ],
+)
+def test_what_images_are_is_found_out(repository, tmp_path, capsys, make, images, model):
+    make(repository / "mine")
+    code, said, error = run(capsys, "add", "mine")
+    assert code == 0, error
+    assert f"'run.models=[{model}]'" in said
+    found = reader.section("datasets.mine.images")
+    assert {key: value for key, value in found.items() if not key.endswith("_fraction")} == images
+    manifest = prepared("mine", tmp_path)
+    assert {"train", "test"} <= manifest.splits.keys() and not manifest.skipped
+    text = (repository / "params.yaml").read_text(encoding="utf-8")
+    assert as_dvc_writes(text) == text
+
+
+def test_images_that_cannot_be_used_are_listed_and_refused_or_left_out(repository, tmp_path, capsys):
+    draw_pairs(repository / "pairs", 20, (32, 32))
+    (repository / "pairs/label/4_label.png").write_bytes(b"<!doctype html>")
+    draw(repository / "pairs/label/6_label.png", (32, 32), "rgba")
+    (repository / "pairs/photo/notes.txt").write_text("hello")
+    before = (repository / "params.yaml").read_bytes()
+    code, said, error = run(capsys, "add", "pairs")
+    assert code == 1 and (repository / "params.yaml").read_bytes() == before
+    assert error.endswith("2 images cannot be used: mend or remove them, or leave them out by --skip\n")
+    assert "unusable  label/4_label.png: cannot be decoded" in said
+    assert "unusable  label/6_label.png: has transparency" in said
+    assert "not read  1 in photo: notes.txt" in said
+    assert run(capsys, "add", "pairs", "--skip")[0] == 0
+    assert reader.section("datasets.pairs.images")["on_error"] == "skip"
+    manifest = prepared("pairs", tmp_path)
+    assert len(manifest.skipped) == 2 and sum(one.source.n for one in manifest.splits.values()) == 18
+
+
+def test_images_without_partner_are_named_as_the_user_knows_them(repository, capsys):
+    draw_pairs(repository / "pairs", 12, (32, 32))
+    draw(repository / "pairs/label/99_label.png", (32, 32))
+    code, _, error = run(capsys, "add", "pairs")
+    assert code == 1 and "A = pairs/label, B = pairs/photo: 1 images without a partner" in error
+    assert "A has 99_label.png" in error and error.count("\n") == 1
+
+
+def test_an_archive_by_path_and_over_the_network(repository, tmp_path, capsys):
+    draw_pairs(tmp_path / "site" / "pairs", 12, (32, 32))
+    with zipfile.ZipFile(tmp_path / "site" / "set.v1.zip", "w") as archive:
+        for file in sorted((tmp_path / "site" / "pairs").rglob("*.*")):
+            archive.write(file, file.relative_to(tmp_path / "site"))
+    assert run(capsys, "add", str(tmp_path / "site" / "set.v1.zip"), "--name", "local")[0] == 0
+    local = reader.section("datasets.local")
+    assert local["archive"]["urls"] == [f"file://{tmp_path}/site/set.v1.zip"]
+
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=tmp_path / "site")
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/set.v1.zip"
+        code, said, _ = run(capsys, "add", url)
+        server.shutdown()
+    assert code == 0 and "run.datasets=[set]" in said
+    over = reader.section("datasets.set")
+    assert (
+        over["archive"] == {"urls": [url], "sha256": local["archive"]["sha256"]} and over["images"] == local["images"]
+    )
+    # The download stage needs the server no more.
+    record = sources.fetch(
+        (url,), over["archive"]["sha256"], tmp_path / "raw", dataset="set", max_bytes=1 << 30, work=".repix/downloads"
+    )
+    assert record.pinned and not list((repository / ".repix").glob("*add*"))
+
+
+def test_nothing_is_written_in_a_dry_run_nor_into_a_file_that_is_written_otherwise(repository, capsys):
+    draw_pairs(repository / "pairs", 12, (32, 32))
+    params = repository / "params.yaml"
+    before = params.read_bytes()
+    assert run(capsys, "add", "pairs", "--dry-run")[0] == 0 and params.read_bytes() == before
+    tree = yaml12.load(params.read_text(encoding="utf-8"), "params.yaml")
+    text = yaml12.dump({key: value for key, value in tree.items() if key != "datasets"})
+    params.write_text(f"{text}datasets: {{sample: {{archive: {{urls: [x]}}}}}}\n")
+    before = params.read_bytes()
+    code, _, error = run(capsys, "add", "pairs")
+    assert code == 1 and "add this to it by hand:\npairs:\n  archive:\n" in error and params.read_bytes() == before
+
+
+def test_a_long_training_is_followed_by_a_shorter_recipe(repository, capsys, monkeypatch):
+    draw_pairs(repository / "pairs", 12, (130, 130))
+    asked = []
+
+    def cost(model, *_):
+        asked.append(model)
+        return add.Cost({"generator": (10, "9 px")}, 3000.0 if model == "pix2pix" else 10.0)
+
+    monkeypatch.setattr(add, "cost", cost)
+    _, said, _ = run(capsys, "add", "pairs")
+    assert asked == ["pix2pix", "pix2pix_small"] and "run.models=[pix2pix_small]" in said
+    assert re.search(r"200 epochs are 1,\d00 steps of 3000 ms on this machine: 1?\d\d min|1\.\d h", said)
+
+
+def test_what_a_recipe_costs_is_computed_by_its_networks():
+    recipe = reader.read("models.pix2pix_small", Recipe)
+    images = Dataset.model_validate({"archive": {"urls": ["file:x"]}, "images": {"crop_size": 32, "load_size": 32}})
+    found = add.cost("pix2pix_small", recipe, images.images, (32, 32), measure=True)
+    # 4 x 4 convolutions: 6 -> 16, 16 -> 32 (norm), 32 -> 64 (norm), 64 -> 1; biases of the first and the last.
+    assert found.networks["discriminator"] == (16 * (6 * 16 + 16 * 32 + 32 * 64 + 64) + 16 + 1 + 2 * (32 + 64), "34 px")
+    assert found.networks["generator"][1] == "whole image" and 0 < found.ms < 10_000
+    said = add.cost("pix2pix_small", recipe, images.images, (33, 33), measure=False)
+    assert "a U-Net of depth 2 cannot halve 33 x 33 px" in said
+
+
+@pytest.mark.parametrize(
+    ("sizes", "crop"),
+    [
+        ({(200, 300): 30}, (192, 320)),
+        ({(256, 256): 5}, (256, 256)),
+        ({(1024, 1024): 5, (1000, 1040): 3}, (256, 256)),
+        ({(600, 800): 9}, (256, 320)),
+        ({(28, 28): 9}, (32, 32)),
+        ({(3, 3): 9}, (4, 4)),
+        ({(300, 200): 5, (200, 300): 5}, (192, 192)),
+    ],
+)
+def test_sizes_that_leave_a_network_its_depth(sizes, crop):
+    assert proposal.crop_size(Counter(sizes)) == crop
+    assert all(a >= b for a, b in zip(proposal.load_size(crop), crop, strict=True))
+    unet = reader.read("models.pix2pix", Recipe)
+    assert room.warning(unet, crop) is None
+
+
+def test_a_size_that_makes_a_toy_of_the_network_is_a_warning(repository, capsys):
+    unet, resnet = (reader.read(f"models.{name}", Recipe) for name in ("pix2pix", "cyclegan"))
+    said = room.warning(unet, (200, 300))
+    assert "crop_size 200 x 300 can be halved only 2 times" in said
+    assert "crop_size: [192, 320] can be halved 6 times" in said
+    assert room.warning(resnet, (200, 300)) is None
+    shallow = unet.model_copy(update={"generator": unet.generator.model_copy(update={"depth": 2})})
+    assert room.warning(shallow, (200, 300)) is None  # as it was asked for
+    for size in (32, 64, 72, 96, 100, 256, (192, 320)):
+        assert (room.warning(unet, size) is None) == (size != 100), size
+    params = repository / "params.yaml"
+    text = params.read_text(encoding="utf-8")
+    params.write_text(text.replace("load_size: 64, crop_size: 64", "load_size: [200, 300], crop_size: [200, 300]"))
+    code, out, error = run(capsys, "check")
+    assert code == 0 and out == "sample-pix2pix_small-0 can run\n"
+    assert error.startswith("repix check: warning: params.yaml: models.pix2pix_small on datasets.sample: crop_size 200")
+
+
+@pytest.mark.parametrize("word", sorted(cli.INSTEAD))
+def test_words_that_people_type_are_answered_by_the_command_that_does_it(word, capsys):
+    assert word not in cli.COMMANDS and word not in cli.RENAMED
+    code, out, error = run(capsys, word, "--epochs", "3")
+    assert code == 2 and out == "" and error.count("\n") == 1
+    assert error.startswith(f"repix: there is no `repix {word}`: `")
+    named = re.search(r"`(?:repix|dvc|make) ([a-z]+)", error.partition(": `")[2].join(("`", "")))[1]
+    assert named in {*cli.COMMANDS, "exp", "repro", "metrics", "ui"}
+
+
+def test_equal_files_are_packed_to_equal_bytes_whatever_lies_around_them(tmp_path):
+    draw_pairs(tmp_path / "one", 3, (8, 8))
+    shutil.copytree(tmp_path / "one", tmp_path / "two", copy_function=shutil.copyfile)
+    (tmp_path / "two" / ".DS_Store").write_text("x")
+    (tmp_path / "two" / ".git").mkdir()
+    (tmp_path / "two" / "label" / "0_label.png").chmod(0o600)
+    linked = tmp_path / "two" / "photo"
+    linked.rename(tmp_path / "elsewhere")
+    linked.symlink_to(tmp_path / "elsewhere")
+    streams = io.BytesIO(), io.BytesIO()
+    for name, stream in zip(("one", "two"), streams, strict=True):
+        packing.write_tar(tmp_path / name, stream)
+    assert streams[0].getvalue() == streams[1].getvalue()
+    assert packing.digest(tmp_path / "two") == packing.digest(tmp_path / "one")
+    (tmp_path / "two" / "loop").symlink_to(tmp_path / "two")
+    with pytest.raises(Exception, match=r"loop: a link to a folder that holds it"):
+        packing.digest(tmp_path / "two")
+    (tmp_path / "one" / "gone").symlink_to(tmp_path / "nothing")
+    with pytest.raises(Exception, match=r"gone: a link to nothing"):
+        packing.digest(tmp_path / "one")
+
+
+def test_a_relative_folder_holds_in_a_temporary_copy_of_the_repository(repository, tmp_path, monkeypatch):
+    """`dvc exp run --temp` and `--queue` run in a copy that has only what git holds."""
+    draw_pairs(repository / "pairs", 3, (8, 8))
+    (tmp_path / "copy").mkdir()
+    monkeypatch.chdir(tmp_path / "copy")
+    monkeypatch.setattr(sources, "ORIGIN", repository)
+    record = sources.fetch(["file:pairs/"], None, "raw", dataset="pairs", max_bytes=1 << 20, work="work")
+    assert record == Archive.read(tmp_path / "copy/raw/archive.json") and record.file == "pairs.tar"
+    assert record.sha256 == packing.digest(repository / "pairs")
+    with pytest.raises(Exception, match=r"more than the 100 of limits.download_bytes"):
+        sources.fetch(["file:pairs/"], None, "raw", dataset="pairs", max_bytes=100, work="work")
