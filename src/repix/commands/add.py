@@ -26,7 +26,7 @@ from repix import paths, profile, yaml12
 from repix.commands import here
 from repix.config import reader
 from repix.config.datasets import Dataset
-from repix.config.images import Images
+from repix.config.images import Images, height_width
 from repix.config.limits import Limits
 from repix.config.models import Recipe
 from repix.config.run import NAME, Grid
@@ -331,7 +331,8 @@ def main(arguments: argparse.Namespace) -> int:
     url = address(arguments.path)
     name = _name(arguments.name, url)
     there = reader.section("datasets").get(name)
-    if there is not None and reader.parse(there, Dataset, f"datasets.{name}").archive.urls[0] != url:
+    entry = reader.parse(there, Dataset, f"datasets.{name}") if there is not None else None
+    if entry and entry.archive.urls[0] != url:
         raise UserError(f"{reader.FILE} has an entry datasets.{name} of another place; choose another --name")
     pixels = reader.read("limits", Limits).pixels
     recipes = {model: reader.read(f"models.{model}", Recipe) for model in reader.section("models")}
@@ -339,19 +340,22 @@ def main(arguments: argparse.Namespace) -> int:
         tree, sha256 = fetched(url, name, folder)
         limit = Limit(pixels, "limits.pixels in params.yaml raises it")
         try:
-            found = surveys.look(tree, layout=arguments.layout, direction=arguments.direction, limit=limit)
+            found = surveys.look(
+                tree,
+                layout=arguments.layout,
+                direction=arguments.direction,
+                limit=limit,
+                given=entry.images if entry else None,
+            )
         except UserError as error:
             # The tree is ours and gone in a moment: name what was given.
             raise UserError(str(error).replace(f"{tree}", arguments.path.rstrip("/"))) from None
     print("\n".join(report(name, found)))
-    if found.bad and not arguments.skip:
+    if found.bad and not arguments.skip and found.wanted.on_error != "skip":
         raise UserError(f"{len(found.bad)} images cannot be used: mend or remove them, or leave them out by --skip")
 
-    if there is not None:
-        entry = reader.parse(there, Dataset, f"datasets.{name}")
-        images, crop = entry.images, entry.images.crop_size
-        crop = (crop, crop) if isinstance(crop, int) else tuple(crop)
-        settings = {}
+    if entry:
+        images, crop = entry.images, height_width(entry.images.crop_size)
     else:
         sizes = found.sides[0].sizes + found.sides[1].sizes
         crop = proposal.crop_size(sizes)
@@ -377,11 +381,7 @@ def main(arguments: argparse.Namespace) -> int:
     if not arguments.dry_run:
         path = Path(reader.FILE)
         text = path.read_text(encoding="utf-8")
-        new = (
-            with_pin(text, name, sha256)
-            if there is not None
-            else with_entry(text, name, entry_text(name, url, sha256, settings))
-        )
+        new = with_pin(text, name, sha256) if entry else with_entry(text, name, entry_text(name, url, sha256, settings))
         write_text(path, new)
         print(f"  {'written':9} datasets.{name} in {reader.FILE}")
     print(f"next: dvc exp run -S 'run.datasets=[{name}]' -S 'run.models=[{model}]'")

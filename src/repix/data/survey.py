@@ -114,32 +114,36 @@ def _splits(tree: Path, basis: dict) -> tuple[Images, dict[str, Listing]]:
     return wanted, found
 
 
+def _fitting(tree: Path, layout: str | None, direction: str) -> tuple[Images, dict[str, Listing]]:
+    """Return the settings by which a tree has all splits, and what they find; see :func:`look`."""
+
+    def read(name: str) -> tuple[Images, dict[str, Listing]]:
+        return _splits(tree, {"layout": name, "direction": direction} | ({"colour": "lab"} if name == "single" else {}))
+
+    wanted, found = read(layout or _layout(tree))
+    photos = layout is None and wanted.layout == "aligned" and not _side_by_side(found["train"])
+    return read("single") if photos else (wanted, found)
+
+
 def _spread(items: list[Item], most: int) -> Iterator[Item]:
     """Yield at most so many items, evenly from first to last."""
     step = max(1, len(items) / most)
     return (items[int(i * step)] for i in range(min(most, len(items))))
 
 
-def look(tree: Path, *, layout: str | None, direction: str, limit: Limit) -> Survey:
+def look(tree: Path, *, layout: str | None, direction: str, limit: Limit, given: Images | None = None) -> Survey:
     """Look at a tree.
 
     Args:
         layout: of :class:`repix.config.images.Images`, or None to find it out.
         direction: AtoB or BtoA.
         limit: most pixels of an image.
+        given: an entry's settings, by which it is read as it will be; nothing is found out then but what is there.
 
     Raises:
         UserError: it fits no layout, or splits cannot be made of it.
     """
-    named = layout
-    layout = layout or _layout(tree)
-    basis = {"layout": layout, "direction": direction}
-    if layout == "single":
-        basis |= {"colour": "lab"}
-    wanted, found = _splits(tree, basis)
-    if layout == "aligned" and named is None and not _side_by_side(found["train"]):
-        layout, basis = "single", {"layout": "single", "colour": "lab"}
-        wanted, found = _splits(tree, basis)
+    wanted, found = (given, layouts.find(tree, given)) if given else _fitting(tree, layout, direction)
     sides, bad, decoded, total = (Side(), Side()), {}, 0, 0
     for which, side in enumerate(sides):
         items = [item for listing in found.values() for item in (listing.source, listing.target)[which]]
@@ -150,7 +154,7 @@ def look(tree: Path, *, layout: str | None, direction: str, limit: Limit) -> Sur
                 _decode(item, side, limit)
             except BadImageError as error:
                 bad.setdefault(item.path.relative_to(tree).as_posix(), error.reason)
-        for item in _spread(items, HEADERS) if len(items) > DECODED and layout != "hdf5" else ():
+        for item in _spread(items, HEADERS) if len(items) > DECODED and wanted.layout != "hdf5" else ():
             try:
                 height, width = images.size(item.path)
                 side.sizes[height, width // 2 if item.half else width] += 1
@@ -159,9 +163,10 @@ def look(tree: Path, *, layout: str | None, direction: str, limit: Limit) -> Sur
     if not all(side.sizes for side in sides):
         first = next(iter(bad.items()), ("", "there is none"))
         raise UserError(f"no image of it can be used: {': '.join(first)}")
-    colour = _colours(sides) if layout != "single" else {}
-    bits = {"bit_depth": 16} if max(side.bits for side in sides) == 16 else {}
-    wanted = Images(**{name: getattr(wanted, name) for name in wanted.model_fields_set - {"channels"}} | colour | bits)
+    if not given:
+        more = {"bit_depth": 16} if max(side.bits for side in sides) == 16 else {}
+        more |= _colours(sides) if wanted.layout != "single" else {}
+        wanted = Images(**{name: getattr(wanted, name) for name in wanted.model_fields_set - {"channels"}} | more)
     return Survey(wanted, found, sides, bad, (decoded, total), layouts.left_out(tree, found))
 
 
