@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from repix import profile, tables
 from repix.commands import here
-from repix.config import reader
+from repix.config import reader, room
+from repix.config.models import Recipe
 from repix.errors import UserError
 from repix.files import atomic_path
 from repix.quiet import import_keras
@@ -62,7 +64,6 @@ def describe(model: str, dataset: str | None) -> tuple[Description, System]:
         UserError: there is no such model or data set, or they do not fit each other.
     """
     from repix.config.images import Images, height_width
-    from repix.config.models import Recipe
     from repix.description.facts import facts
     from repix.systems.system import build
 
@@ -179,6 +180,9 @@ def main(arguments: argparse.Namespace) -> int:
 
             with atomic_path(figure) as temporary:
                 draw(system, f"{model}, {_side(description)}", temporary, figure.suffix[1:].lower())
+    for description in found:
+        if said := room.warning(reader.read(f"models.{description.model}", Recipe), description.size):
+            print(f"repix describe: warning: {description.model}: {said}", file=sys.stderr)
     if arguments.json:
         print(json.dumps([asdict(one) for one in found] if len(found) > 1 else asdict(found[0]), indent=2))
     elif arguments.markdown:
