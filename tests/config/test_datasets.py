@@ -41,11 +41,17 @@ def test_an_entry_and_its_defaults_which_are_those_of_pix2pix():
         "load_size": 286,
         "crop_size": 256,
         "val_fraction": 0.0,
+        "test_fraction": 0.0,
         "on_error": "strict",
     }
     images = parse(ENTRY, Dataset, "datasets.x").images
     assert height_width(images.crop_size) == (4, 6) and height_width(images.load_size) == (8, 8)
     assert not Images(layout="unaligned").paired
+
+
+def test_fractions_leave_something_of_train():
+    with pytest.raises(UserError, match="val_fraction and test_fraction leave nothing of train; lower one"):
+        parse({"val_fraction": 0.5, "test_fraction": 0.5}, Images, "datasets.x.images")
 
 
 def test_channels_follow_from_the_colour_where_they_are_not_given():

@@ -866,7 +866,8 @@ def test_file_localhost(place, tmp_path, data):
     ("content", "options", "why"),
     [
         (None, {}, "no such file"),
-        ("folder", {}, "is a folder, not a file"),
+        ("folder", {}, "holds no files"),
+        ("folder", {"archive": False}, "is a folder, not a file"),
         (HTML, {}, "is a web page"),
         (b"", {}, "is an empty file"),
         (b"text" * 200, {}, "is not an archive"),
