@@ -12,6 +12,7 @@ import zipfile
 from collections import Counter
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
+import h5py
 import numpy as np
 import pytest
 from PIL import Image
@@ -205,9 +206,18 @@ def many_channels(root):
             draw(root / side / f"{i}.npy", (48, 48), mode)
 
 
+def book(root):
+    for folder, n in (("training", 12), ("testing", 3)):
+        for side in ("images", "facades"):
+            (root / folder / side).mkdir(parents=True)
+            with h5py.File(root / folder / side / "data.h5", "w") as file:
+                file["data"] = np.full((n, 64, 64, 1), 7, np.uint8)
+
+
 @pytest.mark.parametrize(
     ("make", "images", "model"),
     [
+        (book, {"layout": "hdf5", "colour": "gray", "load_size": 72, "crop_size": 64}, "pix2pix_small"),
         (aligned, {"load_size": 36, "crop_size": 32}, "pix2pix_small"),
         (photos, {"layout": "single", "colour": "lab", "load_size": [54, 72], "crop_size": [48, 64]}, "pix2pix_small"),
         (unpaired, {"layout": "unaligned", "load_size": 72, "crop_size": 64}, "cyclegan"),
@@ -260,6 +270,23 @@ def test_images_without_partner_are_named_as_the_user_knows_them(repository, cap
     code, _, error = run(capsys, "add", "pairs")
     assert code == 1 and "A = pairs/label, B = pairs/photo: 1 images without a partner" in error
     assert "A has 99_label.png" in error and error.count("\n") == 1
+
+
+def test_what_is_no_set_is_told_by_the_name_that_was_given(repository, capsys):
+    (repository / "page.zip").write_text("<!doctype html>" + " " * 600)
+    (repository / "empty").mkdir()
+    (repository / "texts").mkdir()
+    (repository / "texts" / "a.txt").write_text("hello")
+    before = (repository / "params.yaml").read_bytes()
+    for path, said in (
+        ("page.zip", "file:page.zip: is a web page, not an archive"),
+        ("empty", "file:empty/: holds no files"),
+        ("texts", r"texts: layout: aligned expects folders .*; there is \./ \(1 files\); no other layout fits"),
+    ):
+        code, out, error = run(capsys, "add", path)
+        assert code == 1 and out == "" and error.count("\n") == 1
+        assert re.search(said, error), error
+    assert ".repix" not in error and (repository / "params.yaml").read_bytes() == before
 
 
 def test_an_archive_by_path_and_over_the_network(repository, tmp_path, capsys):

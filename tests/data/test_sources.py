@@ -867,7 +867,6 @@ def test_file_localhost(place, tmp_path, data):
     [
         (None, {}, "no such file"),
         ("folder", {}, "holds no files"),
-        ("folder", {"archive": False}, "is a folder, not a file"),
         (HTML, {}, "is a web page"),
         (b"", {}, "is an empty file"),
         (b"text" * 200, {}, "is not an archive"),
@@ -885,6 +884,13 @@ def test_files_that_are_refused(place, tmp_path, content, options, why):
     assert why in place.refused(f"file://{path}", **options)
     if isinstance(content, bytes):
         assert path.read_bytes() == content  # theirs, whatever we think of it
+
+
+def test_weights_are_a_file_and_no_folder(tmp_path):
+    with pytest.raises(UserError, match="is a folder, not a file"):
+        sources.fetch(
+            [f"file://{tmp_path}"], None, "x", dataset="toy", max_bytes=9, work=tmp_path / "work", archive=False
+        )
 
 
 # --- synthetic:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import re
 import subprocess
 import sys
@@ -66,8 +67,7 @@ def address(path: str) -> str:
     place = here(path)
     if not place.exists():
         raise UserError(f"{place}: no such file or folder")
-    absolute = place.resolve()
-    root = Path.cwd().resolve()
+    absolute, root = Path(os.path.abspath(place)), Path.cwd()
     if absolute == root:
         raise UserError(f"{path}: is the repository itself; name the folder of the images")
     end = "/" if absolute.is_dir() else ""
@@ -182,12 +182,14 @@ def _step_ms(backend: Any, system: Any, recipe: Recipe, size: tuple[int, int], c
 def cost(model: str, recipe: Recipe, images: Images, crop: tuple[int, int], measure: bool) -> Cost | str:
     """Return what a recipe costs, or why that cannot be told here."""
     forced = reader.read("run", Grid).profile
+    used = recipe.profile if forced == "auto" else forced
     asked = {
         "crop_size": crop,
         "channels": images.channels,
         "paired": images.paired,
-        "profile": recipe.profile if forced == "auto" else forced,
-        "measure": measure,
+        "profile": used,
+        # The JAX step takes a data set, not batches.
+        "measure": measure and used != "jax",
     }
     code = "import sys; from repix.commands import add; add.answer(*sys.argv[1:])"
     command = [sys.executable, "-c", code, model, json.dumps(asked)]
@@ -337,9 +339,9 @@ def main(arguments: argparse.Namespace) -> int:
     pixels = reader.read("limits", Limits).pixels
     recipes = {model: reader.read(f"models.{model}", Recipe) for model in reader.section("models")}
     with scratch_folder(paths.WORK / "add") as folder:
-        tree, sha256 = fetched(url, name, folder)
         limit = Limit(pixels, "limits.pixels in params.yaml raises it")
         try:
+            tree, sha256 = fetched(url, name, folder)
             found = surveys.look(
                 tree,
                 layout=arguments.layout,
@@ -348,8 +350,11 @@ def main(arguments: argparse.Namespace) -> int:
                 given=entry.images if entry else None,
             )
         except UserError as error:
-            # The tree is ours and gone in a moment: name what was given.
-            raise UserError(str(error).replace(f"{tree}", arguments.path.rstrip("/"))) from None
+            # The copies are ours and gone in a moment: name what was given.
+            shown = re.sub(
+                rf"{re.escape(str(folder))}/(?:tree|raw/[^/:\s]+)", lambda _: arguments.path.rstrip("/"), str(error)
+            )
+            raise UserError(shown) from None
     print("\n".join(report(name, found)))
     if found.bad and not arguments.skip and found.wanted.on_error != "skip":
         raise UserError(f"{len(found.bad)} images cannot be used: mend or remove them, or leave them out by --skip")

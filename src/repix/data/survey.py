@@ -191,7 +191,10 @@ def _decode(item: Item, side: Side, limit: Limit) -> None:
     if item.row is None:
         decoded = images.decode(item.path, limit)
     else:
-        decoded = images.from_array(hdf5.read_row(item.path, item.row), item.path)
+        try:
+            decoded = images.from_array(hdf5.read_row(item.path, item.row), item.path)
+        except OSError as error:
+            raise BadImageError(item.path, f"cannot be decoded: {error}") from None
     height, width = decoded.pixels.shape[:2]
     if item.half and width % 2:
         raise BadImageError(item.path, f"width {width} is odd; two images side by side have an even one")
