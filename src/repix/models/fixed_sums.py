@@ -45,7 +45,8 @@ def product(a, b):
 
         return _product(a, b), gradient
 
-    return of(a, b)
+    # What a variable holds, and not the variable: TensorFlow would ask for its gradient by name.
+    return of(ops.reshape(a, a.shape), ops.reshape(b, b.shape))
 
 
 def _product(a, b):
