@@ -145,6 +145,9 @@ def test_added_again_after_a_change_only_the_pin_is_another(repository, tmp_path
     for gone in (repository / "pairs").rglob("4_*"):
         gone.unlink()
     assert sources.changed_folder(entry.urls, entry.sha256, archive).name == "pairs"
+    (repository / "pairs" / "gone").symlink_to("nowhere")
+    assert sources.changed_folder(entry.urls, entry.sha256, archive).name == "pairs"
+    (repository / "pairs" / "gone").unlink()
     with pytest.raises(Exception, match=r"its files are others than when it was added; `repix add pairs --name pairs`"):
         prepared("pairs", tmp_path)
     code, said, _ = run(capsys, "add", "pairs")
@@ -270,6 +273,24 @@ def test_images_without_partner_are_named_as_the_user_knows_them(repository, cap
     code, _, error = run(capsys, "add", "pairs")
     assert code == 1 and "A = pairs/label, B = pairs/photo: 1 images without a partner" in error
     assert "A has 99_label.png" in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("ends", "said"),
+    [
+        (("_A", "_B"), "names end in _B and in _A: these are pairs in one folder"),
+        (("", "_mask"), "names end in _mask and without it: these are pairs in one folder"),
+    ],
+)
+def test_pairs_in_one_folder_are_not_taken_for_photos(repository, capsys, ends, said):
+    for i in range(12):
+        for end in ends:
+            draw(repository / "mine" / f"{i}{end}.png", (32, 32))
+    code, _, error = run(capsys, "add", "mine")
+    assert code == 1 and said in error and error.count("\n") == 1
+    for i in range(12):
+        (repository / "mine" / f"{i}{ends[1]}.png").unlink()
+    assert run(capsys, "add", "mine")[0] == 0 and reader.section("datasets.mine.images")["layout"] == "single"
 
 
 def test_what_is_no_set_is_told_by_the_name_that_was_given(repository, capsys):

@@ -364,10 +364,13 @@ def changed_folder(urls: Sequence[str], sha256: str | None, archive: Path) -> Pa
     if path is None or not path.is_dir() or not archive.is_file():
         return None
     taken = Archive.read(archive).sha256
-    # Another pin makes DVC take the folder anew.
-    if sha256 not in (None, taken) or packing.newest(path) <= archive.stat().st_mtime:
+    if sha256 not in (None, taken):  # another pin makes DVC take the folder anew
         return None
-    return path if packing.digest(path) != taken else None
+    try:
+        same = packing.newest(path) <= archive.stat().st_mtime or packing.digest(path) == taken
+    except (OSError, UserError):  # what cannot be read any more
+        same = False
+    return None if same else path
 
 
 def _deliver(source: Path, name: str, folder: Path, job: _Job) -> Archive:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -114,6 +115,20 @@ def _splits(tree: Path, basis: dict) -> tuple[Images, dict[str, Listing]]:
     return wanted, found
 
 
+def _refuse_mixed(found: dict[str, Listing]) -> None:
+    """Raise where both images of pairs lie in one folder, told apart by how their names end."""
+    ends: dict[str, set[str]] = {}
+    for listing in found.values():
+        for item in listing.source:
+            core, mark, end = re.fullmatch(r"(.*?)(?:([_\-. ])([A-Za-z]+))?", item.name).groups()
+            ends.setdefault(f"{mark or ''}{end or ''}", set()).add(core)
+    if len(ends) == 2 and len(set(map(frozenset, ends.values()))) == 1:
+        one, other = (f"in {end}" if end else "without it" for end in sorted(ends, reverse=True))
+        raise UserError(
+            f"names end {one} and {other}: these are pairs in one folder; move each kind into a folder of its own"
+        )
+
+
 def _fitting(tree: Path, layout: str | None, direction: str) -> tuple[Images, dict[str, Listing]]:
     """Return the settings by which a tree has all splits, and what they find; see :func:`look`."""
 
@@ -121,6 +136,8 @@ def _fitting(tree: Path, layout: str | None, direction: str) -> tuple[Images, di
         return _splits(tree, {"layout": name, "direction": direction} | ({"colour": "lab"} if name == "single" else {}))
 
     wanted, found = read(layout or _layout(tree))
+    if layout is None and wanted.layout == "aligned":
+        _refuse_mixed(found)
     photos = layout is None and wanted.layout == "aligned" and not _side_by_side(found["train"])
     return read("single") if photos else (wanted, found)
 
