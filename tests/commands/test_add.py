@@ -7,7 +7,9 @@ import io
 import os
 import re
 import shutil
+import tarfile
 import threading
+import unicodedata
 import zipfile
 from collections import Counter
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -423,7 +425,8 @@ def test_words_that_people_type_are_answered_by_the_command_that_does_it(word, c
 
 
 def test_equal_files_are_packed_to_equal_bytes_whatever_lies_around_them(tmp_path):
-    draw_pairs(tmp_path / "one", 3, (8, 8))
+    draw_pairs(tmp_path / "one", 40, (8, 8))
+    draw(tmp_path / "one" / unicodedata.normalize("NFD", "é.png"), (8, 8))  # as macOS spells it
     shutil.copytree(tmp_path / "one", tmp_path / "two", copy_function=shutil.copyfile)
     (tmp_path / "two" / ".DS_Store").write_text("x")
     (tmp_path / "two" / ".git").mkdir()
@@ -435,6 +438,10 @@ def test_equal_files_are_packed_to_equal_bytes_whatever_lies_around_them(tmp_pat
     for name, stream in zip(("one", "two"), streams, strict=True):
         packing.write_tar(tmp_path / name, stream)
     assert streams[0].getvalue() == streams[1].getvalue()
+    with tarfile.open(fileobj=io.BytesIO(streams[0].getvalue())) as tar:
+        names = tar.getnames()
+        assert names == sorted(names) and len(names) == 81 and unicodedata.normalize("NFC", "é.png") in names
+        assert {(one.mtime, one.uid, one.gid, one.uname, one.mode) for one in tar} == {(0, 0, 0, "", 0o644)}
     assert packing.digest(tmp_path / "two") == packing.digest(tmp_path / "one")
     (tmp_path / "two" / "loop").symlink_to(tmp_path / "two")
     with pytest.raises(Exception, match=r"loop: a link to a folder that holds it"):
