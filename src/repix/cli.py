@@ -9,6 +9,7 @@ from contextlib import chdir
 from pathlib import Path
 
 from repix import commands, profile
+from repix.api import find_root
 from repix.errors import UserError
 from repix.version import VERSION
 
@@ -30,11 +31,6 @@ COMMANDS = {
 
 # Names of earlier versions: they still work, and say the new one.
 RENAMED = {"floors": "baselines", "sweep": "seeds"}
-
-
-def find_root(start: Path) -> Path:
-    """Return the root of the repository that a folder lies in, as git and DVC find theirs; else the folder itself."""
-    return next((folder for folder in (start, *start.parents) if (folder / "dvc.yaml").is_file()), start)
 
 
 def main(argv: list[str] | None = None) -> None:
