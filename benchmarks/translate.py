@@ -42,7 +42,7 @@ def first_image(cell: str, image: Path, out: Path, backend: str) -> float:
 
 
 def bare_loop(path: Path, images: list[Path], out: Path, synced: bool) -> float:
-    """Return the seconds of Pillow and onnxruntime alone, 8-bit images; ``synced``: written to the disk, as ours are."""
+    """Return the seconds of Pillow and onnxruntime alone, 8-bit images; ``synced``: kept by the disk, as ours are."""
     import numpy as np
     import onnxruntime
     from PIL import Image

@@ -13,17 +13,17 @@ importing this one imports nothing: what is named here comes from :mod:`repix.ap
 import importlib
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from repix.api import Model, UserError, load, results
-
 __all__ = ["Model", "UserError", "load", "results"]
 
+if TYPE_CHECKING:
+    from repix.api import Model, UserError, load, results
+else:  # a type checker shall not think that there is every name
 
-def __getattr__(name: str):
-    """Return a public name, importing it now."""
-    if name in __all__:
-        return getattr(importlib.import_module("repix.api"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
+    def __getattr__(name: str):
+        """Return a public name, importing it now."""
+        if name in __all__:
+            return getattr(importlib.import_module("repix.api"), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
 
 
 def __dir__() -> list[str]:

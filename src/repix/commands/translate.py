@@ -9,6 +9,10 @@ Images of another size than the trained one are mirrored at their borders to a s
 network allows and cropped back, large ones go through in overlapping tiles; --resize scales
 them to the trained size and the result back instead.
 
+An export is computed by onnxruntime, without TensorFlow, and is within the tolerance of its
+export.json of what Keras gives; what ONNX does not compute (padded images of other sizes, --paper)
+goes to Keras, as all of runs/ does. --backend stays with one of them.
+
 Examples:
   repix translate runs/sample-pix2pix_small-0 labels/ -o photos
   repix translate exports/maps-cyclegan-0 map.png -o out --translator target_to_source
