@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, overload
 
-from repix import profile
 from repix.errors import UserError
 
 if TYPE_CHECKING:
@@ -52,7 +51,6 @@ def load(
     from repix.translation.model import find_model, read_record
     from repix.translation.model import load as load_network
 
-    profile.forbid_telemetry()
     given = Path(model)
     found = find_model(given, (given, find_root(Path.cwd()) / "runs" / given))
     record = read_record(found)

@@ -74,23 +74,29 @@ def test_few_images_are_in_memory_and_large_ones_alone(tmp_path, monkeypatch, la
     done = list(translate_jobs(found, read, translate))
     assert len(done) == 30 and held.now == 0
     assert held.most <= most
-    if large > 1 and slow != "read":
-        assert held.most > 2  # others are read or written beside the network
 
 
-def test_reading_and_writing_overlap_with_the_network(tmp_path, monkeypatch):
-    """Each of the three waits 20 ms: one after the other 20 images take 1.2 s, beside one another a third of it."""
-    found, write = make(tmp_path / "in", 20), images.write
-    monkeypatch.setattr(images, "write", lambda path, array: (time.sleep(0.02), write(path, array)))
-    begun = time.perf_counter()
-    ended = list(
-        translate_jobs(
-            found,
-            lambda path: (time.sleep(0.02), images.read(path))[1],
-            lambda pixels, job: (time.sleep(0.02), (pixels, "whole"))[1],
-        )
-    )
-    assert len(ended) == 20 and time.perf_counter() - begun < 0.9
+def test_reading_and_writing_go_on_beside_the_network(tmp_path, monkeypatch):
+    """The network waits for the next image's reading and for the last one's writing: one after the other none ends."""
+    found, write = make(tmp_path / "in", 8), images.write
+    begun = {what: [threading.Event() for _ in found] for what in ("read", "write")}
+
+    def read(path):
+        begun["read"][int(path.stem)].set()
+        return images.read(path)
+
+    def translate(pixels, job):
+        number = int(job.input.stem)
+        for event in (*begun["read"][number + 1 : number + 2], *begun["write"][max(0, number - 1) : number]):
+            assert event.wait(30)
+        return pixels, "whole"
+
+    def written(path, array):
+        begun["write"][array[0, 0, 0]].set()
+        write(path, array)
+
+    monkeypatch.setattr(images, "write", written)
+    assert len(list(translate_jobs(found, read, translate))) == len(found)
 
 
 def test_a_broken_image_is_told_and_the_rest_goes_on(tmp_path):
