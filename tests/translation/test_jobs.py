@@ -14,6 +14,8 @@ from repix.inference.sizes import SizeError
 from repix.translation import jobs
 from repix.translation.jobs import AHEAD, THREADS, Failed, Job, Written, translate_jobs
 
+SECONDS = 30  # until an event that never comes is given up
+
 
 def make(folder, n, size=(8, 8)) -> list[Job]:
     folder.mkdir(exist_ok=True)
@@ -77,22 +79,23 @@ def test_few_images_are_in_memory_and_large_ones_alone(tmp_path, monkeypatch, la
 
 
 def test_reading_and_writing_go_on_beside_the_network(tmp_path, monkeypatch):
-    """The network waits for the next image's reading and for the last one's writing: one after the other none ends."""
+    """The network waits for the next image's reading, and a writing for the next image's network."""
     found, write = make(tmp_path / "in", 8), images.write
-    begun = {what: [threading.Event() for _ in found] for what in ("read", "write")}
+    reads, computes = ([threading.Event() for _ in found] for _ in range(2))
 
     def read(path):
-        begun["read"][int(path.stem)].set()
+        reads[int(path.stem)].set()
         return images.read(path)
 
     def translate(pixels, job):
         number = int(job.input.stem)
-        for event in (*begun["read"][number + 1 : number + 2], *begun["write"][max(0, number - 1) : number]):
-            assert event.wait(30)
+        computes[number].set()
+        assert all(event.wait(SECONDS) for event in reads[number + 1 : number + 2])
         return pixels, "whole"
 
     def written(path, array):
-        begun["write"][array[0, 0, 0]].set()
+        number = int(array[0, 0, 0])
+        assert all(event.wait(SECONDS) for event in computes[number + 1 : number + 2])
         write(path, array)
 
     monkeypatch.setattr(images, "write", written)
