@@ -523,7 +523,7 @@ def test_a_large_file_that_is_no_archive_is_not_downloaded_to_its_end(place, ser
 def test_a_wrong_digest_names_both_and_the_mend(place, serve, data):
     server = serve()
     message = place.refused(server.url, sha256="1" * 64)
-    assert sha256(data) in message and "1" * 64 in message and "datasets.toy.sha256" in message
+    assert sha256(data) in message and "1" * 64 in message and "datasets.toy.archive.sha256" in message
     assert len(server.asked) == 1
 
 
@@ -807,7 +807,7 @@ def test_a_date_within_the_minute_is_no_ground_to_resume_on(place, serve, data):
 def test_a_work_folder_that_cannot_be_made(place, serve, tmp_path):
     place.work = tmp_path / "file" / "work"
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(UserError, match=r"datasets\.toy: .*file.*make room or mend"):
+    with pytest.raises(UserError, match=r"datasets\.toy\.archive: .*file.*make room or mend"):
         place.fetch(serve().url)
 
 
@@ -963,7 +963,7 @@ def test_an_unknown_generator_is_the_generators_to_refuse(place, generator):
 def test_a_bad_url_is_refused_before_the_good_ones_are_asked(place, serve, url, why):
     server = serve()
     message = place.refused(server.url, url)
-    assert why in message and "datasets.toy.urls" in message
+    assert why in message and "datasets.toy.archive.urls" in message
     assert server.asked == [] and not place.work.exists()
 
 

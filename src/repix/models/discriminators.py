@@ -44,8 +44,8 @@ class MinibatchDiscrimination(keras.layers.Layer):
     def build(self, shape):
         self.kernel = self.add_weight(name="kernel", shape=(shape[-1], self.kernels * self.dims), initializer="zeros")
 
-    def call(self, x):
-        rows = ops.reshape(ops.matmul(x, self.kernel), (-1, self.kernels, self.dims))
+    def call(self, x, product=ops.matmul):
+        rows = ops.reshape(product(x, ops.convert_to_tensor(self.kernel)), (-1, self.kernels, self.dims))
         distances = ops.sum(ops.abs(rows[:, None] - rows[None]), axis=-1)
         return ops.sum(ops.exp(-distances), axis=1)
 

@@ -1,0 +1,236 @@
+"""Convolutions whose sums have one order on every CPU: products of pieces too short to be cut again.
+
+A matrix product adds up so many numbers for each of its results, and floats add up to other bits in
+another order. Libraries cut long sums into blocks by the sizes of the CPU's caches, which they read
+from it: a training under a profile that is otherwise the same on all CPUs then gave other weights
+where the first cache has 48 KB than where it has 32. Here no product sums more than :data:`LONGEST`
+numbers, which fits the smallest first cache of any x86-64 CPU with AVX2 uncut, and the pieces are added
+pair by pair in an order of our own. Convolutions are such products of rearranged images; their
+gradients are too, and the gradients of these.
+
+:func:`fixed_sums` puts these functions in the place of the layers' own; the function stays the same but for rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import keras
+from keras import layers, ops
+
+from repix.models.discriminators import MinibatchDiscrimination
+
+LONGEST = 256
+"""Numbers that one product sums. Eigen's blocks are 288 numbers long where the first cache has 32 KB."""
+
+
+def _pieces(length: int) -> int:
+    """Return into how many pieces a sum is cut: a power of two, so that they are added pair by pair."""
+    pieces = 1
+    while pieces * LONGEST < length:
+        pieces *= 2
+    return pieces
+
+
+def product(a, b):
+    """Return the matrix product of (m, k) and (k, n) tensors, float32; its sums have one order on every CPU."""
+
+    @ops.custom_gradient
+    def of(a, b):
+        def gradient(*given, upstream=None):
+            upstream = given[0] if upstream is None else upstream
+            return product(upstream, ops.transpose(b)), product(ops.transpose(a), upstream)
+
+        return _product(a, b), gradient
+
+    # What a variable holds, and not the variable: TensorFlow would ask for its gradient by name.
+    return of(ops.reshape(a, a.shape), ops.reshape(b, b.shape))
+
+
+def _product(a, b):
+    (m, k), n = a.shape, b.shape[1]
+    if (pieces := _pieces(k)) == 1:
+        return ops.matmul(a, b)
+    # Zeros change no sum: every piece is as long as the others.
+    length = -(-k // pieces)
+    if missing := pieces * length - k:
+        a, b = ops.pad(a, ((0, 0), (0, missing))), ops.pad(b, ((0, missing), (0, 0)))
+    terms = ops.matmul(
+        ops.transpose(ops.reshape(a, (m, pieces, length)), (1, 0, 2)), ops.reshape(b, (pieces, length, n))
+    )
+    while pieces > 1:
+        pieces //= 2
+        terms = ops.slice(terms, (0, 0, 0), (pieces, m, n)) + ops.slice(terms, (pieces, 0, 0), (pieces, m, n))
+    return ops.reshape(terms, (m, n))
+
+
+def _window(kernel: tuple[int, int], stride: int) -> tuple[int, int]:
+    """Return how many strides a kernel reaches over, down and across: a kernel of 4 and a stride of 2 give 2."""
+    return -(-kernel[0] // stride), -(-kernel[1] // stride)
+
+
+def unfold(x, kernel: tuple[int, int], stride: int, before: tuple[int, int], size: tuple[int, int]):
+    """Return what a convolution sees at each place: (batch, *size, taps, channels).
+
+    Args:
+        x: (batch, height, width, channels).
+        kernel: its height and width.
+        stride: both ways.
+        before: zeros above and to the left.
+        size: height and width of the result; zeros below and to the right follow from it.
+    """
+    batch, height, width, channels = x.shape
+    down, across = _window(kernel, stride)
+    (rows, columns), s = size, stride
+    full = ((rows + down - 1) * s, (columns + across - 1) * s)
+    pads = [(before[i], full[i] - before[i] - (height, width)[i]) for i in (0, 1)]
+    # A stride may leave the last rows and columns unseen.
+    seen = [(height, width)[i] + min(0, pads[i][1]) for i in (0, 1)]
+    x = ops.slice(x, (0, 0, 0, 0), (batch, *seen, channels))
+    x = ops.pad(x, ((0, 0), *((first, max(0, last)) for first, last in pads), (0, 0)))
+    x = ops.reshape(x, (batch, rows + down - 1, s, columns + across - 1, s, channels))
+    x = ops.transpose(x, (0, 1, 3, 2, 4, 5))
+    parts = [
+        ops.slice(x, (0, i, j, 0, 0, 0), (batch, rows, columns, s, s, channels))
+        for i in range(down)
+        for j in range(across)
+    ]
+    x = ops.reshape(ops.stack(parts, axis=3), (batch, rows, columns, down, across, s, s, channels))
+    x = ops.reshape(ops.transpose(x, (0, 1, 2, 3, 5, 4, 6, 7)), (batch, rows, columns, down * s, across * s, channels))
+    x = ops.slice(x, (0, 0, 0, 0, 0, 0), (batch, rows, columns, *kernel, channels))
+    return ops.reshape(x, (batch, rows, columns, kernel[0] * kernel[1], channels))
+
+
+def fold(x, kernel: tuple[int, int], stride: int, before: tuple[int, int], size: tuple[int, int]):
+    """Return the transpose of :func:`unfold`: each place of an image is the sum of what was seen of it.
+
+    Args:
+        x: (batch, rows, columns, taps, channels).
+        kernel, stride, before: as in :func:`unfold`.
+        size: height and width of the image.
+
+    Returns:
+        (batch, *size, channels), its at most ``taps`` terms added in the order of the taps.
+    """
+    batch, rows, columns, _, channels = x.shape
+    down, across = _window(kernel, stride)
+    s = stride
+    x = ops.reshape(x, (batch, rows, columns, *kernel, channels))
+    missing = (down * s - kernel[0], across * s - kernel[1])
+    x = ops.pad(x, ((0, 0), (0, 0), (0, 0), (0, missing[0]), (0, missing[1]), (0, 0)))
+    x = ops.transpose(ops.reshape(x, (batch, rows, columns, down, s, across, s, channels)), (3, 5, 0, 1, 4, 2, 6, 7))
+    total = None
+    for number, part in enumerate(ops.unstack(ops.reshape(x, (down * across, batch, rows * s, columns * s, channels)))):
+        i, j = divmod(number, across)
+        margins = ((i * s, (down - 1 - i) * s), (j * s, (across - 1 - j) * s))
+        part = ops.pad(part, ((0, 0), *margins, (0, 0)))
+        total = part if total is None else total + part
+    full = total.shape[1:3]
+    missing = [max(0, before[i] + size[i] - full[i]) for i in (0, 1)]
+    total = ops.pad(total, ((0, 0), (0, missing[0]), (0, missing[1]), (0, 0)))
+    return ops.slice(total, (0, *before, 0), (batch, *size, channels))
+
+
+def _geometry(length: int, kernel: int, stride: int, padding: str) -> tuple[int, int]:
+    """Return (zeros before, length of the result) of a convolution along one side."""
+    if padding == "valid":
+        return 0, (length - kernel) // stride + 1
+    out = -(-length // stride)
+    return max(0, (out - 1) * stride + kernel - length) // 2, out
+
+
+def convolution(x, kernel, stride: int, padding: str):
+    """Return the convolution of (batch, height, width, channels) float32 images.
+
+    Args:
+        kernel: (rows, columns, channels, filters).
+        stride: both ways.
+        padding: ``same`` or ``valid``, as Keras has them.
+    """
+    batch, *sides, channels = x.shape
+    taps, filters = tuple(kernel.shape[:2]), kernel.shape[3]
+    before, size = zip(*(_geometry(sides[i], taps[i], stride, padding) for i in (0, 1)), strict=True)
+    rows = ops.reshape(unfold(x, taps, stride, before, size), (-1, taps[0] * taps[1] * channels))
+    return ops.reshape(product(rows, ops.reshape(kernel, (-1, filters))), (batch, *size, filters))
+
+
+def transposed_convolution(x, kernel, stride: int, padding: str):
+    """Return the transposed convolution of (batch, height, width, channels) float32 images.
+
+    Args:
+        kernel: (rows, columns, filters, channels).
+        stride: both ways.
+        padding: ``same`` or ``valid``, as Keras has them.
+    """
+    batch, *sides, channels = x.shape
+    taps, filters = tuple(kernel.shape[:2]), kernel.shape[2]
+    if padding == "same":
+        size = [side * stride for side in sides]
+    else:
+        size = [side * stride + max(taps[i] - stride, 0) for i, side in enumerate(sides)]
+    before = [_geometry(size[i], taps[i], stride, padding)[0] for i in (0, 1)]
+    rows = product(ops.reshape(x, (-1, channels)), ops.transpose(ops.reshape(kernel, (-1, channels))))
+    return fold(ops.reshape(rows, (batch, *sides, taps[0] * taps[1], filters)), taps, stride, before, size)
+
+
+def _dense(layer, x, training=None):
+    """Return a dense layer's output for (batch, features)."""
+    y = product(ops.cast(x, "float32"), ops.cast(ops.convert_to_tensor(layer.kernel), "float32"))
+    y = ops.cast(y, layer.compute_dtype) + ops.cast(ops.convert_to_tensor(layer.bias), layer.compute_dtype)
+    return layer.activation(y) if layer.activation is not None else y
+
+
+def _call(layer, function: Callable, x):
+    """Return a convolution layer's output, with its bias and activation."""
+    kind = layer.compute_dtype
+    x, kernel = ops.cast(x, "float32"), ops.cast(ops.convert_to_tensor(layer.kernel), "float32")
+    y = ops.cast(function(x, kernel, layer.strides[0], layer.padding), kind)
+    if layer.use_bias:
+        y = y + ops.cast(ops.convert_to_tensor(layer.bias), kind)
+    return y if layer.activation is None else layer.activation(y)
+
+
+def _replacement(layer) -> Callable | None:
+    """Return the function to take the place of a layer's ``call``, or None for one that sums nothing long.
+
+    Raises:
+        ValueError: a convolution that is not covered here.
+    """
+    if type(layer) is MinibatchDiscrimination:
+        return partial(layer.call, product=product)
+    if type(layer) is layers.Dense and layer.use_bias:
+        return partial(_dense, layer)
+    if not isinstance(layer, (layers.Conv2D, layers.Conv2DTranspose, layers.Dense, layers.DepthwiseConv2D)):
+        return None
+    function = {layers.Conv2D: convolution, layers.Conv2DTranspose: transposed_convolution}.get(type(layer))
+    plain = function is not None and (
+        layer.data_format == "channels_last"
+        and layer.strides[0] == layer.strides[1]
+        and layer.dilation_rate == (1, 1)
+        and getattr(layer, "groups", 1) == 1
+        and getattr(layer, "output_padding", None) is None
+    )
+    if not plain:
+        raise ValueError(f"layer {layer.name}: repix.models.fixed_sums has no {type(layer).__name__} of this kind")
+    return partial(_call, layer, function)
+
+
+@contextmanager
+def fixed_sums(networks: Iterable[keras.Model]) -> Iterator[None]:
+    """Make networks that are called or traced within this context sum in one order on every CPU.
+
+    Weights, layers and what is exported stay as they are.
+    """
+    replaced = []
+    try:
+        for layer in {id(layer): layer for network in networks for layer in network.layers}.values():
+            if (call := _replacement(layer)) is not None:
+                # The instance's attribute hides the class's method, and goes again.
+                object.__setattr__(layer, "call", call)
+                replaced.append(layer)
+        yield
+    finally:
+        for layer in replaced:
+            object.__delattr__(layer, "call")

@@ -1,0 +1,164 @@
+"""Convolutions as products of short sums: the library's results but for rounding, in an order that is written down."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+from repix.config.models import Discriminator, Generator
+from repix.models import fixed_sums
+from repix.models.discriminators import build_discriminator
+from repix.models.generators import build_generator
+from repix.models.initialization import initialize
+
+CONVOLUTIONS = [
+    # side, channels, filters, kernel, stride, padding
+    (16, 3, 8, 4, 2, "same"),
+    (17, 5, 8, 4, 1, "same"),
+    (17, 5, 8, 4, 1, "valid"),
+    (15, 40, 8, 3, 2, "valid"),
+    (16, 8, 8, 3, 2, "valid"),  # whose last row nobody sees
+    (15, 8, 8, 3, 2, "same"),
+    (12, 6, 4, 7, 1, "valid"),
+    (9, 300, 4, 1, 1, "same"),
+]
+
+
+def numbers(*shape):
+    return np.random.default_rng(sum(shape)).standard_normal(shape).astype(np.float32)
+
+
+def close(found, expected):
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+def value_and_gradients(backend, function, *given):
+    """Return the value, and the gradients of the sum of its sines by each of what is given."""
+    value = np.asarray(function(*map(ops.convert_to_tensor, given)))
+    gradients = []
+    for place, own in enumerate(given):
+
+        def total(x, place=place):
+            return ops.sum(ops.sin(function(*(x if i == place else other for i, other in enumerate(given)))))
+
+        gradients.append(np.asarray(backend._gradient(total, ops.convert_to_tensor(own))))
+    return [value, *gradients]
+
+
+@pytest.mark.parametrize("case", CONVOLUTIONS)
+def test_a_convolution_and_its_gradients(backend, case):
+    side, channels, filters, kernel, stride, padding = case
+    x, weights = numbers(2, side, side + 1, channels), numbers(kernel, kernel, channels, filters)
+    plain = value_and_gradients(backend, lambda x, w: ops.conv(x, w, stride, padding), x, weights)
+    found = value_and_gradients(backend, lambda x, w: fixed_sums.convolution(x, w, stride, padding), x, weights)
+    for one, other in zip(found, plain, strict=True):
+        close(one, other)
+
+
+@pytest.mark.parametrize(
+    ("side", "kernel", "stride", "padding"), [(8, 4, 2, "same"), (7, 3, 2, "same"), (7, 3, 2, "valid")]
+)
+def test_a_transposed_convolution_and_its_gradients(backend, side, kernel, stride, padding):
+    layer = layers.Conv2DTranspose(6, kernel, stride, padding, use_bias=False)
+    x = numbers(2, side, side + 1, 5)
+    layer.build(x.shape)
+    weights = numbers(kernel, kernel, 6, 5)
+
+    def plain(x, w):
+        return ops.conv_transpose(x, w, stride, padding)
+
+    close(np.asarray(plain(x, weights)), (layer.kernel.assign(weights), np.asarray(layer(x)))[1])
+    found = value_and_gradients(
+        backend, lambda x, w: fixed_sums.transposed_convolution(x, w, stride, padding), x, weights
+    )
+    for one, other in zip(found, value_and_gradients(backend, plain, x, weights), strict=True):
+        close(one, other)
+
+
+def test_no_product_sums_more_than_the_longest(backend, monkeypatch):
+    """Neither forwards, nor in a gradient, nor in a gradient of a gradient (the penalty of WGAN-GP)."""
+    lengths, plain = [], ops.matmul
+
+    def watched(a, b):
+        lengths.append(a.shape[-1])
+        return plain(a, b)
+
+    monkeypatch.setattr(fixed_sums.ops, "matmul", watched)
+    x, weights = ops.convert_to_tensor(numbers(1, 40, 40, 20)), ops.convert_to_tensor(numbers(4, 4, 20, 300))
+
+    def total(w):
+        def inner(x):
+            return ops.sum(ops.square(fixed_sums.convolution(x, w, 2, "same")))
+
+        return ops.sum(ops.square(backend._gradient(inner, x)))
+
+    backend._gradient(total, weights)
+    assert len(lengths) >= 6 and max(lengths) <= fixed_sums.LONGEST
+    assert {320, 400, 300} & {next(n for n in (320, 400, 300) if n > fixed_sums.LONGEST)}, "nothing had to be cut"
+
+
+@pytest.mark.parametrize("k", [1, 256, 257, 1000, 4096])
+def test_pieces_are_added_pair_by_pair(k):
+    a, b = numbers(3, k), numbers(k, 2)
+    found = np.asarray(fixed_sums.product(ops.convert_to_tensor(a), ops.convert_to_tensor(b)))
+    close(found, a.astype(np.float64) @ b)
+    count = 1
+    while count * fixed_sums.LONGEST < k:
+        count *= 2
+    length = -(-k // count)
+    terms = [np.asarray(ops.matmul(a[:, i : i + length], b[i : i + length])) for i in range(0, count * length, length)]
+    while len(terms) > 1:
+        half = len(terms) // 2
+        terms = [one + other for one, other in zip(terms[:half], terms[half:], strict=True)]
+    np.testing.assert_array_equal(found, terms[0]) if k == count * length else close(found, terms[0])
+
+
+def networks():
+    unet = build_generator(Generator(filters=4), (64, 64), 3, 3)
+    wide = build_generator(Generator(filters=4, upsampling="resize"), (64, 64), 3, 3, "resize")
+    resnet = build_generator(Generator(kind="resnet", filters=4, blocks=1), (64, 64), 3, 1, "resnet")
+    same = build_generator(Generator(kind="resnet", filters=4, blocks=1, padding="same"), (64, 64), 3, 1, "same")
+    patch = build_discriminator(Discriminator(filters=4, conditional=False), (64, 64), 3, 3)
+    minibatch = build_discriminator(Discriminator(kind="minibatch", filters=4, conditional=False), (64, 64), 3, 3, "m")
+    return [unet, wide, resnet, same, patch, minibatch]
+
+
+@pytest.mark.parametrize("network", networks(), ids=lambda network: network.name)
+def test_every_network_is_the_same_function_and_has_its_own_calls_back(network):
+    initialize({network.name: network}, "glorot", 0)
+    image = ops.convert_to_tensor(np.tanh(numbers(1, 64, 64, 3)))
+    plain = np.asarray(network(image, training=False))
+    with fixed_sums.fixed_sums([network]):
+        replaced = [layer for layer in network.layers if "call" in vars(layer)]
+        assert len(replaced) == sum(
+            bool(layer.trainable_weights) and hasattr(layer, "kernel") for layer in network.layers
+        )
+        np.testing.assert_allclose(np.asarray(network(image, training=False)), plain, rtol=1e-4, atol=1e-5)
+    assert not any("call" in vars(layer) for layer in network.layers)
+
+
+def test_a_layer_that_is_not_covered_is_refused():
+    image = keras.Input((8, 8, 3))
+    network = keras.Model(image, layers.Conv2D(4, 3, dilation_rate=2, name="wide")(image))
+    with (
+        pytest.raises(ValueError, match=r"layer wide: .* has no Conv2D of this kind"),
+        fixed_sums.fixed_sums([network]),
+    ):
+        pass
+
+
+def test_training_and_translation_use_them_under_the_portable_profile_alone(backend, monkeypatch):
+    from repix import profile
+    from repix.inference.translator import Translator
+    from repix.schemas import Side
+
+    used = []
+    monkeypatch.setattr(fixed_sums, "product", lambda a, b: used.append(1) or ops.matmul(a, b))
+    network = build_generator(Generator(filters=2, dropout=0), (16, 16), 3, 3)
+    side = Side(channels=3, dtype="uint8", low=(0,) * 3, high=(255,) * 3, meaning=("R", "G", "B"), colour="rgb")
+    for name in ("fast", "portable"):
+        monkeypatch.setattr(profile, "current", lambda name=name: profile.find(name))
+        Translator(network, side, side, lambda function, network: function).translate(
+            np.zeros((1, 16, 16, 3), np.uint8)
+        )
+        assert bool(used) == (name == "portable")
