@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
 import pytest
@@ -48,12 +49,14 @@ ARROWS = {
     "studies": {"regression", "training", "evaluation", "provenance", "data", "config"},
     "publishing": {"exporting", "evaluation", "inference", "data", "tracking", "provenance", "config"},
     "demo": {"exporting", "evaluation", "inference", "data", "tracking", "provenance", "config"},
+    "translation": {"exporting", "evaluation", "inference", "systems", "models", "data", "config"},
+    "api": {"translation", "data", "config"},
     "commands": {"*"},
-    "cli": {"commands"},
+    "cli": {"commands", "api"},
     "stages": {"*"},
 }
 # What a stage must not reach, although it may reach nearly all else.
-NOT_FOR_STAGES = {"publishing", "commands", "demo", "description", "regression", "studies", "cli"}
+NOT_FOR_STAGES = {"publishing", "commands", "demo", "description", "regression", "studies", "cli", "api", "translation"}
 # Who may name a library that only some may know.
 NAMED_BY = {
     "tensorflow": {
@@ -126,6 +129,25 @@ def violations(source: Path) -> list[str]:
             if not fine:
                 found.append(f"{file} imports {name}")
     return sorted(set(found))
+
+
+def root_names(source: Path) -> list[str]:
+    """Return ``file uses name`` where a module or a stage takes what ``repix/__init__.py`` offers to users.
+
+    That is :mod:`repix.api`, which a closure leaves out: so nobody may reach it through the root's name.
+    """
+    found = []
+    known = modules(source)
+    for path in known.values():
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            if isinstance(node, ast.Import):
+                names = ["repix" for alias in node.names if alias.name == "repix"]
+            elif isinstance(node, ast.ImportFrom) and node.module == "repix" and not node.level:
+                names = [f"repix.{alias.name}" for alias in node.names if f"repix.{alias.name}" not in known]
+            else:
+                continue
+            found += [f"{path.relative_to(source.parent).as_posix()} uses {name}" for name in names]
+    return sorted(found)
 
 
 def violations_beside(root: Path) -> list[str]:
@@ -209,6 +231,28 @@ def test_no_stage_reaches_pages_studies_or_commands():
     assert closure_violations(ROOT) == []
 
 
+def test_nothing_goes_through_the_names_that_the_root_offers():
+    assert root_names(SOURCE) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "red"),
+    [
+        ("def f():\n    import repix\n    return repix.load('x')", True),
+        ("from repix import load", True),
+        ("from repix import *", True),
+        ("from repix import errors", False),
+        ("import repix.errors", False),
+    ],
+)
+def test_a_use_of_the_roots_names_is_seen(tmp_path, text, red):
+    for name, held in (("errors.py", ""), ("__init__.py", ""), ("training/loop.py", text)):
+        file = tmp_path / "src" / "repix" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"{held}\n")
+    assert bool(root_names(tmp_path / "src")) == red
+
+
 def test_tests_checks_and_benchmarks_keep_apart_and_import_what_is_there():
     assert violations_beside(ROOT) == []
 
@@ -237,6 +281,9 @@ def test_tests_checks_and_benchmarks_keep_apart_and_import_what_is_there():
         ("files.py", "from repix.schemas import Record", True),
         ("models/lazy.py", "def show():\n    import mlflow.keras", True),
         ("../../stages/train.py", "from repix.commands import results", True),
+        ("../../stages/train.py", "from repix.api import load", True),
+        ("evaluation/score.py", "from repix.api import load", True),
+        ("inference/trained.py", "from repix.translation import jobs", True),
         ("../../stages/train.py", "from repix.tracking import mlflow_run", False),
         ("training/step_tensorflow.py", "import tensorflow as tf", False),
         ("models/layers.py", "import keras\nimport numpy as np\nfrom repix.config.models import Recipe", False),

@@ -9,6 +9,7 @@ from contextlib import chdir
 from pathlib import Path
 
 from repix import commands, profile
+from repix.api import find_root
 from repix.errors import UserError
 from repix.version import VERSION
 
@@ -51,11 +52,6 @@ INSTEAD = {
     **dict.fromkeys(("compare", "diff"), "`dvc metrics diff` and `repix gate` compare with what was committed"),
     **dict.fromkeys(("info", "summary", "model", "models"), "`repix describe MODEL` says what a model costs"),
 }
-
-
-def find_root(start: Path) -> Path:
-    """Return the root of the repository that a folder lies in, as git and DVC find theirs; else the folder itself."""
-    return next((folder for folder in (start, *start.parents) if (folder / "dvc.yaml").is_file()), start)
 
 
 def main(argv: list[str] | None = None) -> None:

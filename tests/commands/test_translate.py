@@ -227,10 +227,10 @@ def test_the_way_back_of_cyclegan(tmp_path):
 
 
 def test_formats_that_cannot_hold_the_values_are_refused_at_once():
-    from repix.commands.translate import choose_suffix
     from repix.data.colour import LAB_AB
     from repix.errors import UserError
     from repix.schemas import Side
+    from repix.translation.model import choose_suffix
 
     def side(channels, bits):
         high = (2**bits - 1,) * channels
@@ -242,7 +242,7 @@ def test_formats_that_cannot_hold_the_values_are_refused_at_once():
     assert choose_suffix(None, side(4, 8)) == ".tif"
     assert choose_suffix("jpeg", LAB_AB) == ".jpg"
     for kind, wrong in (("jpeg", side(1, 16)), ("jpg", side(4, 8)), ("png", side(5, 8))):
-        with pytest.raises(UserError, match=f"--format {kind}"):
+        with pytest.raises(UserError, match=f"format {kind}: holds"):
             choose_suffix(kind, wrong)
 
 
@@ -285,8 +285,8 @@ def test_pixels_are_limited_by_an_option_that_the_refusal_names(cell, tmp_path, 
 def test_a_map_of_more_pixels_than_pillow_takes_is_read(tmp_path):
     from PIL import Image
 
-    from repix.commands.translate import read_source
     from repix.schemas import Side
+    from repix.translation.pixels import read_source
 
     Image.new("1", (14000, 14000)).save(tmp_path / "map.png")
     gray = Side(channels=1, dtype="uint8", low=(0,), high=(255,), meaning=("gray",), colour="gray")

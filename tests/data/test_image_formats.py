@@ -62,9 +62,9 @@ def at_every_door(path, side: Side) -> dict[str, np.ndarray | str]:
     """Return what each door makes of a file: the pixels, or the words of its refusal."""
     from werkzeug.exceptions import HTTPException
 
-    from repix.commands.translate import read_source
     from repix.demo.app import read_upload
     from repix.exporting import pyfunc
+    from repix.translation.pixels import read_source
 
     data, bits = path.read_bytes(), np.dtype(side.dtype).itemsize * 8
     asked = {"colour": side.colour, "channels": side.channels, "bit_depth": bits}

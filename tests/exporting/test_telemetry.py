@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from checks.support.cells import SIZE
 from checks.support.repository import CELL, make
 from repix.schemas import Exported
 
@@ -34,6 +36,10 @@ WAYS = {
         "from pathlib import Path; from repix.demo import app, catalogue\n"
         "app.Models().get(catalogue.find(Path('repository'))[0][0])"
     ),
+    "translate": (
+        "from repix import cli; cli.main(['translate', 'repository/exports/tiny-pix2pix-0', 'a.png', '-o', 'out'])"
+    ),
+    "python": "import repix; repix.load('repository/exports/tiny-pix2pix-0')",
     "served model": "import mlflow.pyfunc; mlflow.pyfunc.load_model('model')",
 }
 
@@ -46,6 +52,7 @@ def folder(tmp_path_factory):
     root = make(folder / "repository")
     record = Exported.read(root / "exports" / CELL / "export.json")
     registry.save(root, record, "source_to_target", folder / "model")
+    Image.new("RGB", (SIZE, SIZE)).save(folder / "a.png")
     (folder / "stand_in").mkdir()
     (folder / "stand_in" / "onnxruntime.py").write_text(STAND_IN)
     return folder

@@ -57,7 +57,7 @@ def test_an_allowed_size_is_the_network_built_at_that_size(kind, unit):
     ("kind", "size"), [("unet", (20, 37)), ("resnet", (5, 7)), ("resnet", (1, 1)), ("unet", (3, 40))]
 )
 def test_any_size_comes_back_at_its_own(kind, size):
-    from repix.inference.any_size import pad_to
+    from repix.inference.sizes import pad_to
 
     anything, image = any_size(generator(kind)), images(2, 1, size)[0]
     output = anything(image)
@@ -81,7 +81,7 @@ def test_the_trained_size_is_the_function_that_was_scored():
 
 
 def test_large_images_are_tiled_unless_asked_otherwise():
-    from repix.inference.any_size import WHOLE_PIXELS
+    from repix.inference.sizes import WHOLE_PIXELS
 
     anything = any_size(generator("unet"))
     assert anything.choose((16, WHOLE_PIXELS // 16)) == "whole"
@@ -90,7 +90,7 @@ def test_large_images_are_tiled_unless_asked_otherwise():
 
 @pytest.mark.parametrize("length", [16, 17, 23, 28, 29, 100])
 def test_tiles_cover_everything_and_overlap(length):
-    from repix.inference.any_size import tile_starts
+    from repix.inference.sizes import tile_starts
 
     starts = tile_starts(length, 16, 4)
     assert starts[0] == 0 and starts[-1] + 16 == length

@@ -12,6 +12,7 @@ import argparse
 import json
 from pathlib import Path
 
+from repix.api import COLUMNS, records, rows
 from repix.commands import here
 from repix.errors import UserError
 from repix.files import write_text
@@ -26,30 +27,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--write", type=here, metavar="FILE", help="put the table between the results markers of FILE")
 
 
-def records(cells: list[str], folder: Path = Path("metrics")) -> list[Metrics]:
-    """Return the metrics records of cells, all of them by default.
-
-    Raises:
-        UserError: there is none, or not one of that name.
-    """
-    paths = [folder / f"{cell}.json" for cell in cells] or sorted(
-        path for path in folder.glob("*-*-*.json") if path.is_file()
-    )
-    if not paths:
-        raise UserError(f"no metrics in {folder}/; run `make repro` or `dvc repro` first")
-    return [Metrics.read(path) for path in paths]
-
-
 def table(found: list[Metrics]) -> str:
     """Return the scores as aligned text, one line per cell, translator, weights and metric."""
-    lines = [("cell", "translator", "weights", "metric", "value", "n")]
-    for metrics in found:
-        for translator, variants in sorted(metrics.scores.items()):
-            for variant, scores in sorted(variants.items()):
-                for metric, value in (scores or {}).items():
-                    if value is not None:
-                        lines.append((metrics.cell, translator, variant, metric, f"{value:.4f}", str(metrics.n)))
-    return "\n".join(aligned(lines, right=(4, 5)))
+    lines = [(*names, f"{value:.4f}", str(n)) for *names, value, n in rows(found)]
+    return "\n".join(aligned([COLUMNS, *lines], right=(4, 5)))
 
 
 def write_between_markers(path: Path, text: str, name: str = "results") -> None:

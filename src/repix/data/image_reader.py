@@ -153,11 +153,20 @@ def _decode_pillow(stream: BinaryIO, kind: str, request: _Request) -> Decoded:
         frames = getattr(image, "n_frames", 1)
         if frames > 1:
             raise ImageError(f"holds {frames} frames; expected one image")
-        orientation = _orientation(image)
         if request.header_only:
-            return _blank(image.height, image.width, orientation)
-        image.load()
-        pixels, bands = _pillow_pixels(image)
+            return _blank(image.height, image.width, _orientation(image))
+        return from_pillow(image)
+
+
+def from_pillow(image: Image.Image) -> Decoded:
+    """Take a Pillow image of any mode as a file is taken: upright, palettes and 1-bit expanded.
+
+    Raises:
+        ImageError: a mode of other than 8 or 16 bits.
+    """
+    orientation = _orientation(image)
+    image.load()
+    pixels, bands = _pillow_pixels(image)
     return Decoded(_upright(pixels, orientation), bands)
 
 

@@ -4,8 +4,9 @@ A stage re-runs when this changes, and only then. So two things are left out, be
 move a bit of an out (tests/test_pipeline.py runs the route with and without them):
 
 - of each file: comments, docstrings, formatting and positions (:func:`syntax_digest`);
-- of the closure: :mod:`repix.tracking`, which a stage tells of its work and asks for nothing, and of
-  :mod:`repix.registry` all that the stage's parameters do not choose.
+- of the closure: :mod:`repix.tracking`, which a stage tells of its work and asks for nothing, of
+  :mod:`repix.registry` all that the stage's parameters do not choose, and :mod:`repix.api`, which the package
+  offers to its users and nothing that a stage runs may use (tests/test_architecture.py).
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from repix.schemas import Record
 
 FOLDER = "code"  # one record for each stage, and where a model decides, for each model
 WITHOUT_MODEL = "all"
-OBSERVERS = "repix.tracking"
+LEFT_OUT = ("repix.tracking", "repix.api")
 REGISTRY = "repix.registry"
 PACKAGE = Path("src/repix")
 TEMPLATES = "templates"  # folder beside a module, whose file "<module>.<kind>" is its page
@@ -221,7 +222,7 @@ def _files_of(name: str, source: Path, package: str, beside: Path) -> list[tuple
         source, package: the folder that holds the package, and its name.
         beside: the script's folder, where all other names are looked for.
     """
-    if name == OBSERVERS or name.startswith(f"{OBSERVERS}."):
+    if any(name == one or name.startswith(f"{one}.") for one in LEFT_OUT):
         return []
     if name.endswith("*"):
         folder, _, prefix = name[:-1].rpartition(".")

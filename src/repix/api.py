@@ -1,0 +1,283 @@
+"""What Python sees of repix: a model as a function of images, its scores, and the scores of all cells."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, overload
+
+from repix.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas
+    from PIL import Image
+
+    from repix.inference.sizes import Sizes
+    from repix.schemas import Exported, Metrics, Side, Trained
+
+PathLike: TypeAlias = "str | os.PathLike[str]"
+How: TypeAlias = Literal["whole", "tile", "resize"]
+__all__ = ["Files", "Model", "UserError", "load", "results"]
+COLUMNS = ("cell", "translator", "weights", "metric", "value", "n")
+
+
+def find_root(start: Path) -> Path:
+    """Return the root of the repository that a folder lies in, as git and DVC find theirs; else the folder itself."""
+    return next((folder for folder in (start, *start.parents) if (folder / "dvc.yaml").is_file()), start)
+
+
+def load(
+    model: PathLike,
+    *,
+    translator: Literal["source_to_target", "target_to_source"] = "source_to_target",
+    variant: Literal["last", "best", "ema"] | None = None,
+    backend: Literal["auto", "onnx", "keras"] = "auto",
+) -> Model:
+    """Return a trained or exported model, its files checked against their record.
+
+    Args:
+        model: a folder exports/<cell> or runs/<cell>, of a bundle that was unpacked, or the name of a cell in
+            runs/ of the repository that the current folder lies in.
+        translator: which way it translates.
+        variant: which weights of runs/<cell>; by default ``ema`` where the recipe kept one, else ``last``.
+        backend: ``auto`` computes exports/ with onnxruntime, without TensorFlow, where the image goes through the
+            network in the trained size, and all else with Keras; ``onnx`` and ``keras`` stay with one.
+
+    Raises:
+        UserError: there is no such model, or its files are not those of its record.
+    """
+    from repix.translation.model import find_model, read_record
+    from repix.translation.model import load as load_network
+
+    given = Path(model)
+    found = find_model(given, (given, find_root(Path.cwd()) / "runs" / given))
+    record = read_record(found)
+    network = load_network(found.parent, record, translator, variant, backend=backend)
+    return Model(found.parent, record, translator, network)
+
+
+class Files(NamedTuple):
+    """What became of the files of :meth:`Model.translate_files`.
+
+    Attributes:
+        written: input -> output.
+        failed: input -> why it could not be translated.
+    """
+
+    written: dict[Path, Path]
+    failed: dict[Path, str]
+
+
+class Model:
+    """A trained generator in one direction, from stored integers to stored integers; :func:`load` makes it.
+
+    Attributes:
+        cell: the name of the trained result, ``<dataset>-<model>-<seed>``.
+        folder: where its files lie.
+        translator: which way it translates.
+        size: (height, width) in pixels that it was trained at.
+        source, target: what it takes and gives: channels, dtype, value range, colour.
+    """
+
+    def __init__(self, folder: Path, record: Trained | Exported, translator: str, network: Sizes):
+        from repix.directions import Direction
+
+        self.folder, self.cell, self.translator, self.size = folder, record.cell, translator, record.crop_size
+        sides: tuple[Side, Side] = Direction(translator).sides(record.source, record.target)
+        self.source, self.target = sides
+        self._record, self._network = record, network
+
+    def __repr__(self) -> str:
+        height, width = self.size
+        return f"<repix.Model {self.cell}, {self.translator}, {height} x {width} px, of {self.folder}>"
+
+    def read(self, path: PathLike) -> np.ndarray:
+        """Return an image file as the array that :meth:`translate` takes, read as training reads it.
+
+        Raises:
+            UserError: it cannot be read, or is not what the model takes.
+        """
+        from repix.translation.model import PIXELS
+        from repix.translation.pixels import read_source
+
+        return read_source(Path(path), self.source, None, PIXELS, "repix translate --pixels")
+
+    @overload
+    def translate(self, image: np.ndarray, *, how: How | None = None) -> np.ndarray: ...
+
+    @overload
+    def translate(self, image: PathLike | Image.Image, *, how: How | None = None) -> Image.Image: ...
+
+    def translate(self, image, *, how=None):
+        """Return the translation of one image, at its own height and width.
+
+        Args:
+            image: the stored integers, (height, width, channels) of the source's dtype, whose translation is
+                such an array, (height, width, channels) of the target; or a PIL image or the path of an image
+                file, whose translation is a PIL image. A model of Lab takes and gives a photo in RGB.
+            how: what to do with another size than the trained one: ``whole`` mirrors it at its borders to a size
+                that the network allows and crops back, ``tile`` blends overlapping tiles, ``resize`` scales it to
+                the trained size and the result back. By default ``whole``, and ``tile`` for large ones.
+
+        Raises:
+            UserError: the image is not what the model takes, or PIL has no image for what the model makes.
+        """
+        import numpy as np
+        from PIL import Image
+
+        if isinstance(image, np.ndarray):
+            return self._translate(self._checked(image), how)
+        if isinstance(image, Image.Image):
+            from repix.data import image_reader, images
+            from repix.translation.pixels import to_source
+
+            try:
+                decoded = image_reader.from_pillow(image)
+            except image_reader.ImageError as error:
+                raise images.BadImageError("PIL image", str(error)) from None
+            pixels = to_source(decoded, "PIL image", self.source)
+        elif isinstance(image, str | os.PathLike):
+            pixels = self.read(image)
+        else:
+            raise UserError(f"{type(image).__name__}: is no image; give a NumPy array, a PIL image or a path")
+        return self._picture(self._translate(pixels, how))
+
+    def translate_files(
+        self,
+        inputs: PathLike | Iterable[PathLike],
+        out: PathLike,
+        *,
+        how: How | None = None,
+        format: Literal["png", "jpeg", "jpg", "tiff", "npy"] | None = None,
+    ) -> Files:
+        """Translate image files, and folders with all folders below, into the folder ``out``.
+
+        An output has its input's name and place below ``out``, and is whole or not there. Files are decoded and
+        encoded in a few threads while the network computes.
+
+        Args:
+            inputs: one or more files and folders.
+            out: the folder of the outputs; made where it is not there.
+            how: as for :meth:`translate`.
+            format: of the outputs; by default png, or tiff for other than 1 or 3 channels.
+
+        Returns:
+            Which file became which, and which could not be translated and why.
+
+        Raises:
+            UserError: there are no images, or an output would replace an input or cannot be written.
+        """
+        from repix.translation import jobs
+        from repix.translation.model import choose_suffix
+
+        given = [inputs] if isinstance(inputs, str | os.PathLike) else list(inputs)
+        suffix = choose_suffix(format, self.target)
+        if Path(out).exists() and not Path(out).is_dir():
+            raise UserError(f"{out}: is not a folder; choose another one")
+        found = jobs.find_jobs(map(Path, given), Path(out), suffix)
+
+        def translate(pixels, job) -> tuple[np.ndarray, str]:
+            return self._translate(pixels, how), how or "chosen"
+
+        files = Files({}, {})
+        for one in jobs.translate_jobs(found, self.read, translate):
+            if isinstance(one, jobs.Failed):
+                files.failed[one.job.input] = one.reason
+            else:
+                files.written[one.job.input] = one.job.output
+        return files
+
+    def scores(self) -> pandas.DataFrame:
+        """Return the scores of this translator on the test split, as :func:`results` returns those of all.
+
+        They are read from metrics/<cell>.json of the repository or bundle that the model lies in.
+
+        Raises:
+            UserError: there are none, or they are those of other weights.
+        """
+        from repix.schemas import Exported, Metrics
+
+        path = self.folder.resolve().parents[1] / "metrics" / f"{self.cell}.json"
+        if not path.is_file():
+            raise UserError(f"{path}: no such file; scores are where the model was trained, or in its bundle")
+        metrics, record = Metrics.read(path), self._record
+        variant, weights = (
+            (record.variant, record.weights) if isinstance(record, Exported) else ("last", record.networks)
+        )
+        scored = metrics.weights(variant)
+        if scored and scored.items() - weights.items():
+            raise UserError(f"{path}: scored other weights than these; run `dvc repro` or `dvc checkout`")
+        table = _table([metrics])
+        return table[table["translator"] == self.translator].reset_index(drop=True)
+
+    def _translate(self, pixels: np.ndarray, how: str | None) -> np.ndarray:
+        from repix.translation.pixels import translate_image
+
+        if how not in (None, "whole", "tile", "resize"):
+            raise UserError(f"how: {how!r} is not one of 'whole', 'tile' or 'resize'")
+        return translate_image(pixels, self._network, None if pixels.shape[:2] == self.size else how, 0)
+
+    def _checked(self, array: np.ndarray) -> np.ndarray:
+        """Return an array as (height, width, channels), if it is one that the model takes."""
+        lab = self.source.colour.startswith("lab")
+        channels, kinds = (3, ("uint8", "uint16")) if lab else (self.source.channels, (self.source.dtype,))
+        pixels = array[..., None] if array.ndim == 2 else array
+        if pixels.ndim != 3 or 0 in pixels.shape or pixels.shape[2] != channels or pixels.dtype.name not in kinds:
+            wanted = f"(height, width, {channels}) of {' or '.join(kinds)}"
+            raise UserError(f"an array of shape {array.shape} of {array.dtype}; {self.cell} takes {wanted}")
+        return pixels
+
+    def _picture(self, array: np.ndarray) -> Image.Image:
+        from PIL import Image
+
+        channels, kind = array.shape[2], array.dtype.name
+        if (channels, kind) not in ((1, "uint8"), (3, "uint8"), (1, "uint16")):
+            instead = "translate(model.read(path)) gives the array"
+            raise UserError(f"{self.cell}: PIL has no image of {channels} channels of {kind}; {instead}")
+        return Image.fromarray(array[..., 0] if channels == 1 else array)
+
+
+def records(cells: Iterable[str], folder: Path = Path("metrics")) -> list[Metrics]:
+    """Return the metrics records of cells, all of them by default.
+
+    Raises:
+        UserError: there is none, or not one of that name.
+    """
+    from repix.schemas import Metrics
+
+    paths = [folder / f"{cell}.json" for cell in cells] or sorted(
+        path for path in folder.glob("*-*-*.json") if path.is_file()
+    )
+    if not paths:
+        raise UserError(f"no metrics in {folder}/; run `make repro` or `dvc repro` first")
+    return [Metrics.read(path) for path in paths]
+
+
+def rows(found: Iterable[Metrics]) -> Iterator[tuple[str, str, str, str, float, int]]:
+    """Yield a row of :data:`COLUMNS` for each score of records."""
+    for metrics in found:
+        for translator, variants in sorted(metrics.scores.items()):
+            for variant, scores in sorted(variants.items()):
+                for metric, value in (scores or {}).items():
+                    if value is not None:
+                        yield metrics.cell, translator, variant, metric, value, metrics.n
+
+
+def _table(found: Iterable[Metrics]) -> pandas.DataFrame:
+    import pandas
+
+    return pandas.DataFrame(list(rows(found)), columns=list(COLUMNS))
+
+
+def results(root: PathLike | None = None) -> pandas.DataFrame:
+    """Return the scores of all cells: cell, translator, weights, metric, value, and n, the number of test images.
+
+    Args:
+        root: the repository; by default the one that the current folder lies in.
+
+    Raises:
+        UserError: there are none.
+    """
+    return _table(records([], (Path(root) if root is not None else find_root(Path.cwd())) / "metrics"))

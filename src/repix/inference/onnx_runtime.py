@@ -1,0 +1,64 @@
+"""An exported ONNX translator, run by onnxruntime alone: nothing here, or below, imports Keras or TensorFlow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from repix import profile
+from repix.errors import UserError
+from repix.inference.sizes import Side, Size, Sizes
+
+
+class OnnxSizes(Sizes):
+    """A generator's ``model.onnx`` as a function of images of any size.
+
+    The file computes images of the trained size alone, since paddings and crops in it are numbers: so
+    does it all that goes through the network in that size (tiles and resized images too). The others go
+    to another runtime of the same network, which is asked for when the first of them comes.
+
+    Args:
+        path: the file.
+        source, target: value ranges of both sides.
+        other: returns the network in a runtime that takes other sizes, or raises a UserError.
+    """
+
+    def __init__(self, path: Path, source: Side, target: Side, other: Callable[[], Sizes]):
+        profile.forbid_telemetry()  # read when onnxruntime is imported
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = profile.current().resolved_threads()
+        options.inter_op_num_threads = 1
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # its errors have no common class
+            said = " ".join(str(error).split())[:200]
+            raise UserError(f"{path}: cannot be read ({said}); run `dvc checkout` or `dvc repro`") from None
+        _, height, width, _ = self._session.get_inputs()[0].shape
+        super().__init__((height, width), source, target)
+        self._ask = other
+
+    @cached_property
+    def _other(self) -> Sizes:
+        return self._ask()
+
+    def padded(self, size: Size) -> Size:
+        """Return the size that an image of ``size`` is padded to when it is seen whole."""
+        return self.trained if tuple(size) == self.trained else self._other.padded(size)
+
+    def unit(self, image: np.ndarray) -> np.ndarray:
+        """Return what the network makes of a (height, width, channels) image of stored integers, in [-1, 1]."""
+        low, high = (np.asarray(value, np.float32) for value in (self.source.low, self.source.high))
+        given = (image.astype(np.float32) - low) * (np.float32(2) / (high - low)) - 1
+        return self._session.run(["translation"], {"image": given[None]})[0][0]
+
+    def _translate(self, image: np.ndarray, index: int) -> np.ndarray:
+        if image.shape[:2] != self.trained:
+            return self._other._translate(image, index)
+        low, high = (np.asarray(value, np.float32) for value in (self.target.low, self.target.high))
+        stored = (self.unit(image) + 1) * ((high - low) / np.float32(2)) + low
+        return np.round(np.clip(stored, low, high)).astype(self.target.dtype)

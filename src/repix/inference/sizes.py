@@ -1,0 +1,122 @@
+"""Images of other sizes than the trained one, for any runtime: padded whole, or in tiles."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import Protocol
+
+import numpy as np
+
+from repix.errors import UserError
+
+Size = tuple[int, int]
+
+WHOLE_PIXELS = 1024 * 1024
+"""Largest padded image that goes through the network in one piece unless asked for: about 1 GB of activations."""
+
+
+class SizeError(UserError):
+    """An image of a size that the runtime at hand does not take."""
+
+
+class Side(Protocol):
+    """What has to be known of a side: see :class:`repix.schemas.Side`."""
+
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    dtype: str
+
+
+def tile_starts(length: int, tile: int, overlap: int) -> list[int]:
+    """Return where tiles begin that cover ``length`` evenly, neighbours sharing ``overlap`` or more."""
+    if length <= tile:
+        return [0]
+    count = math.ceil((length - overlap) / (tile - overlap))
+    return [round(i * (length - tile) / (count - 1)) for i in range(count)]
+
+
+def tile_weight(size: Size, overlap: int) -> np.ndarray:
+    """Return the weight of a tile's pixels, (height, width, 1) in (0, 1]: a ramp over ``overlap`` at each border."""
+
+    def ramp(length: int) -> np.ndarray:
+        place = np.arange(length) + 0.5
+        return np.minimum(1.0, np.minimum(place, length - place) / max(overlap, 1))
+
+    return (ramp(size[0])[:, None] * ramp(size[1]))[..., None]
+
+
+def pad_to(image: np.ndarray, size: Size) -> tuple[np.ndarray, Size]:
+    """Mirror (height, width, channels) outwards to at least ``size``; return it with its (top, left) within."""
+    missing = [max(0, want - have) for want, have in zip(size, image.shape[:2], strict=True)]
+    top, left = missing[0] // 2, missing[1] // 2
+    margins = ((top, missing[0] - top), (left, missing[1] - left), (0, 0))
+    return np.pad(image, margins, mode="reflect"), (top, left)
+
+
+class Sizes(ABC):
+    """A generator as a function of stored integers, (height, width, channels) of any size.
+
+    Norms use the statistics of what is in sight, so an image that is seen whole, in tiles or
+    resized gives three different, and all meaningful, translations. At the trained size they
+    are one and the same: the function that was scored.
+
+    Args:
+        trained: (height, width) that the network was trained at.
+        source, target: value ranges of both sides.
+    """
+
+    def __init__(self, trained: Size, source: Side, target: Side):
+        self.trained: Size = tuple(trained)
+        self.source, self.target = source, target
+
+    @abstractmethod
+    def padded(self, size: Size) -> Size:
+        """Return the size that an image of ``size`` is padded to when it is seen whole."""
+
+    @abstractmethod
+    def _translate(self, image: np.ndarray, index: int) -> np.ndarray:
+        """Return the translation of an image of a size that the network allows."""
+
+    def choose(self, size: Size) -> str:
+        """Return ``trained``, ``whole`` or ``tile``: what :meth:`__call__` does with an image of ``size``."""
+        if tuple(size) == self.trained:
+            return "trained"
+        most = max(WHOLE_PIXELS, math.prod(self.trained))
+        # Padding adds only: what is too large without it need not be asked how much it would add.
+        return "whole" if math.prod(size) <= most and math.prod(self.padded(size)) <= most else "tile"
+
+    def __call__(self, image: np.ndarray, how: str | None = None, index: int = 0) -> np.ndarray:
+        """Return the translation of an image, at its own height and width.
+
+        Args:
+            image: (height, width, channels) stored integers of the source.
+            how: ``whole`` (mirrored at the borders to a size that the network allows, and cropped
+                back) or ``tile`` (tiles of the trained size, a quarter of it shared, blended);
+                None chooses by size.
+            index: names the dropout masks of ``paper``; the tiles of an image count on from it.
+        """
+        how = self.choose(image.shape[:2]) if how is None else how
+        height, width = image.shape[:2]
+        if how == "tile":
+            return self._tiled(image, index)
+        padded, (top, left) = pad_to(image, self.padded((height, width)))
+        return self._translate(padded, index)[top : top + height, left : left + width]
+
+    def _tiled(self, image: np.ndarray, index: int) -> np.ndarray:
+        height, width = image.shape[:2]
+        padded, (top, left) = pad_to(image, self.trained)
+        overlaps = [side // 4 for side in self.trained]
+        starts = [
+            tile_starts(length, tile, overlap)
+            for length, tile, overlap in zip(padded.shape[:2], self.trained, overlaps, strict=True)
+        ]
+        weight = tile_weight(self.trained, min(overlaps))
+        total = np.zeros((*padded.shape[:2], len(self.target.low)))
+        weights = np.zeros((*padded.shape[:2], 1))
+        for number, (y, x) in enumerate((y, x) for y in starts[0] for x in starts[1]):
+            place = slice(y, y + self.trained[0]), slice(x, x + self.trained[1])
+            total[place] += weight * self._translate(np.ascontiguousarray(padded[place]), index + number)
+            weights[place] += weight
+        blended = np.rint(total / weights).astype(self.target.dtype)
+        return blended[top : top + height, left : left + width]

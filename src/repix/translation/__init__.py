@@ -1,0 +1,1 @@
+"""A trained or exported model applied to images: which model, which runtime, which files."""

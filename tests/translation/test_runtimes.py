@@ -1,0 +1,158 @@
+"""ONNX in place of Keras: the same translation within the export's tolerance, and Keras where ONNX has no answer."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from checks.support.cells import images, train_cell
+from tests.conftest import ROOT
+
+
+def export_of(cell, out, *formats):
+    from repix.config.export import Export
+    from repix.data.prepared import Prepared
+    from repix.exporting.export import export
+    from repix.inference.trained import TrainedModel
+
+    export(TrainedModel(cell.trained), Prepared.open(cell.prepared), Export(formats=formats), out)
+    return out
+
+
+@pytest.fixture(scope="module", params=["pix2pix", "cyclegan"])
+def folders(request, tmp_path_factory):
+    """A U-Net and a ResNet: the folder of runs/, of exports/ with both files, and with ONNX alone."""
+    cell = train_cell(tmp_path_factory.mktemp("cell"), system=request.param, paired=request.param == "pix2pix")
+    return (
+        cell.trained,
+        export_of(cell, cell.root / "exports" / "both", "keras", "onnx"),
+        export_of(cell, cell.root / "exports" / "onnx", "onnx"),
+    )
+
+
+def load(folder, backend="auto", **options):
+    from repix.translation import model
+
+    record = model.read_record(model.find_model(folder, [folder]))
+    return model.load(folder, record, "source_to_target", backend=backend, **options)
+
+
+def far(a, b) -> int:
+    return int(np.abs(a.astype(int) - b.astype(int)).max())
+
+
+def test_onnx_is_within_the_exports_tolerance_of_keras(folders):
+    from repix.inference.any_size import AnySize
+    from repix.inference.onnx_runtime import OnnxSizes
+    from repix.models.scaling import to_network_range
+    from repix.schemas import Exported
+
+    _, both, _ = folders
+    onnx, keras = load(both), load(both, "keras")
+    assert isinstance(onnx, OnnxSizes) and isinstance(keras, AnySize)
+    bound = Exported.read(both / "export.json").tolerance["onnx"]
+    for image in images(1, 8):
+        unit = to_network_range(image[None], keras.source.low, keras.source.high)
+        error = np.abs(onnx.unit(image) - np.asarray(keras.network(unit, training=False))[0])
+        assert error.max() <= bound["max"] and error.mean() <= bound["mean"]
+        assert far(onnx(image), keras(image)) <= 1  # of 255: what lies half-way may be rounded either way
+
+
+@pytest.mark.parametrize("backend", ["auto", "onnx"])
+def test_tiles_and_resized_images_go_through_onnx(folders, backend, monkeypatch):
+    from repix.translation.pixels import translate_image
+
+    trained, both, only = folders
+    wide, keras = images(2, 1, (20, 37))[0], load(trained)
+    for folder in (both, only):
+        onnx = load(folder, backend)
+        monkeypatch.setattr(onnx, "_ask", lambda: pytest.fail("another runtime was asked for"))
+        for how in ("tile", "resize"):
+            assert far(translate_image(wide, onnx, how, 0), translate_image(wide, keras, how, 0)) <= 2
+        assert onnx.choose((16, 1 << 17)) == "tile"
+
+
+def test_other_sizes_go_through_keras_where_it_may_and_is_there(folders):
+    from repix.inference.sizes import SizeError
+
+    trained, both, only = folders
+    wide = images(3, 1, (20, 37))[0]
+    assert np.array_equal(load(both)(wide), load(trained)(wide))
+    for folder, backend, instead in (
+        (both, "onnx", "the backend keras"),
+        (only, "auto", "runs/"),
+        (only, "onnx", "runs"),
+    ):
+        with pytest.raises(
+            SizeError, match=f"not of 16 x 16 px, all that model.onnx takes: tile, resize, or use {instead}"
+        ):
+            load(folder, backend)(wide)
+
+
+def test_what_onnx_does_not_compute(folders):
+    from repix.errors import UserError
+    from repix.inference.any_size import AnySize
+
+    trained, both, only = folders
+    assert isinstance(load(both, paper=True), AnySize) and isinstance(load(trained), AnySize)
+    wrong = [
+        ({"folder": both, "backend": "onnx", "paper": True}, "dropout is off in ONNX"),
+        ({"folder": trained, "backend": "onnx"}, "no ONNX; use exports/"),
+        ({"folder": only, "backend": "keras"}, r"no such file; export with export.formats: \[keras\]"),
+        ({"folder": both, "backend": "torch"}, "not one of auto, onnx, keras"),
+    ]
+    for options, reason in wrong:
+        with pytest.raises(UserError, match=reason):
+            load(**options)
+
+
+def test_a_file_that_is_not_the_exports_is_refused(folders, tmp_path):
+    from repix.errors import UserError
+    from repix.files import digest_file, read_json, write_json
+
+    folder = shutil.copytree(folders[1], tmp_path / "model")
+    path = folder / "source_to_target" / "model.onnx"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"model.onnx: not the file of export.json"):
+        load(folder)
+    record = read_json(folder / "export.json")
+    record["digests"]["source_to_target"]["onnx"] = digest_file(path)
+    write_json(folder / "export.json", record)
+    with pytest.raises(UserError, match=r"model.onnx: cannot be read"):
+        load(folder)
+    path.unlink()
+    assert load(folder).trained == (16, 16)  # Keras is there
+
+
+def translate(*arguments) -> subprocess.CompletedProcess:
+    """Run ``repix translate`` in a process of its own; its last line names the heavy packages that it imported."""
+    code = (
+        "import sys; from repix import cli\n"
+        "try: cli.main(['translate', *sys.argv[1:]])\n"
+        "finally: print(sorted({'tensorflow', 'keras', 'pandas', 'onnxruntime'} & sys.modules.keys()))"
+    )
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=120, env={**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    )
+
+
+def test_the_command_imports_no_tensorflow_for_an_export(folders, tmp_path):
+    from repix.data.images import write
+
+    for name, size in (("in/a", (16, 16)), ("in/b", (20, 37))):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        write(tmp_path / f"{name}.png", images(4, 1, size)[0])
+    done = translate(folders[1], tmp_path / "in" / "a.png", "-o", tmp_path / "out")
+    assert done.returncode == 0 and done.stdout.splitlines()[-1] == "['onnxruntime']", done.stderr
+    done = translate(folders[1], tmp_path / "in", "-o", tmp_path / "two", "--backend", "onnx", "--json")
+    answer = json.loads(done.stdout[: done.stdout.rindex("}") + 1])
+    assert done.returncode == 1 and [one["how"] for one in answer["written"]] == ["trained"]
+    assert "all that model.onnx takes" in answer["failed"][0]["reason"]
+    assert (tmp_path / "out" / "a.png").read_bytes() == (tmp_path / "two" / "a.png").read_bytes()
