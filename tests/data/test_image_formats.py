@@ -86,7 +86,8 @@ def at_every_door(path, side: Side) -> dict[str, np.ndarray | str]:
         return image_reader.convert(read_upload(data), **asked)
 
     found = {}
-    for door in (training, translate, served, page):
+    # The page has models of 8 bits alone, and refuses others by the header.
+    for door in (training, translate, served, page)[: 4 if bits == 8 else 3]:
         try:
             found[door.__name__] = door()
         except BadImageError as error:
@@ -106,6 +107,9 @@ def test_every_door_gives_the_same_pixels_or_the_same_refusal(case, tmp_path):
         found = at_every_door(tmp_path / "x", side)
         first = found["training"]
         for door, one in found.items():
+            if door == "page" and case.data.startswith(image_reader.PNG_SIGNATURE) and case.data[24] == 16:
+                assert isinstance(one, str) and "16 bits" in one  # by its header alone, before anything is decoded
+                continue
             assert type(one) is type(first), (door, found)
             assert one == first if isinstance(first, str) else np.array_equal(one, first), door
 
