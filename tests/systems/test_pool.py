@@ -100,7 +100,8 @@ def test_a_pooled_image_is_shown_beside_its_own_source(conditional):
 
 
 def test_a_pool_of_pairs_is_that_of_the_pytorch_code():
-    torch = pytest.importorskip("torch")
+    import torch
+
     functional = torch.nn.functional
     system, update, batches = pix2pix()
     named = weights("discriminator", system.networks["discriminator"])

@@ -119,7 +119,8 @@ def test_dropout_is_a_function_of_key_and_counter(both):
 
 def torch_adam():
     """Return the weights that torch.optim.Adam gives on the case of :func:`adam`."""
-    torch = pytest.importorskip("torch")
+    import torch
+
     first, sources = adam_data()
     weights, found = torch.nn.Parameter(torch.tensor(first)), []
     betas = (ADAM["beta_1"], ADAM["beta_2"])

@@ -13,14 +13,15 @@ gradients are too, and the gradients of these.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from functools import partial
 
 import keras
 from keras import layers, ops
 
 from repix.models.discriminators import MinibatchDiscrimination
+from repix.models.layers import calls_replaced, is_plain_convolution
 
 LONGEST = 256
 """Numbers that one product sums. Eigen's blocks are 288 numbers long where the first cache has 32 KB."""
@@ -204,33 +205,14 @@ def _replacement(layer) -> Callable | None:
         return partial(_dense, layer)
     if not isinstance(layer, (layers.Conv2D, layers.Conv2DTranspose, layers.Dense, layers.DepthwiseConv2D)):
         return None
-    function = {layers.Conv2D: convolution, layers.Conv2DTranspose: transposed_convolution}.get(type(layer))
-    plain = function is not None and (
-        layer.data_format == "channels_last"
-        and layer.strides[0] == layer.strides[1]
-        and layer.dilation_rate == (1, 1)
-        and getattr(layer, "groups", 1) == 1
-        and getattr(layer, "output_padding", None) is None
-    )
-    if not plain:
+    if not is_plain_convolution(layer) or layer.strides[0] != layer.strides[1]:
         raise ValueError(f"layer {layer.name}: repix.models.fixed_sums has no {type(layer).__name__} of this kind")
-    return partial(_call, layer, function)
+    return partial(_call, layer, convolution if type(layer) is layers.Conv2D else transposed_convolution)
 
 
-@contextmanager
-def fixed_sums(networks: Iterable[keras.Model]) -> Iterator[None]:
+def fixed_sums(networks: Iterable[keras.Model]) -> AbstractContextManager[None]:
     """Make networks that are called or traced within this context sum in one order on every CPU.
 
     Weights, layers and what is exported stay as they are.
     """
-    replaced = []
-    try:
-        for layer in {id(layer): layer for network in networks for layer in network.layers}.values():
-            if (call := _replacement(layer)) is not None:
-                # The instance's attribute hides the class's method, and goes again.
-                object.__setattr__(layer, "call", call)
-                replaced.append(layer)
-        yield
-    finally:
-        for layer in replaced:
-            object.__delattr__(layer, "call")
+    return calls_replaced(networks, _replacement)

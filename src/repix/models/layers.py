@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
 import keras
 from keras import ops
 
@@ -173,3 +176,39 @@ def inner_bias(bias: str, norm: str) -> bool:
     drops it before a batch norm and keeps it before an instance norm.
     """
     return bias == "all" or (bias == "auto" and norm != "batch")
+
+
+def is_plain_convolution(layer: keras.Layer) -> bool:
+    """Whether a layer is a convolution, or a transposed one, of all channels, without gaps and extra rows."""
+    return (
+        type(layer) in (keras.layers.Conv2D, keras.layers.Conv2DTranspose)
+        and layer.data_format == "channels_last"
+        and layer.dilation_rate == (1, 1)
+        and getattr(layer, "groups", 1) == 1
+        and getattr(layer, "output_padding", None) is None
+    )
+
+
+@contextmanager
+def calls_replaced(
+    networks: Iterable[keras.Model], replacement: Callable[[keras.Layer], Callable | None]
+) -> Iterator[None]:
+    """Put other functions in the place of layers' ``call`` while the context lasts.
+
+    Weights, layers and what is exported stay as they are; networks inside networks are left alone.
+
+    Args:
+        networks: whose layers.
+        replacement: returns the function for a layer, or None for one that keeps its own.
+    """
+    replaced = []
+    try:
+        for layer in {id(layer): layer for network in networks for layer in network.layers}.values():
+            if (call := replacement(layer)) is not None:
+                # The instance's attribute hides the class's method, and goes again.
+                object.__setattr__(layer, "call", call)
+                replaced.append(layer)
+        yield
+    finally:
+        for layer in replaced:
+            object.__delattr__(layer, "call")

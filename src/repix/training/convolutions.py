@@ -18,14 +18,16 @@ take one core and its time. Croppings are written as slices by size for the same
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from functools import cache, partial
 from math import prod
 
 import keras
 import numpy as np
 from keras import layers, ops
+
+from repix.models.layers import calls_replaced, is_plain_convolution
 
 # And the one at infinity. These round less than other usual sets, with 3 and with 4 taps
 # (tests/training/test_convolutions.py); see Barabasz et al. 2018, arXiv 1803.10986.
@@ -177,38 +179,20 @@ def _chosen(layer, x) -> Callable | None:
 
 def _replacement(layer) -> Callable | None:
     """Return the function to take the place of a layer's ``call``, or None where the layer keeps its own."""
-    if getattr(layer, "data_format", None) != "channels_last":
-        return None
-    if type(layer) is layers.Cropping2D:
+    if type(layer) is layers.Cropping2D and layer.data_format == "channels_last":
         return partial(_crop, layer)
-    if type(layer) not in (layers.Conv2D, layers.Conv2DTranspose) or layer.compute_dtype not in FEWEST_TILES:
+    if not is_plain_convolution(layer) or layer.compute_dtype not in FEWEST_TILES:
         return None
-    plain = (
-        layer.dilation_rate == (1, 1)
-        and getattr(layer, "groups", 1) == 1
-        and getattr(layer, "output_padding", None) is None
-    )
-    return partial(_call, layer, layer.call) if plain else None
+    return partial(_call, layer, layer.call)
 
 
-@contextmanager
-def faster_convolutions(networks: Iterable[keras.Model]) -> Iterator[None]:
+def faster_convolutions(networks: Iterable[keras.Model]) -> AbstractContextManager[None]:
     """Make networks that are called or traced within this context compute their convolutions in the faster ways above.
 
     The function is the same but for rounding; weights, layers and what is exported stay as they are.
     Networks inside networks are left to the library.
     """
-    replaced = []
-    try:
-        for layer in {id(layer): layer for network in networks for layer in network.layers}.values():
-            if (call := _replacement(layer)) is not None:
-                # The instance's attribute hides the class's method, and goes again.
-                object.__setattr__(layer, "call", call)
-                replaced.append(layer)
-        yield
-    finally:
-        for layer in replaced:
-            object.__delattr__(layer, "call")
+    return calls_replaced(networks, _replacement)
 
 
 def _call(layer, usual: Callable, x):
