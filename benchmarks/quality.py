@@ -2,7 +2,7 @@
 
     python -m benchmarks.quality --features pt_inception.pth       # train what has not been, print the tables
     python -m benchmarks.quality --only plain augment --seeds 0 1  # some options, some seeds
-    python -m benchmarks.quality --write                           # put the tables into docs/results.md
+    python -m benchmarks.quality --write                           # put the tables into docs/systems.md
 
 An option is a change of one recipe, pix2pix at half width; each trains 8,000 steps of one image at 64 px, the rate
 falling over the second half, through the stages' own scripts (train, evaluate) in a folder below --out. Killed, the
@@ -28,12 +28,12 @@ import yaml
 
 from checks.harness import ROOT, run_stage, table, write
 from checks.systems import archive_of, data, lay_out, sized
-from repix import paths
+from repix import paths, stage
 from repix.config import reader
 from repix.config.run import Cell
-from repix.errors import UserError
-from repix.files import digest_file, read_json, write_json
-from repix.metrics import METRICS
+from repix.directions import Direction
+from repix.files import digest_file, write_json
+from repix.metrics import direction
 from repix.schemas import Metrics
 
 SIZE, EPOCHS, SEEDS = 64, 20, (0, 1, 2, 3, 4)
@@ -82,31 +82,44 @@ def recipe_of(option: Option, epochs: int) -> dict[str, Any]:
     return entry
 
 
-def lay_out_params(out: Path, options: Mapping[str, Option], epochs: int, weights: Path | None) -> None:
-    """Write the params.yaml of all trainings into ``out``; other parameters than before start it anew."""
+def lay_out_params(out: Path, epochs: int, weights: Path | None) -> None:
+    """Write the params.yaml of all trainings into ``out``; other parameters than before start it anew.
+
+    Without weights of Inception those of an earlier run stay, since the trainings are the same.
+    """
     tree = reader.load(ROOT / reader.FILE)
-    tree["datasets"] = {DATASET: tree["datasets"][DATASET] | archive_of(DATASET) | sized(DATASET, SIZE)}
+    entry = tree["datasets"][DATASET]
+    groups = {"archive": entry["archive"] | archive_of(DATASET), "images": entry["images"] | sized(DATASET, SIZE)}
+    tree["datasets"] = {DATASET: entry | groups}
     tree["models"] = {name: recipe_of(option, epochs) for name, option in OPTIONS.items()}
     tree["run"] = {"datasets": [DATASET], "models": list(tree["models"]), "seeds": list(SEEDS), "profile": "auto"}
     tree["evaluate"] = tree["evaluate"] | {"swd": True, "fid": bool(weights), "kid": bool(weights), "dims": [768]}
+    if weights is None and (out / reader.FILE).exists():
+        kept = reader.load(out / reader.FILE)
+        tree |= {key: kept[key] for key in ("evaluate", "features")}
     if weights:
         entry = {"urls": [weights.resolve().as_uri()], "sha256": digest_file(weights), "licence": "see the file"}
         tree["features"] = {"inception": entry}
     lay_out(out, yaml.safe_dump(tree, sort_keys=False))
 
 
-def train(out: Path, options: Sequence[str], seeds: Sequence[int]) -> None:
-    """Bring every cell through train and evaluate, seed by seed, so that a stop leaves as many of each option."""
+def train(out: Path, options: Sequence[str], seeds: Sequence[int]) -> dict[str, dict[str, dict[str, float]]]:
+    """Bring every cell through train and evaluate, seed by seed, so that a stop leaves as many of each option.
+
+    Returns:
+        What :func:`collect` does.
+    """
     data(out, DATASET)
     if not (out / paths.FEATURES).exists():
         run_stage(out, "features")
     cells = [Cell(DATASET, option, seed) for seed in seeds for option in options]
     for number, cell in enumerate(cells, 1):
-        for stage, left in (("train", paths.RUNS / cell.name), ("evaluate", paths.METRICS / f"{cell.name}.json")):
+        for name, left in (("train", paths.RUNS / cell.name), ("evaluate", paths.METRICS / f"{cell.name}.json")):
             if not (out / left).exists():
-                print(f"{number} of {len(cells)}: {stage} {cell.name}", file=sys.stderr, flush=True)
-                run_stage(out, stage, cell.dataset, cell.model, str(cell.seed))
-        collect(out)
+                print(f"{number} of {len(cells)}: {name} {cell.name}", file=sys.stderr, flush=True)
+                run_stage(out, name, *cell.name.split("-"))
+        found = collect(out)
+    return found
 
 
 def collect(out: Path) -> dict[str, dict[str, dict[str, float]]]:
@@ -116,17 +129,14 @@ def collect(out: Path) -> dict[str, dict[str, dict[str, float]]]:
         record = Metrics.read(path)
         _, option, seed = record.cell.split("-")
         for variant in ("last", "ema"):
-            scores = record.scores["source_to_target"].get(variant) or {}
-            for metric in SHOWN:
-                if scores.get(metric) is not None:
-                    found.setdefault(option, {}).setdefault(f"{variant}/{metric}", {})[seed] = scores[metric]
+            scores = record.scores[Direction.SOURCE_TO_TARGET].get(variant) or {}
+            for name, value in scores.items():
+                # Weights of Inception that are not the published ones stand in the name.
+                metric = next((shown for shown in SHOWN if name == shown or name.startswith(f"{shown}_")), None)
+                if metric and value is not None:
+                    found.setdefault(option, {}).setdefault(f"{variant}/{metric}", {})[seed] = value
     write_json(out / "quality.json", found)
     return found
-
-
-def better(metric: str) -> int:
-    """Return 1 where more is better, -1 where less is."""
-    return {"higher": 1, "lower": -1}[METRICS[metric.split("_")[0]].better]
 
 
 def rows_of(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[list[Any]]:
@@ -149,7 +159,7 @@ def rows_of(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[list
                     cell += f" ± {statistics.stdev(values):.2g}"
                 if (option, variant) != ("plain", "last") and len(values) > 1 and len(plain) > 1:
                     pooled = ((statistics.variance(values) + statistics.variance(plain)) / 2) ** 0.5
-                    gain = better(metric) * (mean - statistics.mean(plain)) / pooled if pooled else 0.0
+                    gain = direction(metric) * (mean - statistics.mean(plain)) / pooled if pooled else 0.0
                     p = ttest_ind(values, plain, equal_var=False).pvalue
                     cell += f" ({gain:+.1f} sd, p {p:.2g})"
                 row.append(cell)
@@ -170,20 +180,16 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", nargs="+", type=int, choices=SEEDS, default=list(SEEDS), help="some seeds")
     parser.add_argument("--epochs", type=int, default=EPOCHS, help=f"400 steps each; default: {EPOCHS}")
     parser.add_argument("--features", type=Path, help="weights of Inception, for FID and KID at 768 dims")
-    parser.add_argument("--write", action="store_true", help="put the table into docs/results.md")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/systems.md")
     arguments = parser.parse_args(given)
     out = arguments.out.resolve()
-    lay_out_params(out, OPTIONS, arguments.epochs, arguments.features)
-    train(out, arguments.only, arguments.seeds)
-    text = report(read_json(out / "quality.json"))
+    lay_out_params(out, arguments.epochs, arguments.features)
+    text = report(train(out, arguments.only, arguments.seeds))
     print(text)
     if arguments.write:
-        write("results", "options", text)
+        write("systems", "options", text)
     return 0
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except UserError as error:
-        sys.exit(f"benchmarks.quality: {error}")
+    stage.guard(lambda: sys.exit(main()))

@@ -25,7 +25,8 @@ NOTES = """\
   stand where absolute times do not. A ratio below 1 means that repix is faster.
 - `torch` is the step as the reference code is organised: channels first, eager, float32. `torch-bf16` is PyTorch at its
   best: channels last, autocast to bfloat16, fused Adam. `tutorial` is predict and train_on_batch.
-- `repix-convolutions` is repix with every convolution left to TensorFlow, as `repix-portable` does too; `repix` and
+- `repix-convolutions` is repix with every convolution left to TensorFlow, `repix-portable` with those of
+  `src/repix/models/fixed_sums.py`, whose sums have one order; `repix` and
   `repix-bf16` compute those of the smallest images, and wide ones of stride 1, as matrix products
   (`src/repix/training/convolutions.py`).
 - Peak is the best that TensorFlow or PyTorch reached on a plain matrix product or convolution between the turns. A

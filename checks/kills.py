@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import shlex
 import shutil
 import signal
 import subprocess
@@ -48,7 +49,7 @@ def start(root: Path, stage: Stage) -> subprocess.Popen:
     """Start a stage's script in a copy of the repository."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("DVC_", "MLFLOW_"))}
     kept |= {"PYTHONPATH": str(root / "src"), "REPIX_TRACKING": "off", "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, *stage.cmd.removeprefix("python ").split()]
+    command = [sys.executable, *shlex.split(stage.cmd)[1:]]
     quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
     return subprocess.Popen(command, cwd=root, env=kept | {"DVC_ROOT": str(root)}, stderr=subprocess.PIPE, **quiet)
 

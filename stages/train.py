@@ -74,10 +74,11 @@ def main(cell: Cell) -> None:
                 "recipe": recipe.model_dump(mode="json"),
             },
         )
-        trained = record_of(cell, recipe, setup, prepared.manifest, history, best, data_digest, record.declared.profile)
+        state, profile = setup.step.state(), record.declared.profile
+        trained = record_of(cell, recipe, setup, state, prepared.manifest, history, best, data_digest, profile)
         for animation in frames.written:
             run.file(animation, "animation")
-        write(out, trained, setup.step.state(), best)
+        write(out, trained, state, best)
         write_losses(losses, history.epochs)
         write_curves(curves, history.epochs)
         record.write(out, losses, curves)

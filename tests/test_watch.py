@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -87,12 +88,17 @@ def test_a_trace_tells_who_was_addressed():
     assert network.outside(inside + "\n".join(out)) == out
 
 
-def test_a_case_is_named_by_its_seed_and_number(tmp_path):
+def test_a_case_is_named_by_its_seed_and_number(tmp_path, monkeypatch):
     def made(kind):
+        attacks._sound_archives.cache_clear()
+        attacks._bombs.cache_clear()
         return [getattr(attacks, kind)(hostile.chance_of(3, kind, number))[:4] for number in range(20)]
 
     for kind in ("archive", "record", "image"):
-        assert made(kind) == made(kind)
+        first, later = made(kind), time.time() + 86400
+        with monkeypatch.context() as patch:
+            patch.setattr(time, "time", lambda later=later: later)
+            assert made(kind) == first
 
 
 def test_what_must_not_be_is_counted(tmp_path, monkeypatch):

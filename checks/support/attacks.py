@@ -107,7 +107,10 @@ def _zip(entries: list[tuple[str | zipfile.ZipInfo, bytes]], method: int = zipfi
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", method) as archive:
         for name, data in entries:
-            archive.writestr(name, data)
+            if isinstance(name, str):  # whose time would be now
+                name = zipfile.ZipInfo(name)
+                name.external_attr = 0o600 << 16
+            archive.writestr(name, data, method)
     return out.getvalue()
 
 

@@ -90,6 +90,7 @@ def train_cell(root: Path, *, system: str = "pix2pix", seed: int = 0, paired: bo
         best_of=setup.translator_weights,
     )
     out = root / "runs" / cell.name
-    record = record_of(cell, asked, setup, prepared.manifest, history, best, "data", {"name": "portable"})
-    write(out, record, setup.step.state(), best)
+    state = setup.step.state()
+    record = record_of(cell, asked, setup, state, prepared.manifest, history, best, "data", {"name": "portable"})
+    write(out, record, state, best)
     return TinyCell(root, folder, out)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, overload
 
 from repix.errors import UserError
+from repix.paths import find_root
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,11 +22,6 @@ PathLike: TypeAlias = "str | os.PathLike[str]"
 How: TypeAlias = Literal["whole", "tile", "resize"]
 __all__ = ["Files", "Model", "UserError", "load", "results"]
 COLUMNS = ("cell", "translator", "weights", "metric", "value", "n")
-
-
-def find_root(start: Path) -> Path:
-    """Return the root of the repository that a folder lies in, as git and DVC find theirs; else the folder itself."""
-    return next((folder for folder in (start, *start.parents) if (folder / "dvc.yaml").is_file()), start)
 
 
 def load(
@@ -51,11 +47,11 @@ def load(
     from repix.translation.model import find_model, read_record
     from repix.translation.model import load as load_network
 
-    given = Path(model)
-    found = find_model(given, (given, find_root(Path.cwd()) / "runs" / given))
+    given, root = Path(model), find_root(Path.cwd())
+    found = find_model(given, (given, root / "runs" / given), root)
     record = read_record(found)
     network = load_network(found.parent, record, translator, variant, backend=backend)
-    return Model(found.parent, record, translator, network)
+    return Model(found.parent, record, translator, network, variant)
 
 
 class Files(NamedTuple):
@@ -79,14 +75,23 @@ class Model:
         translator: which way it translates.
         size: (height, width) in pixels that it was trained at.
         source, target: what it takes and gives: channels, dtype, value range, colour.
+        variant: which weights it has.
     """
 
-    def __init__(self, folder: Path, record: Trained | Exported, translator: str, network: Sizes):
+    def __init__(
+        self,
+        folder: Path,
+        record: Trained | Exported,
+        translator: str,
+        network: Sizes,
+        variant: str | None = None,
+    ):
         from repix.directions import Direction
 
         self.folder, self.cell, self.translator, self.size = folder, record.cell, translator, record.crop_size
         sides: tuple[Side, Side] = Direction(translator).sides(record.source, record.target)
         self.source, self.target = sides
+        self.variant = variant or (record.variant if hasattr(record, "variant") else record.shown)
         self._record, self._network = record, network
 
     def __repr__(self) -> str:
@@ -176,10 +181,10 @@ class Model:
         suffix = choose_suffix(format, self.target)
         if Path(out).exists() and not Path(out).is_dir():
             raise UserError(f"{out}: is not a folder; choose another one")
-        found = jobs.find_jobs(map(Path, given), Path(out), suffix)
+        found, _ = jobs.find_jobs(map(Path, given), Path(out), suffix)
 
         def translate(pixels, job) -> tuple[np.ndarray, str]:
-            return self._translate(pixels, how), how or "chosen"
+            return self._translate(pixels, how), self._network.choose(pixels.shape[:2], how)
 
         files = Files({}, {})
         for one in jobs.translate_jobs(found, self.read, translate):
@@ -203,9 +208,10 @@ class Model:
         if not path.is_file():
             raise UserError(f"{path}: no such file; scores are where the model was trained, or in its bundle")
         metrics, record = Metrics.read(path), self._record
-        variant, weights = (
-            (record.variant, record.weights) if isinstance(record, Exported) else ("last", record.networks)
-        )
+        if isinstance(record, Exported):
+            variant, weights = record.variant, record.weights
+        else:
+            variant, weights = self.variant, record.variants()[self.variant]
         scored = metrics.weights(variant)
         if scored and scored.items() - weights.items():
             raise UserError(f"{path}: scored other weights than these; run `dvc repro` or `dvc checkout`")
@@ -217,7 +223,7 @@ class Model:
 
         if how not in (None, "whole", "tile", "resize"):
             raise UserError(f"how: {how!r} is not one of 'whole', 'tile' or 'resize'")
-        return translate_image(pixels, self._network, None if pixels.shape[:2] == self.size else how, 0)
+        return translate_image(pixels, self._network, self._network.choose(pixels.shape[:2], how), 0)
 
     def _checked(self, array: np.ndarray) -> np.ndarray:
         """Return an array as (height, width, channels), if it is one that the model takes."""
@@ -262,7 +268,7 @@ def rows(found: Iterable[Metrics]) -> Iterator[tuple[str, str, str, str, float, 
             for variant, scores in sorted(variants.items()):
                 for metric, value in (scores or {}).items():
                     if value is not None:
-                        yield metrics.cell, translator, variant, metric, value, metrics.n
+                        yield metrics.cell, translator, variant, metric, value, metrics.images(translator)
 
 
 def _table(found: Iterable[Metrics]) -> pandas.DataFrame:

@@ -9,8 +9,8 @@ from contextlib import chdir
 from pathlib import Path
 
 from repix import commands, profile
-from repix.api import find_root
 from repix.errors import UserError
+from repix.paths import find_root
 from repix.version import VERSION
 
 # name -> one line for `repix --help`; the module is repix.commands.<name>.

@@ -15,3 +15,8 @@ RAW, IMAGES, PREPARED = Path("data/raw"), Path("data/images"), Path("data/prepar
 FEATURES = Path("data/features")
 RUNS, TRANSLATIONS, EXPORTS = Path("runs"), Path("translations"), Path("exports")
 METRICS, PLOTS, LINEAGE = Path("metrics"), Path("plots"), Path("lineage")
+
+
+def find_root(start: Path) -> Path:
+    """Return the root of the repository that a folder lies in, as git and DVC find theirs; else the folder itself."""
+    return next((folder for folder in (start, *start.parents) if (folder / "dvc.yaml").is_file()), start)

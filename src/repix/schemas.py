@@ -162,6 +162,10 @@ class Metrics(Record):
     scores: dict[str, dict[str, dict[str, float | None] | None]]
     protocol: dict[str, Any]
 
+    def images(self, translator: str) -> int:
+        """Return how many images a translator was scored on: the way back of an unpaired set has its own number."""
+        return self.protocol.get("images", {}).get(translator, {}).get("n", self.n)
+
     def weights(self, variant: str) -> dict[str, str]:
         """Return the digests of the weights that were scored as ``last`` or ``ema``, network -> digest.
 

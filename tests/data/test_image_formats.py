@@ -44,12 +44,14 @@ def test_the_page_says_what_the_reader_does():
     assert block == table
 
 
-@pytest.mark.parametrize("case", CASES, ids=NAMES)
+LOSSLESS = [(case, name) for case, name in zip(CASES, NAMES, strict=True) if case.pixels is not None]
+
+
+# Of the others, lossy or refused, the page says what becomes of them.
+@pytest.mark.parametrize("case", [case for case, _ in LOSSLESS], ids=[name for _, name in LOSSLESS])
 def test_the_pixels_are_exactly_those_of_the_file(case, tmp_path):
     heif_or_skip(case)
     (tmp_path / "x").write_bytes(case.data)
-    if case.pixels is None:
-        return  # lossy, or refused: the page holds it
     expected = case.pixels if case.pixels.ndim == 3 else case.pixels[..., None]
     for source in (case.data, tmp_path / "x"):
         found = image_reader.decode(source).pixels

@@ -19,7 +19,10 @@ CONVOLUTIONS = [
     (15, 40, 8, 3, 2, "valid"),
     (16, 8, 8, 3, 2, "valid"),  # whose last row nobody sees
     (15, 8, 8, 3, 2, "same"),
-    (12, 6, 4, 7, 1, "valid"),
+    (12, 6, 4, 7, 1, "valid"),  # of fewer filters than channels: products first
+    (12, 3, 4, 7, 1, "valid"),
+    (12, 6, 4, 4, 1, "same"),
+    (12, 6, 4, 4, 1, "valid"),
     (9, 300, 4, 1, 1, "same"),
 ]
 
@@ -167,3 +170,16 @@ def test_training_and_translation_use_them_under_the_portable_profile_alone(back
             np.zeros((1, 16, 16, 3), np.uint8)
         )
         assert bool(used) == (name == "portable")
+
+
+def test_a_last_layer_of_many_channels_takes_no_more_memory_than_its_products(backend, monkeypatch):
+    sizes, plain = [], ops.matmul
+
+    def watched(a, b):
+        result = plain(a, b)
+        sizes.extend(int(np.prod(one.shape)) for one in (a, result))
+        return result
+
+    monkeypatch.setattr(fixed_sums.ops, "matmul", watched)
+    fixed_sums.convolution(*map(ops.convert_to_tensor, (numbers(1, 38, 38, 64), numbers(7, 7, 64, 3))), 1, "valid")
+    assert max(sizes) <= 38 * 38 * 49 * 3  # and not 49 times 64 a place

@@ -160,6 +160,23 @@ def test_scores_of_the_best_weights_do_not_contradict_the_digest_of_the_last():
     assert {v.verdict for v in result.verdicts if v.variant == "best"} <= {"incomparable", "shown"}
 
 
+def averaged(digest: str, **scores: float) -> Entry:
+    """Return an entry with an average of the weights beside the last ones."""
+    given = entry()
+    given = changed(given, "scores", "source_to_target", "ema", to=scores)
+    return given.model_copy(update={"weights_digest": given.weights_digest | {"ema/generator": digest}})
+
+
+def test_an_average_is_held_by_its_own_digest_and_the_last_weights_by_theirs():
+    same = judge(averaged("e", ssim=0.5), averaged("e", ssim=0.6))
+    assert [v.variant for v in same.verdicts if v.verdict == "contradiction"] == ["ema"]
+    other = judge(averaged("f", ssim=0.5), averaged("e", ssim=0.6))
+    assert not [v for v in other.verdicts if v.verdict == "contradiction"]
+    last = changed(averaged("f", ssim=0.5), "scores", "source_to_target", "last", "l1", to=0.2)
+    found = judge(last, averaged("e", ssim=0.6))
+    assert [(v.variant, v.metric) for v in found.verdicts if v.verdict == "contradiction"] == [("last", "l1")]
+
+
 def test_no_baseline_no_cell_a_new_cell():
     nothing = gate.judge(None, {CELL: entry()}, noise())
     assert nothing.exit_code == 2 and "no baseline" in nothing.verdicts[0].why

@@ -109,9 +109,8 @@ def test_a_training_leaves_one_run_with_all_of_it(here, monkeypatch, capfd):
     run = open_run(
         "sample-tiny-0",
         run_key="whole",
-        tags={"repix.seed": "0"},
+        tags={"repix.seed": "0"} | mlflow_run.dvc_tags(Path(), ["data/prepared/sample", "src"]),
         dataset=mlflow_run.dataset_entry(manifest, "d" * 64, "data/prepared/sample"),
-        dvc_paths=["data/prepared/sample", "src"],
         training=True,
     )
     assert run.client.get_run(run.run_id).info.status == "RUNNING"

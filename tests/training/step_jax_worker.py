@@ -25,8 +25,6 @@ def compared(system: str, data: str):
     generator = {"filters": 4, "dropout": 0.0} | ({"kind": "resnet", "blocks": 1} if system == "cyclegan" else {})
     updates = 3 if system == "pix2pix" else 1
     options = {"initializer": "glorot", "optimizer": {"epsilon": 1e-3}, "generator": generator, "pool": 2, "ema": 0.9}
-    options["discriminator"] = {"filters": 4, "layers": 1, "conditional": system == "pix2pix"}
-    options["discriminator"]["augment"] = ["colour", "translation", "cutout"]
     return new(system, data, discriminator_updates=updates, **options)
 
 
@@ -107,6 +105,20 @@ def adam_data():
     return np.float32([0.3, -0.2, 0.1]), generator.integers(126, 131, (ADAM_STEPS, 3), np.uint8)
 
 
+def augmented():
+    """Return what a discriminator sees of two images and their sources, (2, 16, 16, 4)."""
+    import numpy as np
+    from keras import ops
+
+    from repix.models.augmentation import UNIFORMS, augment
+
+    chance = np.random.default_rng(0)
+    image, source = (chance.uniform(-1, 1, (2, 16, 16, channels)).astype(np.float32) for channels in (3, 1))
+    uniforms = chance.random((2, UNIFORMS), np.float32)
+    seen = augment(*map(ops.convert_to_tensor, (image, source, uniforms)), ("colour", "translation", "cutout"))
+    return np.asarray(ops.concatenate(seen, axis=-1))
+
+
 def masks():
     """Return dropout masks by (layer's key, counter), the first one drawn twice."""
     import numpy as np
@@ -154,7 +166,7 @@ def main(system: str, data: str, folder: Path, first: int) -> None:
         run(resident, 0, STEPS)
         np.savez(folder / "resident.npz", **resident.state())
         step_jax.resident_bytes = lambda: 0.0
-    np.savez(folder / "masks.npz", masks=masks())
+    np.savez(folder / "masks.npz", masks=masks(), augmented=augmented())
     if system == "pix2pix":
         np.savez(folder / "adam.npz", hat=adam(True), corrected=adam(False))
 

@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import sys
 from pathlib import Path
 
@@ -139,7 +138,6 @@ def main(arguments: argparse.Namespace) -> int:
     if not store.enabled():
         raise UserError("REPIX_TRACKING is off; unset it to sync")
     root = store.repository_root()
-    os.chdir(root)
     folders = trained_cells(root, arguments.cells)
     synced, left_out = {}, []
     for folder in tqdm(folders, desc="sync", unit="cell", disable=None):

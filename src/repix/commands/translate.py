@@ -89,11 +89,10 @@ def main(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from repix import rng
-    from repix.translation.jobs import Failed, Job, files_below, find_jobs, translate_jobs
+    from repix.translation.jobs import Failed, Job, find_jobs, translate_jobs
     from repix.translation.pixels import read_source, translate_image
 
-    jobs = find_jobs(arguments.inputs, arguments.out, suffix)
-    left_out = [path for given in arguments.inputs if given.is_dir() for path in files_below(given, arguments.out)[1]]
+    jobs, left_out = find_jobs(arguments.inputs, arguments.out, suffix)
     network = model.load(
         folder,
         record,
@@ -104,12 +103,11 @@ def main(arguments: argparse.Namespace) -> int:
     )
 
     def translate(pixels, job: Job):
-        size = pixels.shape[:2]
-        how = "trained" if size == network.trained else arguments.how or network.choose(size)
+        how = network.choose(pixels.shape[:2], arguments.how)
         # The masks follow from the output's name, so that no image depends on its neighbours.
         name = job.output.relative_to(arguments.out).with_suffix("").as_posix()
         index = rng.key("translate", arguments.seed, name) % 2**24
-        return translate_image(pixels, network, None if how == "trained" else how, index), how
+        return translate_image(pixels, network, how, index), how
 
     written, failed, ways = [], [], Counter()
     done = translate_jobs(jobs, lambda path: read_source(path, network.source, half, arguments.pixels), translate)

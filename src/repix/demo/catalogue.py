@@ -183,7 +183,7 @@ class Entry:
             for name, value in sorted(scores.items())
             if value is not None
         ]
-        return {"metrics": rows, "n": metrics.n, "unscored": None}
+        return {"metrics": rows, "n": metrics.images(self.translator), "unscored": None}
 
     def _trained_by(self) -> Lineage | None:
         """Return the lineage of the training that this export came from, where the records at hand tell."""

@@ -75,7 +75,15 @@ def _scores(metrics: Metrics) -> Iterator[tuple]:
                 told = metrics.protocol.get("description", {}).get(translator, {}).get(variant, {}).get(metric, {})
                 ci = told.get("ci95")
                 interval = f"{ci[0]:.4f} to {ci[1]:.4f}" if ci else "none: one number for the whole set"
-                yield translator, variant, metric, better(metric) or "", f"{value:.4f}", interval, metrics.n
+                yield (
+                    translator,
+                    variant,
+                    metric,
+                    better(metric) or "",
+                    f"{value:.4f}",
+                    interval,
+                    metrics.images(translator),
+                )
 
 
 def _files(exported: Exported) -> Iterator[tuple]:

@@ -20,10 +20,10 @@ import keras
 import numpy as np
 from keras import layers
 
-from repix import profile
 from repix.errors import UserError
 from repix.exporting.spec import ExportSpec
 from repix.files import atomic_path
+from repix.inference.onnx_runtime import open_session
 from repix.models.layers import BatchNormalization, Dropout, InstanceNormalization, ReflectionPadding2D
 from repix.version import VERSION
 
@@ -280,11 +280,5 @@ def write(network: keras.Model, path: Path, spec: ExportSpec) -> None:
 
 def load(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     """Return the file's function on [-1, 1], run by onnxruntime on the profile's threads."""
-    profile.forbid_telemetry()
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = profile.current().resolved_threads()
-    options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session = open_session(path)
     return lambda unit: session.run(["translation"], {"image": np.asarray(unit, np.float32)})[0]

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
 
-from repix.inference.sizes import Side, Size, Sizes
+from repix.inference.sizes import Size, Sizes
 from repix.inference.translator import Translator
 from repix.models.layers import ReflectionPadding2D
+
+if TYPE_CHECKING:
+    from repix.schemas import Side
 
 KEPT = 4  # sizes whose compiled functions are kept
 

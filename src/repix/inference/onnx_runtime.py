@@ -5,12 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from repix import profile
 from repix.errors import UserError
-from repix.inference.sizes import Side, Size, Sizes
+from repix.inference.sizes import Size, Sizes
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+    from repix.schemas import Side
+
+
+def open_session(path: Path) -> onnxruntime.InferenceSession:
+    """Return a file opened by onnxruntime, on the profile's threads."""
+    profile.forbid_telemetry()  # read when onnxruntime is imported
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = profile.current().resolved_threads()
+    options.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 class OnnxSizes(Sizes):
@@ -27,14 +44,8 @@ class OnnxSizes(Sizes):
     """
 
     def __init__(self, path: Path, source: Side, target: Side, other: Callable[[], Sizes]):
-        profile.forbid_telemetry()  # read when onnxruntime is imported
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = profile.current().resolved_threads()
-        options.inter_op_num_threads = 1
         try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self._session = open_session(path)
         except Exception as error:  # its errors have no common class
             said = " ".join(str(error).split())[:200]
             raise UserError(f"{path}: cannot be read ({said}); run `dvc checkout` or `dvc repro`") from None

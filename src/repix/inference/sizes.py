@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from repix.errors import UserError
+
+if TYPE_CHECKING:
+    from repix.schemas import Side
 
 Size = tuple[int, int]
 
@@ -18,14 +21,6 @@ WHOLE_PIXELS = 1024 * 1024
 
 class SizeError(UserError):
     """An image of a size that the runtime at hand does not take."""
-
-
-class Side(Protocol):
-    """What has to be known of a side: see :class:`repix.schemas.Side`."""
-
-    low: tuple[float, ...]
-    high: tuple[float, ...]
-    dtype: str
 
 
 def tile_starts(length: int, tile: int, overlap: int) -> list[int]:
@@ -78,10 +73,12 @@ class Sizes(ABC):
     def _translate(self, image: np.ndarray, index: int) -> np.ndarray:
         """Return the translation of an image of a size that the network allows."""
 
-    def choose(self, size: Size) -> str:
-        """Return ``trained``, ``whole`` or ``tile``: what :meth:`__call__` does with an image of ``size``."""
+    def choose(self, size: Size, asked: str | None = None) -> str:
+        """Return how an image of ``size`` is translated: ``trained``, or as asked, or else ``whole`` or ``tile``."""
         if tuple(size) == self.trained:
             return "trained"
+        if asked is not None:
+            return asked
         most = max(WHOLE_PIXELS, math.prod(self.trained))
         # Padding adds only: what is too large without it need not be asked how much it would add.
         return "whole" if math.prod(size) <= most and math.prod(self.padded(size)) <= most else "tile"
@@ -91,9 +88,9 @@ class Sizes(ABC):
 
         Args:
             image: (height, width, channels) stored integers of the source.
-            how: ``whole`` (mirrored at the borders to a size that the network allows, and cropped
-                back) or ``tile`` (tiles of the trained size, a quarter of it shared, blended);
-                None chooses by size.
+            how: ``trained`` (at that size), ``whole`` (mirrored at the borders to a size that the
+                network allows, and cropped back) or ``tile`` (tiles of the trained size, a quarter
+                of it shared, blended); None chooses by size.
             index: names the dropout masks of ``paper``; the tiles of an image count on from it.
         """
         how = self.choose(image.shape[:2]) if how is None else how

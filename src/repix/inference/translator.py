@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import nullcontext
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
@@ -14,13 +14,8 @@ from repix.models.fixed_sums import fixed_sums
 from repix.models.layers import DRAWS_PER_STEP, dropouts
 from repix.models.scaling import to_network_range, to_stored_range
 
-
-class Side(Protocol):
-    """What a translator has to know of a side: see :class:`repix.schemas.Side`."""
-
-    low: tuple[float, ...]
-    high: tuple[float, ...]
-    dtype: str
+if TYPE_CHECKING:
+    from repix.schemas import Side
 
 
 class Translator:

@@ -153,6 +153,13 @@ def convolution(x, kernel, stride: int, padding: str):
     batch, *sides, channels = x.shape
     taps, filters = tuple(kernel.shape[:2]), kernel.shape[3]
     before, size = zip(*(_geometry(sides[i], taps[i], stride, padding) for i in (0, 1)), strict=True)
+    if stride == 1 and filters < channels:
+        # Products first: then each place takes as many numbers as filters, not channels, times taps. The last layer of
+        # a ResNet would take 12 GB for a million pixels.
+        turned = ops.reshape(ops.transpose(ops.flip(kernel, (0, 1)), (2, 0, 1, 3)), (channels, -1))
+        rows = product(ops.reshape(x, (-1, channels)), turned)
+        rows = ops.reshape(rows, (batch, *sides, taps[0] * taps[1], filters))
+        return fold(rows, taps, 1, tuple(taps[i] - 1 - before[i] for i in (0, 1)), size)
     rows = ops.reshape(unfold(x, taps, stride, before, size), (-1, taps[0] * taps[1] * channels))
     return ops.reshape(product(rows, ops.reshape(kernel, (-1, filters))), (batch, *size, filters))
 
@@ -176,18 +183,11 @@ def transposed_convolution(x, kernel, stride: int, padding: str):
     return fold(ops.reshape(rows, (batch, *sides, taps[0] * taps[1], filters)), taps, stride, before, size)
 
 
-def _dense(layer, x, training=None):
-    """Return a dense layer's output for (batch, features)."""
-    y = product(ops.cast(x, "float32"), ops.cast(ops.convert_to_tensor(layer.kernel), "float32"))
-    y = ops.cast(y, layer.compute_dtype) + ops.cast(ops.convert_to_tensor(layer.bias), layer.compute_dtype)
-    return layer.activation(y) if layer.activation is not None else y
-
-
-def _call(layer, function: Callable, x):
-    """Return a convolution layer's output, with its bias and activation."""
+def _call(layer, function: Callable, x, training=None):
+    """Return a layer's output by ``function(x, kernel)``, with its bias and activation."""
     kind = layer.compute_dtype
     x, kernel = ops.cast(x, "float32"), ops.cast(ops.convert_to_tensor(layer.kernel), "float32")
-    y = ops.cast(function(x, kernel, layer.strides[0], layer.padding), kind)
+    y = ops.cast(function(x, kernel), kind)
     if layer.use_bias:
         y = y + ops.cast(ops.convert_to_tensor(layer.bias), kind)
     return y if layer.activation is None else layer.activation(y)
@@ -201,13 +201,14 @@ def _replacement(layer) -> Callable | None:
     """
     if type(layer) is MinibatchDiscrimination:
         return partial(layer.call, product=product)
-    if type(layer) is layers.Dense and layer.use_bias:
-        return partial(_dense, layer)
-    if not isinstance(layer, (layers.Conv2D, layers.Conv2DTranspose, layers.Dense, layers.DepthwiseConv2D)):
+    if type(layer) is layers.Dense:
+        return partial(_call, layer, product)
+    if not isinstance(layer, (layers.Conv2D, layers.Conv2DTranspose, layers.DepthwiseConv2D)):
         return None
     if not is_plain_convolution(layer) or layer.strides[0] != layer.strides[1]:
         raise ValueError(f"layer {layer.name}: repix.models.fixed_sums has no {type(layer).__name__} of this kind")
-    return partial(_call, layer, convolution if type(layer) is layers.Conv2D else transposed_convolution)
+    function = convolution if type(layer) is layers.Conv2D else transposed_convolution
+    return partial(_call, layer, partial(function, stride=layer.strides[0], padding=layer.padding))
 
 
 def fixed_sums(networks: Iterable[keras.Model]) -> AbstractContextManager[None]:

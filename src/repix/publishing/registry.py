@@ -228,7 +228,7 @@ def promote(
         "repix.git_commit": commit,
         "repix.gate": verdict[:5000],
         "repix.dataset_digest": inputs.get(f"data/prepared/{dataset}", ""),
-        "repix.n": str(metrics.n),
+        "repix.n": str(metrics.images(translator)),
         **mlflow_run.dvc_tags(root, folders),
         **{
             f"repix.{metric}": repr(value)

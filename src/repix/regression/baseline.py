@@ -24,6 +24,7 @@ class Entry(BaseModel):
     n: int
     scores: dict[str, dict[str, dict[str, float | None] | None]]
     protocol: dict[str, Any]
+    weights: ClassVar = Metrics.weights
 
     @classmethod
     def of(cls, metrics: Metrics) -> Entry:

@@ -94,12 +94,13 @@ def judge(baseline: Baseline | None, now: Mapping[str, Entry], tolerances: Toler
 
 
 def _judge_cell(cell: str, old: Entry, new: Entry, family: Family | None) -> Iterator[Verdict]:
-    # The digests are those of the last weights: the best ones may differ where these are equal.
-    same_weights = old.weights_digest == new.weights_digest
     for translator in sorted(old.scores.keys() | new.scores.keys()):
         variants = old.scores.get(translator, {}), new.scores.get(translator, {})
         for variant in sorted(variants[0].keys() | variants[1].keys()):
             before, after = (side.get(variant) or {} for side in variants)
+            # Of the best weights no digest is known: they may differ where the last ones are equal.
+            weights = old.weights(variant.removesuffix("_paper"))
+            same_weights = weights != {} and weights == new.weights(variant.removesuffix("_paper"))
             for metric in sorted(before.keys() | after.keys()):
                 if before.get(metric) is not None or after.get(metric) is not None:
                     yield _judge_score(
@@ -107,7 +108,7 @@ def _judge_cell(cell: str, old: Entry, new: Entry, family: Family | None) -> Ite
                         old,
                         new,
                         family,
-                        same_weights and variant.startswith("last"),
+                        same_weights,
                     )
 
 

@@ -402,7 +402,6 @@ def open_run(
     params: Mapping[str, Any] | None = None,
     tags: Mapping[str, str] | None = None,
     dataset: Mapping[str, Any] | None = None,
-    dvc_paths: Iterable[str] = (),
     training: bool = False,
     root: Path | None = None,
 ) -> Run:
@@ -415,7 +414,6 @@ def open_run(
         params: nested recipe; only keys that the run does not have are logged.
         tags: more tags; without ``training``, only those that the run does not have.
         dataset: see :func:`dataset_entry`.
-        dvc_paths: dependencies whose hash in dvc.lock becomes a tag, see :func:`dvc_tags`.
         training: whether this process trains the cell. Then the run is RUNNING (also one
             that a kill left so), and commit, machine, profile and DVC experiment are
             tagged. Otherwise (evaluate, export, sync) the training is over: a run that is
@@ -427,11 +425,11 @@ def open_run(
     """
     run = Run(cell)
     if store.enabled():
-        _open(run, run_key, params or {}, tags or {}, dataset, list(dvc_paths), training, root)
+        _open(run, run_key, params or {}, tags or {}, dataset, training, root)
     return run
 
 
-def _open(run, run_key, params, tags, dataset, dvc_paths, training, root) -> None:
+def _open(run, run_key, params, tags, dataset, training, root) -> None:
     """Connect ``run`` to its MLflow run and log what is known of it; arguments as above."""
     try:
         root = root or store.repository_root()
@@ -455,7 +453,7 @@ def _open(run, run_key, params, tags, dataset, dvc_paths, training, root) -> Non
         run.tags(_about(run.cell, run_key), replace=False)
         here = Path.cwd()  # under `dvc exp run --temp` not the root: the code that runs is here
         observed |= git_tags(here) if training else {}
-        run.tags(observed | dvc_tags(here, dvc_paths) | dict(tags), replace=training)
+        run.tags(observed | dict(tags), replace=training)
         run.params(params)
         if dataset:
             run.dataset(dataset)

@@ -13,20 +13,21 @@ from repix.inference.trained import by_network, digests
 from repix.schemas import Trained
 
 
-def record_of(cell, recipe: Recipe, setup, manifest, history, best, data: str, profile: dict) -> Trained:
+def record_of(cell, recipe: Recipe, setup, state, manifest, history, best, data: str, profile: dict) -> Trained:
     """Return the record of a finished training.
 
     Args:
         cell: data set, model and seed.
         recipe: the model's entry, defaults filled in.
         setup: see :class:`repix.training.setup.Setup`, at its last weights.
+        state: what ``setup.step.state()`` returned then.
         manifest: the prepared data's manifest.
         history: what the loop returned.
         best: weights kept at the best validation; empty without one.
         data: digest of the prepared data.
         profile: the execution profile's record.
     """
-    networks, state = setup.system.networks, setup.step.state()
+    networks = setup.system.networks
     if history.best:
         history.best["networks"] = digests(best, networks)
     return Trained(

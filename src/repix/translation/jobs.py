@@ -55,8 +55,8 @@ def files_below(folder: Path, out: Path) -> tuple[list[Path], list[Path]]:
     return sorted(images), sorted(others)
 
 
-def find_jobs(inputs: Iterable[Path], out: Path, suffix: str) -> list[Job]:
-    """Return the images to translate, each with the file that it becomes.
+def find_jobs(inputs: Iterable[Path], out: Path, suffix: str) -> tuple[list[Job], list[Path]]:
+    """Return the images to translate, each with the file that it becomes, and the files of folders that are no images.
 
     Folders are searched with all folders below, which the outputs keep; see :func:`files_below`. A file
     that is named twice is translated once, links to one file as often as there are links. An output has its
@@ -67,10 +67,12 @@ def find_jobs(inputs: Iterable[Path], out: Path, suffix: str) -> list[Job]:
     """
     found: dict[Path, Path] = {}  # input, as given -> its path below out, without suffix
     named: set[str] = set()
+    left_out: list[Path] = []
     for given in inputs:
         files = [given]
         if given.is_dir():
-            files = files_below(given, out)[0]
+            files, others = files_below(given, out)
+            left_out += others
             if not files:
                 raise UserError(f"{given}: no images in it; they end in {' '.join(SUFFIXES)}")
         for path in files:
@@ -89,7 +91,7 @@ def find_jobs(inputs: Iterable[Path], out: Path, suffix: str) -> list[Job]:
     for job in jobs:
         if job.output.resolve() in real:
             raise UserError(f"{job.output}: is an input and would be replaced; choose another folder with -o")
-    return jobs
+    return jobs, left_out
 
 
 class Failed(NamedTuple):
@@ -100,7 +102,7 @@ class Failed(NamedTuple):
 
 
 class Written(NamedTuple):
-    """An image that was translated and written: (height, width), and what :func:`translate` said of it."""
+    """An image that was translated and written: (height, width), and what ``translate`` said of it."""
 
     job: Job
     size: tuple[int, int]

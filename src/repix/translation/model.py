@@ -27,7 +27,7 @@ FORMATS = {"png": ".png", "jpeg": ".jpg", "jpg": ".jpg", "tiff": ".tif", "npy": 
 TRAINED, EXPORTED = "trained.json", "export.json"
 
 
-def find_model(given: str | Path, places: Iterable[Path]) -> Path:
+def find_model(given: str | Path, places: Iterable[Path], root: Path = Path()) -> Path:
     """Return the record of a model: ``trained.json`` or ``export.json``, in the first place that has one.
 
     A place may also be the folder of a bundle (``repix bundle``), unpacked: what was exported is taken from it.
@@ -35,6 +35,7 @@ def find_model(given: str | Path, places: Iterable[Path]) -> Path:
     Args:
         given: what the user said, for the refusal.
         places: folders to look in.
+        root: the repository whose models the refusal lists.
 
     Raises:
         UserError: there is no trained or exported cell.
@@ -46,8 +47,8 @@ def find_model(given: str | Path, places: Iterable[Path]) -> Path:
         bundled = sorted((folder / "files" / "exports").glob(f"*/{EXPORTED}"))
         if len(bundled) == 1:
             return bundled[0]
-    have = sorted(path.parent.as_posix() for path in Path("runs").glob(f"*/{TRAINED}"))
-    have += sorted(path.parent.as_posix() for path in Path("exports").glob(f"*/{EXPORTED}"))
+    have = sorted(path.parent.as_posix() for path in (root / "runs").glob(f"*/{TRAINED}"))
+    have += sorted(path.parent.as_posix() for path in (root / "exports").glob(f"*/{EXPORTED}"))
     listed = f"there is {', '.join(have)}" if have else "run `dvc repro` or `dvc pull` first"
     raise UserError(f"{given}: no {TRAINED} (runs/<cell>) and no {EXPORTED} (exports/<cell>) in it; {listed}")
 
