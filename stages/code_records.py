@@ -12,13 +12,16 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from repix import paths, stage
-from repix.config import check, reader
-from repix.config.archive import Archive
-from repix.config.run import Grid
-from repix.data import sources
-from repix.files import atomic_folder
-from repix.provenance import code, pipeline, verify
+try:
+    from repix import paths, stage
+    from repix.config import check, reader
+    from repix.config.archive import Archive
+    from repix.config.run import Grid
+    from repix.data import sources
+    from repix.files import atomic_folder
+    from repix.provenance import code, pipeline, verify
+except ModuleNotFoundError as error:  # the first stage: every `dvc repro` of another Python ends here
+    sys.exit(f"repix: {sys.executable} has no {error.name}: activate the environment first, by . .venv/bin/activate")
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -238,3 +239,13 @@ stage.guard(import_keras)
     ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
     assert ended.returncode == 1 and "Traceback" not in ended.stderr
     assert ended.stderr.splitlines()[-1].startswith("repix: not enough memory; give it more")
+
+
+def test_a_python_without_the_packages_is_one_line():
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", str(ROOT / "stages" / "code_records.py")], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == 1
+    assert re.fullmatch(
+        r"repix: .* has no \w+: activate the environment first, by \. \.venv/bin/activate\n", done.stderr
+    )

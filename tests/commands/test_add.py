@@ -462,3 +462,59 @@ def test_a_relative_folder_holds_in_a_temporary_copy_of_the_repository(repositor
     assert record.sha256 == packing.digest(repository / "pairs")
     with pytest.raises(Exception, match=r"more than the 100 of limits.download_bytes"):
         sources.fetch(["file:pairs/"], None, "raw", dataset="pairs", max_bytes=100, work="work")
+
+
+@pytest.mark.parametrize("folder", ["2024-01-05", "true", "1e5"])
+def test_a_name_is_text_to_yaml(repository, capsys, folder):
+    draw_pairs(repository / folder, 12)
+    assert run(capsys, "add", folder, "--no-measure")[0] == 0
+    added = (
+        reader.section("datasets").keys()
+        - yaml12.load((ROOT / "params.yaml").read_text("utf-8"), "x")["datasets"].keys()
+    )
+    assert added == {"set_" + folder.replace("-", "_")}
+    code, _, error = run(capsys, "add", folder, "--name", "2024", "--no-measure")
+    assert code == 1 and error.splitlines()[-1] == (
+        "repix add: --name 2024: is no text to YAML; begin it with a letter, such as set_2024"
+    )
+
+
+def test_the_first_set_of_a_file_without_any(repository, capsys):
+    draw_pairs(repository / "pairs", 12)
+    text = (repository / "params.yaml").read_text(encoding="utf-8")
+    start, end = text.index("\ndatasets:"), text.index("\nmodels:")
+    (repository / "params.yaml").write_text(f"{text[:start]}\ndatasets:\n{text[end:]}", encoding="utf-8")
+    assert run(capsys, "add", "pairs", "--no-measure")[0] == 0
+    assert list(reader.section("datasets")) == ["pairs"]
+
+
+def test_images_that_all_fail_beyond_those_that_are_decoded(repository, capsys, monkeypatch):
+    from repix.data import survey
+
+    monkeypatch.setattr(survey, "DECODED", 4)
+    for side in "AB":
+        for i in range(8):
+            draw(repository / "pairs" / side / f"{i}.png", (8, 8))
+            Image.new("RGBA", (8, 8), (1, 2, 3, 4)).save(repository / "pairs" / side / f"{i}.png")
+    code, _, error = run(capsys, "add", "pairs", "--no-measure")
+    assert code == 1 and error.startswith("repix add: no image of it can be used: ") and "\n" not in error.strip()
+
+
+def test_a_file_of_both_sides_is_decoded_once(repository, capsys, monkeypatch):
+    from repix.data import survey
+
+    for i in range(12):
+        draw(repository / "set" / f"{i}.png", (64, 128), seed=i)
+    asked = []
+    plain = survey.images.decode
+    monkeypatch.setattr(survey.images, "decode", lambda path, limit: asked.append(path) or plain(path, limit))
+    assert run(capsys, "add", "set", "--no-measure", "--layout", "aligned")[0] == 0
+    assert len(asked) == len(set(asked)) == 12
+
+
+def test_options_that_an_entry_already_answers_are_refused(repository, capsys):
+    draw_pairs(repository / "pairs", 12)
+    assert run(capsys, "add", "pairs", "--no-measure")[0] == 0
+    for option in (["--skip"], ["--layout", "folders"], ["--direction", "BtoA"]):
+        code, _, error = run(capsys, "add", "pairs", "--no-measure", *option)
+        assert code == 1 and "datasets.pairs is there already" in error

@@ -235,13 +235,13 @@ def test_damage_anywhere_is_one_reason(case):
             assert str(error) and "\n" not in str(error)
 
 
-@pytest.mark.parametrize("error", [UnidentifiedImageError("x"), SyntaxError("y"), MemoryError()])
+@pytest.mark.parametrize("error", [UnidentifiedImageError("x"), SyntaxError("y"), ZeroDivisionError()])
 def test_whatever_a_decoder_raises_is_a_reason(monkeypatch, error):
     def raises(stream, request):
         raise error
 
     monkeypatch.setitem(image_reader.FORMATS, "PNG", image_reader.FORMATS["PNG"]._replace(decode=raises))
-    with pytest.raises(image_reader.ImageError, match=r"cannot be decoded: (damaged|y|MemoryError)"):
+    with pytest.raises(image_reader.ImageError, match=r"cannot be decoded: (damaged|y|ZeroDivisionError)"):
         image_reader.decode(png(noise(3)))
 
 
@@ -255,3 +255,17 @@ def test_reading_needs_no_tensorflow(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", without)
     assert image_reader.decode(png(noise(4, np.uint16))).pixels.dtype == np.uint16
     assert os.path.exists(image_reader.__file__)
+
+
+def test_a_value_below_zero_is_no_value_of_a_ppm():
+    with pytest.raises(image_reader.ImageError, match="values from -5 to 7, where 0 to 1000 can be"):
+        image_reader.decode(b"P3 1 1 1000 -5 0 7")
+
+
+def test_too_little_memory_is_no_fault_of_the_image(monkeypatch):
+    def full(*given):
+        raise MemoryError
+
+    monkeypatch.setattr(image_reader, "_format", full)
+    with pytest.raises(MemoryError):
+        image_reader.decode(CASES[0].data)

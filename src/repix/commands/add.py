@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import re
 import subprocess
@@ -46,9 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("path", metavar="PATH", help="a folder, an archive, or an https address")
     parser.add_argument("--name", help="name of the entry: letters, digits, underscores (default: made of PATH)")
-    parser.add_argument(
-        "--direction", choices=("AtoB", "BtoA"), default="AtoB", help="which side is the source (default: %(default)s)"
-    )
+    parser.add_argument("--direction", choices=("AtoB", "BtoA"), help="which side is the source (default: AtoB)")
     layouts = Images.model_fields["layout"].annotation.__args__
     parser.add_argument("--layout", choices=layouts, help="how the images lie (default: found out)")
     parser.add_argument("--skip", action="store_true", help="leave out images that cannot be used (on_error: skip)")
@@ -80,8 +77,12 @@ def _name(given: str | None, url: str) -> str:
     if given is None:
         stem = unquote(re.split("[/:]", url.partition("?")[0].rstrip("/"))[-1]).partition(".")[0]
         given = re.sub(r"[^A-Za-z0-9]+", "_", stem).strip("_") or "mine"
+        if yaml12.load(given, "name") != given:  # 2024, true: no text to YAML
+            given = f"set_{given}"
     if not NAME.match(given):
         raise UserError(f"--name {given}: names are letters, digits and underscores, and begin with no underscore")
+    if yaml12.load(given, "--name") != given:
+        raise UserError(f"--name {given}: is no text to YAML; begin it with a letter, such as set_{given}")
     return given
 
 
@@ -241,7 +242,7 @@ def with_pin(text: str, name: str, sha256: str) -> str:
 def _checked(new: str, old: str, name: str, entry: Any, by_hand: str) -> str:
     """Return the new text, where it says what the old one said, and the entry."""
     before, after = yaml12.load(old, reader.FILE), yaml12.load(new, reader.FILE)
-    if after != before | {"datasets": before["datasets"] | {name: entry}}:
+    if after != before | {"datasets": (before["datasets"] or {}) | {name: entry}}:
         raise _by_hand(by_hand)
     return new
 
@@ -311,7 +312,9 @@ def _cost_lines(model: str, recipe: Recipe, found: Cost | str, images: int) -> l
     if isinstance(found, str):
         return [f"  {'recipe':9} {model}; its cost cannot be told here: {found}"]
     networks = "; ".join(f"{name} {n:,} parameters, sees {field}" for name, (n, field) in found.networks.items())
-    steps = math.ceil(images / recipe.batch_size) * recipe.epochs
+    from repix.data.sampler import steps_per_epoch
+
+    steps = steps_per_epoch(images, recipe.batch_size) * recipe.epochs
     schedule = f"{recipe.epochs} epochs are {steps:,} steps"
     if found.ms is not None:
         schedule += f" of {found.ms:.0f} ms on this machine: {duration(seconds(recipe, found, images))}"
@@ -320,7 +323,9 @@ def _cost_lines(model: str, recipe: Recipe, found: Cost | str, images: int) -> l
 
 def seconds(recipe: Recipe, found: Cost, images: int) -> float:
     """Return how long a recipe's schedule takes on so many train images."""
-    return math.ceil(images / recipe.batch_size) * recipe.epochs * found.ms / 1000
+    from repix.data.sampler import steps_per_epoch
+
+    return steps_per_epoch(images, recipe.batch_size) * recipe.epochs * found.ms / 1000
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -332,12 +337,14 @@ def main(arguments: argparse.Namespace) -> int:
 
     url = address(arguments.path)
     name = _name(arguments.name, url)
-    there = reader.section("datasets").get(name)
+    there = (reader.section("datasets") or {}).get(name)
     entry = reader.parse(there, Dataset, f"datasets.{name}") if there is not None else None
     if entry and entry.archive.urls[0] != url:
         raise UserError(f"{reader.FILE} has an entry datasets.{name} of another place; choose another --name")
+    if entry and (arguments.layout or arguments.direction or arguments.skip):
+        raise UserError(f"datasets.{name} is there already: say how it is read in its images, in {reader.FILE}")
     pixels = reader.read("limits", Limits).pixels
-    recipes = {model: reader.read(f"models.{model}", Recipe) for model in reader.section("models")}
+    recipes = {model: reader.read(f"models.{model}", Recipe) for model in reader.section("models") or {}}
     with scratch_folder(paths.WORK / "add") as folder:
         limit = Limit(pixels, "limits.pixels in params.yaml raises it")
         try:
@@ -345,7 +352,7 @@ def main(arguments: argparse.Namespace) -> int:
             found = surveys.look(
                 tree,
                 layout=arguments.layout,
-                direction=arguments.direction,
+                direction=arguments.direction or "AtoB",
                 limit=limit,
                 given=entry.images if entry else None,
             )
@@ -367,7 +374,7 @@ def main(arguments: argparse.Namespace) -> int:
         settings = {key: getattr(found.wanted, key) for key in found.wanted.model_fields_set}
         load = proposal.load_size(crop)
         settings |= {"load_size": proposal.written(load), "crop_size": proposal.written(crop)}
-        settings |= {"on_error": "skip"} if found.bad else {}
+        settings |= {"on_error": "skip"} if arguments.skip else {}
         # What differs from the defaults, in the order of the module that explains it.
         fields = Images.model_fields.items()
         settings = {key: settings[key] for key, field in fields if settings.get(key, field.default) != field.default}

@@ -93,11 +93,12 @@ def grid(path: str | Path = reader.FILE) -> None:
 def warnings(path: str | Path = reader.FILE) -> list[str]:
     """Return a line for each cell of a grid that can run, and is likely not what was meant; after :func:`grid`."""
     run = reader.read("run", Grid, path)
+    recipes = {model: reader.read(f"models.{model}", Recipe, path) for model in run.models}
     found = []
     for name in run.datasets:
         images = reader.read(f"datasets.{name}", Dataset, path).images
-        for model in run.models:
-            if said := room.warning(reader.read(f"models.{model}", Recipe, path), images.crop_size):
+        for model, recipe in recipes.items():
+            if said := room.warning(recipe, images.crop_size):
                 found.append(f"{path}: models.{model} on datasets.{name}: {said}")
     return found
 

@@ -325,8 +325,8 @@ def _decode_ppm(stream: BinaryIO, request: _Request) -> Decoded:
         if len(words) < n:
             raise ImageError("cannot be decoded: the file is truncated")
         values = np.array([int(word) for word in words])
-    if values.max() > most:
-        raise ImageError(f"cannot be decoded: a value of {values.max()} where {most} is the most")
+    if values.min() < 0 or values.max() > most:
+        raise ImageError(f"cannot be decoded: values from {values.min()} to {values.max()}, where 0 to {most} can be")
     if most < 65535:
         values = np.rint(values / most * 65535)
     return Decoded(values.astype(np.uint16).reshape(height, width, 3), "RGB")
@@ -583,7 +583,7 @@ def _read(source: Source, request: _Request) -> Decoded:
             return _format(head, name).decode(stream, request)
     except FileNotFoundError:
         raise ImageError("no such file") from None
-    except ImageError:
+    except (ImageError, MemoryError):  # too little memory says nothing of the image
         raise
     except Exception as error:  # decoders raise OSError, ValueError, SyntaxError, struct.error, TiffFileError ...
         what = " ".join(str(error).split())

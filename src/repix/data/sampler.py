@@ -13,6 +13,11 @@ from repix import rng
 from repix.errors import UserError
 
 
+def steps_per_epoch(examples: int, batch_size: int) -> int:
+    """Return how many whole batches an epoch has, at least one: a smaller set goes round in it."""
+    return max(1, examples // batch_size)
+
+
 class Sampler:
     """Random access to the batches of a training.
 
@@ -54,7 +59,7 @@ class Sampler:
         self.seed, self.batch_size, self.crop_size = seed, batch_size, crop_size
         self.flip, self.paired, self.replacement, self.uniforms = flip, paired, replacement, uniforms
         self.examples = max(len(source), len(target))
-        self.steps_per_epoch = max(1, self.examples // batch_size)
+        self.steps_per_epoch = steps_per_epoch(self.examples, batch_size)
         # One epoch's table is 40 bytes an example; the next epoch replaces it.
         self._table = lru_cache(maxsize=4)(self._make_table)
 

@@ -275,7 +275,7 @@ def _file_name(url: str) -> str:
     path = str(_file_path(url)) if scheme == "file" else unquote(urlsplit(url).path)
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", path.rstrip("/").rpartition("/")[2]).lstrip(".")[-120:]
     name = name if name and name.lower() != "archive.json" else "archive"
-    return f"{name}.tar" if scheme == "file" and (path.endswith("/") or Path(path).is_dir()) else name
+    return f"{name}.tar" if scheme == "file" and (url.endswith("/") or Path(path).is_dir()) else name
 
 
 def _shown(url: str) -> str:

@@ -161,8 +161,11 @@ def look(tree: Path, *, layout: str | None, direction: str, limit: Limit, given:
         UserError: it fits no layout, or splits cannot be made of it.
     """
     wanted, found = (given, layouts.find(tree, given)) if given else _fitting(tree, layout, direction)
-    sides, bad, decoded, total = (Side(), Side()), {}, 0, 0
-    for which, side in enumerate(sides):
+    train = found["train"]
+    same = train.source[0].path == train.target[0].path  # both halves of a file, or one photo: looked at once
+    sides = (side := Side(), side) if same else (Side(), Side())
+    bad, decoded, total = {}, 0, 0
+    for which, side in enumerate(sides[:1] if same else sides):
         items = [item for listing in found.values() for item in (listing.source, listing.target)[which]]
         total += len(items)
         decoded += min(DECODED, len(items))
@@ -177,13 +180,13 @@ def look(tree: Path, *, layout: str | None, direction: str, limit: Limit, given:
                 side.sizes[height, width // 2 if item.half else width] += 1
             except BadImageError as error:
                 bad.setdefault(item.path.relative_to(tree).as_posix(), error.reason)
-    if not all(side.sizes for side in sides):
+    if not all(side.kinds for side in sides):
         first = next(iter(bad.items()), ("", "there is none"))
         raise UserError(f"no image of it can be used: {': '.join(first)}")
     if not given:
         more = {"bit_depth": 16} if max(side.bits for side in sides) == 16 else {}
         more |= _colours(sides) if wanted.layout != "single" else {}
-        wanted = Images(**{name: getattr(wanted, name) for name in wanted.model_fields_set - {"channels"}} | more)
+        wanted = Images(**{name: getattr(wanted, name) for name in wanted.model_fields_set} | more)
     return Survey(wanted, found, sides, bad, (decoded, total), layouts.left_out(tree, found))
 
 

@@ -104,6 +104,8 @@ def read_upload(data: bytes) -> image_reader.Decoded:
         abort(415, str(error))
     except image_reader.ImageError as error:
         abort(400, str(error))
+    except MemoryError:
+        raise ServiceUnavailable("too little memory for it now; try again in a moment", retry_after=5) from None
 
 
 def is_own(host: str, names: frozenset[str], addresses: bool) -> bool:

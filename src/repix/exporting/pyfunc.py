@@ -96,6 +96,8 @@ def _decode_file(data: bytes, size: tuple[int, int], side: dict[str, Any]) -> np
         bits = np.dtype(side["dtype"]).itemsize * 8
         decoded = image_reader.decode(data, limit)
         return image_reader.convert(decoded, colour=side["colour"], channels=side["channels"], bit_depth=bits)
+    except MemoryError:
+        raise RequestError("too little memory for it now") from None
     except image_reader.ImageError as error:
         raise RequestError(str(error)) from None
 
