@@ -31,6 +31,11 @@ from repix.errors import UserError
 from repix.profile import NO_TELEMETRY
 
 CALLS = "connect,sendto,sendmsg,sendmmsg"
+# Where one of these is set, libraries keep quiet that ask on a user's machine: onnxruntime's own list, and others'.
+BUILD_SERVERS = {
+    *("CI", "TF_BUILD", "GITHUB_ACTIONS", "GITLAB_CI", "CIRCLECI", "TRAVIS", "JENKINS_URL", "CODEBUILD_BUILD_ID"),
+    *("BUILDKITE", "TEAMCITY_VERSION", "APPVEYOR", "BITBUCKET_BUILD_NUMBER", "DO_NOT_TRACK"),
+}
 CONTROL_SECONDS = 90
 KEPT = re.compile(
     r"device_?id|telemetry|analytics", re.IGNORECASE
@@ -77,9 +82,8 @@ class Watched:
     def __init__(self, folder: Path, strace: bool, silenced: bool = True):
         self.home, self.log, self.trace = folder / "home", folder / "audit", folder / "strace"
         self.home.mkdir(parents=True)
-        kept = {
-            key: value for key, value in os.environ.items() if key not in NO_TELEMETRY and not key.startswith("XDG_")
-        }
+        left_out = NO_TELEMETRY.keys() | BUILD_SERVERS
+        kept = {key: value for key, value in os.environ.items() if key not in left_out and not key.startswith("XDG_")}
         self.environment = kept | watch.environment(self.log) | {"HOME": str(self.home), "PYTHONDONTWRITEBYTECODE": "1"}
         self.before: tuple[str, ...] = ()
         if strace:
