@@ -683,6 +683,28 @@ def test_https_that_redirects_to_http_needs_a_digest(place, serve, data, trusted
     place.check(place.fetch(safe.url, sha256=sha256(data)), data, pinned=True)
 
 
+def test_a_password_is_not_sent_in_clear_where_https_redirects_to_http(
+    place, serve, data, trusted, tmp_path, monkeypatch
+):
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password hidden\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    plain = serve()
+    safe = serve(statuses=[302], headers={"Location": plain.url}, context=trusted)
+    place.check(place.fetch(safe.url, sha256=sha256(data)), data, pinned=True)
+    assert "Authorization" in safe.asked[0] and "Authorization" not in plain.asked[0]
+
+
+def test_the_body_of_a_redirect_is_not_read(place, serve, data):
+    target = serve()
+    head = (
+        f"HTTP/1.1 302 Found\r\nLocation: {target.url}\r\nContent-Encoding: gzip\r\nContent-Length: 1000000000\r\n\r\n"
+    )
+    with talking(head.encode(), b"x" * 1000, pause=5.0) as url:
+        began = time.monotonic()
+        place.check(place.fetch(url), data)
+        assert time.monotonic() - began < 4
+
+
 def test_http_does_not_stand_in_for_https_without_a_digest(place, serve, data, trusted):
     plain = serve()
     safe = serve(statuses=[404, 404], context=trusted)
