@@ -48,18 +48,19 @@ def main(arguments: argparse.Namespace) -> int:
 def sources(clone: Path) -> dict[str, Path]:
     """Return name in a project -> file, as they lie in a clone of repix."""
     found = {path.relative_to(clone).as_posix(): path for pattern in SHARED for path in clone.glob(pattern)}
-    own = clone / INSIDE
-    found |= {path.relative_to(own).as_posix(): path for path in own.rglob("*") if path.is_file()}
-    found[CONFIG] = clone / CONFIG
-    return {name: path for name, path in sorted(found.items()) if "__pycache__" not in path.parts}
+    return dict(sorted({**found, **_below(clone / INSIDE), CONFIG: clone / CONFIG}.items()))
 
 
 def project_files() -> dict[str, Path]:
     """Return name in a project -> file, in the installed package or in the clone that this one runs from."""
     inside = PACKAGE / INSIDE
-    if inside.is_dir():
-        return {path.relative_to(inside).as_posix(): path for path in sorted(inside.rglob("*")) if path.is_file()}
-    return sources(PACKAGE.parents[1])
+    return _below(inside) if inside.is_dir() else sources(PACKAGE.parents[1])
+
+
+def _below(folder: Path) -> dict[str, Path]:
+    """Return relative name -> file, for all files of a folder but byte code, which an installation leaves there."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and "__pycache__" not in path.parts)
+    return {path.relative_to(folder).as_posix(): path for path in files}
 
 
 def write(folder: Path) -> int:
