@@ -31,10 +31,11 @@ CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 ANSWER_SECONDS = 2.0
 FREE_BYTES = 5 * 10**9  # the environment, and what pip keeps while it unpacks
 SAY_SECONDS = 15.0  # between two lines where there is no terminal
-# What the wheels hold for compilers and for their own tests: nothing of it is read by a program that runs.
+# What the wheels hold for those who compile against them, and for their own tests: no program that runs reads it.
 # An upgrade or `pip install --force-reinstall --no-deps <package>` brings it back.
 UNUSED = (
     "tensorflow/include",
+    "clang/native",
     "torch/include",
     "torch/test",
     "torch/bin/test_*",
@@ -104,7 +105,7 @@ def torch_index(choice: str, platform: str = sys.platform, index: str = CPU_INDE
             return None, "which builds it for the CPU on this system"
         if answers(f"{index}/torch/"):
             return index, "PyTorch's index of CPU builds"
-        return None, f"PyTorch's index of CPU builds did not answer in {ANSWER_SECONDS:.0f} s"
+        return None, f"as PyTorch's index of CPU builds did not answer in {ANSWER_SECONDS:.0f} s"
     if choice == "registry":
         return None, "as REPIX_TORCH says"
     wanted = index if choice == "cpu" else choice.rstrip("/")
@@ -119,7 +120,7 @@ def torch_index(choice: str, platform: str = sys.platform, index: str = CPU_INDE
 def torch_line(version: str | None, why: str, cuda: bool) -> str:
     """Return the line that says which torch was taken, and how to choose."""
     build = ", with CUDA, which repix does not use (docs/setup.md)" if cuda else ""
-    return f"torch {version}{build}: {why}; REPIX_TORCH=auto, cpu, registry or an index chooses"
+    return f"torch {version}{build}, {why} (REPIX_TORCH chooses: auto, cpu, registry or an index)"
 
 
 # --- pip, with progress
@@ -292,7 +293,7 @@ def install(environment: Path, tests: bool) -> None:
     packages, log = site_packages(environment), environment / "install.log"
     log.write_text("", encoding="utf-8")
     began, first = time.monotonic(), installed(packages, "torch") is None
-    say(f"installing {'what the tests need' if tests else 'the environment'} into .venv, once; each line of it: {log}")
+    say(f"installing {'what the tests need' if tests else 'the environment'} into .venv, once; details in {log}")
     why = install_torch(python, packages, log) if first else ""
     wanted = ".[dev]" if tests else "."
     code, last = pip(python, packages, "--constraint", "constraints.txt", "--editable", wanted, log=log)
@@ -307,7 +308,10 @@ def install(environment: Path, tests: bool) -> None:
         cuda = any(packages.glob("nvidia_cublas*.dist-info"))
         say(torch_line(installed(packages, "torch"), why, cuda))
     seconds = time.monotonic() - began
-    say(f"installed in {seconds:.0f} s" + (f"; {freed / 1e6:.0f} MB of headers and tests left out" if freed else ""))
+    say(
+        f"installed in {seconds:.0f} s"
+        + (f"; {freed / 1e6:.0f} MB of headers, compilers' tools and tests left out" if freed else "")
+    )
 
 
 def main(argv: list[str] | None = None) -> int:
