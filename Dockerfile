@@ -4,7 +4,8 @@
 # and there `repix init my-project`, or `dvc repro` in a project.
 FROM python:3.11-slim-bookworm
 # A mounted folder belongs to the user outside, whom git in here does not know.
-# hadolint ignore=DL3008  (Debian keeps one version of each for as long as a release lives)
+# Without versions: Debian keeps one of each for as long as a release lives.
+# hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends git make \
     && rm -rf /var/lib/apt/lists/* \
