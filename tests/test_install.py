@@ -198,6 +198,13 @@ def test_a_folder_that_git_distrusts_is_told_before_anything_is_installed(downlo
     assert not (download / ".venv").exists()
 
 
+def test_it_is_told_of_an_environment_that_is_there_as_well(download):
+    (download / ".venv").mkdir()
+    (download / ".venv" / ".ready").touch()
+    ended = make(download, "setup")
+    assert ended.returncode and "has no .git" in ended.stderr
+
+
 def test_a_machine_without_git_is_told(download, tmp_path):
     empty = tmp_path / "empty"
     empty.mkdir()

@@ -127,3 +127,11 @@ def test_the_wheel_holds_what_a_project_is_made_of(tmp_path):
         held = {name: archive.read(name) for name in archive.namelist() if name.startswith("repix/project/")}
     assert held == {f"repix/project/{name}": path.read_bytes() for name, path in init.sources(ROOT).items()}
     assert len(held) > 15 and not any("__pycache__" in name for name in held)
+
+
+def test_byte_code_of_an_installation_is_no_file_of_a_project(tmp_path, monkeypatch):
+    for name in ("project/stages/train.py", "project/stages/__pycache__/train.cpython-311.pyc", "project/.dvc/config"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    monkeypatch.setattr(init, "PACKAGE", tmp_path)
+    assert list(init.project_files()) == [".dvc/config", "stages/train.py"]
