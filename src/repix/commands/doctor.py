@@ -40,7 +40,7 @@ def main(arguments: argparse.Namespace) -> int:
     """Run the subcommand."""
     names = asked_profiles()
     if arguments.gpu:
-        print(_line("GPU", *gpu(names)))
+        print(f"{'GPU':<14}{gpu(names)[1]}")  # as the last lines of `make repro` are set
         return 0
     found = {
         "system": system(),
