@@ -26,6 +26,7 @@ BASE = [
     "arrays",
     "paths",
     "profile",
+    "machine",
     "quiet",
     "rng",
 ]

@@ -15,6 +15,7 @@ import json
 import math
 import os
 import sys
+from contextlib import suppress
 from typing import Any
 
 KEY = "data"
@@ -131,8 +132,9 @@ def main() -> None:
     """Answer requests until standard input ends."""
     import resource
 
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    for what, value in ((resource.RLIMIT_AS, MEMORY_BYTES), (resource.RLIMIT_CORE, 0)):
+        with suppress(ValueError, OSError):  # macOS does not let every one of them be lowered
+            resource.setrlimit(what, (value, value))
     opened: dict[str, tuple[int, Any, int]] = {}
     for line in sys.stdin.buffer:
         about, content = answer(opened, **json.loads(line))

@@ -99,7 +99,7 @@ def plan(root: Path, dataset: str, model: str, *, changes: Mapping[str, Any] | N
         raise UserError(f"{prepared}: not prepared yet; run `dvc repro preprocess` with {dataset} in run.datasets")
     tree = reader.load(path)
     code = {stage: Closure.of_stage(root, tree, stage, model) for stage in STAGES}
-    files = {file for closure in code.values() for file in closure.files}
+    files = {file for closure in code.values() for file in closure.places.values()}
     params = {
         f"models.{model}": recipe.model_dump(mode="json"),
         f"datasets.{dataset}.augment": augment.model_dump(mode="json"),
@@ -115,7 +115,7 @@ def plan(root: Path, dataset: str, model: str, *, changes: Mapping[str, Any] | N
                 "params": params,
                 "inputs": inputs,
                 "code": {stage: closure.digests() for stage, closure in code.items()},
-                "environment": environment(bit_packages(files, root, profile.find(name).backend)),
+                "environment": environment(bit_packages(files, profile.find(name).backend)),
                 "profile": profile.find(name).record(),
             }
         )
