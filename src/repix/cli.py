@@ -21,6 +21,7 @@ COMMANDS = {
     "check": "read params.yaml as the stages will, and say in a second whether all cells can run",
     "demo": "a page to try exported models: pick, upload or draw, and compare",
     "describe": "build a model's networks and print what they cost, without training",
+    "farm": "make the cells of the grid in parallel: on this machine, on a Ray cluster, on SLURM",
     "gate": "compare the metrics with the committed baseline; the exit code is the verdict",
     "promote": "make an exported cell the champion of the registry, if the gate passed it",
     "results": "print the metrics of all cells as a table",
