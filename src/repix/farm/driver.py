@@ -10,8 +10,10 @@ from __future__ import annotations
 import configparser
 import io
 import json
+import os
 import re
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -25,7 +27,7 @@ from repix.errors import UserError
 from repix.farm import merge, start
 from repix.farm.engines import Engine, Job
 from repix.farm.screen import Screen
-from repix.farm.worker import Record, Task, dvc, fits, is_of, read_journal, usable
+from repix.farm.worker import Record, Task, fits, is_of, read_journal, usable
 from repix.files import clear_leftovers, locked, remove, write_json, write_text
 from repix.paths import WORK
 from repix.provenance import lock
@@ -156,9 +158,15 @@ def config_for(root: Path, remote: str | None, *, secrets: bool) -> str:
     return text.getvalue()
 
 
-def _checked(code: int, what: str) -> None:
+def _dvc(root: Path, *arguments: str) -> None:
+    """Run DVC in a tree, its words on standard error."""
+    command = [sys.executable, "-m", "dvc", *arguments]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"  # stages say `python`
+    code = subprocess.run(
+        command, cwd=root, env=os.environ | {"PATH": path}, stdin=subprocess.DEVNULL, stdout=2, check=False
+    ).returncode
     if code:
-        raise UserError(f"{what} failed with exit code {code}: see above")
+        raise UserError(f"dvc {arguments[0]} failed with exit code {code}: see above")
 
 
 def run_shared(plan: Plan) -> None:
@@ -171,7 +179,7 @@ def run_shared(plan: Plan) -> None:
     """
     file, names = plan.root / lock.FILE, [stage.name for stage in plan.order]
     was = file.read_text(encoding="utf-8") if file.is_file() else ""
-    _checked(dvc(plan.root, "repro", *(stage.name for stage in plan.before)), "dvc repro")
+    _dvc(plan.root, "repro", *(stage.name for stage in plan.before))
     text = file.read_text(encoding="utf-8")
     write_text(file, merge.merged(was, merge.parts(text).entries, names))
 
@@ -266,7 +274,7 @@ def write_back(plan: Plan, records: Mapping[str, Mapping[str, Record]]) -> None:
     ]
     if bring:
         how = ["pull", "--remote", plan.remote] if plan.remote else ["checkout"]
-        _checked(dvc(plan.root, *how, "--quiet", "--force", *bring), f"dvc {how[0]}")
+        _dvc(plan.root, *how, "--quiet", "--force", *bring)
     for cell in records:
         for path in (plan.journal(cell), plan.log(cell), (plan.shared or plan.work) / "cells" / cell):
             remove(path)
@@ -332,7 +340,7 @@ def run(plan: Plan, open_engine, *, workers: int, secrets: bool, screen=Screen) 
             if todo:
                 if plan.remote:
                     names = [stage.name for stage in plan.before]
-                    _checked(dvc(plan.root, "push", "--quiet", "--remote", plan.remote, *names), "dvc push")
+                    _dvc(plan.root, "push", "--quiet", "--remote", plan.remote, *names)
                 tasks = tasks_of(plan, todo, secrets=secrets)
                 engine = open_engine()
                 try:

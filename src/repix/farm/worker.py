@@ -12,7 +12,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -149,12 +148,6 @@ def usable(
     return kept
 
 
-def dvc(root: Path, *arguments: str) -> int:
-    """Run DVC in a tree, its words on standard error; return its exit code."""
-    command = [sys.executable, "-m", "dvc", *arguments]
-    return subprocess.run(command, cwd=root, stdin=subprocess.DEVNULL, stdout=2, check=False).returncode
-
-
 class _Worker:
     def __init__(self, root: Path, task: Task):
         self.root, self.task = root, task
@@ -162,10 +155,11 @@ class _Worker:
         self.own = [stage for stage in stages(root) if is_of(stage, task.cell)]
 
     def dvc(self, what: str, *arguments: str) -> None:
-        if dvc(self.root, *arguments):
+        from dvc.cli import main as dvc  # in this process: its start takes longer than most of what it is asked
+
+        if dvc(list(arguments)):
             said = Path(self.task.log).read_text(encoding="utf-8", errors="replace").splitlines()[-200:]
             if _KILLED.search("\n".join(said[-20:])):
-                print(f"{what}: killed", file=sys.stderr)
                 sys.exit(KILLED)
             told = [line for line in said if line.startswith(("repix: ", "ERROR: "))]
             own = [line for line in told if line.startswith("repix: ")]
@@ -238,13 +232,19 @@ def main() -> None:
     """Make the cell of the task on standard input; print its records, or what is wrong, as JSON."""
     task = Task(**json.load(sys.stdin))
     threading.Thread(target=_mind, args=(task,), daemon=True).start()
+    # SIGTERM is for the training, which saves and ends; its exit code ends this process, too.
+    signal.signal(signal.SIGTERM, lambda number, frame: None)
+    answer = os.dup(1)
+    os.dup2(2, 1)  # what DVC says belongs to the log
     root = Path.cwd()
     try:
         lay_out(root, task)
         records = _Worker(root, task).run()
-        print(json.dumps({"records": {name: asdict(record) for name, record in records.items()}}))
+        said = {"records": {name: asdict(record) for name, record in records.items()}}
     except UserError as error:
-        print(json.dumps({"error": str(error)}))
+        said = {"error": str(error)}
+    with open(answer, "w", encoding="utf-8") as stream:
+        stream.write(json.dumps(said))
 
 
 if __name__ == "__main__":
