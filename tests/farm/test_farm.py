@@ -68,7 +68,9 @@ class Farm:
 
     def leftovers(self) -> list[str]:
         """Return what is left in the temporary folder, below .repix, and of processes."""
-        found = [str(path) for place in (self.temporary, self.root / ".repix") for path in place.rglob("*") if path.is_file()]
+        found = [
+            str(path) for place in (self.temporary, self.root / ".repix") for path in place.rglob("*") if path.is_file()
+        ]
         found += [path.name for path in self.temporary.glob(f"{PREFIX}*")]
         return found + [line for line in self.started.read_text().split("\n") if line and alive(int(line.split()[2]))]
 
@@ -95,9 +97,11 @@ def gone(pid: int) -> None:
 
 
 def test_killed_workers_go_on_from_their_checkpoints_and_dvc_lock_is_that_of_dvc_repro(serial, tmp_path):
-    """Through a DVC remote: the worker, its starter and the training itself are killed, before and after a checkpoint."""
+    """Through a DVC remote: the worker, its starter and the training itself are killed."""
     farm = Farm(tmp_path)
-    (farm.root / ".dvc" / "config.local").write_text("[core]\n    remote = store\n['remote \"store\"']\n    url = ../../store\n")
+    (farm.root / ".dvc" / "config.local").write_text(
+        "[core]\n    remote = store\n['remote \"store\"']\n    url = ../../store\n"
+    )
     kills = [(0, farm.worker), (2, lambda cell: parent(farm.worker(cell))), (3, farm.training)]
     for step, _ in kills:
         (farm.hold / f"a-m-1-{step}").touch()
@@ -135,7 +139,7 @@ def test_a_killed_driver_leaves_nothing_running_and_the_next_goes_on(serial, tmp
     (farm.hold / "b-m-1-2").unlink()
     assert b"train@" not in before and (farm.root / "dvc.lock").read_bytes() == before
     driver = farm.start("--workers", "2")
-    out, err = driver.communicate(timeout=SECONDS)
+    err = driver.communicate(timeout=SECONDS)[1]
     assert driver.returncode == 0, err
     assert farm.attempts("a-m-1") == [0] and farm.attempts("b-m-1") == [0, 2]
     assert (farm.root / "dvc.lock").read_bytes() == serial[0]

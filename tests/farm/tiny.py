@@ -59,12 +59,17 @@ import sys
 from pathlib import Path
 cell = "-".join(sys.argv[2::2])
 Path("exports").mkdir(exist_ok=True)
-Path("exports", cell).write_text(Path("runs", cell, "weights").read_text() + Path("metrics", cell + ".json").read_text())
+score = Path("metrics", cell + ".json").read_text()
+Path("exports", cell).write_text(Path("runs", cell, "weights").read_text() + score)
 """
 CELL = "${item.dataset}-${item.model}-${item.seed}"
 GRID = {"dataset": "${run.datasets}", "model": "${run.models}", "seed": "${run.seeds}"}
 WIRING = {
-    "code": {"cmd": "python stages/shared.py code/train.json records", "always_changed": True, "outs": [{"code": {"cache": False}}]},
+    "code": {
+        "cmd": "python stages/shared.py code/train.json records",
+        "always_changed": True,
+        "outs": [{"code": {"cache": False}}],
+    },
     "preprocess": {
         "matrix": {"dataset": "${run.datasets}"},
         "cmd": "python stages/shared.py data/prepared/${item.dataset} ${item.dataset}",
@@ -133,7 +138,9 @@ def serial(root: Path) -> bytes:
 
 def files(root: Path) -> dict[str, str]:
     """Return path -> text of everything that stages write."""
-    found = [p for name in ("data", "runs", "translations", "exports", "metrics", "code") for p in (root / name).rglob("*")]
+    found = [
+        p for name in ("data", "runs", "translations", "exports", "metrics", "code") for p in (root / name).rglob("*")
+    ]
     return {path.relative_to(root).as_posix(): path.read_text() for path in found if path.is_file()}
 
 

@@ -1,8 +1,8 @@
-"""Make the cells of the grid in parallel: on this machine, on a Ray cluster, on SLURM. Then `dvc repro` has nothing to do.
+"""Make the cells of the grid in parallel: on this machine, on Ray, on SLURM. Then `dvc repro` has nothing to do.
 
-The stages that cells share (download to features) run here first. Then each cell that dvc.lock does not hold goes to a worker:
-a process with a git clone of HEAD in a temporary folder, which fetches what the cell reads, runs train, evaluate and
-export, and gives back their outs. dvc.lock becomes, byte for byte, what `dvc repro` alone would have written.
+The stages that cells share (download to features) run here first. Then each cell that dvc.lock does not hold goes to
+a worker: a process with a git clone of HEAD in a temporary folder, which fetches what the cell reads, runs train,
+evaluate and export, and gives back their outs. dvc.lock becomes, byte for byte, what `dvc repro` alone would have written.
 
 On this machine workers share DVC's cache and the checkpoints of this repository. On others they clone --repository and
 exchange outs through the DVC remote --remote; with --shared, a folder that all of them see, a killed training goes
@@ -30,11 +30,15 @@ from repix.farm.engines import ENGINES
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("--engine", choices=ENGINES, default="local", help="where cells run (default: local processes)")
-    parser.add_argument("--workers", type=int, metavar="N", help="cells at once (default: local one for two cores, else all)")
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help="cells at once (default: local one for two cores, else all)"
+    )
     parser.add_argument("--remote", metavar="NAME", help="DVC remote that outs go through (needed by ray and slurm)")
     parser.add_argument("--repository", metavar="URL", help="what workers clone (default: this folder)")
     parser.add_argument("--shared", type=here, metavar="DIR", help="a folder that all workers see, for checkpoints")
-    parser.add_argument("--cpus", type=int, default=2, metavar="N", help="cores that a cell gets of a node (default: 2)")
+    parser.add_argument(
+        "--cpus", type=int, default=2, metavar="N", help="cores that a cell gets of a node (default: 2)"
+    )
     parser.add_argument("--gpus", type=int, default=0, metavar="N", help="GPUs that a cell gets of a node (default: 0)")
     parser.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", help="a parameter of the engine")
 

@@ -25,7 +25,7 @@ from repix.config import reader
 from repix.config.run import Cell
 from repix.errors import UserError
 from repix.farm import merge, start
-from repix.farm.engines import Engine, Job
+from repix.farm.engine import Engine, Job
 from repix.farm.screen import Screen
 from repix.farm.worker import Record, Task, fits, is_of, read_journal, usable
 from repix.files import clear_leftovers, locked, remove, write_json, write_text
@@ -98,9 +98,7 @@ def alone(root: Path) -> Iterator[None]:
         try:
             held.enter_context(locked(root / WORK / "farm.lock", "the farm", seconds=0))
         except TimeoutError:
-            raise UserError(
-                "another `repix farm` runs in this repository: wait for it, or stop it by Ctrl-C"
-            ) from None
+            raise UserError("another `repix farm` runs in this repository: wait for it, or stop it by Ctrl-C") from None
         yield
 
 
@@ -270,7 +268,9 @@ def write_back(plan: Plan, records: Mapping[str, Mapping[str, Record]]) -> None:
         for cell in plan.cells
         for stage in plan.own(cell)
         if stage.name in entries
-        and (cell in records or plan.journal(cell).exists() or not all((plan.root / out).exists() for out in stage.outs))
+        and (
+            cell in records or plan.journal(cell).exists() or not all((plan.root / out).exists() for out in stage.outs)
+        )
     ]
     if bring:
         how = ["pull", "--remote", plan.remote] if plan.remote else ["checkout"]

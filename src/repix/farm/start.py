@@ -99,9 +99,7 @@ def run(task, parent):
             given.seek(0)
             command = [sys.executable, "-m", "repix.farm.worker"]
             around = environment(tree, folder)
-            worker = subprocess.Popen(
-                command, cwd=tree, env=around, stdin=given, stderr=log, start_new_session=True
-            )
+            worker = subprocess.Popen(command, cwd=tree, env=around, stdin=given, stderr=log, start_new_session=True)
         try:
             while worker.poll() is None:
                 if os.getppid() != parent:

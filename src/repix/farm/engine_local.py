@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from repix.errors import UserError
-from repix.farm.engines import Engine, Job
+from repix.farm.engine import Engine, Job
 
 
 class _LocalJob:
     def __init__(self, command: list[str], text: str):
-        self._said = tempfile.TemporaryFile("w+", encoding="utf-8")
+        self._said = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115
         # In a session of its own: Ctrl-C comes to the driver alone, who ends its jobs in an orderly way.
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=self._said, text=True, start_new_session=True

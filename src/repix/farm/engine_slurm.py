@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from repix.errors import UserError
-from repix.farm.engines import LOST, Engine, Job
+from repix.farm.engine import LOST, Engine, Job
 
 MINUTES = 24 * 60  # of one job, unless the option timeout_min says otherwise
 

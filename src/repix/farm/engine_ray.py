@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Mapping
 
 from repix.errors import UserError
-from repix.farm.engines import LOST, Engine, Job
+from repix.farm.engine import LOST, Engine, Job
 
 RETRIES = 2  # of a task whose process or node went away, by Ray itself
 
