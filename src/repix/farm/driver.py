@@ -351,9 +351,8 @@ def run(plan: Plan, open_engine, *, workers: int, secrets: bool, screen=Screen) 
                 whole |= cells.records
                 failed = cells.failed
             write_back(plan, {cell: whole[cell] for cell in plan.cells if cell in whole})
-            places = [plan.work, plan.shared or plan.work]
-            inner = [place / name for place in places for name in ("cells", "logs")]
-            tidy(*inner, *filter(None, [plan.checkpoints]), *places)
+            inner = [place / name for place in (plan.work, plan.shared or plan.work) for name in ("cells", "logs")]
+            tidy(*inner, *filter(None, [plan.checkpoints]), plan.work)
             return list(whole), failed
     finally:
         signal.signal(signal.SIGTERM, before)
