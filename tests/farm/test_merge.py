@@ -74,15 +74,16 @@ def test_one_screen_shows_all_cells_and_the_time_left(tmp_path, monkeypatch):
     monkeypatch.setattr("repix.farm.screen.time.monotonic", lambda: now[0])
     terminal = Terminal()
     screen = Screen(["a-m-0", "a-m-1", "a-m-2"], terminal)
-    (tmp_path / "log").write_text("Running stage 'train@a-m-1':\na-m-1: epoch 1/4, step 60/120: loss 1\n")
     screen.started("a-m-0", tmp_path / "none")
+    (tmp_path / "log").write_text("a-m-1: epoch 1/4, step 30/120: loss 1\n")  # of an earlier try
     screen.started("a-m-1", tmp_path / "log")
+    (tmp_path / "log").write_text("Running stage 'train@a-m-1':\na-m-1: epoch 1/4, step 60/120: loss 1\n")
     now[0] += 60
     screen.ended("a-m-0", None)
     screen.draw()
-    assert "a-m-0: done in 1:00 min (1 of 3, about 1:00 min left)" in terminal.getvalue()
+    assert "a-m-0: done in 1:00 min (1 of 3, about 1:12 min left)" in terminal.getvalue()
     assert (
-        "a-m-1  train  step 60/120  1:00 min\n1 running, 1 waiting, 1 done, about 1:00 min left\n"
+        "a-m-1  train  step 60/120  1:00 min\n1 running, 1 waiting, 1 done, about 1:12 min left\n"
         in terminal.getvalue()
     )
     written = len(terminal.getvalue())

@@ -2,7 +2,7 @@
 
 The stages that cells share (download to features) run here first. Then each cell that dvc.lock does not hold goes to
 a worker: a process with a git clone of HEAD in a temporary folder, which fetches what the cell reads, runs train,
-evaluate and export, and gives back their outs. dvc.lock becomes, byte for byte, what `dvc repro` alone would have written.
+evaluate and export, and gives back their outs. dvc.lock becomes, byte for byte, what `dvc repro` alone would write.
 
 On this machine workers share DVC's cache and the checkpoints of this repository. On others they clone --repository and
 exchange outs through the DVC remote --remote; with --shared, a folder that all of them see, a killed training goes

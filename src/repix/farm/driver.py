@@ -21,6 +21,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from repix import profile
 from repix.config import reader
 from repix.config.run import Cell
 from repix.errors import UserError
@@ -202,6 +203,7 @@ class _Cells:
         self.waiting, self.jobs, self.tries = list(tasks), {}, dict.fromkeys(tasks, 0)
         self.records: dict[str, dict[str, Record]] = {}
         self.failed: dict[str, str] = {}
+        self.cores = {profile.find("fast").resolved_threads()}
 
     def run(self, workers: int) -> None:
         try:
@@ -212,6 +214,9 @@ class _Cells:
                     self._look(cell, job)
                 self.screen.draw()
                 time.sleep(LOOK_SECONDS)
+        except (KeyboardInterrupt, SystemExit):
+            self.screen.say("stopping: trainings save their state; the same command goes on")
+            raise
         finally:
             for job in self.jobs.values():
                 job.cancel()
@@ -240,6 +245,7 @@ class _Cells:
             answer = {"error": f"{why}, {self.tries[cell]} times"}
         error = answer.get("error")
         if error is None:
+            self.cores.add(answer["cores"])
             self.records[cell] = {name: Record(**record) for name, record in answer["records"].items()}
             for name, record in self.records[cell].items():
                 write_json(self.plan.journal(cell) / f"{name}.json", asdict(record))
@@ -348,6 +354,12 @@ def run(plan: Plan, open_engine, *, workers: int, secrets: bool, screen=Screen) 
                     cells.run(workers)
                 finally:
                     engine.close()
+                if len(cells.cores) > 1:
+                    counts = " and ".join(map(str, sorted(cells.cores)))
+                    print(
+                        f"repix: workers and this machine have {counts} cores: under `fast` results differ",
+                        file=sys.stderr,
+                    )
                 whole |= cells.records
                 failed = cells.failed
             write_back(plan, {cell: whole[cell] for cell in plan.cells if cell in whole})

@@ -19,7 +19,7 @@ class Job(Protocol):
         """Return exit code and standard output (text), None while it runs."""
 
     def cancel(self) -> None:
-        """End it, if it still runs."""
+        """Ask it to end, if it still runs; it may take a while."""
 
 
 class Engine(Protocol):
@@ -29,4 +29,4 @@ class Engine(Protocol):
         """Start a command with a text on its standard input."""
 
     def close(self) -> None:
-        """Give back what the engine holds."""
+        """Wait for what was cancelled, and give back what the engine holds."""

@@ -30,17 +30,25 @@ class _LocalJob:
         return subprocess.CompletedProcess([], code, self._said.read())
 
     def cancel(self) -> None:
-        if self._process.poll() is None:
-            self._process.terminate()
-            self._process.wait()
+        self._process.terminate()
+
+    def wait(self) -> None:
+        """Wait for its end: a training saves its state first."""
+        self._process.wait()
+        self._said.close()
 
 
 class _Local:
+    def __init__(self) -> None:
+        self._jobs: list[_LocalJob] = []
+
     def start(self, command: list[str], text: str) -> Job:
-        return _LocalJob(command, text)
+        self._jobs.append(_LocalJob(command, text))
+        return self._jobs[-1]
 
     def close(self) -> None:
-        pass
+        for job in self._jobs:
+            job.wait()
 
 
 def open_engine(cpus: int, gpus: int, folder: str, options: Mapping[str, str]) -> Engine:

@@ -65,7 +65,8 @@ class Screen:
         self._stream = stream or sys.stderr
         self._terminal = self._stream.isatty()
         self._cells, self._begun, self._drawn, self._lines = cells, time.monotonic(), 0.0, 0
-        self.running: dict[str, tuple[float, Path]] = {}
+        self._worked = 0.0  # cells' worth of work since the beginning, those under way aside
+        self.running: dict[str, tuple[float, Path, float]] = {}  # when it began, its log, the fraction it began at
         self.finished: dict[str, float] = {}
         self.failed: dict[str, str] = {}
 
@@ -76,7 +77,7 @@ class Screen:
 
     def started(self, cell: str, log: Path) -> None:
         """Note that a cell runs."""
-        self.running[cell] = time.monotonic(), log
+        self.running[cell] = time.monotonic(), log, place_of(log).fraction
         if not self._terminal:
             self.say(f"{cell}: started")
 
@@ -87,9 +88,11 @@ class Screen:
 
     def ended(self, cell: str, error: str | None) -> None:
         """Note that a cell is finished, or what went wrong."""
-        seconds = time.monotonic() - self.running.pop(cell)[0]
+        begun, _, before = self.running.pop(cell)
+        seconds = time.monotonic() - begun
         if error is None:
             self.finished[cell] = seconds
+            self._worked += 1 - before
         else:
             self.failed[cell] = error
         done = len(self.finished) + len(self.failed)
@@ -97,11 +100,13 @@ class Screen:
         self.say(f"{cell}: {told} ({done} of {len(self._cells)}{self._left()})")
 
     def _left(self) -> str:
-        done = len(self.finished) + sum(place_of(log).fraction for _, log in self.running.values())
-        ahead = len(self._cells) - len(self.failed) - done
-        if not done or ahead <= 0:
+        """Return the time left, by the speed until now; nothing where none is known."""
+        at = [(place_of(log).fraction, before) for _, log, before in self.running.values()]
+        worked = self._worked + sum(max(0.0, now - before) for now, before in at)
+        ahead = len(self._cells) - len(self.finished) - len(self.failed) - sum(now for now, _ in at)
+        if worked <= 0 or ahead <= 0:
             return ""
-        return f", about {duration((time.monotonic() - self._begun) * ahead / done)} left"
+        return f", about {duration((time.monotonic() - self._begun) * ahead / worked)} left"
 
     def draw(self) -> None:
         """Draw the table, on a terminal, at most once a second."""
@@ -109,7 +114,7 @@ class Screen:
             return
         width, height = shutil.get_terminal_size()
         rows = []
-        for cell, (begun, log) in list(self.running.items())[: max(1, height - 3)]:
+        for cell, (begun, log, _) in list(self.running.items())[: max(1, height - 3)]:
             at = place_of(log)
             step = f"step {at.step}/{at.steps}" if at.steps else ""
             rows.append((cell, at.stage or "starts", step, duration(time.monotonic() - begun)))

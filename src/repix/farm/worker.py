@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from repix import profile
 from repix.config import reader
 from repix.config.run import Cell
 from repix.errors import UserError
@@ -241,6 +242,7 @@ def main() -> None:
         lay_out(root, task)
         records = _Worker(root, task).run()
         said = {"records": {name: asdict(record) for name, record in records.items()}}
+        said["cores"] = profile.find("fast").resolved_threads()
     except UserError as error:
         said = {"error": str(error)}
     with open(answer, "w", encoding="utf-8") as stream:

@@ -182,7 +182,6 @@ def run(
     """
     lay_out(root, wanted)
     with tqdm(total=len(seeds), desc=f"{wanted.dataset}-{wanted.model}", unit="seed", disable=None) as bar:
-
         stopped = threading.Event()
 
         def make(seed: int) -> None:
