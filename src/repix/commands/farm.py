@@ -51,7 +51,7 @@ def main(arguments: argparse.Namespace) -> int:
     root, local = Path.cwd(), arguments.engine == "local"
     if not local and arguments.remote is None:
         raise UserError(f"--engine {arguments.engine} needs --remote NAME: outs go through it; see `dvc remote list`")
-    if min(arguments.cpus, arguments.workers or 1) < 1 or arguments.gpus < 0:
+    if min(arguments.cpus, 1 if arguments.workers is None else arguments.workers) < 1 or arguments.gpus < 0:
         raise UserError("--workers and --cpus are 1 or more, --gpus is 0 or more")
     if odd := [text for text in arguments.option if "=" not in text]:
         raise UserError(f"--option {odd[0]}: expected KEY=VALUE, such as timeout_min=600")

@@ -337,7 +337,9 @@ def run(plan: Plan, open_engine, *, workers: int, secrets: bool, screen=Screen) 
     before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         with alone(plan.root):
+            # Mistakes first, before anything works.
             uncommitted(plan.root, plan.order)
+            config_for(plan.root, plan.remote, secrets=secrets)
             run_shared(plan)
             found = waiting(plan)
             whole = {cell: kept for cell, kept in found.items() if len(kept) == len(plan.own(cell))}
