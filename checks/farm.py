@@ -1,15 +1,15 @@
 """Cells made by `repix farm` on each engine, with much killed on the way: dvc.lock equal to that of `dvc repro`.
 
     python -m checks.farm                                # local processes, three cells, some minutes
-    python -m checks.farm --engines local remote ray slurm --cells 6 --kills 6 --write
+    python -m checks.farm --quick --engines local remote ray slurm --cells 4 --kills 6 --write
 
-The real stages on a tiny set. First `dvc repro` alone makes all cells; then each engine makes them in a copy of its
-own: local (workers share the cache), remote (local processes that exchange outs through a DVC remote), ray (two nodes
-on this machine), slurm (submitit's local executor, which needs no SLURM). Meanwhile workers, their starters and
-trainings are killed at random moments; where there is more than one kill, the driver is killed too, and started again.
-Afterwards dvc.lock must be that of `dvc repro`, byte for byte, every out that of dvc.lock, `dvc repro` must run
-nothing, and nothing may be left: no process, no temporary folder, no record or checkpoint. Exit code 1 for anything
-else.
+The real stages on a tiny set; with --quick, stages that only wait and write. First `dvc repro` alone makes all cells;
+then each engine makes them in a copy of its own: local (workers share the cache), remote (local processes that
+exchange outs through a DVC remote), ray (two nodes on this machine), slurm (submitit's local executor, which needs no
+SLURM). Meanwhile workers, their starters and trainings are killed at random moments; where there is more than one
+kill, the driver is killed too, and started again. Afterwards dvc.lock must be that of `dvc repro`, byte for byte,
+every out that of dvc.lock, `dvc repro` must run nothing, and nothing may be left: no process, no temporary folder, no
+record or checkpoint. Exit code 1 for anything else.
 """
 
 from __future__ import annotations
@@ -32,8 +32,7 @@ import yaml
 
 from checks import remotes
 from checks.harness import ROOT, table, write
-from checks.support import route
-from checks.support.repository import git
+from checks.support import grid, route
 from repix.errors import UserError
 from repix.farm.start import PREFIX
 
@@ -41,21 +40,21 @@ ENGINES = ("local", "remote", "ray", "slurm")
 GONE_SECONDS = 90  # what a training has to save and end, after its driver was killed
 
 
-def make(root: Path, cells: int) -> Path:
+def make(root: Path, cells: int, *, quick: bool) -> Path:
     """Make the repository that an engine starts from: committed, nothing run, with a remote of its own."""
-    route.copy(root)
-    params = yaml.safe_load((root / "params.yaml").read_text())
-    params["run"]["seeds"] = list(range(cells))
-    route.put(params, "models.pix2pix_small", epochs=6, decay_epochs=2, checkpoint_every=1, validate_every=2)
-    route.write_params(root, params)
-    for name in (".gitignore", ".dvcignore"):
-        shutil.copy(ROOT / name, root)
-    (root / ".dvc").mkdir()
-    (root / ".dvc" / "config").write_text((ROOT / ".dvc" / "config").read_text())
-    (root / ".dvc" / ".gitignore").write_text("/config.local\n/tmp\n/cache\n")
-    git(root, "init", "--quiet")
-    git(root, "add", "-A")
-    git(root, "commit", "--quiet", "-m", "nothing run")
+    if quick:
+        grid.make(root)
+        grid.put(root, grid.PARAMS | {"run": {"datasets": ["a"], "models": ["m"], "seeds": list(range(cells))}})
+        grid.commit(root)
+    else:
+        route.copy(root)
+        params = yaml.safe_load((root / "params.yaml").read_text())
+        params["run"]["seeds"] = list(range(cells))
+        route.put(params, "models.pix2pix_small", epochs=6, decay_epochs=2, checkpoint_every=1, validate_every=2)
+        route.write_params(root, params)
+        for name in (".gitignore", ".dvcignore"):
+            shutil.copy(ROOT / name, root)
+        grid.init(root)
     remotes.configure(root, remotes.Remote(str(root.parent / f"store-{root.name}"), {}, {}))
     return root
 
@@ -112,7 +111,7 @@ def start(root: Path, given: list[str], temporary: Path) -> subprocess.Popen:
     """Start `repix farm` in a repository."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("DVC_", "REPIX_", "MLFLOW_"))}
     path = f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', '')}"
-    kept |= {"PYTHONPATH": str(root / "src"), "PATH": path, "TMPDIR": str(temporary)}
+    kept |= {"PYTHONPATH": str(ROOT / "src"), "PATH": path, "TMPDIR": str(temporary)}
     with open(root.parent / f"{root.name}.log", "ab") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "repix.cli", "farm", *given], cwd=root, env=kept, stdout=log, stderr=log
@@ -175,20 +174,22 @@ def main() -> None:
     parser.add_argument(
         "--kills", type=int, default=3, help="for each engine, beside the driver (default: %(default)s)"
     )
+    parser.add_argument("--quick", action="store_true", help="stages that only wait and write")
     parser.add_argument("--seed", type=int, default=0, help="of the random moments")
     parser.add_argument("--write", action="store_true", help="put the table into docs/scale.md")
     asked = parser.parse_args()
+    os.environ["FARM_STEP_SECONDS"] = "1"
     rows, bad = [], []
     with tempfile.TemporaryDirectory(prefix="farm-", dir="/tmp") as name:
         base = Path(name)
-        serial = make(base / "serial", asked.cells)
+        serial = make(base / "serial", asked.cells, quick=asked.quick)
         begun = time.monotonic()
         remotes.dvc(serial, "repro", environment={"REPIX_TRACKING": "off"})
         alone = time.monotonic() - begun
         rows.append(["`dvc repro`", asked.cells, "", round(alone), "", "", "", ""])
         wanted = (serial / "dvc.lock").read_bytes()
         for number, engine in enumerate(asked.engines):
-            root, temporary = make(base / engine, asked.cells), base / f"tmp{number}"
+            root, temporary = make(base / engine, asked.cells, quick=asked.quick), base / f"tmp{number}"
             temporary.mkdir()
             with arguments(engine, base, temporary) as given:
                 seen = run(root, given, temporary, asked.kills, random.Random(asked.seed + number))

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import sys
 import time
 
 import pytest
 
+from checks.support import grid
 from repix import cli
 from repix.errors import UserError
 from repix.farm import driver, engines
 from repix.farm.worker import Task
 from repix.provenance.pipeline import stages
-from tests.farm import tiny
 
 ECHO = "import sys; print(sys.stdin.read().upper())"
 OPTIONS = {"local": {}, "ray": {}, "slurm": {"cluster": "local"}}
@@ -59,7 +61,7 @@ def test_an_engine_runs_commands_and_says_how_they_ended(name, tmp_path):
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     """A repository of tiny cells with a remote whose configuration holds a password."""
-    root = tiny.make(tmp_path_factory.mktemp("engines") / "repository")
+    root = grid.make(tmp_path_factory.mktemp("engines") / "repository")
     remote = "['remote \"store\"']\n    url = ../../store\n    user = me\n    password = 100%secret\n"
     (root / ".dvc" / "config.local").write_text(f"{remote}[cache]\n    type = hardlink\n")
     return root
@@ -99,6 +101,22 @@ def test_a_commit_that_is_not_there_is_named(root, tmp_path, capfd):
     given = json.loads(task.text())
     with pytest.raises(start.Refused, match="push the commit first"):
         start.clone(given, str(tmp_path))
+
+
+def test_what_a_start_left_is_removed_by_the_next_and_what_one_uses_is_not(tmp_path):
+    from repix.farm import start
+
+    left, half, young, used = (tmp_path / f"{start.PREFIX}{name}" for name in ("left", "half", "young", "used"))
+    for folder in (left, half, young, used):
+        folder.mkdir()
+        (folder / "file").touch()
+    (left / "lock").touch()
+    os.utime(half, (1, 1))
+    with open(used / "lock", "w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        start.clear(tmp_path)
+        assert sorted(tmp_path.iterdir()) == sorted([young, used])
+        assert (used / "file").exists()
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from checks import remotes
+from checks.support import grid
 from checks.support.repository import git
 from repix.farm.start import PREFIX
 from tests.conftest import ROOT
-from tests.farm import tiny
 
 SECONDS = 60
 
@@ -22,15 +22,15 @@ SECONDS = 60
 @pytest.fixture(scope="module")
 def serial(tmp_path_factory):
     """The dvc.lock and the files that `dvc repro` alone leaves, for two data sets."""
-    root = tiny.make(tmp_path_factory.mktemp("farm") / "serial")
-    return tiny.serial(root), tiny.files(root)
+    root = grid.make(tmp_path_factory.mktemp("farm") / "serial")
+    return grid.serial(root), grid.files(root)
 
 
 class Farm:
     """A repository, and `repix farm` under way in it with everything temporary below one folder."""
 
     def __init__(self, base: Path):
-        self.root = tiny.make(base / "repository")
+        self.root = grid.make(base / "repository")
         self.temporary, self.hold, self.started = base / "tmp", base / "hold", base / "started"
         self.temporary.mkdir()
         self.hold.mkdir()
@@ -41,7 +41,7 @@ class Farm:
         kept |= {"TMPDIR": str(self.temporary), "FARM_HOLD": str(self.hold), "FARM_STARTED": str(self.started)}
         kept["PYTHONPATH"] = f"{ROOT / 'src'}"
         pipe = subprocess.PIPE
-        return subprocess.Popen(tiny.farm(*arguments), cwd=self.root, env=kept, stdout=pipe, stderr=pipe, text=True)
+        return subprocess.Popen(grid.farm(*arguments), cwd=self.root, env=kept, stdout=pipe, stderr=pipe, text=True)
 
     def reached(self, cell: str, step: int, *running: subprocess.Popen) -> None:
         """Wait until a cell's training waits before a step."""
@@ -118,7 +118,7 @@ def test_killed_workers_go_on_from_their_checkpoints_and_dvc_lock_is_that_of_dvc
     starts = farm.attempts("a-m-1")
     assert starts == [0, 0, 2, 3]
     assert (farm.root / "dvc.lock").read_bytes() == serial[0]
-    assert tiny.files(farm.root) == serial[1]
+    assert grid.files(farm.root) == serial[1]
     assert remotes.ran(remotes.dvc(farm.root, "repro")) == []
     assert (farm.root / "dvc.lock").read_bytes() == serial[0]
     assert farm.leftovers() == []
@@ -143,21 +143,21 @@ def test_a_killed_driver_leaves_nothing_running_and_the_next_goes_on(serial, tmp
     assert driver.returncode == 0, err
     assert farm.attempts("a-m-1") == [0] and farm.attempts("b-m-1") == [0, 2]
     assert (farm.root / "dvc.lock").read_bytes() == serial[0]
-    assert tiny.files(farm.root) == serial[1]
+    assert grid.files(farm.root) == serial[1]
     assert farm.leftovers() == []
 
 
 def test_what_cannot_be_made_is_named_and_the_rest_is_made(tmp_path):
     farm = Farm(tmp_path)
-    tiny.put(farm.root, tiny.PARAMS | {"run": {"datasets": ["a"], "models": ["broken", "m"], "seeds": [0]}})
+    grid.put(farm.root, grid.PARAMS | {"run": {"datasets": ["a"], "models": ["broken", "m"], "seeds": [0]}})
     out, err = (driver := farm.start("--workers", "2")).communicate(timeout=SECONDS)
     assert (driver.returncode, out) == (1, "")
     assert err == "repix farm: params.yaml differs from HEAD, and workers clone what is committed: commit it first\n"
-    tiny.commit(farm.root)
+    grid.commit(farm.root)
     out, err = (driver := farm.start("--workers", "2")).communicate(timeout=SECONDS)
     assert (driver.returncode, out) == (1, "1 of 2 cells made, 1 failed\n")
     told = [line for line in err.splitlines() if line.startswith("repix farm: a-broken-0: ")]
     assert len(told) == 1 and "repix: this model cannot be trained; all of it: " in told[0]
     assert "step 4/4" in Path(told[0].rpartition(": ")[2]).read_text()
-    assert set(tiny.files(farm.root)) >= {"metrics/a-m-0.json", "exports/a-m-0"}
+    assert set(grid.files(farm.root)) >= {"metrics/a-m-0.json", "exports/a-m-0"}
     assert git(farm.root, "status", "--porcelain") == "?? code/\n?? dvc.lock\n?? metrics/\n"

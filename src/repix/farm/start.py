@@ -17,6 +17,7 @@ from contextlib import suppress
 
 PREFIX = "repix-farm-"
 LOOK_SECONDS = 0.25  # how often it looks whether worker and parent live
+YOUNG_SECONDS = 60
 STOP_SECONDS = 60  # what a training has, after SIGTERM, to save its state
 
 
@@ -31,7 +32,9 @@ def clear(place):
         if not name.startswith(PREFIX):
             continue
         with suppress(OSError):
-            held = os.open(os.path.join(folder, "lock"), os.O_RDWR)
+            # One without a lock is being made in this moment, or was left half removed.
+            old = time.time() - os.stat(folder).st_mtime > YOUNG_SECONDS
+            held = os.open(os.path.join(folder, "lock"), os.O_RDWR | (os.O_CREAT if old else 0))
             try:
                 fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(folder, ignore_errors=True)

@@ -16,7 +16,8 @@ from pathlib import Path
 Path(sys.argv[1]).parent.mkdir(parents=True, exist_ok=True)
 Path(sys.argv[1]).write_text(sys.argv[2] + "\\n")
 """
-# Trains 4 steps, a checkpoint after each; where FARM_HOLD names a folder with <cell>-<step>, it waits before that step.
+# Trains 4 steps of FARM_STEP_SECONDS, a checkpoint after each; where FARM_HOLD names a folder with <cell>-<step>, it
+# waits before that step.
 TRAIN = """\
 import os, sys, time
 from pathlib import Path
@@ -35,6 +36,7 @@ for step in range(len(done), 4):
     while hold.exists():
         hold.with_suffix(".reached").touch()
         time.sleep(0.05)
+    time.sleep(float(os.environ.get("FARM_STEP_SECONDS", 0)))
     done.append(str(step * int(seed) + len(Path("data/prepared", dataset).read_text())))
     saved.write_text(" ".join(done))
     print(f"{cell}: epoch 1/1, step {step + 1}/4", flush=True)
@@ -111,12 +113,17 @@ def make(root: Path) -> Path:
     put(root, PARAMS)
     (root / ".gitignore").write_text("/data/\n/runs/\n/translations/\n/exports/\n/.repix/\n")
     (root / ".dvcignore").write_text(".repix\n")
+    init(root)
+    return root
+
+
+def init(root: Path) -> None:
+    """Make a folder a repository of git and DVC, and commit everything in it."""
     git(root, "init", "--quiet")
     (root / ".dvc").mkdir()
     (root / ".dvc" / "config").write_text("[core]\n    analytics = false\n    autostage = false\n")
     (root / ".dvc" / ".gitignore").write_text("/config.local\n/tmp\n/cache\n")
     commit(root)
-    return root
 
 
 def put(root: Path, params: dict) -> None:
