@@ -22,6 +22,7 @@ COMMANDS = {
     "demo": "a page to try exported models: pick, upload or draw, and compare",
     "describe": "build a model's networks and print what they cost, without training",
     "doctor": "say what this machine and environment are, and what stands in the way of a run",
+    "farm": "make the cells of the grid in parallel: on this machine, on a Ray cluster, on SLURM",
     "gate": "compare the metrics with the committed baseline; the exit code is the verdict",
     "init": "make a project of your own in a folder: params.yaml, dvc.yaml, stages, tests, CI, git and DVC",
     "promote": "make an exported cell the champion of the registry, if the gate passed it",
