@@ -239,3 +239,35 @@ def test_floors_are_computed_once_for_all_variants(monkeypatch):
         for seed in (0, 2)
     ]
     assert len(calls) == 3 and found[0]["description"]["floor"] == found[1]["description"]["floor"] > 0
+
+
+def test_the_features_stage_brings_the_weights_that_are_asked_for_and_no_others(tmp_path):
+    import os
+    import subprocess
+    import sys
+
+    from repix import yaml12
+    from repix.config import reader
+    from tests.conftest import ROOT
+
+    files = {name: tmp_path / f"{name}.pth" for name in ("inception", "lpips")}
+    for name, file in files.items():
+        file.write_bytes(name.encode() * 9)
+
+    def features(**asked):
+        tree = reader.load(ROOT / reader.FILE)
+        tree["evaluate"] |= asked
+        tree["features"] = {k: {"urls": [f.as_uri()], "sha256": digest_file(f)} for k, f in files.items()}
+        (tmp_path / reader.FILE).write_text(yaml12.dump(tree))
+        paths = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
+        command = [sys.executable, str(ROOT / "stages" / "features.py")]
+        done = subprocess.run(command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        folder = tmp_path / "data" / "features"
+        return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+    assert features() == ["absent.json"]
+    assert features(lpips=True) == ["absent.json", "lpips/archive.json", "lpips/lpips.pth"]
+    assert features(recall=True) == ["archive.json", "inception.pth"]
+    both = ["archive.json", "inception.pth", "lpips/archive.json", "lpips/lpips.pth"]
+    assert features(recall=True, lpips=True) == both

@@ -101,7 +101,7 @@ def evaluate(
             ``.tif`` for other than 1 or 3 channels), ``<translator>.csv`` (scores per image; those
             of other variants under ``<variant>_<metric>``) and ``<translator>.png`` (source | output | target of the
             first images); and ``index.html``, the gallery of all of them.
-        features: the network for FID and KID, where asked for.
+        features: the network of the metrics on features, where asked for.
         networks: those of the metrics that have one of their own, by the metric's name.
         cache: folder of the feature cache.
 

@@ -56,7 +56,7 @@ def score_paired_and_distribution(
         reference_names: names of the reference images, by whose hash the halves of the
             self-distance are chosen; None takes their numbers.
         evaluate: which metrics were asked for.
-        features: the network that fid and kid use; its dims cover ``evaluate.dims``.
+        features: the network of the metrics on features; its dims cover ``evaluate.dims``.
         pictures: outputs and reference as (.., h, w, 3) uint8, for sides that are not pictures
             by themselves (Lab); None derives them from ``side``.
         cache: folder of the feature cache.
