@@ -64,7 +64,9 @@ def test_the_balls_of_a_line_by_hand():
     assert neighbours.radii(real, 5).tolist() == [25, 16, 9, 9, 16, 25]
     assert by_name("density").function(real, real).value == 6 * 5 / (5 * 6)  # strictly nearer: five in each ball
     far = real + 100
-    assert [by_name(name).function(far, real).value for name in ("precision", "recall", "density", "coverage")] == [0] * 4
+    assert [by_name(name).function(far, real).value for name in ("precision", "recall", "density", "coverage")] == [
+        0
+    ] * 4
     one = np.full((6, 1), 2.5)  # a generator that makes one good picture
     assert by_name("precision").function(one, real).value == 1 and by_name("recall").function(one, real).value == 0
 
@@ -98,7 +100,9 @@ def test_cells_are_means_of_pixels():
     np.testing.assert_allclose(memorisation.cells(images, RGB), expected.reshape(2, -1), rtol=1e-6)
     odd = noise(1, 1, 50)[:, :33]
     assert memorisation.cells(odd, RGB).shape == (1, 32 * 32 * 3)
-    np.testing.assert_allclose(memorisation.cells(odd, RGB).reshape(32, 32, 3)[-1, 0], odd[0, 31:, :1].mean((0, 1)) / 255)
+    np.testing.assert_allclose(
+        memorisation.cells(odd, RGB).reshape(32, 32, 3)[-1, 0], odd[0, 31:, :1].mean((0, 1)) / 255
+    )
 
 
 def test_memorisation_sees_copies_on_pixels_and_on_features():
@@ -190,9 +194,9 @@ def test_lpips_takes_pictures_of_32_pixels_and_pairs():
     reasons = [
         score_paired_and_distribution(noise(0), noise(1), RGB, **asked)[1]["lpips"]["reason"],
         score_paired_and_distribution(noise(0), None, RGB, reference=noise(1), **asked)[1]["lpips"]["reason"],
-        score_paired_and_distribution(
-            *(noise(s, 2, 32, 2).astype(np.int16) - 110 for s in (0, 1)), LAB, **asked
-        )[1]["lpips"]["reason"],
+        score_paired_and_distribution(*(noise(s, 2, 32, 2).astype(np.int16) - 110 for s in (0, 1)), LAB, **asked)[1][
+            "lpips"
+        ]["reason"],
     ]
     assert ["32 pixels" in reasons[0], "unpaired" in reasons[1], "lab_ab" in reasons[2]] == [True] * 3
 
@@ -261,7 +265,9 @@ def test_the_features_stage_brings_the_weights_that_are_asked_for_and_no_others(
         (tmp_path / reader.FILE).write_text(yaml12.dump(tree))
         paths = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
         command = [sys.executable, str(ROOT / "stages" / "features.py")]
-        done = subprocess.run(command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True)
+        done = subprocess.run(
+            command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True
+        )
         assert done.returncode == 0, done.stderr
         folder = tmp_path / "data" / "features"
         return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())

@@ -298,4 +298,3 @@ _SCORE: dict[str, Callable[[Metric, Scorer, _Sets, bool], Scored]] = {
     "labels": _of_labels,
     "network": _through_network,
 }
-

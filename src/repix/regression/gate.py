@@ -77,7 +77,9 @@ class Result:
             found = [v for v in self.verdicts if v.cell == cell]
             if not any(v.verdict in _JUDGED for v in found):
                 whys = dict.fromkeys(v.why for v in found if v.why)
-                shown = "none of its scores is gated" if found else "neither the baseline nor this run has a score of it"
+                shown = (
+                    "none of its scores is gated" if found else "neither the baseline nor this run has a score of it"
+                )
                 reasons[cell] = "; ".join(whys) or shown
         return reasons
 
@@ -103,7 +105,9 @@ def judge(baseline: Baseline | None, now: Mapping[str, Entry], tolerances: Toler
     """
     if baseline is None:
         why = "there is no baseline; `repix gate --accept` makes the first one"
-        return Result(tuple(Verdict(cell, "", "", "", "incomparable", why=why) for cell in sorted(now)), tuple(sorted(now)))
+        return Result(
+            tuple(Verdict(cell, "", "", "", "incomparable", why=why) for cell in sorted(now)), tuple(sorted(now))
+        )
     verdicts: list[Verdict] = []
     cells = tuple(sorted(baseline.cells.keys() | now.keys()))
     for cell in cells:
