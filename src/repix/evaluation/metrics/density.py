@@ -22,7 +22,7 @@ def density(outputs: np.ndarray, real: np.ndarray, k: int) -> float:
 
 
 SCORER = neighbours.scorer(
-    "Naeem et al. 2020: real images to which an output is nearer than their k-th nearest real one, / k, mean over outputs",
+    "Naeem et al. 2020: real images to which an output is nearer than their k-th nearest real one, / k, outputs' mean",
     5,
     density,
 )

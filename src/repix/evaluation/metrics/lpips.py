@@ -22,7 +22,7 @@ from repix.files import digest_file
 
 SMALLEST = 32
 
-# Place in AlexNet, channels in and out, kernel, stride, padding, and whether a 3 x 3 max pooling of stride 2 comes first.
+# Place in AlexNet, channels in and out, kernel, stride, padding, and whether a 3 x 3 pooling of stride 2 comes first.
 LAYERS = (
     (0, 3, 64, 11, 4, 2, False),
     (3, 64, 192, 5, 1, 2, True),
