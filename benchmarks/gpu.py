@@ -43,7 +43,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.step import Way, built_step, quickest, torch_step
+from benchmarks.step import FILTERS, Way, built_step, quickest, torch_step
 from checks.harness import ROOT, Contender, answer, run_stage, table, turns
 from checks.systems import archive_of, data, lay_out, params_of
 from repix import paths, profile, stage
@@ -76,6 +76,7 @@ class Scale:
 
     Attributes:
         size: of the images, in pixels.
+        filters: of the networks' first layers.
         batches: numbers of images in a batch.
         block: steps that are timed together.
         rounds: turns of each pair of contenders.
@@ -86,6 +87,7 @@ class Scale:
     """
 
     size: int
+    filters: int
     batches: tuple[int, int]
     block: int
     rounds: int
@@ -95,9 +97,9 @@ class Scale:
     facades: tuple[str, str, dict, dict | None, dict]
 
 
-FULL = Scale(256, (1, 16), BLOCK, 4, 2, 8192, 200, ("facades", "pix2pix", {"epochs": 200}, None, {}))
+FULL = Scale(256, FILTERS, (1, 16), BLOCK, 4, 2, 8192, 200, ("facades", "pix2pix", {"epochs": 200}, None, {}))
 DRAWN = {"urls": ["synthetic:facades?size=64&train=4&val=2&test=2&seed=0"], "sha256": None}
-TINY = Scale(32, (1, 2), 2, 1, 1, 64, 4, ("sample", "pix2pix_small", {"epochs": 2}, DRAWN, {}))
+TINY = Scale(32, 4, (1, 2), 2, 1, 1, 64, 4, ("sample", "pix2pix_small", {"epochs": 2}, DRAWN, {}))
 
 
 # --- workers: one process each, asked through its standard input
@@ -107,7 +109,7 @@ def work_repix(system: str, scale: Scale, batch: int, precision: str, per_call: 
     """Answer with the milliseconds of blocks of our steps, ``per_call`` of them in a call to the device."""
     import jax
 
-    step, flops = built_step(system, scale.size, batch, precision)
+    step, flops = built_step(system, scale.size, batch, precision, scale.filters)
     first = itertools.count(0, scale.block)
 
     def block() -> None:
@@ -131,7 +133,7 @@ def work_torch(system: str, scale: Scale, batch: int, precision: str, name: str)
     way = dataclasses.replace(WAYS[name], precision=precision, device=device)
     if way.compiled and scale is TINY:
         way = dataclasses.replace(way, compiled="aot_eager")  # traced as well, without minutes of a C++ compiler
-    step = torch_step(system, scale.size, batch, way)
+    step = torch_step(system, scale.size, batch, way, scale.filters)
 
     def block() -> list:
         return torch.stack([torch.stack(step()) for _ in range(scale.block)]).tolist()
@@ -175,7 +177,7 @@ def work_peak(library: str, scale: Scale) -> None:
 
 def work_bits(scale: Scale, precision: str) -> None:
     """Answer the number of steps with digests of the state after them: straight on, and restored half-way."""
-    step, _ = built_step("pix2pix", scale.size, 1, precision)
+    step, _ = built_step("pix2pix", scale.size, 1, precision, scale.filters)
 
     def run(begin: int, end: int) -> None:
         while begin < end:

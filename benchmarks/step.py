@@ -39,6 +39,7 @@ from pathlib import Path
 from checks.harness import ROOT, Contender, answer, turns
 from repix import stage
 
+FILTERS = 64  # of the first layers, as both papers have it
 CONTENDERS = {
     "pix2pix": ("repix", "repix-convolutions", "repix-bf16", "repix-portable", "torch", "torch-bf16", "tutorial"),
     "cyclegan": ("repix", "repix-convolutions", "repix-bf16", "torch", "torch-bf16"),
@@ -59,8 +60,12 @@ def recipe_of(system: str, precision: str):
     return found.model_copy(update={"precision": precision})
 
 
-def built_step(system: str, size: int, batch: int, precision: str):
+def built_step(system: str, size: int, batch: int, precision: str, filters: int = FILTERS):
     """Return the step of ours on the backend in force, at its first weights, on images that are drawn.
+
+    Args:
+        system, size, batch, precision: what is trained.
+        filters: of the first layer of each network; others are multiples.
 
     Returns:
         The :class:`repix.training.step.Step`, and the floating-point operations of one iteration.
@@ -77,7 +82,11 @@ def built_step(system: str, size: int, batch: int, precision: str):
     from repix.training.backend import step_module
 
     backend = step_module()
-    recipe = recipe_of(system, precision).model_copy(update={"batch_size": batch})
+    recipe = recipe_of(system, precision)
+    narrowed = {
+        part: getattr(recipe, part).model_copy(update={"filters": filters}) for part in ("generator", "discriminator")
+    }
+    recipe = recipe.model_copy(update={"batch_size": batch, **narrowed})
     built = build(recipe, (size, size), 3, 3, True)
     initialize(built.networks, "normal", 0)
     byte = ((0.0,) * 3, (255.0,) * 3)
@@ -115,7 +124,7 @@ class Way:
     device: str = "cpu"
 
 
-def torch_step(system: str, size: int, batch: int, way: Way):
+def torch_step(system: str, size: int, batch: int, way: Way, filters: int = FILTERS):
     """Return the same step in PyTorch, written as the reference code is organised; it returns both losses as tensors.
 
     They stay on the device, so that a caller may wait for them when it likes.
@@ -150,19 +159,19 @@ def torch_step(system: str, size: int, batch: int, way: Way):
             return y if self.outermost else torch.cat([x, y], 1)
 
     def unet():
-        level = Level(512, 512, dropout=True)
+        level = Level(8 * filters, 8 * filters, dropout=True)
         for number in range(size.bit_length() - 6):
-            level = Level(512, 512, level, dropout=number < 2)
-        for outside, inside in ((256, 512), (128, 256), (64, 128)):
+            level = Level(8 * filters, 8 * filters, level, dropout=number < 2)
+        for outside, inside in ((4 * filters, 8 * filters), (2 * filters, 4 * filters), (filters, 2 * filters)):
             level = Level(outside, inside, level)
-        return Level(3, 64, level, outermost=True)
+        return Level(3, filters, level, outermost=True)
 
     def resnet():
         def block():
             pad = nn.ReflectionPad2d(1)
             return nn.Sequential(
-                pad, nn.Conv2d(256, 256, 3), nn.InstanceNorm2d(256), nn.ReLU(),
-                pad, nn.Conv2d(256, 256, 3), nn.InstanceNorm2d(256),
+                pad, nn.Conv2d(4 * filters, 4 * filters, 3), nn.InstanceNorm2d(4 * filters), nn.ReLU(),
+                pad, nn.Conv2d(4 * filters, 4 * filters, 3), nn.InstanceNorm2d(4 * filters),
             )  # fmt: skip
 
         class Residual(nn.Module):
@@ -174,20 +183,21 @@ def torch_step(system: str, size: int, batch: int, way: Way):
                 return x + self.body(x)
 
         return nn.Sequential(
-            nn.ReflectionPad2d(3), nn.Conv2d(3, 64, 7), nn.InstanceNorm2d(64), nn.ReLU(),
-            nn.Conv2d(64, 128, 3, 2, 1), nn.InstanceNorm2d(128), nn.ReLU(),
-            nn.Conv2d(128, 256, 3, 2, 1), nn.InstanceNorm2d(256), nn.ReLU(),
+            nn.ReflectionPad2d(3), nn.Conv2d(3, filters, 7), nn.InstanceNorm2d(filters), nn.ReLU(),
+            nn.Conv2d(filters, 2 * filters, 3, 2, 1), nn.InstanceNorm2d(2 * filters), nn.ReLU(),
+            nn.Conv2d(2 * filters, 4 * filters, 3, 2, 1), nn.InstanceNorm2d(4 * filters), nn.ReLU(),
             *[Residual() for _ in range(9 if size >= 256 else 6)],
-            nn.ConvTranspose2d(256, 128, 3, 2, 1, output_padding=1), nn.InstanceNorm2d(128), nn.ReLU(),
-            nn.ConvTranspose2d(128, 64, 3, 2, 1, output_padding=1), nn.InstanceNorm2d(64), nn.ReLU(),
-            nn.ReflectionPad2d(3), nn.Conv2d(64, 3, 7), nn.Tanh(),
+            nn.ConvTranspose2d(4 * filters, 2 * filters, 3, 2, 1, output_padding=1),
+            nn.InstanceNorm2d(2 * filters), nn.ReLU(),
+            nn.ConvTranspose2d(2 * filters, filters, 3, 2, 1, output_padding=1), nn.InstanceNorm2d(filters), nn.ReLU(),
+            nn.ReflectionPad2d(3), nn.Conv2d(filters, 3, 7), nn.Tanh(),
         )  # fmt: skip
 
     def patch(channels, norm):
-        layers, before = [nn.Conv2d(channels, 64, 4, 2, 1), nn.LeakyReLU(0.2)], 64
-        for filters, stride in ((128, 2), (256, 2), (512, 1)):
-            layers += [nn.Conv2d(before, filters, 4, stride, 1), norm(filters), nn.LeakyReLU(0.2)]
-            before = filters
+        layers, before = [nn.Conv2d(channels, filters, 4, 2, 1), nn.LeakyReLU(0.2)], filters
+        for inside, stride in ((2 * filters, 2), (4 * filters, 2), (8 * filters, 1)):
+            layers += [nn.Conv2d(before, inside, 4, stride, 1), norm(inside), nn.LeakyReLU(0.2)]
+            before = inside
         return nn.Sequential(*layers, nn.Conv2d(before, 1, 4, 1, 1))
 
     def adam(*networks):
