@@ -65,6 +65,11 @@ def test_onnx_is_within_the_exports_tolerance_of_keras(folders):
         assert far(onnx(image), keras(image)) <= 1  # of 255: what lies half-way may be rounded either way
 
 
+def test_a_waiting_thread_of_onnxruntime_leaves_its_core_to_what_decodes_and_encodes(folders):
+    options = load(folders[2], "onnx")._session.get_session_options()
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+
+
 @pytest.mark.parametrize("backend", ["auto", "onnx"])
 def test_tiles_and_resized_images_go_through_onnx(folders, backend, monkeypatch):
     from repix.translation.pixels import translate_image
