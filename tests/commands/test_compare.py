@@ -24,7 +24,9 @@ NAMES = ("1", "2", "3")
 
 def git(root, *command) -> str:
     identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
-    return subprocess.run(["git", "-C", str(root), *identity, *command], check=True, capture_output=True, text=True).stdout
+    return subprocess.run(
+        ["git", "-C", str(root), *identity, *command], check=True, capture_output=True, text=True
+    ).stdout
 
 
 def put(root: Path, l1: float, ssims, weights: str, *, cell: str = CELL, epochs: int = 3, test: str = "t") -> None:
@@ -175,7 +177,10 @@ def test_of_two_data_sets_like_parameters_stand_beside_like(root, capsys):
 @pytest.mark.parametrize(
     ("names", "said"),
     [
-        (["wooly-top"], "wooly-top: no cell of the workspace, git revision or DVC experiment; did you mean 'wooly-tope'?"),
+        (
+            ["wooly-top"],
+            "wooly-top: no cell of the workspace, git revision or DVC experiment; did you mean 'wooly-tope'?",
+        ),
         (["HEAD:a-pix2pix_small-9"], f"no metrics/a-pix2pix_small-9.json there; it has scores of {CELL}"),
         (["HEAD:x"], "'x' is no cell; a cell is named <dataset>-<model>-<seed>"),
         (["workspace", "--images", "-1"], "--images -1: a number from 0 on"),

@@ -168,7 +168,9 @@ class Picture:
     columns: tuple[tuple[str, str, str], ...]
 
 
-def pictures_of(found: Sequence[Held], letters: Sequence[str], count: int) -> tuple[dict[str, list[Picture]], list[str]]:
+def pictures_of(
+    found: Sequence[Held], letters: Sequence[str], count: int
+) -> tuple[dict[str, list[Picture]], list[str]]:
     """Return translator -> pictures side by side, where the cells differ most first, and why some are not there.
 
     Without scores of single images (unpaired data) they come in the order of the split.
@@ -192,7 +194,9 @@ def pictures_of(found: Sequence[Held], letters: Sequence[str], count: int) -> tu
             tables.append({row["image"]: row for row in csv.DictReader(io.StringIO(text))})
         if not columns:
             continue
-        metric = next((name for name in ("ssim", "l1") if all(name in next(iter(t.values()), {}) for t in tables)), None)
+        metric = next(
+            (name for name in ("ssim", "l1") if all(name in next(iter(t.values()), {}) for t in tables)), None
+        )
         names = [name for name in tables[0] if all(name in table for table in tables)]
         if metric:
             names.sort(key=lambda name, metric=metric: -_spread([float(table[name][metric]) for table in tables]))
