@@ -177,7 +177,7 @@ def pictures_of(
     """
     notes, shown = [], {}
     folders = [held.files(f"{TRANSLATIONS.as_posix()}/{held.cell.name}") for held in found]
-    for held, folder, letter in zip(found, folders, letters, strict=True):
+    for folder, letter in zip(folders, letters, strict=True):
         if folder is None:
             notes.append(f"{letter}: its pictures are not on this machine; `dvc pull`, or apply the experiment")
     for translator in sorted(set().union(*(held.metrics.scores for held in found))):
