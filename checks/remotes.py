@@ -210,8 +210,8 @@ def share(source: Path, remote: Remote, work: Path) -> tuple[Path, dict[str, flo
 
 
 def ran(said: str) -> list[str]:
-    """Return the stages that a ``dvc repro`` said to run, but for ``code``, which always does."""
-    return [name for name in re.findall(r"Running stage '([^']+)'", said) if name != "code"]
+    """Return the stages that a ``dvc repro`` said to run, but for ``code`` and ``scores``, which always do."""
+    return [name for name in re.findall(r"Running stage '([^']+)'", said) if name not in ("code", "scores")]
 
 
 def unequal(root: Path) -> list[str]:
