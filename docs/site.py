@@ -39,7 +39,11 @@ def on_files(files, config):
     for path, text in added.items():
         files.append(File.generated(config, path, content=text))
     texts |= {f"docs/{path.name}": path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md")}
-    linked = {posixpath.normpath(posixpath.join(posixpath.dirname(name), target)) for name, text in texts.items() for target, _ in LINK.findall(text)}
+    linked = {
+        posixpath.normpath(posixpath.join(posixpath.dirname(name), target))
+        for name, text in texts.items()
+        for target, _ in LINK.findall(text)
+    }
     for path in sorted(linked):
         if (ROOT / path).is_file() and site_path(path).startswith("repository/"):
             files.append(File.generated(config, site_path(path), abs_src_path=str(ROOT / path)))
@@ -77,7 +81,10 @@ def with_links(text: str, source: str) -> str:
 def notebook() -> str:
     """Return docs/tutorial.ipynb as a page: its text, its code, and nothing that it printed."""
     cells = json.loads((ROOT / "docs" / "tutorial.ipynb").read_text(encoding="utf-8"))["cells"]
-    parts = ["".join(cell["source"]) if cell["cell_type"] == "markdown" else fenced("".join(cell["source"]), "python") for cell in cells]
+    parts = [
+        "".join(cell["source"]) if cell["cell_type"] == "markdown" else fenced("".join(cell["source"]), "python")
+        for cell in cells
+    ]
     return "\n\n".join(parts) + "\n"
 
 
@@ -106,6 +113,9 @@ def sections(doc: str) -> tuple[str, dict[str, dict[str, str]]]:
     heads = re.split(r"^(Attributes|Args|Raises|Returns):\n", inspect.cleandoc(doc or ""), flags=re.MULTILINE)
     found = {}
     for name, text in zip(heads[1::2], heads[2::2], strict=True):
+        if name == "Returns":
+            found[name] = {"": plain(text)}
+            continue
         entries = re.split(r"^    (?=\S)", text.split("\n\n")[0], flags=re.MULTILINE)[1:]
         pairs = [entry.partition(": ")[::2] for entry in entries]
         found[name] = {one.strip(): plain(what) for names, what in pairs for one in names.split(",")}
@@ -147,7 +157,12 @@ def group(path: str, cls: type) -> str:
         if isinstance(kind, type) and issubclass(kind, Settings):
             inner.append(group(f"{path}.{name}", kind))
             continue
-        bounds = [f"{sign} {getattr(one, key)}" for one in field.metadata for key, sign in (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("lt", "<")) if hasattr(one, key)]
+        bounds = [
+            f"{sign} {getattr(one, key)}"
+            for one in field.metadata
+            for key, sign in (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("lt", "<"))
+            if hasattr(one, key)
+        ]
         default = "required" if field.default is PydanticUndefined else f"`{json.dumps(field.default)}`"
         what = said.get(name) or switches.get(name, "")
         only = (field.json_schema_extra or {}).get("only")
@@ -213,13 +228,34 @@ def python_page() -> str:
     return "\n\n".join(parts) + "\n"
 
 
+class Bare(str):
+    """An annotation that is shown as it was written."""
+
+    __slots__ = ()
+    __repr__ = str.__str__
+
+
+def signature(function) -> inspect.Signature:
+    """Return a function's signature with its annotations as they were written, without quotes."""
+    found = inspect.signature(function)
+    bare = [
+        one.replace(annotation=Bare(one.annotation)) if isinstance(one.annotation, str) else one
+        for one in found.parameters.values()
+    ]
+    returns = Bare(found.return_annotation) if isinstance(found.return_annotation, str) else found.return_annotation
+    return found.replace(parameters=bare, return_annotation=returns)
+
+
 def described(name: str, thing, mark: str) -> list[str]:
     """Return heading, signature and docstring of a function or class."""
     text, parts = sections(thing.__doc__)
     found = [f"{mark} {name}"]
     if inspect.isfunction(thing):
-        found.append(fenced(f"{name}{inspect.signature(thing)}", "python"))
+        found.append(fenced(f"{name}{signature(thing)}", "python"))
     found += [plain(paragraph) for paragraph in text.split("\n\n")]
     for title, entries in parts.items():
-        found.append(f"**{title}**\n\n" + "\n".join(f"- `{key}`: {what}" for key, what in entries.items()))
+        found.append(
+            f"**{title}**\n\n"
+            + "\n".join(f"- `{key}`: {what}" if key else f"- {what}" for key, what in entries.items())
+        )
     return found

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from tests.conftest import ROOT
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-FENCE = re.compile(r"^(?:<!-- not run: (\S[^\n]*) -->\n)?```(console|bash|sh|python)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+FENCE = re.compile(
+    r"^(?:<!-- not run: (\S[^\n]*) -->\n)?```(console|bash|sh|python)\n(.*?)^```$", re.DOTALL | re.MULTILINE
+)
 
 
 @dataclass(frozen=True)

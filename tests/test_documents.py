@@ -31,11 +31,7 @@ BLOCKS = blocks()
 RUN = [block for block in BLOCKS if not block.reason]
 COMMANDS = [(block, command) for block in RUN if block.language != "python" for command, _ in block.commands()]
 SHOWN = [
-    (command, shown)
-    for block in RUN
-    if block.language == "console"
-    for command, shown in block.commands()
-    if shown
+    (command, shown) for block in RUN if block.language == "console" for command, shown in block.commands() if shown
 ]
 # Blocks of Python -> the test that runs them, all of the page.
 PYTHON = {
