@@ -193,7 +193,10 @@ def params_groups() -> dict[str, type]:
 
 def params_page() -> str:
     """Return the reference of params.yaml."""
-    begin = "# params.yaml\n\nEvery key, from the types that read it. An entry spells what differs from the defaults; `-S key=value` sets what is spelled, `-S ++key=value` both."
+    begin = (
+        "# params.yaml\n\nEvery key, from the types that read it. An entry spells what differs from the defaults; "
+        "`-S key=value` sets what is spelled, `-S ++key=value` both."
+    )
     return "\n\n".join([begin, *(group(path, cls) for path, cls in params_groups().items())]) + "\n"
 
 

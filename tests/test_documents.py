@@ -131,7 +131,7 @@ def test_every_command_is_read_by_its_program(block, command, tmp_path):
     ],
 )
 def test_a_command_that_is_wrong_is_seen(command, tmp_path, capsys):
-    with pytest.raises(BaseException) as found:  # noqa: B017 (each program has its own way to refuse)
+    with pytest.raises(BaseException) as found:
         check(command, tmp_path / "params.yaml")
     assert not isinstance(found.value, KeyboardInterrupt)
 
@@ -148,7 +148,7 @@ def test_every_block_of_python_is_run_by_a_test():
 def test_the_count(capsys):
     """Print how many blocks there are, and how many are not run and why."""
     for block in BLOCKS:
-        assert "-->" not in block.reason and len(block.reason.split()) > 1 or not block.reason, block
+        assert ("-->" not in block.reason and len(block.reason.split()) > 1) or not block.reason, block
     pages = [(ROOT / page).read_text(encoding="utf-8") for page in sorted({block.page for block in BLOCKS})]
     marks = sum(len(re.findall("^<!-- not run:", page, re.MULTILINE)) for page in pages)
     marked = [block for block in BLOCKS if block.reason]
