@@ -342,8 +342,20 @@ def _decode_tiff(stream: BinaryIO, request: _Request) -> Decoded:
         raise ImageError("a TIFF needs tifffile: pip install tifffile") from None
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it prints what it raises, too
 
-    with tifffile.TiffFile(stream) as file:
-        page, series = file.pages[0], file.series[0]
+    # Its metadata may name other files, which are never opened: neither those of OME, nor of Micro-Manager, nor of NDTiff.
+    alone = {"_multifile": False, "is_mmstack": False, "is_ndtiff": False}
+    with tifffile.TiffFile(stream, name="image.tif", **alone) as file:
+        page = file.pages[0]
+        request.check(page.imagelength, page.imagewidth, page.samplesperpixel)
+        if file.is_ome and _other_files(page.description):
+            raise ImageError("an OME-TIFF in several files; save it as one file")
+        series = file.series[0]
+        for one in series:
+            if one is None:
+                raise ImageError("cannot be decoded: its metadata name pages that it does not hold")
+            _check_segments(one)
+        if page.sampleformat == 2 and page.bitspersample <= 8:
+            raise ImageError(f"signed {page.bitspersample}-bit numbers; expected uint8 or uint16")
         orientation = page.tags.valueof(ORIENTATION, 1)
         if len(file.pages) == 1 and page.bitspersample <= 8 and page.extrasamples in ((), (1,), (2,)):
             request.check(page.imagelength, page.imagewidth)
@@ -368,6 +380,8 @@ def _decode_tiff(stream: BinaryIO, request: _Request) -> Decoded:
             return Decoded(_upright(blank.pixels, orientation), "n")
         channels = blank.pixels.shape[2]
         if _can_decompress(page):
+            for one in {id(one.keyframe): one.keyframe for one in series}.values():
+                _bound(one)
             decoded = from_array(series.asarray().transpose(order))
         elif len(file.pages) == 1 and blank.pixels.dtype == np.uint16 and (channels, page.planarconfig) in _BY_LIBTIFF:
             decoded, orientation = _decode_libtiff(stream, channels), 1  # Pillow turned it upright
@@ -387,25 +401,132 @@ def _decode_tiff(stream: BinaryIO, request: _Request) -> Decoded:
 _BY_LIBTIFF = {(1, 1), (3, 1), (4, 1)}  # channels, and 1 for channels within a pixel
 
 
+def _other_files(metadata: str) -> bool:
+    """Return whether OME's metadata place the image in several files, or in another one."""
+    own = re.search(r"<(?:\w+:)?OME\b[^>]*\bUUID\s*=\s*[\"']([^\"']*)", metadata)
+    named = {one.strip() for one in re.findall(r"<(?:\w+:)?UUID\b[^>]*>([^<]*)<", metadata)}
+    return len(named | ({own[1].strip()} if own and named else set())) > 1
+
+
+def _segment(page: Any) -> tuple[int, int, int]:
+    """Return the rows and columns of a page's strips or tiles (those of all its depths), and the bytes of a row."""
+    rows, width = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, page.imagewidth)
+    samples = page.samplesperpixel if page.planarconfig == 1 else 1
+    return rows * (page.tiledepth if page.is_tiled else 1), width, -(-width * samples * page.bitspersample // 8)
+
+
+def _check_segments(page: Any) -> None:
+    """Refuse a page whose strips or tiles cannot be those of its size: too few, too short or far too large.
+
+    Raises:
+        ImageError: the reason.
+    """
+    first = page.keyframe
+    rows, width, row = _segment(first)
+    if first.is_tiled and rows * width > 4 * first.imagelength * first.imagewidth + _TILE:
+        size = f"{first.imagewidth} x {first.imagelength}"
+        raise ImageError(f"cannot be decoded: a TIFF of {size} pixels in tiles of {width} x {rows}")
+    many = int(np.prod(first.chunked, dtype=np.int64))
+    what = "tiles" if first.is_tiled else "strips"
+    counts = page.databytecounts if first.is_tiled or 279 in first.tags else ()
+    if len(page.dataoffsets) < many or (counts and len(counts) < many):
+        found = min(len(page.dataoffsets), len(counts) or many)
+        raise ImageError(f"cannot be decoded: a TIFF of {many} {what} that lists {found}")
+    if not counts or first.photometric == 6:  # Y, Cb and Cr may have fewer pixels, or be a JPEG
+        return
+    counts = np.asarray(counts[:many], np.int64)
+    if first.compression == 1:
+        lengths = np.full(many, rows)
+        if not first.is_tiled:  # the last strip of each plane may be shorter
+            each = -(-first.imagelength // rows)
+            lengths[each - 1 :: each] = first.imagelength - (each - 1) * rows
+        short = counts < lengths * row
+    else:
+        short = counts == 0
+        if counts.max() > 2 * rows * row + _SLACK:
+            most = f"{counts.max()} bytes of a {what[:-1]}, which holds {rows * row}"
+            raise ImageError(f"cannot be decoded: {most} when decompressed")
+    if short.any():
+        raise ImageError(f"cannot be decoded: {int(short.sum())} of {many} {what} are truncated")
+
+
+_TILE = 1 << 22  # pixels of a tile that any image may have: of 2048 x 2048
+_SLACK = 1 << 16  # bytes that a compressed strip, tile or PNG may have beyond twice of what it holds
+
+
 def _can_decompress(page: Any) -> bool:
-    """Return whether tifffile alone, without the codecs of another library, decodes a page."""
+    """Return whether a page is decoded here: not by the codecs of another library that may be installed."""
     import tifffile
 
-    try:
-        tifffile.TIFF.DECOMPRESSORS[page.compression]
-        tifffile.TIFF.UNPREDICTORS[page.predictor]
-    except (KeyError, ValueError):
-        return False
-    return True
+    return page.compression in _INFLATE and page.predictor in (1, 2) and page.predictor in tifffile.TIFF.UNPREDICTORS
+
+
+def _bound(page: Any) -> None:
+    """Let tifffile decode a page whose strips or tiles are decompressed here, to no more than their size."""
+    compression, reverse = page.compression, page.fillorder == 2
+    if compression == 1:
+        return
+    rows, _, row = _segment(page)
+    page.compression, page.fillorder = 1, 1
+    plain = page.decode  # of bytes that are decompressed already
+    page.compression, page.fillorder = compression, 2 if reverse else 1
+
+    def decode(data: bytes | None, index: int, /, **more: Any) -> Any:
+        if data is not None:
+            data = data.translate(_REVERSED) if reverse else data
+            data = bytearray(_INFLATE[int(compression)](data, rows * row))
+        return plain(data, index, **more)
+
+    page.decode = decode
+
+
+_REVERSED = bytes(int(f"{one:08b}"[::-1], 2) for one in range(256))
+
+
+def _inflate(data: bytes, most: int) -> bytes:
+    decompressor = zlib.decompressobj()
+    found = decompressor.decompress(data, most)
+    # A byte more, or the checksum behind the last one.
+    if not decompressor.eof and not decompressor.decompress(decompressor.unconsumed_tail, 1) and not decompressor.eof:
+        raise ImageError("cannot be decoded: the file is truncated")
+    return found
+
+
+def _unpack_lzma(data: bytes, most: int) -> bytes:
+    import lzma
+
+    return lzma.LZMADecompressor(memlimit=1 << 28).decompress(data, most)
+
+
+def _unpack_bits(data: bytes, most: int) -> bytes:
+    found, place = bytearray(), 0
+    while place < len(data) and len(found) < most:
+        count, place = data[place], place + 1
+        if count < 128:
+            found += data[place : place + count + 1]
+            place += count + 1
+        elif count > 128:
+            found += data[place : place + 1] * (257 - count)
+            place += 1
+    return bytes(found[:most])
+
+
+# By the number of a TIFF's compression: what it holds, up to so many bytes.
+_INFLATE: dict[int, Callable[[bytes, int], bytes]] = {
+    1: lambda data, most: data[:most],
+    8: _inflate,
+    32946: _inflate,
+    32773: _unpack_bits,
+    34925: _unpack_lzma,
+}
 
 
 def _decode_libtiff(stream: BinaryIO, channels: int) -> Decoded:
     """Read 16 bits of gray, RGB or RGBA by the libtiff within Pillow, whatever the compression."""
-    stream.seek(0)
-    data = stream.read()
 
     def reopen() -> Image.Image:
-        return _open(io.BytesIO(data), "TIFF")
+        stream.seek(0)
+        return _open(stream, "TIFF")
 
     if channels == 1:
         with reopen() as image:
