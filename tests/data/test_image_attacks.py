@@ -156,3 +156,182 @@ def test_a_tiff_whose_strips_are_missing_or_short_is_refused(bits):
 
 def test_signed_numbers_are_no_picture():
     refused(ifd(bytes(4096), (339, 3, 2), t258=8), "signed 8-bit numbers; expected uint8 or uint16")
+
+
+# PNG
+
+
+def raw_png(width: int, height: int, depth: int, colour: int, data: bytes, *before: bytes, after: bytes = b"") -> bytes:
+    """Return a PNG of rows as they are given, filter bytes included."""
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
+    body = b"".join(before) + chunk(b"IDAT", zlib.compress(data)) + after + chunk(b"IEND", b"")
+    return image_reader.PNG_SIGNATURE + head + body
+
+
+def test_a_png_that_is_cut_in_its_pixels_is_refused():
+    pixels = np.random.default_rng(0).integers(0, 255, (24, 20, 3), np.uint8)
+    data = png(pixels)
+    for cut in range(40, len(data) - 12):
+        refused(data[:cut], "cannot be decoded: .*truncated")
+    for cut in range(len(data) - 12, len(data)):  # within the mark of its end, and all pixels are there
+        np.testing.assert_array_equal(image_reader.decode(data[:cut]).pixels, pixels)
+
+
+@pytest.mark.parametrize("interlaced", [False, True])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_a_png_whose_rows_end_early_is_refused(channels, dtype, interlaced):
+    pixels = noise(channels, dtype) | 1
+    whole = png(pixels, interlaced=interlaced)
+    at = whole.index(b"IDAT")
+    rows = zlib.decompress(whole[at + 4 : -16])
+    head = whole[: at - 4]
+    for missing in (1, 1 + pixels[0].nbytes, len(rows) // 2):
+        data = head + chunk(b"IDAT", zlib.compress(rows[:-missing])) + chunk(b"IEND", b"")
+        refused(data, "cannot be decoded: .*truncated")
+    black = png(pixels * 0, interlaced=interlaced)
+    assert not image_reader.decode(black).pixels.any()
+
+
+@pytest.mark.parametrize(("depth", "row"), [(1, b"\0\x0a"), (2, b"\0\x1b"), (4, b"\0\x1f"), (8, b"\0\1\2")])
+def test_a_transparent_shade_of_few_bits_is_transparent(depth, row):
+    clear = row[-1] & ((1 << depth) - 1)
+    width = 8 * (len(row) - 1) // depth
+    for high in (0, 0x8000):  # bits beyond the depth say nothing
+        data = raw_png(width, 1, depth, 0, row, chunk(b"tRNS", struct.pack(">H", clear | high)))
+        decoded = image_reader.decode(data)
+        assert decoded.bands == "LA"
+        assert decoded.pixels[0, -1].tolist() == [clear * 255 // ((1 << depth) - 1), 0]
+        assert decoded.pixels[0, :, 1].max() == 255
+        with pytest.raises(image_reader.ImageError, match=r"has transparency \(LA\)"):
+            image_reader.convert(decoded, colour="rgb", channels=3)
+
+
+def test_a_png_that_says_two_things_or_lacks_its_palette_is_refused():
+    palette = chunk(b"PLTE", b"\1\2\3\4\5\6")
+    size = chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0))
+    assert image_reader.decode(raw_png(2, 1, 8, 3, b"\0\0\1", palette)).pixels.tolist() == [[[1, 2, 3], [4, 5, 6]]]
+    refused(raw_png(2, 1, 8, 3, b"\0\0\1"), "indices without its palette")
+    refused(raw_png(2, 1, 8, 3, b"\0\0\2", palette), "an index of 2 in a palette of 2")
+    refused(raw_png(2, 1, 8, 3, b"\0\0\1", palette, palette), "PLTE is a second one")
+    refused(raw_png(2, 1, 8, 0, b"\0\1\2", size), "IHDR is a second one")
+    refused(raw_png(2, 1, 8, 0, b"\0\1\2", after=chunk(b"tRNS", b"\0\1")), "tRNS is .* too late")
+
+
+def test_a_png_of_more_bytes_than_its_pixels_need_is_refused(tmp_path):
+    whole = png(noise(3))
+    more = chunk(b"IDAT", bytes(1 << 20)) * 8
+    data = whole[:-12] + more + whole[-12:]
+    refused(data, "far more bytes than its pixels can need")
+    assert cost(data)[1] < 1_000_000
+    (tmp_path / "x").write_bytes(data)
+    assert cost(tmp_path / "x")[1] < 1_000_000
+    behind = whole + more  # what stands behind its end is not read
+    (tmp_path / "x").write_bytes(behind)
+    assert cost(tmp_path / "x")[1] < 1_000_000
+    np.testing.assert_array_equal(image_reader.decode(behind).pixels, noise(3))
+    empty = whole[:-12] + chunk(b"IDAT", b"") * 20_000 + whole[-12:]
+    np.testing.assert_array_equal(image_reader.decode(empty).pixels, noise(3))
+
+
+def test_a_png_in_chunks_of_one_byte_is_read():
+    whole = png(noise(3))
+    at = whole.index(b"IDAT")
+    single = b"".join(chunk(b"IDAT", bytes([one])) for one in whole[at + 4 : -16])
+    np.testing.assert_array_equal(image_reader.decode(whole[: at - 4] + single + whole[-12:]).pixels, noise(3))
+
+
+# PBM, PGM and PPM
+
+
+@pytest.mark.parametrize("most", [1, 7, 100, 254, 255, 256, 1023, 4095, 65534, 65535])
+@pytest.mark.parametrize("kind", [2, 3, 5, 6])
+def test_gray_and_rgb_are_scaled_as_pillow_does(kind, most):
+    channels = 3 if kind in (3, 6) else 1
+    values = np.random.default_rng(most).integers(0, most + 1, (9, 7, channels))
+    text = "# a note\n".join(f"{one} " for one in values.ravel()).encode()
+    raw = values.astype(">u2" if most > 255 else np.uint8).tobytes()
+    data = b"P%d\n# 1 2 3\n7 9\n%d\n" % (kind, most) + (text if kind < 4 else raw)
+    found = image_reader.decode(data)
+    full = 255 if most < 256 else 65535
+    assert found.bands == ("RGB" if channels == 3 else "L")
+    assert found.pixels.dtype == (np.uint8 if full == 255 else np.uint16)
+    np.testing.assert_array_equal(found.pixels, np.rint(values / most * full))
+    if most < 256 or channels == 1:
+        with Image.open(io.BytesIO(data), formats=("PPM",)) as image:
+            np.testing.assert_array_equal(found.pixels.squeeze(), np.asarray(image))
+
+
+@pytest.mark.parametrize("width", [1, 7, 8, 9, 16])
+def test_bits_are_read_as_pillow_does(width):
+    bits = np.random.default_rng(width).integers(0, 2, (5, width), np.uint8)
+    packed = b"P4 %d 5\n" % width + np.packbits(bits, axis=1).tobytes()
+    text = b"\n".join(b"".join(b"%d" % bit for bit in row) for row in bits)
+    for data in (packed, b"P1 %d 5\n" % width + text, b"P1 %d 5\n" % width + text.replace(b"0", b" 0# 1\n")):
+        found = image_reader.decode(data).pixels[..., 0]
+        np.testing.assert_array_equal(found, 255 * (1 - bits))
+    with Image.open(io.BytesIO(packed), formats=("PPM",)) as image:
+        np.testing.assert_array_equal(image_reader.decode(packed).pixels[..., 0], np.asarray(image.convert("L")))
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"P5 2 1 255\n\1\2" + b"P5 2 1 255\n\3\4", "more than one image"),
+        (b"P6 1 1 65535\n\0\1\0\2\0\3" * 2, "more than one image"),
+        (b"P4 8 1\n\xaa\nP4 8 1\n\xaa", "more than one image"),
+        (b"P2 2 1 255\n1 2\n" * 2, "more than one image"),
+        (b"P2 2 1 255\n1 2 3", "3 numbers, where its size says 2"),
+        (b"P1 2 1\n101", "3 numbers, where its size says 2"),
+        (b"P5 2 1 100\n\xff\x32", "values from 50 to 255, where 0 to 100 can be"),
+        (b"P5 2 1 1000\n\xff\xff\0\0", "values from 0 to 65535, where 0 to 1000 can be"),
+        (b"P2 2 1 100\n255 50", "values from 50 to 255, where 0 to 100 can be"),
+        (b"P2 2 1 100\n1 99999999999999999999999", "where 0 to 100 can be"),
+        (b"P2 2 1 100\n1 - 2", "no number"),
+        (b"P2 2 1 100\n1 x", "no number"),
+        (b"P1 2 1\n1 2", "no number"),
+        (b"P2 2 1 100\n1", "truncated"),
+        (b"P2 2 1 100\n", "truncated"),
+        (b"P5 2 1 255\n1", "truncated"),
+        (b"P5 2 1 70000\n1111", "values up to 70000"),
+        (b"P5 2 x 255\n11", "without its width, height and highest value"),
+    ],
+)
+def test_what_is_wrong_with_a_ppm_is_said(data, reason):
+    refused(data, reason)
+
+
+def test_text_costs_what_its_pixels_need(tmp_path):
+    (tmp_path / "x").write_bytes(b"P3 1 1 1023\n" + b"1 " * 4_000_000)
+    assert cost(tmp_path / "x")[1] < 4_000_000
+    refused(tmp_path / "x", "more than 1048624 bytes of text for 3 numbers")
+    comments = b"P2\n8 8\n255\n" + b"#\n" * 300_000 + b"1 " * 64
+    assert cost(comments)[0] < 2  # and not the square of their number
+    assert image_reader.decode(comments).pixels.shape == (8, 8, 1)
+    refused(b"P2\n" + b"#\n" * 300_000 + b"8 8\n255\n" + b"1 " * 64, "without its width")
+
+
+# JPEG
+
+
+def scans(many: int) -> bytes:
+    """Return a progressive JPEG of 512 x 512 gray pixels that repeats an empty scan."""
+
+    def segment(marker: int, data: bytes) -> bytes:
+        return bytes([0xFF, marker]) + struct.pack(">H", len(data) + 2) + data
+
+    blocks = 64 * 64
+    head = segment(0xDB, b"\0" + b"\1" * 64) + segment(0xC2, struct.pack(">BHHB", 8, 512, 512, 1) + b"\1\x11\0")
+    head += segment(0xC4, b"\0" + bytes([1] + [0] * 15) + b"\0")
+    head += segment(0xC4, b"\x10" + bytes([1, 1] + [0] * 14) + b"\xe0\x00")
+    first = segment(0xDA, b"\1\1\0\0\0\0") + bytes(blocks // 8)
+    again = segment(0xDA, bytes([1, 1, 0, 1, 63, 0])) + b"\x7f\xff\x00"
+    return b"\xff\xd8" + head + first + again * many + b"\xff\xd9"
+
+
+def test_a_jpeg_of_very_many_scans_is_refused():
+    assert image_reader.decode(scans(90), LIMIT).pixels.shape == (512, 512, 1)
+    refused(scans(4000), "a JPEG of 4001 scans; at most 100 are read")
+    progressive = saved(Image.fromarray(noise(3)), "JPEG", progressive=True)
+    assert 2 < progressive.count(b"\xff\xda") < 20
+    assert image_reader.decode(progressive).pixels.shape == (4, 6, 3)

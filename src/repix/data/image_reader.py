@@ -35,6 +35,7 @@ Source = str | Path | bytes
 FULL = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
 ORIENTATION = 0x0112  # the EXIF and TIFF tag
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_SLACK = 1 << 16  # bytes that a compressed PNG, strip or tile may have beyond twice of what it holds
 _ONE_HEADER_AT_A_TIME = threading.Lock()
 
 
@@ -155,7 +156,28 @@ def _decode_pillow(stream: BinaryIO, kind: str, request: _Request) -> Decoded:
             raise ImageError(f"holds {frames} frames; expected one image")
         if request.header_only:
             return _blank(image.height, image.width, _orientation(image))
+        if kind == "JPEG":
+            _check_scans(stream)
         return from_pillow(image)
+
+
+_SCANS = 100  # of a JPEG: a progressive one has about ten
+
+
+def _check_scans(stream: BinaryIO) -> None:
+    """Refuse a JPEG of more scans than any program writes: each costs a pass over the pixels, and few bytes.
+
+    Raises:
+        ImageError: it has more.
+    """
+    place, scans, last = stream.tell(), 0, b""
+    stream.seek(0)
+    while part := stream.read(1 << 20):
+        scans += (last + part).count(b"\xff\xda")  # among the numbers of a scan, 0 stands behind each 255
+        last = part[-1:]
+    stream.seek(place)
+    if scans > _SCANS:
+        raise ImageError(f"cannot be decoded: a JPEG of {scans} scans; at most {_SCANS} are read")
 
 
 def from_pillow(image: Image.Image) -> Decoded:
@@ -215,9 +237,18 @@ def _raw(reopen: Callable[[], Image.Image], raw: str, mode: str | None = None) -
 def _decode_png(stream: BinaryIO, request: _Request) -> Decoded:
     head, told, pixels, frames = _png_chunks(stream, request)
     height, width = struct.unpack(">II", head[8:16])[::-1]
-    depth, colour = head[16], head[17]
+    depth, colour, interlaced = head[16], head[17], head[20]
     if frames > 1:
         raise ImageError(f"holds {frames} frames; expected one image")
+    parts = {one[4:8]: one[8:-4] for one in pixels if one[4:8] in (b"PLTE", b"tRNS")}
+    palette = len(parts.get(b"PLTE", b"")) // 3
+    if colour == 3 and not palette:
+        raise ImageError("cannot be decoded: a PNG of indices without its palette")
+    clear = None  # the one shade or colour that is transparent
+    if colour in (0, 2) and b"tRNS" in parts:
+        if len(parts[b"tRNS"]) != (2 if colour == 0 else 6):
+            raise ImageError("cannot be decoded: a PNG whose tRNS is no shade or colour of it")
+        clear = np.frombuffer(parts[b"tRNS"], ">u2") & ((1 << depth) - 1)
     end = _chunk(b"IEND", b"")
     orientation = 1
     if told:
@@ -233,26 +264,52 @@ def _decode_png(stream: BinaryIO, request: _Request) -> Decoded:
     def reopen() -> Image.Image:
         return _open(io.BytesIO(clean), "PNG")
 
-    if depth < 16:
-        with reopen() as image:
-            image.load()
-            found, bands = _pillow_pixels(image)
-        return Decoded(_upright(found, orientation), bands)
     with reopen() as image:
-        clear = image.info.get("transparency")  # the one colour that is, in 16 bits
-        found = None
-        if colour == 0:
+        if colour in (0, 2):
+            image.info.pop("transparency", None)
+        if depth < 16 or colour == 0:
             image.load()
-            found = np.asarray(image).astype(np.uint16)[..., None]
-    if colour == 4:  # gray and alpha: four bytes a pixel
-        four = _raw(reopen, "RGBA", "RGBA").astype(np.uint16)
-        found = (four[..., 0::2] << 8) | four[..., 1::2]
-    elif found is None:
-        found = _halves(reopen, "RGBA" if colour == 6 else "RGB", "big")
-    if clear is not None and found.shape[2] in (1, 3):
-        opaque = (found != np.asarray(clear, np.uint16)).any(axis=2, keepdims=True)
-        found = np.concatenate([found, opaque * np.uint16(65535)], axis=2)
-    return Decoded(_upright(found, orientation), {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[found.shape[2]])
+            if colour == 3 and palette < 1 << depth and image.getextrema()[1] >= palette:
+                raise ImageError(f"cannot be decoded: an index of {image.getextrema()[1]} in a palette of {palette}")
+            empty = not any(image.crop((0, height - 1, width, height)).tobytes())
+            found, bands = _pillow_pixels(image)
+    if depth < 16 and clear is not None:
+        clear = clear * (255 // ((1 << min(depth, 8)) - 1))
+    if depth == 16 and colour != 0:
+        if colour == 4:  # gray and alpha: four bytes a pixel
+            four = _raw(reopen, "RGBA", "RGBA").astype(np.uint16)
+            found = (four[..., 0::2] << 8) | four[..., 1::2]
+        else:
+            found = _halves(reopen, "RGBA" if colour == 6 else "RGB", "big")
+        empty, bands = not found[-1].any(), {2: "LA", 3: "RGB", 4: "RGBA"}[found.shape[2]]
+    # Pillow fills up what a stream of pixels lacks with zeros, and says nothing.
+    if (empty or interlaced) and not _holds(pixels, _png_bytes(height, width, depth, colour, interlaced)):
+        raise ImageError("cannot be decoded: truncated, its last rows are missing")
+    if clear is not None:
+        opaque = (found != clear.astype(found.dtype)).any(axis=2, keepdims=True)
+        found = np.concatenate([found, opaque * found.dtype.type(FULL[found.dtype])], axis=2)
+        bands += "A"
+    return Decoded(_upright(found, orientation), bands)
+
+
+def _png_bytes(height: int, width: int, depth: int, colour: int, interlaced: int) -> int:
+    """Return how many bytes the pixels of a PNG are, each row with its filter's byte."""
+    bits = depth * {2: 3, 4: 2, 6: 4}.get(colour, 1)
+    passes = [(height, width)]
+    if interlaced:
+        steps = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
+        passes = [(-(-(height - top) // down), -(-(width - left) // right)) for top, left, down, right in steps]
+    return sum(rows * (1 + -(-columns * bits // 8)) for rows, columns in passes if rows > 0 and columns > 0)
+
+
+def _holds(chunks: list[bytes], most: int) -> bool:
+    """Return whether a PNG's chunks of pixels decompress to so many bytes at least."""
+    decompressor, found = zlib.decompressobj(), 0
+    for data in (one[8:-4] for one in chunks if one[4:8] == b"IDAT"):
+        while data and found < most and not decompressor.eof:
+            found += len(decompressor.decompress(data, 1 << 20))
+            data = decompressor.unconsumed_tail
+    return found >= most
 
 
 _ABOUT = 1 << 20  # bytes of metadata that are looked into for an orientation
@@ -262,34 +319,51 @@ def _png_chunks(stream: BinaryIO, request: _Request) -> tuple[bytes, list[bytes]
     """Return a PNG's header chunk, those that may tell its orientation, those of its pixels, and its frames."""
     stream.seek(len(PNG_SIGNATURE))
     head, told, pixels, frames = b"", [], [], 1
+    most, about, seen = 0, _ABOUT, set()
     while len(start := stream.read(8)) == 8:
         length, kind = struct.unpack(">I4s", start)
         if not head and (kind != b"IHDR" or length != 13):
             raise ImageError("cannot be decoded: a PNG without its header")
         wanted = kind in (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"acTL")
+        if wanted and kind != b"IDAT" and (kind in seen or b"IDAT" in seen or length > 768):
+            raise ImageError(f"cannot be decoded: a PNG whose {kind.decode()} is a second one, too long or too late")
+        seen.add(kind)
         wanted = wanted and not (request.header_only and kind == b"IDAT")
-        if not wanted and not (kind in (b"eXIf", b"iTXt", b"tEXt", b"zTXt") and length <= _ABOUT):
+        if not wanted and not (kind in (b"eXIf", b"iTXt", b"tEXt", b"zTXt") and length <= about):
             if kind == b"IEND":
                 break
             stream.seek(length + 4, 1)
             continue
+        if kind == b"IDAT":
+            most -= length
+            if most < 0:
+                raise ImageError("cannot be decoded: a PNG with far more bytes than its pixels can need")
         data, crc = stream.read(length), stream.read(4)
-        if len(crc) == 4 and zlib.crc32(kind + data) != int.from_bytes(crc, "big"):
+        if len(crc) < 4 and wanted:
+            raise ImageError(f"cannot be decoded: truncated in its {kind.decode()}")
+        if zlib.crc32(kind + data) != int.from_bytes(crc, "big"):
             if wanted:
                 raise ImageError(f"cannot be decoded: damaged, the checksum of its {kind.decode()} does not fit")
             continue
         chunk = start + data + crc
         if kind == b"IHDR":
             head = chunk
-            request.check(*struct.unpack(">II", data[:8])[::-1])
+            width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", data)
+            request.check(height, width)
+            most = 2 * _png_bytes(height, width, depth, colour, interlaced) + _SLACK
         elif kind == b"acTL":
             frames = int.from_bytes(data[:4], "big")
-        elif wanted:
+        elif wanted and length:
             pixels.append(chunk)
+        elif wanted:
+            continue
         elif kind == b"eXIf" or data.startswith((b"XML:com.adobe.xmp\0", b"Raw profile type exif\0")):
             told.append(chunk)
+            about -= length
     if len(head) != 25:
         raise ImageError("cannot be decoded: a PNG that is truncated in its header")
+    if b"IDAT" not in seen:
+        raise ImageError("cannot be decoded: a PNG that is truncated before its pixels")
     return head, told, pixels, frames
 
 
@@ -297,39 +371,78 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-# PPM and PGM: Pillow reads them up to 8 bits, and gray up to 16.
+# PBM, PGM and PPM
 
 
 def _decode_ppm(stream: BinaryIO, request: _Request) -> Decoded:
-    head = stream.read(1 << 12)
-    number = rb"(?:\s|#[^\n\r]*[\n\r])+(\d{1,10})"
-    match = re.match(rb"P([36])" + number * 3 + rb"\s", head)
-    if not match or int(match[4]) < 256:
-        stream.seek(0)
-        return _decode_pillow(stream, "PPM", request)
-    width, height, most = (int(match[i]) for i in (2, 3, 4))
-    if most > 65535 or not width or not height:
+    head = stream.read(_SLACK)
+    kind = head[1] - ord("0")  # 1 to 3 are text, 4 to 6 bytes; of bits, gray, RGB
+    bits = kind in (1, 4)
+    gap = rb"(?:\s|#[^\n\r]*[\n\r])"
+    match = re.match(rb"P\d" + (gap + rb"+(\d{1,10})") * (2 if bits else 3) + gap, head)
+    if not match:
+        raise ImageError("cannot be decoded: a PPM without its width, height and highest value")
+    width, height, most = (int(one) for one in (*match.groups(), b"1")[:3])
+    if not 0 < most < 65536 or not width or not height:
         raise ImageError(f"cannot be decoded: a PPM of {width} x {height} pixels and values up to {most}")
     request.check(height, width)
     if request.header_only:
         return _blank(height, width)
     stream.seek(match.end())
-    n = height * width * 3
-    if match[1] == b"6":
-        data = stream.read(n * 2)
-        if len(data) < n * 2:
-            raise ImageError("cannot be decoded: the file is truncated")
-        values = np.frombuffer(data, ">u2")
-    else:
-        words = re.sub(rb"#[^\n\r]*", b"", stream.read()).split()[:n]
-        if len(words) < n:
-            raise ImageError("cannot be decoded: the file is truncated")
-        values = np.array([int(word) for word in words])
-    if values.min() < 0 or values.max() > most:
+    channels = 3 if kind in (3, 6) else 1
+    shape = (height, -(-width // 8) if kind == 4 else width, channels)
+    values = _ppm_text(stream, int(np.prod(shape)), bits) if kind < 4 else _ppm_bytes(stream, shape, most)
+    values = values.reshape(shape)
+    if bits:  # 1 is black
+        values = np.unpackbits(values, axis=1)[:, :width] if kind == 4 else values
+        return Decoded((1 - values).astype(np.uint8) * np.uint8(255), "L")
+    full = 255 if most < 256 else 65535
+    if most != np.iinfo(values.dtype).max and (values.min() < 0 or values.max() > most):
         raise ImageError(f"cannot be decoded: values from {values.min()} to {values.max()}, where 0 to {most} can be")
-    if most < 65535:
-        values = np.rint(values / most * 65535)
-    return Decoded(values.astype(np.uint16).reshape(height, width, 3), "RGB")
+    if most != full:
+        values = np.rint(values / most * full)
+    return Decoded(values.astype(np.uint8 if full == 255 else np.uint16, copy=False), "RGB" if channels == 3 else "L")
+
+
+_SECOND = re.compile(rb"\s*P[1-7][\s#]")
+
+
+def _ppm_bytes(stream: BinaryIO, shape: tuple[int, ...], most: int) -> np.ndarray:
+    """Return the numbers of a PPM of bytes: ``uint8``, or ``uint16`` where the highest value is above 255."""
+    dtype = np.dtype(">u2" if most > 255 else np.uint8)
+    length = int(np.prod(shape)) * dtype.itemsize
+    data = stream.read(length)
+    if len(data) < length:
+        raise ImageError("cannot be decoded: the file is truncated")
+    if _SECOND.match(stream.read(64)):
+        raise ImageError("holds more than one image; expected one")
+    return np.frombuffer(data, dtype)
+
+
+def _ppm_text(stream: BinaryIO, many: int, bits: bool) -> np.ndarray:
+    """Return so many numbers of a PPM of text; those of bits need no space between them."""
+    most = 16 * many + (1 << 20)
+    text = stream.read(most + 1)
+    if len(text) > most:
+        raise ImageError(f"cannot be decoded: a PPM of more than {most} bytes of text for {many} numbers")
+    text = re.sub(rb"#[^\n\r]*", b"", text)
+    if re.search(rb"\sP[1-7][\s#]", text):
+        raise ImageError("holds more than one image; expected one")
+    if bits:
+        values = np.frombuffer(text.translate(None, b" \t\n\r\x0b\x0c"), np.uint8) - ord("0")
+        odd = values.size and values.max() > 1
+    else:
+        odd = re.search(rb"[^0-9\s-]|-(?!\d)", text)
+        values = np.fromstring(text, np.int64, sep=" ") if text.strip() and not odd else np.zeros(0, np.int64)
+    if odd:
+        raise ImageError("cannot be decoded: a PPM of text that is no number")
+    if values.size != many:
+        raise ImageError(
+            "cannot be decoded: the file is truncated"
+            if values.size < many
+            else f"cannot be decoded: a PPM of {values.size} numbers, where its size says {many}"
+        )
+    return values
 
 
 # TIFF
@@ -451,7 +564,6 @@ def _check_segments(page: Any) -> None:
 
 
 _TILE = 1 << 22  # pixels of a tile that any image may have: of 2048 x 2048
-_SLACK = 1 << 16  # bytes that a compressed strip, tile or PNG may have beyond twice of what it holds
 
 
 def _can_decompress(page: Any) -> bool:
