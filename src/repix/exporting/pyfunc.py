@@ -17,6 +17,7 @@ import binascii
 import io
 import json
 import os
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -87,16 +88,16 @@ def _flat(given: Any) -> tuple[tuple[int, ...], list[Any]]:
         RequestError: rows of different lengths.
     """
     shape: list[int] = []
-    level = [given]
-
-    def is_row(one: Any) -> bool:
-        return isinstance(one, list | tuple) or (isinstance(one, np.ndarray) and one.ndim > 0)
-
-    while len(shape) < 4 and any(map(is_row, level)):
-        if not all(map(is_row, level)) or len(set(map(len, level))) > 1:
+    level, rows = [given], {list, tuple, np.ndarray}
+    while len(shape) < 4 and (kinds := set(map(type, level))) & rows:
+        if (
+            not kinds <= rows
+            or (np.ndarray in kinds and not all(one.ndim for one in level if isinstance(one, np.ndarray)))
+            or len(set(map(len, level))) > 1
+        ):
             raise RequestError("rows or pixels of different lengths")
         shape.append(len(level[0]))
-        level = [one for row in level for one in row]
+        level = list(chain.from_iterable(level))
     return tuple(shape), level
 
 
