@@ -15,6 +15,7 @@ from PIL import Image
 
 from checks.image_formats import chunk, noise, png, saved, tiff
 from repix.data import image_reader
+from tests.data.test_image_formats import SIDES, at_every_door
 
 LIMIT = image_reader.Limit(50_000_000, "ask less")
 
@@ -335,3 +336,31 @@ def test_a_jpeg_of_very_many_scans_is_refused():
     progressive = saved(Image.fromarray(noise(3)), "JPEG", progressive=True)
     assert 2 < progressive.count(b"\xff\xda") < 20
     assert image_reader.decode(progressive).pixels.shape == (4, 6, 3)
+
+
+def test_a_pil_image_of_one_bit_keeps_its_transparent_shade():
+    data = raw_png(8, 1, 1, 0, b"\0\xaa", chunk(b"tRNS", b"\0\1"))
+    with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+        found = image_reader.from_pillow(image)
+    assert found.bands == "LA"
+    np.testing.assert_array_equal(found.pixels, image_reader.decode(data).pixels)
+
+
+ATTACKS = {
+    "OME": ome(("b.tif", "urn:uuid:2"), channels=1),
+    "bomb": ifd(zlib.compress(bytes(1 << 28)), t259=8),
+    "strips": ifd(bytes(64 * 64), t258=8, t278=1),
+    "cut": png(noise(3))[:-14],
+    "palette": raw_png(2, 1, 8, 3, b"\0\0\1"),
+    "shade": raw_png(8, 1, 1, 0, b"\0\xaa", chunk(b"tRNS", b"\0\1")),
+    "two": b"P5 2 1 255\n\1\2P5 2 1 255\n\3\4",
+    "scans": scans(200),
+}
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_every_door_refuses_with_the_same_words(name, tmp_path):
+    (tmp_path / "x").write_bytes(ATTACKS[name])
+    found = at_every_door(tmp_path / "x", SIDES[0])
+    assert len(found) == 4 and len(set(found.values())) == 1, found
+    assert isinstance(found["training"], str)

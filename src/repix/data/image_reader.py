@@ -200,8 +200,8 @@ def _pillow_pixels(image: Image.Image) -> tuple[np.ndarray, str]:
         return np.asarray(image).astype(np.uint16)[..., None], "L"
     if mode in ("P", "PA"):
         mode = "RGBA" if mode == "PA" or "transparency" in image.info else "RGB"
-    elif "transparency" in image.info and mode in ("L", "RGB"):  # PNG's one transparent colour
-        mode = {"L": "LA", "RGB": "RGBA"}[mode]
+    elif "transparency" in image.info and mode in ("1", "L", "RGB"):  # PNG's one transparent colour
+        mode = "RGBA" if mode == "RGB" else "LA"
     mode = {"1": "L", "La": "LA", "RGBa": "RGBA", "RGBX": "RGB", "YCbCr": "RGB"}.get(mode, mode)
     if mode not in ("L", "LA", "RGB", "RGBA", "CMYK"):
         raise ImageError(f"Pillow mode {mode}; expected 8 or 16 bits per channel: gray, RGB, or a palette")
