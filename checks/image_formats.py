@@ -146,6 +146,7 @@ def cases() -> Iterator[Case]:
     palette, one_bit = rgb.quantize(8), Image.fromarray(flat[1] > 127)
 
     yield Case("PNG", "gray, 1 bit", saved(one_bit, "PNG"), np.asarray(one_bit.convert("L")))
+    yield Case("PNG", "gray, 1 bit, one shade transparent", saved(one_bit, "PNG", transparency=0))
     yield Case("PNG", "palette", saved(palette, "PNG"), np.asarray(palette.convert("RGB")))
     yield Case("PNG", "palette with a transparent colour", saved(palette, "PNG", transparency=0))
     yield Case("PNG", "gray, 8 bits", png(flat[1]), flat[1])

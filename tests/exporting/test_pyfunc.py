@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+import tracemalloc
 import urllib.error
 import urllib.request
 
@@ -116,6 +117,37 @@ def test_what_cannot_be_translated_is_refused_with_the_reason(model, given, said
     with pytest.raises(MlflowException, match=f"image 0: .*{said}") as raised:
         model.predict(pandas.DataFrame({"image": [given]}))
     assert raised.value.get_http_status_code() == 400
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["a" * 1_000_000] + [""] * 300, r"shape \(301,\)"),
+        ([[["a" * 1_000_000] + [0] * 2] + [[0] * 3] * 15] + [[[0] * 3] * 16] * 15, "whole numbers from 0 to 255"),
+        ([[[True] * 3] * 16] * 16, "whole numbers from 0 to 255"),
+        ([[[10**400] * 3] * 16] * 16, "whole numbers from 0 to 255"),
+        ([[[0] * 4] * 16] * 16, r"shape \(16, 16, 4\)"),
+        ([[[0] * 3] * 16] * 15 + [[[0] * 3] * 15], "different lengths"),
+        ([[[[0]] * 3] * 16] * 16, r"shape \(16, 16, 3, 1\)"),
+        (None, r"shape \(\)"),
+        ({"a": 1}, r"shape \(\)"),
+    ],
+    ids=["texts", "a text", "truth", "huge", "channels", "ragged", "deep", "nothing", "a table"],
+)
+def test_what_is_no_array_of_numbers_is_refused_at_its_own_size(given, said):
+    from repix.exporting import pyfunc
+
+    side = {"channels": 3, "dtype": "uint8", "colour": "rgb"}
+    tracemalloc.start()
+    try:
+        with pytest.raises(pyfunc.RequestError, match=said):
+            pyfunc.decode(given, (16, 16), side)
+        assert tracemalloc.get_traced_memory()[1] < 3_000_000
+    finally:
+        tracemalloc.stop()
+    array = np.arange(16 * 16 * 3).reshape(16, 16, 3) % 256
+    for whole in (array, array.tolist(), list(array), np.array(list(array), object)):
+        np.testing.assert_array_equal(pyfunc.decode(whole, (16, 16), side), array.astype(np.uint8))
 
 
 def test_too_many_images_and_unknown_outputs_are_refused(model):

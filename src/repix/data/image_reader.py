@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import re
 import struct
 import sys
@@ -35,6 +36,7 @@ Source = str | Path | bytes
 FULL = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
 ORIENTATION = 0x0112  # the EXIF and TIFF tag
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_SLACK = 1 << 16  # bytes that a compressed PNG, strip or tile may have beyond twice of what it holds
 _ONE_HEADER_AT_A_TIME = threading.Lock()
 
 
@@ -155,7 +157,28 @@ def _decode_pillow(stream: BinaryIO, kind: str, request: _Request) -> Decoded:
             raise ImageError(f"holds {frames} frames; expected one image")
         if request.header_only:
             return _blank(image.height, image.width, _orientation(image))
+        if kind == "JPEG":
+            _check_scans(stream)
         return from_pillow(image)
+
+
+_SCANS = 100  # of a JPEG: a progressive one has about ten
+
+
+def _check_scans(stream: BinaryIO) -> None:
+    """Refuse a JPEG of more scans than any program writes: each costs a pass over the pixels, and few bytes.
+
+    Raises:
+        ImageError: it has more.
+    """
+    place, scans, last = stream.tell(), 0, b""
+    stream.seek(0)
+    while part := stream.read(1 << 16):
+        scans += (last + part).count(b"\xff\xda")  # among the numbers of a scan, 0 stands behind each 255
+        last = part[-1:]
+    stream.seek(place)
+    if scans > _SCANS:
+        raise ImageError(f"cannot be decoded: a JPEG of {scans} scans; at most {_SCANS} are read")
 
 
 def from_pillow(image: Image.Image) -> Decoded:
@@ -177,8 +200,8 @@ def _pillow_pixels(image: Image.Image) -> tuple[np.ndarray, str]:
         return np.asarray(image).astype(np.uint16)[..., None], "L"
     if mode in ("P", "PA"):
         mode = "RGBA" if mode == "PA" or "transparency" in image.info else "RGB"
-    elif "transparency" in image.info and mode in ("L", "RGB"):  # PNG's one transparent colour
-        mode = {"L": "LA", "RGB": "RGBA"}[mode]
+    elif "transparency" in image.info and mode in ("1", "L", "RGB"):  # PNG's one transparent colour
+        mode = "RGBA" if mode == "RGB" else "LA"
     mode = {"1": "L", "La": "LA", "RGBa": "RGBA", "RGBX": "RGB", "YCbCr": "RGB"}.get(mode, mode)
     if mode not in ("L", "LA", "RGB", "RGBA", "CMYK"):
         raise ImageError(f"Pillow mode {mode}; expected 8 or 16 bits per channel: gray, RGB, or a palette")
@@ -215,9 +238,18 @@ def _raw(reopen: Callable[[], Image.Image], raw: str, mode: str | None = None) -
 def _decode_png(stream: BinaryIO, request: _Request) -> Decoded:
     head, told, pixels, frames = _png_chunks(stream, request)
     height, width = struct.unpack(">II", head[8:16])[::-1]
-    depth, colour = head[16], head[17]
+    depth, colour, interlaced = head[16], head[17], head[20]
     if frames > 1:
         raise ImageError(f"holds {frames} frames; expected one image")
+    parts = {one[4:8]: one[8:-4] for one in pixels if one[4:8] in (b"PLTE", b"tRNS")}
+    palette = len(parts.get(b"PLTE", b"")) // 3
+    if colour == 3 and not palette:
+        raise ImageError("cannot be decoded: a PNG of indices without its palette")
+    clear = None  # the one shade or colour that is transparent
+    if colour in (0, 2) and b"tRNS" in parts:
+        if len(parts[b"tRNS"]) != (2 if colour == 0 else 6):
+            raise ImageError("cannot be decoded: a PNG whose tRNS is no shade or colour of it")
+        clear = np.frombuffer(parts[b"tRNS"], ">u2") & ((1 << depth) - 1)
     end = _chunk(b"IEND", b"")
     orientation = 1
     if told:
@@ -233,26 +265,52 @@ def _decode_png(stream: BinaryIO, request: _Request) -> Decoded:
     def reopen() -> Image.Image:
         return _open(io.BytesIO(clean), "PNG")
 
-    if depth < 16:
-        with reopen() as image:
-            image.load()
-            found, bands = _pillow_pixels(image)
-        return Decoded(_upright(found, orientation), bands)
     with reopen() as image:
-        clear = image.info.get("transparency")  # the one colour that is, in 16 bits
-        found = None
-        if colour == 0:
+        if colour in (0, 2):
+            image.info.pop("transparency", None)
+        if depth < 16 or colour == 0:
             image.load()
-            found = np.asarray(image).astype(np.uint16)[..., None]
-    if colour == 4:  # gray and alpha: four bytes a pixel
-        four = _raw(reopen, "RGBA", "RGBA").astype(np.uint16)
-        found = (four[..., 0::2] << 8) | four[..., 1::2]
-    elif found is None:
-        found = _halves(reopen, "RGBA" if colour == 6 else "RGB", "big")
-    if clear is not None and found.shape[2] in (1, 3):
-        opaque = (found != np.asarray(clear, np.uint16)).any(axis=2, keepdims=True)
-        found = np.concatenate([found, opaque * np.uint16(65535)], axis=2)
-    return Decoded(_upright(found, orientation), {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[found.shape[2]])
+            if colour == 3 and palette < 1 << depth and image.getextrema()[1] >= palette:
+                raise ImageError(f"cannot be decoded: an index of {image.getextrema()[1]} in a palette of {palette}")
+            empty = not any(image.crop((0, height - 1, width, height)).tobytes())
+            found, bands = _pillow_pixels(image)
+    if depth < 16 and clear is not None:
+        clear = clear * (255 // ((1 << min(depth, 8)) - 1))
+    if depth == 16 and colour != 0:
+        if colour == 4:  # gray and alpha: four bytes a pixel
+            four = _raw(reopen, "RGBA", "RGBA").astype(np.uint16)
+            found = (four[..., 0::2] << 8) | four[..., 1::2]
+        else:
+            found = _halves(reopen, "RGBA" if colour == 6 else "RGB", "big")
+        empty, bands = not found[-1].any(), {2: "LA", 3: "RGB", 4: "RGBA"}[found.shape[2]]
+    # Pillow fills up what a stream of pixels lacks with zeros, and says nothing.
+    if (empty or interlaced) and not _holds(pixels, _png_bytes(height, width, depth, colour, interlaced)):
+        raise ImageError("cannot be decoded: truncated, its last rows are missing")
+    if clear is not None:
+        opaque = (found != clear.astype(found.dtype)).any(axis=2, keepdims=True)
+        found = np.concatenate([found, opaque * found.dtype.type(FULL[found.dtype])], axis=2)
+        bands += "A"
+    return Decoded(_upright(found, orientation), bands)
+
+
+def _png_bytes(height: int, width: int, depth: int, colour: int, interlaced: int) -> int:
+    """Return how many bytes the pixels of a PNG are, each row with its filter's byte."""
+    bits = depth * {2: 3, 4: 2, 6: 4}.get(colour, 1)
+    passes = [(height, width)]
+    if interlaced:
+        steps = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
+        passes = [(-(-(height - top) // down), -(-(width - left) // right)) for top, left, down, right in steps]
+    return sum(rows * (1 + -(-columns * bits // 8)) for rows, columns in passes if rows > 0 and columns > 0)
+
+
+def _holds(chunks: list[bytes], most: int) -> bool:
+    """Return whether a PNG's chunks of pixels decompress to so many bytes at least."""
+    decompressor, found = zlib.decompressobj(), 0
+    for data in (one[8:-4] for one in chunks if one[4:8] == b"IDAT"):
+        while data and found < most and not decompressor.eof:
+            found += len(decompressor.decompress(data, 1 << 20))
+            data = decompressor.unconsumed_tail
+    return found >= most
 
 
 _ABOUT = 1 << 20  # bytes of metadata that are looked into for an orientation
@@ -262,34 +320,51 @@ def _png_chunks(stream: BinaryIO, request: _Request) -> tuple[bytes, list[bytes]
     """Return a PNG's header chunk, those that may tell its orientation, those of its pixels, and its frames."""
     stream.seek(len(PNG_SIGNATURE))
     head, told, pixels, frames = b"", [], [], 1
+    most, about, seen = 0, _ABOUT, set()
     while len(start := stream.read(8)) == 8:
         length, kind = struct.unpack(">I4s", start)
         if not head and (kind != b"IHDR" or length != 13):
             raise ImageError("cannot be decoded: a PNG without its header")
         wanted = kind in (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"acTL")
+        if wanted and kind != b"IDAT" and (kind in seen or b"IDAT" in seen or length > 768):
+            raise ImageError(f"cannot be decoded: a PNG whose {kind.decode()} is a second one, too long or too late")
+        seen.add(kind)
         wanted = wanted and not (request.header_only and kind == b"IDAT")
-        if not wanted and not (kind in (b"eXIf", b"iTXt", b"tEXt", b"zTXt") and length <= _ABOUT):
+        if not wanted and not (kind in (b"eXIf", b"iTXt", b"tEXt", b"zTXt") and length <= about):
             if kind == b"IEND":
                 break
             stream.seek(length + 4, 1)
             continue
+        if kind == b"IDAT":
+            most -= length
+            if most < 0:
+                raise ImageError("cannot be decoded: a PNG with far more bytes than its pixels can need")
         data, crc = stream.read(length), stream.read(4)
-        if len(crc) == 4 and zlib.crc32(kind + data) != int.from_bytes(crc, "big"):
+        if len(crc) < 4 and wanted:
+            raise ImageError(f"cannot be decoded: truncated in its {kind.decode()}")
+        if zlib.crc32(kind + data) != int.from_bytes(crc, "big"):
             if wanted:
                 raise ImageError(f"cannot be decoded: damaged, the checksum of its {kind.decode()} does not fit")
             continue
         chunk = start + data + crc
         if kind == b"IHDR":
             head = chunk
-            request.check(*struct.unpack(">II", data[:8])[::-1])
+            width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", data)
+            request.check(height, width)
+            most = 2 * _png_bytes(height, width, depth, colour, interlaced) + _SLACK
         elif kind == b"acTL":
             frames = int.from_bytes(data[:4], "big")
-        elif wanted:
+        elif wanted and length:
             pixels.append(chunk)
+        elif wanted:
+            continue
         elif kind == b"eXIf" or data.startswith((b"XML:com.adobe.xmp\0", b"Raw profile type exif\0")):
             told.append(chunk)
+            about -= length
     if len(head) != 25:
         raise ImageError("cannot be decoded: a PNG that is truncated in its header")
+    if b"IDAT" not in seen:
+        raise ImageError("cannot be decoded: a PNG that is truncated before its pixels")
     return head, told, pixels, frames
 
 
@@ -297,39 +372,78 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-# PPM and PGM: Pillow reads them up to 8 bits, and gray up to 16.
+# PBM, PGM and PPM
 
 
 def _decode_ppm(stream: BinaryIO, request: _Request) -> Decoded:
-    head = stream.read(1 << 12)
-    number = rb"(?:\s|#[^\n\r]*[\n\r])+(\d{1,10})"
-    match = re.match(rb"P([36])" + number * 3 + rb"\s", head)
-    if not match or int(match[4]) < 256:
-        stream.seek(0)
-        return _decode_pillow(stream, "PPM", request)
-    width, height, most = (int(match[i]) for i in (2, 3, 4))
-    if most > 65535 or not width or not height:
+    head = stream.read(_SLACK)
+    kind = head[1] - ord("0")  # 1 to 3 are text, 4 to 6 bytes; of bits, gray, RGB
+    bits = kind in (1, 4)
+    gap = rb"(?:\s|#[^\n\r]*[\n\r])"
+    match = re.match(rb"P\d" + (gap + rb"+(\d{1,10})") * (2 if bits else 3) + gap, head)
+    if not match:
+        raise ImageError("cannot be decoded: a PPM without its width, height and highest value")
+    width, height, most = (int(one) for one in (*match.groups(), b"1")[:3])
+    if not 0 < most < 65536 or not width or not height:
         raise ImageError(f"cannot be decoded: a PPM of {width} x {height} pixels and values up to {most}")
     request.check(height, width)
     if request.header_only:
         return _blank(height, width)
     stream.seek(match.end())
-    n = height * width * 3
-    if match[1] == b"6":
-        data = stream.read(n * 2)
-        if len(data) < n * 2:
-            raise ImageError("cannot be decoded: the file is truncated")
-        values = np.frombuffer(data, ">u2")
-    else:
-        words = re.sub(rb"#[^\n\r]*", b"", stream.read()).split()[:n]
-        if len(words) < n:
-            raise ImageError("cannot be decoded: the file is truncated")
-        values = np.array([int(word) for word in words])
-    if values.min() < 0 or values.max() > most:
+    channels = 3 if kind in (3, 6) else 1
+    shape = (height, -(-width // 8) if kind == 4 else width, channels)
+    values = _ppm_text(stream, int(np.prod(shape)), bits) if kind < 4 else _ppm_bytes(stream, shape, most)
+    values = values.reshape(shape)
+    if bits:  # 1 is black
+        values = np.unpackbits(values, axis=1)[:, :width] if kind == 4 else values
+        return Decoded((1 - values).astype(np.uint8) * np.uint8(255), "L")
+    full = 255 if most < 256 else 65535
+    if most != np.iinfo(values.dtype).max and (values.min() < 0 or values.max() > most):
         raise ImageError(f"cannot be decoded: values from {values.min()} to {values.max()}, where 0 to {most} can be")
-    if most < 65535:
-        values = np.rint(values / most * 65535)
-    return Decoded(values.astype(np.uint16).reshape(height, width, 3), "RGB")
+    if most != full:
+        values = np.rint(values / most * full)
+    return Decoded(values.astype(np.uint8 if full == 255 else np.uint16, copy=False), "RGB" if channels == 3 else "L")
+
+
+_SECOND = re.compile(rb"\s*P[1-7][\s#]")
+
+
+def _ppm_bytes(stream: BinaryIO, shape: tuple[int, ...], most: int) -> np.ndarray:
+    """Return the numbers of a PPM of bytes: ``uint8``, or ``uint16`` where the highest value is above 255."""
+    dtype = np.dtype(">u2" if most > 255 else np.uint8)
+    length = int(np.prod(shape)) * dtype.itemsize
+    data = stream.read(length)
+    if len(data) < length:
+        raise ImageError("cannot be decoded: the file is truncated")
+    if _SECOND.match(stream.read(64)):
+        raise ImageError("holds more than one image; expected one")
+    return np.frombuffer(data, dtype)
+
+
+def _ppm_text(stream: BinaryIO, many: int, bits: bool) -> np.ndarray:
+    """Return so many numbers of a PPM of text; those of bits need no space between them."""
+    most = 16 * many + (1 << 20)
+    text = stream.read(most + 1)
+    if len(text) > most:
+        raise ImageError(f"cannot be decoded: a PPM of more than {most} bytes of text for {many} numbers")
+    text = re.sub(rb"#[^\n\r]*", b"", text)
+    if re.search(rb"\sP[1-7][\s#]", text):
+        raise ImageError("holds more than one image; expected one")
+    if bits:
+        values = np.frombuffer(text.translate(None, b" \t\n\r\x0b\x0c"), np.uint8) - ord("0")
+        odd = values.size and values.max() > 1
+    else:
+        odd = re.search(rb"[^0-9\s-]|-(?!\d)", text)
+        values = np.fromstring(text, np.int64, sep=" ") if text.strip() and not odd else np.zeros(0, np.int64)
+    if odd:
+        raise ImageError("cannot be decoded: a PPM of text that is no number")
+    if values.size != many:
+        raise ImageError(
+            "cannot be decoded: the file is truncated"
+            if values.size < many
+            else f"cannot be decoded: a PPM of {values.size} numbers, where its size says {many}"
+        )
+    return values
 
 
 # TIFF
@@ -342,8 +456,20 @@ def _decode_tiff(stream: BinaryIO, request: _Request) -> Decoded:
         raise ImageError("a TIFF needs tifffile: pip install tifffile") from None
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it prints what it raises, too
 
-    with tifffile.TiffFile(stream) as file:
-        page, series = file.pages[0], file.series[0]
+    # Its metadata may name other files, those of OME, Micro-Manager and NDTiff; none is ever opened.
+    alone = {"_multifile": False, "is_mmstack": False, "is_ndtiff": False}
+    with tifffile.TiffFile(stream, name="image.tif", **alone) as file:
+        page = file.pages[0]
+        request.check(page.imagelength, page.imagewidth, page.samplesperpixel)
+        if file.is_ome and _other_files(page.description):
+            raise ImageError("an OME-TIFF in several files; save it as one file")
+        series = file.series[0]
+        for one in series:
+            if one is None:
+                raise ImageError("cannot be decoded: its metadata name pages that it does not hold")
+            _check_segments(one)
+        if page.sampleformat == 2 and page.bitspersample <= 8:
+            raise ImageError(f"signed {page.bitspersample}-bit numbers; expected uint8 or uint16")
         orientation = page.tags.valueof(ORIENTATION, 1)
         if len(file.pages) == 1 and page.bitspersample <= 8 and page.extrasamples in ((), (1,), (2,)):
             request.check(page.imagelength, page.imagewidth)
@@ -368,6 +494,8 @@ def _decode_tiff(stream: BinaryIO, request: _Request) -> Decoded:
             return Decoded(_upright(blank.pixels, orientation), "n")
         channels = blank.pixels.shape[2]
         if _can_decompress(page):
+            for one in {id(one.keyframe): one.keyframe for one in series}.values():
+                _bound(one)
             decoded = from_array(series.asarray().transpose(order))
         elif len(file.pages) == 1 and blank.pixels.dtype == np.uint16 and (channels, page.planarconfig) in _BY_LIBTIFF:
             decoded, orientation = _decode_libtiff(stream, channels), 1  # Pillow turned it upright
@@ -387,25 +515,131 @@ def _decode_tiff(stream: BinaryIO, request: _Request) -> Decoded:
 _BY_LIBTIFF = {(1, 1), (3, 1), (4, 1)}  # channels, and 1 for channels within a pixel
 
 
+def _other_files(metadata: str) -> bool:
+    """Return whether OME's metadata place the image in several files, or in another one."""
+    own = re.search(r"<(?:\w+:)?OME\b[^>]*\bUUID\s*=\s*[\"']([^\"']*)", metadata)
+    named = {one.strip() for one in re.findall(r"<(?:\w+:)?UUID\b[^>]*>([^<]*)<", metadata)}
+    return len(named | ({own[1].strip()} if own and named else set())) > 1
+
+
+def _segment(page: Any) -> tuple[int, int, int]:
+    """Return the rows and columns of a page's strips or tiles (those of all its depths), and the bytes of a row."""
+    rows, width = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, page.imagewidth)
+    samples = page.samplesperpixel if page.planarconfig == 1 else 1
+    return rows * (page.tiledepth if page.is_tiled else 1), width, -(-width * samples * page.bitspersample // 8)
+
+
+def _check_segments(page: Any) -> None:
+    """Refuse a page whose strips or tiles cannot be those of its size: too few, too short or far too large.
+
+    Raises:
+        ImageError: the reason.
+    """
+    first = page.keyframe
+    rows, width, row = _segment(first)
+    if first.is_tiled and rows * width > 4 * first.imagelength * first.imagewidth + _TILE:
+        size = f"{first.imagewidth} x {first.imagelength}"
+        raise ImageError(f"cannot be decoded: a TIFF of {size} pixels in tiles of {width} x {rows}")
+    many = math.prod(first.chunked)
+    what = "tiles" if first.is_tiled else "strips"
+    counts = page.databytecounts if first.is_tiled or 279 in first.tags else ()
+    if len(page.dataoffsets) < many or (counts and len(counts) < many):
+        found = min(len(page.dataoffsets), len(counts) or many)
+        raise ImageError(f"cannot be decoded: a TIFF of {many} {what} that lists {found}")
+    if not counts or first.photometric == 6:  # Y, Cb and Cr may have fewer pixels, or be a JPEG
+        return
+    counts, whole = counts[:many], rows * row
+    if first.compression != 1:
+        short = sum(1 for count in counts if count == 0)
+        if max(counts) > 8 * whole + _SLACK:  # noise by a fax machine's code comes near
+            most = f"{max(counts)} bytes of a {what[:-1]}, which holds {whole}"
+            raise ImageError(f"cannot be decoded: {most} when decompressed")
+    elif first.is_tiled:
+        short = sum(1 for count in counts if count < whole)
+    else:  # the last strip of each plane may be shorter
+        each = -(-first.imagelength // rows)
+        last = (first.imagelength - (each - 1) * rows) * row
+        short = sum(1 for i, count in enumerate(counts, 1) if count < (last if i % each == 0 else whole))
+    if short:
+        raise ImageError(f"cannot be decoded: {short} of {many} {what} are truncated")
+
+
+_TILE = 1 << 22  # pixels of a tile that any image may have: of 2048 x 2048
+
+
 def _can_decompress(page: Any) -> bool:
-    """Return whether tifffile alone, without the codecs of another library, decodes a page."""
+    """Return whether a page is decoded here: not by the codecs of another library that may be installed."""
     import tifffile
 
-    try:
-        tifffile.TIFF.DECOMPRESSORS[page.compression]
-        tifffile.TIFF.UNPREDICTORS[page.predictor]
-    except (KeyError, ValueError):
-        return False
-    return True
+    return page.compression in _INFLATE and page.predictor in (1, 2) and page.predictor in tifffile.TIFF.UNPREDICTORS
+
+
+def _bound(page: Any) -> None:
+    """Let tifffile decode a page whose strips or tiles are decompressed here, to no more than their size."""
+    compression, reverse = page.compression, page.fillorder == 2
+    if compression == 1:
+        return
+    rows, _, row = _segment(page)
+    page.compression, page.fillorder = 1, 1
+    plain = page.decode  # of bytes that are decompressed already
+    page.compression, page.fillorder = compression, 2 if reverse else 1
+
+    def decode(data: bytes | None, index: int, /, **more: Any) -> Any:
+        if data is not None:
+            data = data.translate(_REVERSED) if reverse else data
+            data = bytearray(_INFLATE[int(compression)](data, rows * row))
+        return plain(data, index, **more)
+
+    page.decode = decode
+
+
+_REVERSED = bytes(int(f"{one:08b}"[::-1], 2) for one in range(256))
+
+
+def _inflate(data: bytes, most: int) -> bytes:
+    decompressor = zlib.decompressobj()
+    found = decompressor.decompress(data, most)
+    # A byte more, or the checksum behind the last one.
+    if not decompressor.eof and not decompressor.decompress(decompressor.unconsumed_tail, 1) and not decompressor.eof:
+        raise ImageError("cannot be decoded: the file is truncated")
+    return found
+
+
+def _unpack_lzma(data: bytes, most: int) -> bytes:
+    import lzma
+
+    return lzma.LZMADecompressor(memlimit=1 << 28).decompress(data, most)
+
+
+def _unpack_bits(data: bytes, most: int) -> bytes:
+    found, place = bytearray(), 0
+    while place < len(data) and len(found) < most:
+        count, place = data[place], place + 1
+        if count < 128:
+            found += data[place : place + count + 1]
+            place += count + 1
+        elif count > 128:
+            found += data[place : place + 1] * (257 - count)
+            place += 1
+    return bytes(found[:most])
+
+
+# By the number of a TIFF's compression: what it holds, up to so many bytes.
+_INFLATE: dict[int, Callable[[bytes, int], bytes]] = {
+    1: lambda data, most: data[:most],
+    8: _inflate,
+    32946: _inflate,
+    32773: _unpack_bits,
+    34925: _unpack_lzma,
+}
 
 
 def _decode_libtiff(stream: BinaryIO, channels: int) -> Decoded:
     """Read 16 bits of gray, RGB or RGBA by the libtiff within Pillow, whatever the compression."""
-    stream.seek(0)
-    data = stream.read()
 
     def reopen() -> Image.Image:
-        return _open(io.BytesIO(data), "TIFF")
+        stream.seek(0)
+        return _open(stream, "TIFF")
 
     if channels == 1:
         with reopen() as image:

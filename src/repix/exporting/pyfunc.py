@@ -17,6 +17,7 @@ import binascii
 import io
 import json
 import os
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -66,17 +67,38 @@ def decode(given: Any, size: tuple[int, int], side: dict[str, Any]) -> np.ndarra
             raise RequestError(f"not base64: {error}") from None
     if isinstance(given, bytes | bytearray):
         return _decode_file(bytes(given), size, side)
-    try:
-        array = np.asarray(given)
-    except Exception:  # ValueError where they are ragged; of deep or odd nesting, others
-        raise RequestError("rows or pixels of different lengths") from None
+    plain = isinstance(given, np.ndarray) and given.dtype != object
+    shape, numbers = (given.shape, given) if plain else _flat(given)
     wanted = (*size, side["channels"])
-    if array.shape != wanted:
-        raise RequestError(f"an array of shape {array.shape}, the network takes {wanted}")
+    if shape != wanted:
+        raise RequestError(f"an array of shape {shape}, the network takes {wanted}")
     limits = np.iinfo(side["dtype"])
+    # NumPy gives every place the room of the longest text, so it never sees one.
+    whole = plain or all(issubclass(kind, int | np.integer) and kind is not bool for kind in set(map(type, numbers)))
+    array = np.asarray(numbers if whole else False)
     if array.dtype.kind not in "iu" or array.min() < limits.min or array.max() > limits.max:
         raise RequestError(f"values are whole numbers from {limits.min} to {limits.max} ({side['dtype']})")
-    return array.astype(side["dtype"])
+    return array.astype(side["dtype"]).reshape(wanted)
+
+
+def _flat(given: Any) -> tuple[tuple[int, ...], list[Any]]:
+    """Return the shape of nested rows, four axes at most, and what they hold in one list.
+
+    Raises:
+        RequestError: rows of different lengths.
+    """
+    shape: list[int] = []
+    level, rows = [given], {list, tuple, np.ndarray}
+    while len(shape) < 4 and (kinds := set(map(type, level))) & rows:
+        if (
+            not kinds <= rows
+            or (np.ndarray in kinds and not all(one.ndim for one in level if isinstance(one, np.ndarray)))
+            or len(set(map(len, level))) > 1
+        ):
+            raise RequestError("rows or pixels of different lengths")
+        shape.append(len(level[0]))
+        level = list(chain.from_iterable(level))
+    return tuple(shape), level
 
 
 def _decode_file(data: bytes, size: tuple[int, int], side: dict[str, Any]) -> np.ndarray:
