@@ -29,10 +29,10 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from tqdm import tqdm
 
+from repix import paths
 from repix.data.archives import HEAD_BYTES, refusal, sniff
 from repix.errors import UserError
 from repix.files import CHUNK_BYTES, atomic_folder, canonical_json, digest_text, read_json, scratch_folder, write_json
-from repix.paths import ORIGIN
 from repix.schemas import Archive
 
 if TYPE_CHECKING:
@@ -406,7 +406,7 @@ def _deliver(source: Path, name: str, folder: Path, job: _Job) -> Archive:
 def _file_path(url: str) -> Path:
     rest = url.partition(":")[2]
     path = Path(unquote("/" + rest[2:].partition("/")[2] if rest.startswith("//") else rest))
-    return path if path.exists() or not (ORIGIN / path).exists() else ORIGIN / path
+    return paths.found(path)
 
 
 def _synthetic(url: str) -> tuple[str, dict[str, str] | None]:

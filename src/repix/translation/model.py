@@ -149,7 +149,7 @@ def load(
     def keras() -> Sizes:
         path = file("keras")
         compile_function = _keras_backend()
-        from repix.exporting.keras_format import load_network
+        from repix.inference.keras_file import load_network
         from repix.inference.any_size import AnySize
 
         return AnySize(load_network(path), *sides, compile_function, paper=paper)
