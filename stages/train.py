@@ -1,9 +1,9 @@
 """train: one cell, from its first weights or from where a stopped run left off.
 
-data/prepared/<dataset>/, and of a model with a parent starts/<cell>/ -> runs/<cell>/ (all networks, last and best), the loss table
-plots/<cell>/losses.csv, and its curves in plots/<cell>/curves/. Checkpoints are kept in
-.repix/checkpoints, keyed by everything that determines the training: run the same command
-again after a stop and it goes on.
+data/prepared/<dataset>/, and starts/<cell>/ of a model with a parent -> runs/<cell>/ (all networks,
+last and best), the loss table plots/<cell>/losses.csv, and its curves in plots/<cell>/curves/.
+Checkpoints are kept in .repix/checkpoints, keyed by everything that determines the training: run the
+same command again after a stop and it goes on.
 """
 
 import sys
