@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,16 @@ def data(tmp_path_factory):
     return {name: cells.prepare_set(made[name], counts=COUNTS, **options) for name, options in wanted.items()}
 
 
+@pytest.fixture(scope="module")
+def short(data, tmp_path_factory):
+    """Return a folder where ``tiny-short-0`` was trained for two epochs, and kept its state."""
+    folder = tmp_path_factory.mktemp("short")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        train("short", data["pairs"], epochs=2, keep_state=True)
+    return folder
+
+
 @pytest.fixture(autouse=True)
 def repository(tmp_path, monkeypatch):
     """Work where the folders of a repository are to lie."""
@@ -40,7 +51,25 @@ def repository(tmp_path, monkeypatch):
     return tmp_path
 
 
-def train(model: str, prepared, system="pix2pix", seed=0, flip=True, key=None, **changes):
+@pytest.fixture
+def parent_there(short, repository):
+    """Have ``runs/tiny-short-0`` and its lineage."""
+    for folder in ("runs", "lineage"):
+        shutil.copytree(short / folder, repository / folder)
+
+
+def begin(prepared, model="tuned", seed=0, flip=True, system="pix2pix", **changes):
+    """Set a cell up that starts from a parent, and train nothing; return its state and what the loop goes on from."""
+    cell, recipe = Cell("tiny", model, seed), cells.recipe(system, **({"decay_epochs": 0} | changes))
+    folder = Path("starts") / cell.name
+    parent.fetch(cell, recipe.start_from, folder)
+    data = Prepared.open(prepared)
+    setup = set_up(cell, recipe, data, flip=flip, start=folder)
+    going_on = setup.beginning.goes_on(setup.step, data, flip=flip, data=digest_tree(prepared))
+    return setup.step.state(), going_on
+
+
+def train(model: str, prepared, system="pix2pix", seed=0, flip=True, **changes):
     """Do for a cell what its stages `start` and `train` do; return (weights, Adam and all; best; the loss table)."""
     cell = Cell("tiny", model, seed)
     recipe = cells.recipe(system, **({"decay_epochs": 0} | changes))
@@ -52,7 +81,7 @@ def train(model: str, prepared, system="pix2pix", seed=0, flip=True, key=None, *
     history, best = loop.train(
         setup.step,
         recipe,
-        checkpoints=Checkpoints(Path("checkpoints"), cell.name if key is None else key),
+        checkpoints=Checkpoints(Path("checkpoints"), cell.name),
         observer=Observer(),
         validate=Validation(data, setup.translators, Observer().pictures).score,
         best_of=setup.translator_weights,
@@ -114,18 +143,23 @@ def test_two_epochs_and_two_more_are_four_to_the_last_bit(data, capsys, system, 
     ],
     ids=["rate", "seed", "flip", "loss", "validation", "data"],
 )
-def test_where_the_bits_are_not_those_of_a_straight_training_it_says_so(data, tmp_path, capsys, before, now, said):
-    train("short", data["pairs"], epochs=2, keep_state=True, **before)
+def test_where_the_bits_are_not_those_of_a_straight_training_it_says_so(
+    data, parent_there, tmp_path, capsys, before, now, said
+):
+    path = Path("lineage/train/tiny-short-0.json")
+    record = read_json(path)
+    record["params"]["models.short"] |= before
+    write_json(path, record)
     prepared = data["pairs"]
     if now.pop("prepared", None):
         prepared = cells.prepare_set(tmp_path / "other", counts=(("train", 5), ("val", 1), ("test", 1)))
-    longer = train("longer", prepared, **({"epochs": 3, "start_from": GO_ON} | now))
+    _, going_on = begin(prepared, "longer", **({"epochs": 3, "start_from": GO_ON} | now))
     assert f"not the bits of 3 epochs in one go: {said}" in capsys.readouterr().err
-    assert [row["epoch"] for row in longer["rows"]] == [1, 2, 3]
+    assert going_on.step == 2 * len(Prepared.open(prepared).split("train").source)
+    assert [row["epoch"] for row in going_on.extra["epochs"]] == [1, 2]
 
 
-def test_a_killed_continuation_goes_on_from_its_own_checkpoint(data, capsys):
-    train("short", data["pairs"], epochs=2, keep_state=True)
+def test_a_killed_continuation_goes_on_from_its_own_checkpoint(data, parent_there, capsys):
     whole = train("longer", data["pairs"], epochs=5, start_from=GO_ON)
     *_, newest = sorted(Path("checkpoints/tiny-longer-0").glob("*.npz"))
     newest.unlink()
@@ -133,16 +167,13 @@ def test_a_killed_continuation_goes_on_from_its_own_checkpoint(data, capsys):
     assert "going on after step 12, from step-000000012.npz" in capsys.readouterr().err
 
 
-def test_fine_tuning_starts_at_the_parents_weights_under_a_schedule_of_its_own(data):
-    train("short", data["pairs"], epochs=2, keep_state=True)
+def test_fine_tuning_starts_at_the_parents_weights_under_a_schedule_of_its_own(data, parent_there):
     cell, prepared = Cell("tiny", "tuned", 0), Prepared.open(data["pairs"])
 
-    def begin(**asked):
-        recipe = cells.recipe(start_from={"model": "short"} | asked)
-        parent.fetch(cell, recipe.start_from, Path("starts/x"))
-        setup = set_up(cell, recipe, prepared, flip=True, start=Path("starts/x"))
-        assert setup.beginning.goes_on(setup.step, prepared, flip=True, data="") is None
-        return setup.step.state()
+    def tuned(**asked):
+        state, going_on = begin(data["pairs"], start_from={"model": "short"} | asked)
+        assert going_on is None
+        return state
 
     first = set_up(cell, cells.recipe(), prepared, flip=True).step.state()
     kept = load_arrays(parent.RUNS / "tiny-short-0/state.npz")
@@ -151,14 +182,14 @@ def test_fine_tuning_starts_at_the_parents_weights_under_a_schedule_of_its_own(d
         names = [name for name in state if name.startswith(prefix)]
         return names and all(np.array_equal(state[name], other[name]) for name in names)
 
-    whole = begin()
+    whole = tuned()
     assert same(whole, kept, "generator/") and same(whole, kept, "discriminator/") and same(whole, first, "adam/")
-    alone = begin(networks="generator")
+    alone = tuned(networks="generator")
     assert same(alone, kept, "generator/") and same(alone, first, "discriminator/")
-    moved = begin(networks="generator", moments=True)
+    moved = tuned(networks="generator", moments=True)
     assert same(moved, kept, "adam/generator/") and same(moved, first, "adam/discriminator/")
-    assert same(begin(moments=True), kept, "adam/")
-    best = begin(networks="generator", weights="best")
+    assert same(tuned(moments=True), kept, "adam/")
+    best = tuned(networks="generator", weights="best")
     assert same(best, load_arrays(parent.RUNS / "tiny-short-0/best/generator.npz"), "generator/")
 
 
@@ -174,11 +205,10 @@ def test_a_training_says_what_it_started_from_and_one_without_a_parent_says_noth
 
 
 @pytest.mark.parametrize("kind", [".keras", "folder", ".npz"])
-def test_a_file_is_a_start(data, tmp_path, kind):
+def test_a_file_is_a_start(data, parent_there, tmp_path, kind):
     from repix.exporting import keras_format
     from repix.inference.trained import TrainedModel
 
-    train("short", data["pairs"], epochs=1)
     model = TrainedModel(parent.RUNS / "tiny-short-0")
     model.load("last")
     name = {".keras": "mine.keras", "folder": "exports/x-y-0/source_to_target/model.keras", ".npz": "mine.npz"}[kind]
@@ -189,15 +219,11 @@ def test_a_file_is_a_start(data, tmp_path, kind):
     else:
         keras_format.write(model.system.networks["generator"], path, None)
     asked = {"file": "exports/x-y-0" if kind == "folder" else name, "networks": "generator"}
-    recipe = cells.recipe(start_from=asked)
-    cell = Cell("tiny", "tuned", 0)
-    parent.fetch(cell, recipe.start_from, Path("starts/x"))
-    state = set_up(cell, recipe, Prepared.open(data["pairs"]), flip=True, start=Path("starts/x")).step.state()
+    state, _ = begin(data["pairs"], start_from=asked)
     assert all(np.array_equal(state[weight], array) for weight, array in last("tiny-short-0").items())
 
 
-def test_frozen_layers_keep_their_weights_and_the_others_learn(data):
-    train("short", data["pairs"], epochs=1)
+def test_frozen_layers_keep_their_weights_and_the_others_learn(data, parent_there):
     train("tuned", data["pairs"], epochs=1, ema=0.9, start_from={"model": "short", "freeze": ["down1", "down2"]})
     before, after = last("tiny-short-0"), last("tiny-tuned-0")
     kept = {name for name in after if np.array_equal(before[name], after[name])}
@@ -219,18 +245,18 @@ def test_frozen_layers_keep_their_weights_and_the_others_learn(data):
     ],
     ids=["channels", "depth", "no layer", "all frozen", "ema", "no state", "no cell", "h5"],
 )
-def test_what_does_not_fit_is_one_line_that_says_what(data, tmp_path, asked, prepared, changes, said):
-    train("short", data["pairs"], epochs=1)
+def test_what_does_not_fit_is_one_line_that_says_what(data, parent_there, tmp_path, asked, prepared, changes, said):
     (tmp_path / "x.h5").touch()
+    if asked.get("schedule"):
+        Path("runs/tiny-short-0/state.npz").unlink()
     with pytest.raises(UserError, match=said) as caught:
-        train("tuned", data[prepared], start_from={"model": "short"} | asked, **changes)
+        begin(data[prepared], start_from={"model": "short"} | asked, **changes)
     assert "\n" not in str(caught.value)
 
 
-def test_as_many_epochs_as_the_parent_has_done_are_refused(data):
-    train("short", data["pairs"], epochs=2, keep_state=True)
+def test_as_many_epochs_as_the_parent_has_done_are_refused(data, parent_there):
     with pytest.raises(UserError, match=r"longer\.epochs: 2: tiny-short-0 has done 2 already"):
-        train("longer", data["pairs"], epochs=2, start_from=GO_ON)
+        begin(data["pairs"], "longer", epochs=2, start_from=GO_ON)
 
 
 @pytest.mark.parametrize(
@@ -251,8 +277,7 @@ def test_what_contradicts_itself_is_refused(asked, said):
         StartFrom.model_validate(asked)
 
 
-def test_the_folder_is_replaced_only_when_the_parent_changes(data):
-    train("short", data["pairs"], epochs=1)
+def test_the_folder_is_replaced_only_when_the_parent_changes(parent_there):
     cell, asked, out = Cell("tiny", "tuned", 0), StartFrom(model="short"), Path("starts/tiny-tuned-0")
 
     def seen():
@@ -261,7 +286,8 @@ def test_the_folder_is_replaced_only_when_the_parent_changes(data):
 
     first = seen()
     assert seen() == first
-    train("short", data["pairs"], epochs=1, key="other", loss={"l1": 1})
+    weights = Path("runs/tiny-short-0/last/generator.npz")
+    save_arrays(weights, {name: array + 1 for name, array in load_arrays(weights).items()})
     second = seen()
     assert second[1] != first[1]
     (out / "generator.npz").write_bytes(b"damaged")
