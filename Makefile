@@ -18,16 +18,24 @@ export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
-# The recipe's name is the stamp: a half-finished installation has none and starts again.
-.venv/.ready: pyproject.toml constraints.txt
+# A zip download and a folder that git refuses are told before anything is installed.
+.PHONY: checked
+checked:
 	@$(PYTHON) -c 'import sys; sys.exit("repix needs Python 3.11 to 3.13, this is %d.%d: make repro PYTHON=python3.11" % sys.version_info[:2] if not (3, 11) <= sys.version_info[:2] < (3, 14) else 0)'
-	test -x "$(BIN)/python" || $(PYTHON) -m venv .venv
-	"$(BIN)/python" -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
-	"$(BIN)/python" -m pip check
+	@$(PYTHON) install.py --check
+
+# A target's name is its stamp: a half-finished installation has none and starts again.
+.venv/.ready: pyproject.toml constraints.txt install.py | checked
+	@$(PYTHON) install.py
+	@touch $@
+
+# What no run needs, such as a browser's driver and JAX, comes with the tests.
+.venv/.tests: .venv/.ready
+	@$(PYTHON) install.py --tests
 	@touch $@
 
 .PHONY: setup
-setup: .venv/.ready ## create .venv and install the exact environment
+setup: .venv/.ready ## create .venv and install the exact environment (REPIX_TORCH: docs/setup.md)
 
 BEGUN := $(shell date +%s)
 
@@ -37,6 +45,7 @@ repro: .venv/.ready ## run the pipeline on the embedded sample, print the result
 	@"$(BIN)/repix" results
 	@"$(BIN)/repix" verify --lock-only || true
 	@echo
+	@"$(BIN)/repix" doctor --gpu
 	@echo "pictures      translations/<cell>/source_to_target.png: source | output | target"
 	@echo "exported      exports/<cell>/source_to_target/"
 	@echo "MLflow        make ui"
@@ -44,11 +53,11 @@ repro: .venv/.ready ## run the pipeline on the embedded sample, print the result
 	@echo "next          dvc exp run -S models.pix2pix_small.epochs=4 (with . .venv/bin/activate); see README.md"
 
 .PHONY: test
-test: .venv/.ready ## run the tests, in two processes
+test: .venv/.tests ## run the tests, in two processes
 	@"$(BIN)/python" -m pytest --numprocesses 2 --dist loadfile
 
 .PHONY: portable
-portable: .venv/.ready ## the same cells on other CPUs, hidden, forced and emulated: which bits hold
+portable: .venv/.tests ## the same cells on other CPUs, hidden, forced and emulated: which bits hold
 	@"$(BIN)/python" -m checks.portable
 
 .PHONY: ui
@@ -60,9 +69,9 @@ demo: .venv/.ready ## a page to try the exported models, on http://127.0.0.1:786
 	@"$(BIN)/repix" demo
 
 .PHONY: bench
-bench: .venv/.ready ## run the benchmarks, write docs/performance.md (BENCH=--quick: only see that they run)
+bench: .venv/.tests ## run the benchmarks, write docs/performance.md (BENCH=--quick: only see that they run)
 	@"$(BIN)/python" -m benchmarks.bench $(BENCH)
 
 .PHONY: lint
-lint: .venv/.ready ## check style
+lint: .venv/.tests ## check style
 	@"$(BIN)/ruff" check . && "$(BIN)/ruff" format --check .

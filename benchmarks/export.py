@@ -45,20 +45,33 @@ def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+def untrained(model: str, size: tuple[int, int]):
+    """Return the generator of a recipe at its first weights of seed 0, and the side that it takes and gives."""
+    from repix.config import models, reader
+    from repix.inference.backend import backend_module
+    from repix.models.generators import build_generator
+    from repix.models.initialization import initialize
+    from repix.schemas import Side
+
+    backend_module()
+    recipe = reader.read(f"models.{model}", models.Recipe, ROOT / "params.yaml")
+    network = build_generator(recipe.generator, size, 3, 3)
+    initialize({"generator": network}, recipe.initializer, 0)
+    return network, Side(
+        channels=3, dtype="uint8", low=(0,) * 3, high=(255,) * 3, meaning=("R", "G", "B"), colour="rgb"
+    )
+
+
 def measure(asked: argparse.Namespace) -> dict:
     """Write, load and compare one format in this process."""
     import keras
     import numpy as np
 
-    from repix.config import models, reader
     from repix.config.export import Export
     from repix.exporting import export
     from repix.exporting.spec import ExportSpec
     from repix.inference.backend import backend_module
     from repix.inference.trained import TrainedModel
-    from repix.models.generators import build_generator
-    from repix.models.initialization import initialize
-    from repix.schemas import Side
 
     backend_module()
     if asked.cell:
@@ -68,13 +81,9 @@ def measure(asked: argparse.Namespace) -> dict:
         network = trained.system.networks[record.translators["source_to_target"]]
         size, source, target = record.crop_size, record.source, record.target
     else:
-        recipe = reader.read(f"models.{asked.model}", models.Recipe, ROOT / "params.yaml")
         size = (asked.size, asked.size)
-        network = build_generator(recipe.generator, size, 3, 3)
-        initialize({"generator": network}, recipe.initializer, 0)
-        source = target = Side(
-            channels=3, dtype="uint8", low=(0,) * 3, high=(255,) * 3, meaning=("R", "G", "B"), colour="rgb"
-        )
+        network, source = untrained(asked.model, size)
+        target = source
     before = peak_mb()
     shape = (asked.n, *size, source.channels)
     unit = np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from benchmarks import gpu
 from checks.harness import ROOT, table
 from repix.files import write_text
 
@@ -34,7 +35,6 @@ NOTES = """\
   fewer multiplications, so the share of peak says how fast the step is for its size, not how busy the cores are.
 - The load is that of the machine when the benchmark ended; with more running than it has cores, all times grow,
   and those of some contenders more than those of others: read such a page for its ordering at most.
-- GPU figures are open: the step on JAX is tested on a CPU (`tests/training/test_step_jax.py`).
 """
 
 
@@ -126,6 +126,7 @@ def page(results: Path) -> str:
         lines += [table(head, rows), ""]
     if "stages" in found:
         lines += stages_section(found["stages"])
+    lines += gpu.section(results / "gpu")
     return "\n".join(lines).rstrip() + "\n"
 
 

@@ -33,12 +33,13 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 
 from checks.harness import ROOT, Contender, answer, turns
 from repix import stage
 
+FILTERS = 64  # of the first layers, as both papers have it
 CONTENDERS = {
     "pix2pix": ("repix", "repix-convolutions", "repix-bf16", "repix-portable", "torch", "torch-bf16", "tutorial"),
     "cyclegan": ("repix", "repix-convolutions", "repix-bf16", "torch", "torch-bf16"),
@@ -59,36 +60,84 @@ def recipe_of(system: str, precision: str):
     return found.model_copy(update={"precision": precision})
 
 
-def repix_step(system: str, size: int, batch: int, precision: str):
-    """Return a function that runs one step of ours, from uint8 arrays to losses on the host."""
+def built_step(system: str, size: int, batch: int, precision: str, filters: int = FILTERS):
+    """Return the step of ours on the backend in force, at its first weights, on images that are drawn.
+
+    Args:
+        system, size, batch, precision: what is trained.
+        filters: of the first layer of each network; others are multiples.
+
+    Returns:
+        The :class:`repix.training.step.Step`, and the floating-point operations of one iteration.
+    """
     from repix.quiet import import_keras
 
     import_keras()
     import numpy as np
 
+    from repix.data.sampler import Sampler
+    from repix.description.facts import facts
     from repix.models.initialization import initialize
     from repix.systems.system import build
     from repix.training.backend import step_module
 
     backend = step_module()
     recipe = recipe_of(system, precision)
+    narrowed = {
+        part: getattr(recipe, part).model_copy(update={"filters": filters}) for part in ("generator", "discriminator")
+    }
+    recipe = recipe.model_copy(update={"batch_size": batch, **narrowed})
     built = build(recipe, (size, size), 3, 3, True)
     initialize(built.networks, "normal", 0)
     byte = ((0.0,) * 3, (255.0,) * 3)
-    a, b = np.random.default_rng(0).integers(0, 256, (2, batch, size, size, 3), np.uint8)
-    uniforms, count = np.zeros((batch, built.uniforms), np.float32), itertools.count()
-    sampler = SimpleNamespace(steps_per_epoch=1, batch=lambda number: (a, b, uniforms))
+    side = size * 286 // 256
+    images = np.random.default_rng(0).integers(0, 256, (2, max(batch, 4), side, side, 3), np.uint8)
+    sampler = Sampler(
+        *images, seed=0, batch_size=batch, crop_size=(size, size), flip=True, uniforms=built.uniforms
+    )  # fmt: skip
     step = backend.Step(built, recipe.optimizer, sampler, byte, byte, 0)
+    return step, facts(built, recipe, 3, 3).step_flops
+
+
+def repix_step(system: str, size: int, batch: int, precision: str):
+    """Return a function that runs one step of ours, from uint8 arrays to losses on the host."""
+    (step, _), count = built_step(system, size, batch, precision), itertools.count()
     return lambda: step.run(next(count), 1, 2e-4)
 
 
-def torch_step(system: str, size: int, batch: int, best: bool):
-    """Return the same step in plain PyTorch, written as the reference code is organised."""
+@dataclass(frozen=True)
+class Way:
+    """How PyTorch computes a step; as it stands, as the reference code does.
+
+    Attributes:
+        precision: ``float32``, ``tf32`` or ``bfloat16`` (autocast; weights stay float32).
+        tuned: channels last in memory, and the optimizer's fused kernel.
+        compiled: the backend of ``torch.compile`` that the networks go through, or None.
+        graph: whether the whole step is recorded once, as a CUDA graph, and replayed.
+        device: ``cpu`` or ``cuda``.
+    """
+
+    precision: str = "float32"
+    tuned: bool = False
+    compiled: str | None = None
+    graph: bool = False
+    device: str = "cpu"
+
+
+def torch_step(system: str, size: int, batch: int, way: Way, filters: int = FILTERS):
+    """Return the same step in PyTorch, written as the reference code is organised; it returns both losses as tensors.
+
+    They stay on the device, so that a caller may wait for them when it likes.
+    """
     import torch
     from torch import nn
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    memory = torch.channels_last if best else torch.contiguous_format
+    for of in (torch.backends.cuda.matmul, torch.backends.cudnn):
+        of.allow_tf32 = way.precision == "tf32"
+    if way.device == "cuda":
+        torch.backends.cudnn.benchmark = True
+    memory = torch.channels_last if way.tuned else torch.contiguous_format
 
     class Level(nn.Module):
         """One level of the U-Net: down, what lies below, up, and the skip."""
@@ -110,19 +159,19 @@ def torch_step(system: str, size: int, batch: int, best: bool):
             return y if self.outermost else torch.cat([x, y], 1)
 
     def unet():
-        level = Level(512, 512, dropout=True)
+        level = Level(8 * filters, 8 * filters, dropout=True)
         for number in range(size.bit_length() - 6):
-            level = Level(512, 512, level, dropout=number < 2)
-        for outside, inside in ((256, 512), (128, 256), (64, 128)):
+            level = Level(8 * filters, 8 * filters, level, dropout=number < 2)
+        for outside, inside in ((4 * filters, 8 * filters), (2 * filters, 4 * filters), (filters, 2 * filters)):
             level = Level(outside, inside, level)
-        return Level(3, 64, level, outermost=True)
+        return Level(3, filters, level, outermost=True)
 
     def resnet():
         def block():
             pad = nn.ReflectionPad2d(1)
             return nn.Sequential(
-                pad, nn.Conv2d(256, 256, 3), nn.InstanceNorm2d(256), nn.ReLU(),
-                pad, nn.Conv2d(256, 256, 3), nn.InstanceNorm2d(256),
+                pad, nn.Conv2d(4 * filters, 4 * filters, 3), nn.InstanceNorm2d(4 * filters), nn.ReLU(),
+                pad, nn.Conv2d(4 * filters, 4 * filters, 3), nn.InstanceNorm2d(4 * filters),
             )  # fmt: skip
 
         class Residual(nn.Module):
@@ -134,31 +183,34 @@ def torch_step(system: str, size: int, batch: int, best: bool):
                 return x + self.body(x)
 
         return nn.Sequential(
-            nn.ReflectionPad2d(3), nn.Conv2d(3, 64, 7), nn.InstanceNorm2d(64), nn.ReLU(),
-            nn.Conv2d(64, 128, 3, 2, 1), nn.InstanceNorm2d(128), nn.ReLU(),
-            nn.Conv2d(128, 256, 3, 2, 1), nn.InstanceNorm2d(256), nn.ReLU(),
+            nn.ReflectionPad2d(3), nn.Conv2d(3, filters, 7), nn.InstanceNorm2d(filters), nn.ReLU(),
+            nn.Conv2d(filters, 2 * filters, 3, 2, 1), nn.InstanceNorm2d(2 * filters), nn.ReLU(),
+            nn.Conv2d(2 * filters, 4 * filters, 3, 2, 1), nn.InstanceNorm2d(4 * filters), nn.ReLU(),
             *[Residual() for _ in range(9 if size >= 256 else 6)],
-            nn.ConvTranspose2d(256, 128, 3, 2, 1, output_padding=1), nn.InstanceNorm2d(128), nn.ReLU(),
-            nn.ConvTranspose2d(128, 64, 3, 2, 1, output_padding=1), nn.InstanceNorm2d(64), nn.ReLU(),
-            nn.ReflectionPad2d(3), nn.Conv2d(64, 3, 7), nn.Tanh(),
+            nn.ConvTranspose2d(4 * filters, 2 * filters, 3, 2, 1, output_padding=1),
+            nn.InstanceNorm2d(2 * filters), nn.ReLU(),
+            nn.ConvTranspose2d(2 * filters, filters, 3, 2, 1, output_padding=1), nn.InstanceNorm2d(filters), nn.ReLU(),
+            nn.ReflectionPad2d(3), nn.Conv2d(filters, 3, 7), nn.Tanh(),
         )  # fmt: skip
 
     def patch(channels, norm):
-        layers, before = [nn.Conv2d(channels, 64, 4, 2, 1), nn.LeakyReLU(0.2)], 64
-        for filters, stride in ((128, 2), (256, 2), (512, 1)):
-            layers += [nn.Conv2d(before, filters, 4, stride, 1), norm(filters), nn.LeakyReLU(0.2)]
-            before = filters
+        layers, before = [nn.Conv2d(channels, filters, 4, 2, 1), nn.LeakyReLU(0.2)], filters
+        for inside, stride in ((2 * filters, 2), (4 * filters, 2), (8 * filters, 1)):
+            layers += [nn.Conv2d(before, inside, 4, stride, 1), norm(inside), nn.LeakyReLU(0.2)]
+            before = inside
         return nn.Sequential(*layers, nn.Conv2d(before, 1, 4, 1, 1))
 
     def adam(*networks):
         parameters = itertools.chain(*(network.parameters() for network in networks))
-        return torch.optim.Adam(parameters, lr=2e-4, betas=(0.5, 0.999), fused=best or None)
+        how = {"fused": way.tuned or None, "capturable": way.graph}
+        return torch.optim.Adam(parameters, lr=2e-4, betas=(0.5, 0.999), **how)
 
     def place(network):
-        return network.to(memory_format=memory)
+        network = network.to(way.device, memory_format=memory)
+        return torch.compile(network, backend=way.compiled) if way.compiled else network
 
-    a, b = (torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8) for _ in range(2))
-    cast = torch.autocast("cpu", torch.bfloat16, enabled=best)
+    a, b = (torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8, device=way.device) for _ in range(2))
+    cast = torch.autocast(way.device, torch.bfloat16, enabled=way.precision == "bfloat16")
 
     def scaled():
         return [x.float().div(127.5).sub(1).contiguous(memory_format=memory) for x in (a, b)]
@@ -191,9 +243,9 @@ def torch_step(system: str, size: int, batch: int, best: bool):
             G_adam.step()
             for parameter in D.parameters():
                 parameter.requires_grad_(True)
-            return d_loss.item(), g_loss.item()
+            return d_loss.detach(), g_loss.detach()
 
-        return step
+        return recorded(step) if way.graph else step
 
     G, F = place(resnet()), place(resnet())
     D_x, D_y = place(patch(3, nn.InstanceNorm2d)), place(patch(3, nn.InstanceNorm2d))
@@ -227,9 +279,30 @@ def torch_step(system: str, size: int, batch: int, best: bool):
             )
         d_loss.backward()
         D_adam.step()
-        return d_loss.item(), g_loss.item()
+        return d_loss.detach(), g_loss.detach()
 
-    return step
+    return recorded(step) if way.graph else step
+
+
+def recorded(step):
+    """Return a step of PyTorch as a CUDA graph: recorded once, after three steps on a stream beside, then replayed."""
+    import torch
+
+    beside = torch.cuda.Stream()
+    beside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(beside):
+        for _ in range(3):
+            step()
+    torch.cuda.current_stream().wait_stream(beside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        losses = step()
+
+    def replay():
+        graph.replay()
+        return tuple(loss.clone() for loss in losses)  # the next replay writes over them
+
+    return replay
 
 
 def tutorial_step(size: int, batch: int):
@@ -270,20 +343,22 @@ def tutorial_step(size: int, batch: int):
     return step
 
 
+def quickest(function, repeats: int = 3) -> float:
+    """Return the seconds of the quickest of some calls; one comes before that counts for nothing."""
+    times = []
+    for _ in range(repeats + 1):
+        before = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - before)
+    return min(times[1:])
+
+
 def measure_peak() -> dict[str, float]:
     """Return FLOP/s of product and convolution by precision, and bytes/s of a copy, read and write counted."""
     import tensorflow as tf
     import torch
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-
-    def best(function, repeats=3) -> float:
-        times = []
-        for _ in range(repeats + 1):
-            before = time.perf_counter()
-            function()
-            times.append(time.perf_counter() - before)
-        return min(times[1:])
 
     side, (height, width, channels) = 1536, (64, 64, 256)
     product, convolution = 2 * side**3, 2 * 9 * height * width * channels**2
@@ -301,22 +376,11 @@ def measure_peak() -> dict[str, float]:
             lambda x=picture, k=filters: torch.nn.functional.conv2d(x, k, padding=1),
         )
         with torch.inference_mode():
-            found[f"matmul_{name}"] = product / min(map(best, products))
-            found[f"conv_{name}"] = convolution / min(map(best, convolutions))
+            found[f"matmul_{name}"] = product / min(map(quickest, products))
+            found[f"conv_{name}"] = convolution / min(map(quickest, convolutions))
     one, other = torch.ones(2**26), torch.empty(2**26)
-    found["copy"] = 2 * one.nbytes / best(lambda: other.copy_(one))
+    found["copy"] = 2 * one.nbytes / quickest(lambda: other.copy_(one))
     return found
-
-
-def flops_of(system: str, size: int, batch: int) -> int:
-    """Return the floating-point operations of one step."""
-    from repix.description.facts import facts
-    from repix.systems.system import build
-    from repix.training.backend import step_module
-
-    step_module()
-    recipe = recipe_of(system, "float32").model_copy(update={"batch_size": batch})
-    return facts(build(recipe, (size, size), 3, 3, True), recipe, 3, 3).step_flops
 
 
 def contender(name: str, system: str, size: int, batch: int):
@@ -331,7 +395,9 @@ def contender(name: str, system: str, size: int, batch: int):
     if name.startswith("repix"):
         return repix_step(system, size, batch, "bfloat16" if name.endswith("bf16") else "float32")
     if name.startswith("torch"):
-        return torch_step(system, size, batch, best=name == "torch-bf16")
+        best = name == "torch-bf16"
+        step = torch_step(system, size, batch, Way("bfloat16" if best else "float32", tuned=best))
+        return lambda: [loss.item() for loss in step()]
     return tutorial_step(size, batch)
 
 
@@ -342,7 +408,7 @@ def work(name: str, system: str, size: int, batch: int) -> None:
     profile.enter("portable" if name == "repix-portable" else "fast")
     if name == "peak":
         for line in sys.stdin:
-            said = {"step_flops": flops_of(system, size, batch)} if line == "0\n" else measure_peak()
+            said = {"step_flops": built_step(system, size, batch, "float32")[1]} if line == "0\n" else measure_peak()
             print(json.dumps(said), flush=True)
         return
     answer(contender(name, system, size, batch))

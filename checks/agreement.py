@@ -589,7 +589,13 @@ def protocol_table() -> str:
         rows.append([f"`{metric.name}`", metric.better, shown])
     shown = "; ".join(f"*{key}* {value}" for key, value in features.PROTOCOL.items())
     names = ", ".join(f"`{metric.name}`" for metric in METRICS if metric.kind == "features")
-    rows.append([f"features of {names}", "", f"{shown}; *dims* and *weights* (sha256) as asked for"])
+    rows.append(
+        [
+            f"features of {names}; of `memorisation` where one of them is on",
+            "",
+            f"{shown}; *dims* and *weights* (sha256) as asked for",
+        ]
+    )
     return table(["metric", "better", "protocol"], rows)
 
 

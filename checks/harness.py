@@ -6,8 +6,10 @@ import contextlib
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -49,6 +51,10 @@ class Contender:
             raise UserError(f"contender {self.name} ended with exit code {self._process.wait()}; see above")
         return json.loads(line)
 
+    def kill(self) -> None:
+        """End it at once, from whatever thread; a question that waits for its answer raises."""
+        self._process.kill()
+
     def __enter__(self) -> Contender:
         return self
 
@@ -60,8 +66,13 @@ class Contender:
         self._process.wait()
 
 
-def answer(step: Callable[[], Any]) -> None:
-    """Answer each number on standard input with the milliseconds of so many steps, until the input ends."""
+def answer(step: Callable[[], Any], more: Callable[[], dict[str, Any]] = dict) -> None:
+    """Answer each number on standard input with the milliseconds of so many steps, until the input ends.
+
+    Args:
+        step: what is timed.
+        more: returns what else belongs to an answer.
+    """
     for line in sys.stdin:
         times = []
         for _ in range(int(line)):
@@ -69,7 +80,7 @@ def answer(step: Callable[[], Any]) -> None:
             step()
             times.append(1000 * (time.perf_counter() - before))
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(json.dumps({"ms": times, "peak_mb": peak}), flush=True)
+        print(json.dumps({"ms": times, "peak_mb": peak} | more()), flush=True)
 
 
 def turns(
@@ -140,7 +151,7 @@ def options(*names: str) -> list[str]:
     ]
 
 
-def run_stage(folder: Path, name: str, *names: str) -> tuple[float, float]:
+def run_stage(folder: Path, name: str, *names: str, seconds: float | None = None) -> tuple[float, float]:
     """Run a stage's script in a folder, untracked; return its seconds and its peak resident memory in GB.
 
     What it says goes to ``logs/``.
@@ -149,8 +160,10 @@ def run_stage(folder: Path, name: str, *names: str) -> tuple[float, float]:
         folder: where params.yaml lies.
         name: of the stage.
         names: data set, model and seed, as many as the stage takes.
+        seconds: after which it is asked to stop (SIGTERM): a training saves its state and ends.
 
     Raises:
+        TimeoutError: it was asked to stop, and did.
         UserError: it failed; the last line that it said is in the message.
     """
     log = folder / "logs" / f"{'-'.join([name, *names])}.log"
@@ -162,8 +175,15 @@ def run_stage(folder: Path, name: str, *names: str) -> tuple[float, float]:
         process = subprocess.Popen(
             command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=said, stderr=said
         )
+        # Not process.terminate: it could take the status that wait4 waits for.
+        clock = threading.Timer(seconds or 0, os.kill, (process.pid, signal.SIGTERM))
+        if seconds is not None:
+            clock.start()
         _, status, usage = os.wait4(process.pid, 0)
+        clock.cancel()
     process.returncode = os.waitstatus_to_exitcode(status)
+    if seconds is not None and process.returncode in (-signal.SIGTERM, 128 + signal.SIGTERM):
+        raise TimeoutError(f"{name} was asked to stop after {seconds:.0f} s; all that it said: {log}")
     if process.returncode:
         lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
         last = lines[-1] if lines else "no output"

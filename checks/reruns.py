@@ -134,7 +134,7 @@ def changed_records(before: dict, after: dict) -> set[str]:
 
 
 def repro(root: Path) -> set[str]:
-    """Run ``dvc repro`` in a tree; return the stages that ran, but for ``code`` and ``start``, which always do.
+    """Run ``dvc repro`` in a tree; return the stages that ran, but for those that always do.
 
     Raises:
         UserError: it failed; with the last line that it said.

@@ -106,12 +106,13 @@ def archive_of(dataset: str) -> dict[str, Any]:
     return {"urls": [path.resolve().as_uri()], "sha256": sha256, "withdrawn": None}
 
 
-def params_of(models: Mapping[str, Mapping], sets: Mapping[str, tuple[Mapping, Mapping]]) -> str:
+def params_of(models: Mapping[str, Mapping], sets: Mapping[str, tuple[Mapping, Mapping]], profile: str = "fast") -> str:
     """Return the text of a params.yaml with these entries changed, and no others of their kind in it.
 
     Args:
         models: model -> keys that are changed.
         sets: data set -> keys that are changed of its ``archive`` and of its ``images``.
+        profile: under which all of them train.
     """
     import yaml
 
@@ -121,7 +122,7 @@ def params_of(models: Mapping[str, Mapping], sets: Mapping[str, tuple[Mapping, M
     for name, changes in sets.items():
         for group, values in zip(("archive", "images"), changes, strict=True):
             tree["datasets"][name][group] |= values
-    tree["run"] = {"datasets": list(sets), "models": list(models), "seeds": [0], "profile": "fast"}
+    tree["run"] = {"datasets": list(sets), "models": list(models), "seeds": [0], "profile": profile}
     return yaml.safe_dump(tree, sort_keys=False)
 
 

@@ -28,6 +28,7 @@ def main(cell: Cell) -> None:
     from repix.data.prepared import Prepared
     from repix.evaluation.evaluate import evaluate
     from repix.evaluation.features import load_network
+    from repix.evaluation.metrics import lpips
     from repix.inference.trained import TrainedModel
     from repix.schemas import Archive
     from repix.tracking import mlflow_run
@@ -36,8 +37,14 @@ def main(cell: Cell) -> None:
     if settings.on_features:
         weights = Archive.read(paths.FEATURES / "archive.json")
         network = load_network(settings.dims, paths.FEATURES / weights.file, weights.sha256)
+    networks = {}
+    if settings.lpips:
+        folder = paths.FEATURES / "lpips"
+        weights = Archive.read(folder / "archive.json")
+        networks["lpips"] = lpips.load_network(folder / weights.file, weights.sha256)
     model = TrainedModel(trained)
-    scored = evaluate(model, Prepared.open(prepared), settings, out, features=network, cache=paths.WORK / "features")
+    given = {"features": network, "networks": networks, "cache": paths.WORK / "features"}
+    scored = evaluate(model, Prepared.open(prepared), settings, out, **given)
     with atomic_folder(shown) as folder:
         for translator in model.record.translators:
             shutil.copyfile(out / f"{translator}.png", folder / f"{translator}.png")

@@ -1,8 +1,8 @@
-"""features: the weights of the network that FID and KID look through, if they are asked for.
+"""features: the weights of the networks that metrics look through, if they are asked for.
 
--> data/features/ with the file and archive.json; without evaluate.fid and evaluate.kid a
-note that says so. The weights are an input like any other: fetched by sha256, tracked by
-DVC, so that no result depends on whether a network was there.
+-> data/features/ with the file of Inception and archive.json, and data/features/lpips/ with that of LPIPS;
+without a metric that takes Inception's, a note that says so. The weights are an input like any other: fetched by
+sha256, tracked by DVC, so that no result depends on whether a network was there.
 """
 
 import sys
@@ -15,33 +15,29 @@ from repix.config import evaluation, reader
 from repix.config.limits import Limits
 from repix.data import sources
 from repix.files import atomic_folder, write_json
-from repix.metrics import ASK_FOR_FEATURES
+from repix.metrics import ASK_FOR_FEATURES, OWN_NETWORK
 
 
 def main() -> None:
     """Fetch the feature weights."""
     evaluate = reader.read("evaluate", evaluation.Evaluate)
-    params = {"evaluate": evaluate.model_dump(mode="json", include={"features", *ASK_FOR_FEATURES})}
-    wanted = evaluate.on_features
-    if wanted:
-        weights = reader.read(f"features.{evaluate.features}", evaluation.FeatureWeights)
-        params[f"features.{evaluate.features}"] = weights
-    record = stage.LineageRecord("features", "", params, [])
-    if wanted:
-        limit = reader.read("limits", Limits).download_bytes
+    switches = {"features", *ASK_FOR_FEATURES, *OWN_NETWORK}
+    params = {"evaluate": evaluate.model_dump(mode="json", include=switches)}
+    wanted = {name: reader.read(f"features.{name}", evaluation.FeatureWeights) for name in evaluate.weights}
+    record = stage.LineageRecord("features", "", params | {f"features.{name}": w for name, w in wanted.items()}, [])
+    if not evaluate.on_features:
+        with atomic_folder(paths.FEATURES) as folder:
+            write_json(folder / "absent.json", {"reason": "no metric on features is on"})
+    for name, weights in wanted.items():
         sources.fetch(
             weights.urls,
             weights.sha256,
-            paths.FEATURES,
-            dataset=evaluate.features,
-            max_bytes=limit,
+            paths.FEATURES / name if name in OWN_NETWORK else paths.FEATURES,
+            dataset=name,
+            max_bytes=reader.read("limits", Limits).download_bytes,
             work=paths.WORK / "downloads",
             archive=False,
         )
-    else:
-        asked = " nor ".join(f"evaluate.{name}" for name in ASK_FOR_FEATURES)
-        with atomic_folder(paths.FEATURES) as folder:
-            write_json(folder / "absent.json", {"reason": f"neither {asked} is on"})
     record.write(paths.FEATURES)
 
 

@@ -26,6 +26,7 @@ BASE = [
     "arrays",
     "paths",
     "profile",
+    "machine",
     "quiet",
     "rng",
 ]
@@ -47,6 +48,7 @@ ARROWS = {
     "description": {"systems", "models", "config"},
     "stage": {"provenance", "config"},
     "studies": {"regression", "training", "evaluation", "provenance", "data", "config"},
+    "farm": {"provenance", "config"},
     "publishing": {"exporting", "evaluation", "inference", "data", "tracking", "provenance", "config"},
     "demo": {"exporting", "evaluation", "inference", "data", "tracking", "provenance", "config"},
     "translation": {"exporting", "evaluation", "inference", "systems", "models", "data", "config"},
@@ -56,7 +58,18 @@ ARROWS = {
     "stages": {"*"},
 }
 # What a stage must not reach, although it may reach nearly all else.
-NOT_FOR_STAGES = {"publishing", "commands", "demo", "description", "regression", "studies", "cli", "api", "translation"}
+NOT_FOR_STAGES = {
+    "publishing",
+    "commands",
+    "demo",
+    "description",
+    "regression",
+    "studies",
+    "cli",
+    "api",
+    "translation",
+    "farm",
+}
 # Who may name a library that only some may know.
 NAMED_BY = {
     "tensorflow": {
@@ -69,7 +82,9 @@ NAMED_BY = {
     },
     "jax": {"training/step_jax.py", "inference/jax_backend.py"},
     "mlflow": {"tracking/", "exporting/pyfunc.py", "publishing/registry.py"},
-    "dvc": set(),
+    "dvc": {"farm/worker.py"},  # a process of its own, which asks it for many things
+    "ray": {"farm/engine_ray.py"},
+    "submitit": {"farm/engine_slurm.py"},
     "h5py": {"data/"},
     "jinja2": {"pages.py"},
     "yaml": {"yaml12.py"},

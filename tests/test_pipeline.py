@@ -98,9 +98,9 @@ def routes(tmp_path_factory):
     """
     base = tmp_path_factory.mktemp("routes")
     kinds = [stage.kind for stage in pipeline.stages(ROOT)]
-    assert kinds[0] == "code" and kinds[-3:] == ["train", "evaluate", "export"]
+    assert kinds[0] == "code" and kinds[-4:] == ["train", "evaluate", "export", "scores"]
     here = travel(base, HERE, *((kind,) for kind in kinds))
-    groups = *((kind,) for kind in kinds[:-3]), ("train", "evaluate"), ("export",)
+    groups = *((kind,) for kind in kinds[:-4]), ("train", "evaluate"), ("export",), ("scores",)
     there = travel(base, THERE, *groups, spoil=rewritten)
     return here, there
 
@@ -225,7 +225,7 @@ def test_undeclared_and_unused_params_are_named(routes, with_features, tmp_path)
 
 def test_the_lineage_record_names_no_param_that_is_not_declared(routes):
     for stage in pipeline.stages(routes[0]):
-        if stage.kind in ("code", "start"):  # they leave no such record
+        if stage.kind in ("code", "start", "scores"):  # they leave no such record
             continue
         recorded = route.lineage(routes[0], stage).params
         keys = {leaf for key, value in recorded.items() for leaf in pipeline.leaves(value, key)}
@@ -385,4 +385,4 @@ def test_a_lock_that_does_not_fit_is_named(clone):
     (clone / "dvc.lock").write_text(text)
 
     edit(clone / "params.yaml", "seeds:\n  - 0", "seeds:\n  - 1")
-    assert {found.stage.split("@")[0] for found in lock.stale(clone)} == {"train", "evaluate", "export"}
+    assert {found.stage.split("@")[0] for found in lock.stale(clone)} == {"train", "evaluate", "export", "scores"}

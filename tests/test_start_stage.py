@@ -14,6 +14,7 @@ from checks.remotes import ran
 from checks.support import route
 from repix.config import check
 from repix.errors import UserError
+from repix.farm import driver
 from repix.provenance import lock, pipeline, verify
 from repix.provenance.lineage import Lineage
 from repix.schemas import Trained
@@ -129,3 +130,12 @@ def test_what_cannot_be_a_parent_is_said_before_anything_works(tmp_path, monkeyp
 def test_a_grid_with_its_parent_first_is_sound(tmp_path, monkeypatch):
     monkeypatch.chdir(lay_out(tmp_path / "clone", models=("short", "longer")))
     check.grid()
+
+
+def test_a_farm_makes_no_grid_whose_cells_wait_for_each_other(tmp_path):
+    places = {"local": True, "repository": None, "remote": None, "shared": None}
+    root = lay_out(tmp_path / "clone", models=("short", "longer"))
+    with pytest.raises(UserError, match=r"start@sample-longer-0 starts from runs/sample-short-0, which this grid"):
+        driver.plan_of(root, **places)
+    change(root, "run", models=["longer"])
+    assert driver.plan_of(root, **places).cells == [LONGER]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
+import time
 
 import pytest
 import yaml
@@ -142,6 +143,25 @@ def test_a_text_that_nests_without_end_is_one_line(text):
         yaml12.load(text, "x.yaml")
     assert "\n" not in str(caught.value)
     assert yaml12.load(f"{'[' * 100}{']' * 100}", "x.yaml")
+
+
+def nested(item: str, levels: int = 8) -> str:
+    """Return a text whose levels each refer ten times to the one before."""
+    lines = ["a0: &a0 {k: 1}"]
+    for level in range(1, levels):
+        lines.append(f"a{level}: &a{level} " + item.replace("@", ", ".join([f"*a{level - 1}"] * 10)))
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    "text", [nested("{<<: [@]}"), nested("{<<: [@], l: 1}"), nested("[@]"), "a: &a [*a]", "a: &a {b: *a}"]
+)
+def test_references_that_stand_for_more_than_there_is_are_refused_soon(text):
+    began = time.monotonic()
+    with pytest.raises(UserError, match=r"x.yaml(:\d+)?: not valid YAML: ") as caught:
+        yaml12.load(text, "x.yaml")
+    assert time.monotonic() - began < 8 and "\n" not in str(caught.value)
+    assert yaml12.load(nested("{<<: [@]}", 3), "x.yaml")["a2"] == {"k": 1}
 
 
 @pytest.mark.parametrize("data", ["a: é".encode("latin-1"), b"\xff\xfe\x00a", b"a: \x81"])

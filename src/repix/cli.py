@@ -19,9 +19,13 @@ COMMANDS = {
     "baselines": "what trained cells have to beat: trivial predictors, and the margins in standard deviations",
     "bundle": "pack a cell with code, data hashes, weights and checksums into one archive",
     "check": "read params.yaml as the stages will, and say in a second whether all cells can run",
+    "compare": "cells, commits or experiments side by side: scores with the seeds' noise, parameters, pictures",
     "demo": "a page to try exported models: pick, upload or draw, and compare",
     "describe": "build a model's networks and print what they cost, without training",
+    "doctor": "say what this machine and environment are, and what stands in the way of a run",
+    "farm": "make the cells of the grid in parallel: on this machine, on a Ray cluster, on SLURM",
     "gate": "compare the metrics with the committed baseline; the exit code is the verdict",
+    "init": "make a project of your own in a folder: params.yaml, dvc.yaml, stages, tests, CI, git and DVC",
     "promote": "make an exported cell the champion of the registry, if the gate passed it",
     "results": "print the metrics of all cells as a table",
     "seeds": "train several seeds and measure the noise between them: the gate's tolerances",
@@ -48,8 +52,9 @@ INSTEAD = {
     **dict.fromkeys(
         ("download", "fetch", "prepare", "preprocess"), "`dvc repro preprocess` fetches and prepares the data"
     ),
-    **dict.fromkeys(("init", "new", "import", "data", "dataset"), "`repix add PATH --name N` takes images of your own"),
-    **dict.fromkeys(("compare", "diff"), "`dvc metrics diff` and `repix gate` compare with what was committed"),
+    **dict.fromkeys(("new", "import", "data", "dataset"), "`repix add PATH --name N` takes images of your own"),
+    **dict.fromkeys(("gpu", "env", "version", "status"), "`repix doctor` says what this machine and environment are"),
+    "diff": "`repix compare A B` puts cells, commits or experiments side by side",
     **dict.fromkeys(("info", "summary", "model", "models"), "`repix describe MODEL` says what a model costs"),
 }
 

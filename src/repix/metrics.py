@@ -22,14 +22,20 @@ class Metric:
             ``distribution``: the set of translations against the set of real images.
             ``features``: the same on the features of a network, once for each of
             ``evaluate.dims``; the name may then be followed by what the features are (``fid_768``).
+            ``training``: the set of translations against the training images, on features where a
+            metric asks for them, else on pixels. ``labels``: as ``paired``, in the regions of the
+            label maps. ``network``: as ``paired``, through a network with weights of its own,
+            the entry of the metric's name under ``features``.
         default: whether it is computed where ``evaluate.<name>`` in params.yaml says nothing. None: it
             has no such switch; it is always computed (on features: wherever another metric asks for them).
+        listed: whether ``metrics/<cell>.json`` says that it was not asked for, where that is so.
     """
 
     name: str
     better: Literal["lower", "higher"]
-    kind: Literal["paired", "distribution", "features"]
+    kind: Literal["paired", "distribution", "features", "training", "labels", "network"]
     default: bool | None = None
+    listed: bool = True
 
 
 METRICS = (
@@ -39,11 +45,20 @@ METRICS = (
     Metric("swd", "lower", "distribution", default=True),
     Metric("fid", "lower", "features", default=False),
     Metric("kid", "lower", "features", default=False),
+    Metric("precision", "higher", "features", default=False, listed=False),
+    Metric("recall", "higher", "features", default=False, listed=False),
+    Metric("density", "higher", "features", default=False, listed=False),
+    Metric("coverage", "higher", "features", default=False, listed=False),
+    Metric("memorisation", "higher", "training", default=False, listed=False),
+    Metric("lpips", "lower", "network", default=False, listed=False),
+    Metric("classcolour", "lower", "labels", default=False, listed=False),
 )
 
 NAMES = tuple(metric.name for metric in METRICS)
 ASK_FOR_FEATURES = tuple(m.name for m in METRICS if m.kind == "features" and m.default is not None)
-"""The metrics whose switch brings the features: the features stage of dvc.yaml depends on these."""
+"""The metrics whose switch brings the features."""
+OWN_NETWORK = tuple(m.name for m in METRICS if m.kind == "network")
+"""The metrics whose switch brings weights of their own, ``features.<metric>``."""
 
 
 def find(name: str) -> Metric | None:

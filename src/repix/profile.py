@@ -29,6 +29,12 @@ _ENTERED = "REPIX_PROFILE"
 _AGAIN = "REPIX_STARTED_AGAIN"
 
 
+def cores() -> int:
+    """Return how many CPU cores this process may use."""
+    # Not everywhere can a process ask which are its own (macOS).
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @dataclass(frozen=True)
 class Profile:
     """What determines the bits of a result, beside code, data, parameters and seed.
@@ -62,10 +68,7 @@ class Profile:
 
     def resolved_threads(self) -> int:
         """Return the thread count that this process will use."""
-        if self.threads:
-            return self.threads
-        # Not everywhere can a process ask which cores are its own (macOS).
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return self.threads or cores()
 
     def after_training(self) -> str:
         """Return the name of the profile of stages that do not train: networks run on TensorFlow there."""

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_serializer
+from pydantic import BaseModel, ConfigDict, ValidationError, model_serializer, model_validator
 
+from repix.directions import Direction
 from repix.errors import UserError
 from repix.files import parse_json, write_json
+
+DTYPES = ("uint8", "uint16", "int16")
+"""What images are stored as."""
+
+COLOURS = ("rgb", "gray", "lab_l", "lab_ab", "raw")
+"""How the channels of a side become a picture."""
 
 
 class Record(BaseModel):
@@ -58,6 +66,17 @@ class Record(BaseModel):
             raise UserError(f"{path}: {where}: {first['msg']}; re-run its stage") from None
 
 
+def _check_directions(translators: Mapping[str, Any]) -> None:
+    for name in translators:
+        if name not in list(Direction):
+            raise ValueError(f"{name!r} is no direction of translation; those are {', '.join(Direction)}")
+
+
+def _check_size(size: tuple[int, int]) -> None:
+    if min(size) < 1:
+        raise ValueError(f"crop_size {size} is no size of an image")
+
+
 class Archive(Record):
     """What ``download`` left: ``data/raw/<dataset>/archive.json``.
 
@@ -90,6 +109,21 @@ class Side(BaseModel):
     high: tuple[float, ...]
     meaning: tuple[str, ...]
     colour: str
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        """Refuse a side whose numbers mean nothing: a record that a stranger has edited."""
+        if self.dtype not in DTYPES:
+            raise ValueError(f"dtype {self.dtype!r} is not one of {', '.join(DTYPES)}")
+        if self.colour not in COLOURS:
+            raise ValueError(f"colour {self.colour!r} is not one of {', '.join(COLOURS)}")
+        if not self.channels == len(self.low) == len(self.high) == len(self.meaning) > 0:
+            raise ValueError(f"{self.channels} channels with other numbers of low, high and meaning")
+        limit = {"uint8": (0, 255), "uint16": (0, 65535), "int16": (-32768, 32767)}[self.dtype]
+        for low, high in zip(self.low, self.high, strict=True):
+            if not limit[0] <= low < high <= limit[1]:
+                raise ValueError(f"low {low} and high {high} are no range of {self.dtype}")
+        return self
 
 
 class Example(BaseModel):
@@ -244,6 +278,22 @@ class Trained(Record):
     def _without_no_parent(self, dump):
         return {name: value for name, value in dump(self).items() if name != "start" or value is not None}
 
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        """Refuse what could not be loaded: a record that a stranger has edited."""
+        _check_directions(self.translators)
+        _check_size(self.crop_size)
+        if not isinstance(self.profile.get("name"), str):
+            raise ValueError("profile has no name")
+        for variant, kept in (("best", self.best), ("ema", self.ema)):
+            if kept is not None and not isinstance(kept.get("networks"), dict):
+                raise ValueError(f"{variant} names no networks")
+        for variant, networks in self.variants().items():
+            for network in self.translators.values():
+                if network not in networks:
+                    raise ValueError(f"{variant} has no digest of {network!r}, which translates")
+        return self
+
     @property
     def shown(self) -> str:
         """The variant that pictures show and exports take unless asked otherwise: ``ema``, or ``last`` without one."""
@@ -284,3 +334,10 @@ class Exported(Record):
     tolerance: dict[str, dict[str, float]]
     parity: str
     direction: str | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        """Refuse what could not be loaded: a record that a stranger has edited."""
+        _check_directions(self.digests)
+        _check_size(self.crop_size)
+        return self

@@ -155,7 +155,6 @@ class LineageRecord:
     """
 
     def __init__(self, stage: str, item: str, params: Mapping[str, Any], inputs: list[Path]):
-        root = Path(__file__).resolve().parents[2]
         current = profile.entered()
         for path in inputs:
             if not path.exists():
@@ -170,7 +169,7 @@ class LineageRecord:
                 key: getattr(value, "model_dump", lambda mode, v=value: v)(mode="json") for key, value in params.items()
             },
             inputs={path.as_posix(): digest_tree(path) for path in inputs},
-            code=Closure.of_stage(root, reader.load(), stage, item.split("-")[1] if "-" in item else None),
+            code=Closure.of_stage(Path(), reader.load(), stage, item.split("-")[1] if "-" in item else None),
             profile=current.record() if current else {},
         )
 

@@ -29,6 +29,7 @@ _FLOAT = re.compile(
 _INT = re.compile(r"(?:[-+]?0b[01_]+|[-+]?0o?[0-7_]+|[-+]?[0-9_]+|[-+]?0x[0-9a-fA-F_]+)\Z")
 _BASES = {"0b": 2, "0o": 8, "0x": 16}
 DEEPEST = 100  # levels that a text may nest
+MOST_VALUES = 1_000_000  # that a text may stand for, each as often as it is referred to
 
 _DIRECTIVE = re.compile(r"(?:[ \t]*(?:#[^\n]*)?\n)*%YAML")
 
@@ -41,6 +42,14 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
     """A safe loader with the scalars of ruamel.yaml that refuses a key given twice."""
 
     yaml_implicit_resolvers: ClassVar[dict] = {}
+    merged = 0
+
+    def flatten_mapping(self, node):
+        super().flatten_mapping(node)
+        # Merges of merges copy: a few lines can ask for more than there is memory.
+        self.merged += len(node.value)
+        if self.merged > MOST_VALUES:
+            raise _refused(node, f"merges of more than {MOST_VALUES} keys")
 
     def construct_mapping(self, node, deep=False):
         seen = set()
@@ -128,12 +137,30 @@ def load(text: str, where: str) -> Any:
         if _DIRECTIVE.match(text):
             raise yaml.YAMLError("a %YAML line makes readers disagree; delete it")
         _check_depth(text)
-        return yaml.load(text, Loader=_Loader)
+        value = yaml.load(text, Loader=_Loader)
+        _count(value, {})
+        return value
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
         problem = " ".join(str(getattr(error, "problem", None) or error).split())
         raise UserError(f"{where}{line}: not valid YAML: {problem}") from None
+
+
+def _count(value: Any, known: dict[int, int]) -> int:
+    """Return how many values a value holds, each as often as it is referred to.
+
+    Raises:
+        YAMLError: more than :data:`MOST_VALUES`, or a value that holds itself.
+    """
+    if not isinstance(value, (dict, list)):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = MOST_VALUES  # of one that holds itself, which has no end
+        known[id(value)] = 1 + sum(_count(one, known) for one in (value.values() if isinstance(value, dict) else value))
+    if known[id(value)] > MOST_VALUES:
+        raise yaml.YAMLError(f"references that stand for more than {MOST_VALUES} values")
+    return known[id(value)]
 
 
 def _check_depth(text: str) -> None:

@@ -20,7 +20,7 @@ def run(root, monkeypatch):  # noqa: F811
     """Run the command in a repository; the stages are stood for."""
     monkeypatch.chdir(root)
     monkeypatch.setenv("REPIX_TRACKING", "off")
-    monkeypatch.setattr(seed_study.run, "__kwdefaults__", {"runner": Runner()})
+    monkeypatch.setattr(seed_study.run, "__kwdefaults__", {"workers": 1, "runner": Runner()})
 
     def call(*words: str) -> int:
         with pytest.raises(SystemExit) as ended:
@@ -38,7 +38,9 @@ def test_seeds():
 
 
 def test_write(run, root, capsys):  # noqa: F811
-    assert run("--seeds", "0-4", "--write") == 0
+    assert run("--seeds", "0-4", "--write", "--workers", "0") == 1
+    assert "--workers is 1 or more" in capsys.readouterr().err
+    assert run("--seeds", "0-4", "--write", "--workers", "2") == 0
     said = capsys.readouterr().out
     assert "toy-net: 5 seeds, n = 4, profile portable" in said and "4 of 4 green" in said
     family = tolerance.read_tolerances(root / "metrics/tolerances.json").families["toy-net"]

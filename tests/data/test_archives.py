@@ -133,6 +133,26 @@ def test_folders_of_old_tars_and_empty_folders(tmp_path):
     assert (tmp_path / "out" / "empty").is_dir()
 
 
+def test_a_folder_of_old_tars_that_has_bytes_is_refused(tmp_path):
+    long_name = tarfile.TarInfo("././@LongLink")
+    long_name.type, long_name.size = tarfile.GNUTYPE_LONGNAME, 7
+    folder = tarfile.TarInfo("x")
+    folder.type, folder.size = tarfile.AREGTYPE, 5
+    blocks = [
+        one.tobuf(tarfile.USTAR_FORMAT) + text.ljust(512, b"\0")
+        for one, text in ((long_name, b"train/"), (folder, b"hello"))
+    ]
+    with pytest.raises(UserError, match="'train/' is a folder of 5 bytes"):
+        unpack(tmp_path, b"".join(blocks) + tar_bytes([("a", b"1")]))
+
+
+def test_streams_of_a_few_bytes_each_take_no_time_that_grows_with_their_square(tmp_path):
+    packed = gzip.compress(tar_bytes([("a", b"1")])) + gzip.compress(b"", mtime=0) * 100_000
+    began = time.monotonic()
+    assert unpack(tmp_path, packed) == {"a": b"1"}
+    assert time.monotonic() - began < 5
+
+
 def test_modes_and_times_are_not_carried_over(tmp_path):
     before = os.umask(0o077)
     try:
@@ -168,6 +188,7 @@ def test_names_are_stored_composed(tmp_path):
         ("a\x07b", "control character"),
         ("y" * 256, "too long"),
         ("d/" * 600 + "x", "too long"),
+        ("d/" * 64 + "x", "deeper than 64 folders"),
     ],
 )
 def test_names_that_must_not_be_written(tmp_path, kind, name, why):
@@ -259,7 +280,9 @@ def test_too_many_files(tmp_path, kind):
 
 
 def test_too_many_folders_that_nobody_listed(tmp_path):
-    assert "more than 100 files" in refused(tmp_path, tar_bytes([("/".join("a" * 200) + "/x", b"")]))
+    assert "more than 100 files" in refused(
+        tmp_path, tar_bytes([("/".join(f"{n}" + "a" * 50) + "/x", b"") for n in range(4)])
+    )
 
 
 @pytest.mark.parametrize("kind", PACKERS)

@@ -1,6 +1,7 @@
 """The book's HDF5 tree: written, it is read as the same arrays; the same arrays are the same bytes."""
 
 import struct
+import time
 import zlib
 
 import h5py
@@ -244,6 +245,17 @@ def test_a_crash_of_the_library_is_one_line_and_the_next_file_is_read(tmp_path, 
             hdf5.shape(good)
         assert ("SIGSEGV" in str(caught.value)) == ("SIGSEGV" in harm)
     assert hdf5.shape(good) == (4, 8, 8, 1)
+
+
+def test_the_rows_of_one_large_chunk_are_unpacked_once(tmp_path):
+    photos = np.random.default_rng(0).integers(0, 9, (600, 128, 128, 3), np.uint8)
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file.create_dataset("data", data=photos, chunks=photos.shape, compression="gzip", compression_opts=1)
+    assert hdf5.shape(tmp_path / "x.h5") == photos.shape
+    began = time.monotonic()
+    for row in range(100):
+        assert (hdf5.read_row(tmp_path / "x.h5", row) == photos[row]).all()
+    assert time.monotonic() - began < 10
 
 
 @pytest.mark.parametrize("place", range(5))

@@ -31,12 +31,21 @@ def test_levels_go_down_to_16():
     assert swd(noise(0, 2, 15, 64), noise(1, 2, 15, 64)) is None
 
 
-def test_pyramid_adds_up_to_the_image():
-    image = noise(3, 1, 40, 33).astype(float)
+@pytest.mark.parametrize("size", [(16, 17), (33, 40), (35, 32)])
+def test_pyramid_has_the_bits_of_a_filter_over_all_places_and_adds_up(size):
+    from scipy.ndimage import correlate1d
+
+    def blur(images):
+        weights = np.array([1, 4, 6, 4, 1]) / 16
+        return correlate1d(correlate1d(images, weights, axis=1, mode="mirror"), weights, axis=2, mode="mirror")
+
+    image = noise(3, 2, *size).astype(float)
     fine, coarse = laplacian_pyramid(image, 2)
+    assert np.array_equal(coarse, blur(image)[:, ::2, ::2])
     up = np.zeros_like(image)
     up[:, ::2, ::2] = coarse
-    np.testing.assert_allclose(fine + 4 * module._blur(up), image)
+    assert np.array_equal(fine, image - 4.0 * blur(up))
+    np.testing.assert_allclose(fine + 4 * blur(up), image)
     flat, rest = laplacian_pyramid(np.full((1, 33, 40, 1), 7.0), 2)
     np.testing.assert_allclose(flat[:, 2:-2, 2:-2], 0.0, atol=1e-12)
     np.testing.assert_allclose(rest, 7.0)
@@ -81,3 +90,27 @@ def test_directions_are_unit_and_spread_over_the_sphere():
     np.testing.assert_allclose(np.linalg.norm(directions, axis=1), 1.0)
     np.testing.assert_allclose(directions.T @ directions / len(directions), np.eye(12) / 12, atol=0.02)
     assert not np.array_equal(directions, unit_directions(2, 12))
+
+
+def test_swd_in_a_file_and_in_parts_has_the_same_bits(monkeypatch):
+    a, b = noise(0, 9, 40, 35), noise(1, 7, 40, 35)
+    whole = swd(a, b)
+    made = []
+    monkeypatch.setattr(np, "memmap", lambda *given, kept=np.memmap, **more: made.append(1) or kept(*given, **more))
+    monkeypatch.setattr(module, "_BYTES", 8 * 7 * 128 * 8)  # eight directions at once
+    monkeypatch.setattr(module, "_ROWS_AT_ONCE", 100)
+    module._channel_numbers.cache_clear()
+    assert swd(a, b) == whole and len(made) == 4
+    module._channel_numbers.cache_clear()
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 9])
+def test_swd_normalises_to_the_bits_of_numpys_mean_and_deviation(channels, monkeypatch):
+    monkeypatch.setattr(module, "_ROWS_AT_ONCE", 64)
+    module._channel_numbers.cache_clear()
+    patches = np.random.default_rng(channels).normal(3, 2, (1000, 49, channels))
+    expected = patches - patches.mean(axis=(0, 1))
+    expected /= expected.std(axis=(0, 1))
+    module._normalise(patches)
+    module._channel_numbers.cache_clear()
+    assert np.array_equal(patches, expected)

@@ -2,12 +2,14 @@
 
 import ast
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from repix.config import reader
 from repix.provenance import code
 from repix.provenance.code import Closure
 
@@ -231,23 +233,43 @@ def test_a_record_is_written_for_every_stage_and_every_model(tmp_path):
     assert done.returncode == 0 and "re-runs those" in done.stdout
     written = {path.relative_to(ROOT / "code").as_posix() for path in (ROOT / "code").rglob("*.json")}
     models = {path.split("/")[1] for path in written if path.startswith("train/")}
-    assert {"pix2pix_small.json", "cyclegan.json"} <= models and len(written) == 4 + 4 * len(models)
+    assert {"pix2pix_small.json", "cyclegan.json"} <= models and len(written) == 5 + 4 * len(models)
     record = json.loads((ROOT / "code/train/cyclegan.json").read_text())["code"]
     assert "src/repix/systems/cyclegan.py" in record and "src/repix/systems/pix2pix.py" not in record
     for name in record:
         assert not name.startswith(("src/repix/tracking", "src/repix/description", "src/repix/commands")), name
 
 
+def test_records_do_not_tell_where_the_package_is_installed(tmp_path):
+    tree(tmp_path / "clone", TOY | {"src/toy/models/templates/unet.md": "page"})
+    project, packages = tmp_path / "project", tmp_path / "project" / ".venv" / "site-packages"
+    shutil.copytree(tmp_path / "clone" / "stages", project / "stages")
+    shutil.copytree(tmp_path / "clone" / "src" / "toy", packages / "toy")
+    here = Closure(tmp_path / "clone" / "stages" / "train.py", tmp_path / "clone" / "src" / "toy")
+    there = Closure(project / "stages" / "train.py", packages / "toy")
+    assert there.digests() == here.digests() and there.files == here.files
+    assert "src/toy/models/templates/unet.md" in there.digests()
+    assert packages / "toy" / "door.py" in there.places.values()
+
+
+def test_a_project_without_the_package_runs_the_one_that_is_imported(tmp_path):
+    shutil.copytree(ROOT / "stages", tmp_path / "stages")
+    params = reader.load(ROOT / "params.yaml")
+    here = Closure.of_stage(ROOT, params, "train", "pix2pix_small").digests()
+    assert Closure.of_stage(tmp_path, params, "train", "pix2pix_small").digests() == here
+    assert "src/repix/training/loop.py" in here and "stages/train.py" in here
+
+
 def test_packages_are_those_that_the_closure_uses(tmp_path):
     tree(tmp_path, TOY)
-    files = Closure(tmp_path / "stages" / "train.py", tmp_path / "src" / "toy").files
-    assert code.bit_packages(files, tmp_path) == ("h5py", "numpy")
+    files = Closure(tmp_path / "stages" / "train.py", tmp_path / "src" / "toy").places.values()
+    assert code.bit_packages(files) == ("h5py", "numpy")
     (tmp_path / "src/toy/door.py").write_text("def f():\n    import keras\n")
-    assert "tensorflow" in code.bit_packages(files, tmp_path)
-    assert "torch" not in code.bit_packages(files, tmp_path)
+    assert "tensorflow" in code.bit_packages(files)
+    assert "torch" not in code.bit_packages(files)
     (tmp_path / "src/toy/door.py").write_text("import keras\ndef f():\n    from jax import lax\n")
-    assert not {"jax", "jaxlib"} & set(code.bit_packages(files, tmp_path))
-    assert {"jax", "jaxlib", "keras"} <= set(code.bit_packages(files, tmp_path, "jax"))
+    assert not {"jax", "jaxlib"} & set(code.bit_packages(files))
+    assert {"jax", "jaxlib", "keras"} <= set(code.bit_packages(files, "jax"))
 
 
 def test_the_environment_is_versions_without_build_labels_and_imports_nothing(monkeypatch):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from repix.config.gate import Gate
-from repix.regression import gate, tolerance
+from repix.regression import gate, report, tolerance
 from repix.regression.baseline import Baseline, Entry
 
 CELL = "toy-net-0"
@@ -234,3 +234,35 @@ def test_nothing_heavy_is_imported():
     )
     said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert said.strip() == "[]"
+
+
+def test_the_cells_that_were_judged_are_named_and_the_others_with_their_reason():
+    """A green gate that looked at one cell of four says so, in each of its forms."""
+    nothing = changed(entry(), "scores", to={"source_to_target": {"last": None, "best": None}})
+    baseline = Baseline(cells={CELL: entry(), "toy-net-1": entry(1), "toy-net-2": nothing})
+    other = changed(other_weights(), "n", to=8)
+    result = gate.judge(baseline, {CELL: entry(), "toy-net-2": nothing, "toy-net-3": other}, noise())
+    assert result.judged() == {CELL: 3}
+    assert result.not_judged() == {
+        "toy-net-1": "in the baseline, but there is no toy-net-1.json; run `dvc repro`, or --accept that it is gone",
+        "toy-net-2": "neither the baseline nor this run has a score of it",
+        "toy-net-3": "not in the baseline; `repix gate --accept` takes it in",
+    }
+    printed = report.text(result).splitlines()
+    assert "judged: toy-net-0 (3 of 3 scores)" in printed
+    assert "not judged: toy-net-2: neither the baseline nor this run has a score of it" in printed
+    assert "- judged: toy-net-0 (3 of 3 scores)" in report.markdown(result).splitlines()
+    assert report.as_json(result)["judged"] == {CELL: 3} and len(report.as_json(result)["not_judged"]) == 3
+
+
+def test_a_cell_of_which_nothing_can_be_compared_was_not_judged():
+    result = judge(changed(other_weights(), "n", to=8))
+    assert result.judged() == {} and "n: 4 -> 8" in result.not_judged()[CELL]
+    assert "judged: no cell" in report.text(result)
+    none = gate.judge(None, {CELL: entry()}, noise())
+    assert "there is no baseline" in none.not_judged()[CELL]
+
+
+def test_a_cell_whose_gated_scores_are_shown_only_was_not_judged():
+    result = judge(entry(ssim=None), entry(ssim=None), noise(metrics=("ssim",)))
+    assert result.not_judged() == {CELL: "none of its scores is gated"}

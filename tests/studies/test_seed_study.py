@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,23 @@ def test_every_seed_once_and_the_workspace_as_it_was(root):
     assert runner.ran == [("train", 0), ("evaluate", 0), ("train", 1), ("evaluate", 1)]
     assert cells == {"toy-net-0": entry(0), "toy-net-1": entry(1)}
     assert tree(root) == before
+
+
+def test_two_workers_make_two_seeds_at_once(root):
+    both, runner = threading.Barrier(2), Runner()
+
+    def meet(folder: Path, stage: str, cell) -> None:
+        both.wait(20)  # breaks where one seed waits for the other
+        runner(folder, stage, cell)
+
+    plan = seed_study.plan(root, "toy", "net")
+    cells = seed_study.run(plan, [0, 1], root=root, workers=2, runner=meet)
+    assert sorted(runner.ran) == [("evaluate", 0), ("evaluate", 1), ("train", 0), ("train", 1)]
+    assert list(cells) == ["toy-net-0", "toy-net-1"]
+    plan = seed_study.plan(root, "toy", "other")
+    with pytest.raises(UserError, match="stopped"):
+        seed_study.run(plan, [0, 1, 2, 3], root=root, workers=1, runner=(failed := Runner(fail_at=0)))
+    assert failed.ran == []
 
 
 def test_it_goes_on_where_it_stopped(root):

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from checks.support.cells import images, train_cell
+from repix.errors import UserError
 from tests.conftest import ROOT
 
 
@@ -62,6 +63,11 @@ def test_onnx_is_within_the_exports_tolerance_of_keras(folders):
         error = np.abs(onnx.unit(image) - np.asarray(keras.network(unit, training=False))[0])
         assert error.max() <= bound["max"] and error.mean() <= bound["mean"]
         assert far(onnx(image), keras(image)) <= 1  # of 255: what lies half-way may be rounded either way
+
+
+def test_a_waiting_thread_of_onnxruntime_leaves_its_core_to_what_decodes_and_encodes(folders):
+    options = load(folders[2], "onnx")._session.get_session_options()
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
 
 
 @pytest.mark.parametrize("backend", ["auto", "onnx"])
@@ -156,3 +162,38 @@ def test_the_command_imports_no_tensorflow_for_an_export(folders, tmp_path):
     assert done.returncode == 1 and [one["how"] for one in answer["written"]] == ["trained"]
     assert "all that model.onnx takes" in answer["failed"][0]["reason"]
     assert (tmp_path / "out" / "a.png").read_bytes() == (tmp_path / "two" / "a.png").read_bytes()
+
+
+def edited(folder, to, change):
+    """Copy an export whose model.onnx and record a stranger has changed, so that the digests fit."""
+    import onnx
+
+    from repix.files import digest_file, read_json, write_json
+
+    shutil.copytree(folder, to)
+    file = to / "source_to_target" / "model.onnx"
+    record, model = read_json(to / "export.json"), onnx.load(file)
+    change(record, model, file)
+    record["digests"]["source_to_target"]["onnx"] = digest_file(file)
+    write_json(to / "export.json", record)
+    return to
+
+
+def test_weights_beside_the_onnx_file_are_not_read(folders, tmp_path):
+    import onnx
+
+    def change(record, model, file):
+        onnx.save_model(model, file, save_as_external_data=True, location="w.bin", size_threshold=0)
+
+    moved = edited(folders[2], tmp_path / "moved", change)
+    assert (moved / "source_to_target" / "w.bin").stat().st_size > 1000
+    with pytest.raises(UserError, match=r"model.onnx: cannot be read .*run `dvc checkout` or `dvc repro`"):
+        load(moved)
+
+
+def test_a_record_that_names_another_size_than_the_file_is_refused(folders, tmp_path):
+    def change(record, model, file):
+        record["crop_size"] = [16, 16]
+
+    with pytest.raises(UserError, match=r"model.onnx: takes and gives .*, its record says"):
+        load(edited(folders[2], tmp_path / "other", change))

@@ -9,7 +9,7 @@ With --draw nothing is trained: the .csv and the .png are made from metrics/tole
 
 Examples:
   repix seeds sample pix2pix_small --write
-  repix seeds sample pix2pix_small --seeds 0-2 --quick
+  repix seeds sample pix2pix_small --seeds 0-2 --quick --workers 2
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--quick", action="store_true", help="one epoch per seed, to try the command; cannot be written"
     )
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="seeds at once (default: 1)")
     parser.add_argument("--write", action="store_true", help="write metrics/tolerances.json, the spread as CSV and PNG")
     parser.add_argument("--draw", action="store_true", help="write the spread of the seeds in metrics/tolerances.json")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -85,6 +86,8 @@ def main(arguments: argparse.Namespace) -> int:
         raise UserError("--draw trains nothing; leave out --quick and --write")
     if arguments.quick and arguments.write:
         raise UserError("--quick trains too little for tolerances; leave out --write or --quick")
+    if arguments.workers < 1:
+        raise UserError("--workers is 1 or more")
     root = Path()
     settings = reader.parse(reader.load(root / reader.FILE).get("gate", {}), Gate, "gate")
     seeds = parse_seeds(arguments.seeds) if arguments.seeds else settings.seeds
@@ -105,7 +108,7 @@ def main(arguments: argparse.Namespace) -> int:
         root, arguments.dataset, arguments.model, changes=seed_study.QUICK if arguments.quick else None
     )
     with mlflow_run.study(name, run_key=wanted.key, params=wanted.params, root=root.resolve()) as run:
-        cells = seed_study.run(wanted, seeds, root=root)
+        cells = seed_study.run(wanted, seeds, root=root, workers=arguments.workers)
         family = tolerance.estimate(cells, settings, params=wanted.params, run_key=wanted.key)
         run.curve([Row(0, len(cells), curves_of(family))])
     places = draw(cells, root / "metrics" / f"spread-{name}" if arguments.write else wanted.folder / "spread")

@@ -37,8 +37,8 @@ def grid(path: str | Path = reader.FILE) -> None:
     reader.read("limits", Limits, path)
     gate = reader.read("gate", Gate, path)
     evaluate, export = reader.read("evaluate", Evaluate, path), reader.read("export", Export, path)
-    if evaluate.on_features:
-        reader.read(f"features.{evaluate.features}", FeatureWeights, path)
+    for name in evaluate.weights:
+        reader.read(f"features.{name}", FeatureWeights, path)
     # dvc.yaml declares these, and DVC wants what is declared written down; it would ask for it one stage at a time.
     for name in sets:
         _written(f"datasets.{name}", {"images": "{}", "augment": "{flip: true}"}, path)
@@ -142,7 +142,7 @@ def warnings(path: str | Path = reader.FILE) -> list[str]:
 
 def _is_scored(metric: Metric, evaluate: Evaluate, entry: Dataset) -> bool:
     """Whether a data set's cells get a metric."""
-    if metric.kind == "paired" and not entry.images.paired:
+    if metric.kind in ("paired", "labels", "network") and not entry.images.paired:
         return False
     always = evaluate.on_features if metric.kind == "features" else True
     return always if metric.default is None else getattr(evaluate, metric.name)

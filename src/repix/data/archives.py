@@ -52,8 +52,10 @@ _MAGIC = (
 _RATIO_FLOOR_BYTES = 1 << 20
 _METADATA_BYTES = 1 << 20  # most of one pax header or GNU long name, which are read whole
 _HEADERS_IN_A_ROW = 32  # most of them before one member
-_NAME_CHARACTERS = 1024  # also bounds how deep folders nest
+_NAME_CHARACTERS = 1024
+_DEEPEST = 64  # parts of a name: each is a folder to be made, and costs the archive two letters
 _PIECE = 1 << 18  # most that is read, or decompressed, at once
+_PACKED_PIECE = 1 << 14  # of what holds streams: what follows a stream is copied, and each may be a few bytes long
 _XZ_MEMORY = 128 << 20  # xz -9 needs 65 MiB
 _BLOCK = tarfile.BLOCKSIZE
 
@@ -272,6 +274,8 @@ def _parts(name: str, archive: Path) -> list[str]:
         raise refuse("leads out of its folder")
     if len(name) > _NAME_CHARACTERS or any(len(part.encode()) > 255 for part in parts):
         raise refuse("is too long for a disk")
+    if len(parts) > _DEEPEST:
+        raise refuse(f"nests deeper than {_DEEPEST} folders")
     return parts
 
 
@@ -284,7 +288,8 @@ def _members(raw: BinaryIO, meter: _Meter) -> Iterator[_Member]:
     raw.seek(0)
     if kind == "zip":
         return _zip_members(raw, meter)
-    pieces = iter(lambda: raw.read(_PIECE), b"")
+    piece = _PIECE if kind == "tar" else _PACKED_PIECE
+    pieces = iter(lambda: raw.read(piece), b"")
     if kind == "gzip":
         pieces = _streams(pieces, lambda: zlib.decompressobj(31))
     if kind == "xz":
@@ -631,6 +636,8 @@ def _tar_members(stream: _Bytes) -> Iterator[_Member]:
         kind = _TAR_KINDS.get(header.type, f"member of unknown type {header.type.decode('latin-1')!a}")
         if header.type == tarfile.AREGTYPE and header.name.endswith("/"):
             kind = "folder"  # how archives older than POSIX say it
+            if header.size:
+                raise _CorruptError(f"{header.name!a} is a folder of {header.size} bytes")
         chunks = stream.chunks(header.size) if kind == "file" else iter(())
         yield _Member(_tar_text(header.name), kind, chunks, _tar_text(header.linkname) if kind == "hard link" else "")
     # To the very end: only there do gzip and xz compare their checksums. What is not zero

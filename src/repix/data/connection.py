@@ -11,7 +11,7 @@ import http.client
 import io
 import time
 from collections.abc import Callable
-from urllib.parse import urljoin
+from urllib.parse import urljoin, urlsplit
 
 import requests
 import urllib3
@@ -106,7 +106,17 @@ def session(seconds: float, rate: float, header_bytes: int, may_follow: Callable
             target = super().get_redirect_target(response)
             if target:
                 may_follow(response.url, urljoin(response.url, target))
+                # requests would read the body of the redirect to its end, of any length and packed as it may be.
+                response._content, response._content_consumed = b"", True
+                response.raw.close()
             return target
+
+        def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
+            left = [urlsplit(url).scheme == "https" for url in (response.request.url, prepared_request.url)]
+            if left == [True, False]:  # else netrc's password for this host would be sent for all to read
+                prepared_request.headers.pop("Authorization", None)
+                return
+            super().rebuild_auth(prepared_request, response)
 
     made = Session()
     for scheme in ("http://", "https://"):

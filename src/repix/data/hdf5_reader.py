@@ -15,14 +15,18 @@ import json
 import math
 import os
 import sys
+from contextlib import suppress
 from typing import Any
 
 KEY = "data"
 MEMORY_BYTES = 1 << 30
 """What this process may map; the libraries take about a tenth of it."""
 
-CHUNK_BYTES = 1 << 28
+CHUNK_BYTES = 1 << 27
 """Most bytes of one chunk: it is held whole, and once more for each filter."""
+
+CACHE_BYTES = 2 * CHUNK_BYTES
+"""Most bytes of chunks that all open files keep: without them each row of a chunk would unpack all of it again."""
 
 MOST_OPEN = 8
 MOST_ROWS = 1_000_000
@@ -69,7 +73,7 @@ def check(file: Any) -> Any:
     if data.dtype not in ("uint8", "uint16"):
         raise RefusedError(f"{KEY!r} holds {data.dtype} numbers; expected uint8 (or uint16)")
     if stored.get_layout() == h5py.h5d.CHUNKED:
-        chunk = math.prod(stored.get_chunk()) * data.dtype.itemsize
+        chunk = _chunk_bytes(data)
         if not 0 < chunk <= CHUNK_BYTES:
             raise RefusedError(f"{KEY!r} has chunks of {chunk} bytes, at most {CHUNK_BYTES}; make one image a chunk")
     size, on_disk = math.prod(data.shape) * data.dtype.itemsize, data.id.get_storage_size()
@@ -82,11 +86,17 @@ def check(file: Any) -> Any:
     return data
 
 
-def answer(opened: dict[str, tuple[int, Any]], path: str, row: int | None) -> tuple[dict[str, Any], bytes]:
+def _chunk_bytes(data: Any) -> int:
+    """Return how many bytes one chunk of a dataset unpacks to; 0 where it is stored in one piece."""
+    return math.prod(data.chunks) * data.dtype.itemsize if data.chunks else 0
+
+
+def answer(opened: dict[str, tuple[int, Any, int]], path: str, row: int | None) -> tuple[dict[str, Any], bytes]:
     """Return what to say of a file or of one of its rows.
 
     Args:
-        opened: files that stay open, with the time of their last change: photos and labels take turns.
+        opened: files that stay open, with the time of their last change and the bytes that they keep:
+            photos and labels take turns.
         path: the file.
         row: which image, or None for what the file is.
     """
@@ -97,9 +107,13 @@ def answer(opened: dict[str, tuple[int, Any]], path: str, row: int | None) -> tu
         if path in opened and opened[path][0] != stamp:
             opened.pop(path)[1].file.close()
         if path not in opened:
-            if len(opened) == MOST_OPEN:
+            with h5py.File(path, "r") as file:
+                kept = min(_chunk_bytes(check(file)) + (1 << 16), CACHE_BYTES)
+            while opened and (
+                len(opened) == MOST_OPEN or kept + sum(size for _, _, size in opened.values()) > CACHE_BYTES
+            ):
                 opened.pop(next(iter(opened)))[1].file.close()
-            opened[path] = stamp, check(h5py.File(path, "r"))
+            opened[path] = stamp, check(h5py.File(path, "r", rdcc_nbytes=kept)), kept
         data = opened[path][1]
     except RefusedError as error:
         return {"refused": str(error)}, b""
@@ -118,9 +132,10 @@ def main() -> None:
     """Answer requests until standard input ends."""
     import resource
 
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    opened: dict[str, tuple[int, Any]] = {}
+    for what, value in ((resource.RLIMIT_AS, MEMORY_BYTES), (resource.RLIMIT_CORE, 0)):
+        with suppress(ValueError, OSError):  # macOS does not let every one of them be lowered
+            resource.setrlimit(what, (value, value))
+    opened: dict[str, tuple[int, Any, int]] = {}
     for line in sys.stdin.buffer:
         about, content = answer(opened, **json.loads(line))
         sys.stdout.buffer.write(json.dumps(about).encode() + b"\n" + content)

@@ -30,6 +30,7 @@ from repix.data.layouts import Item, Listing
 from repix.data.prepared import MANIFEST
 from repix.errors import UserError
 from repix.files import atomic_folder, digest_file
+from repix.profile import cores
 from repix.schemas import Example, Half, Manifest, Side, Skipped, Split
 
 Size = tuple[int, int]
@@ -349,7 +350,7 @@ def prepare(
     for line in _few_lines(layouts.left_out(tree, found)):
         print(f"{name}: not read: {line}", file=sys.stderr)
     plans = [_Plan(split, listing, _stored_size(wanted, split, listing, name)) for split, listing in found.items()]
-    workers = workers or min(MOST_WORKERS, len(os.sched_getaffinity(0)))
+    workers = workers or min(MOST_WORKERS, cores())
     bad: dict[str, str] = {}
     lost = 0  # pairs, or images of an unpaired set
     with atomic_folder(out) as folder, ThreadPoolExecutor(workers) as pool:

@@ -12,14 +12,12 @@ URL here, since params.yaml, dvc.lock and the cards repeat it: it comes from ~/.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from email.utils import parsedate_to_datetime
@@ -32,7 +30,16 @@ from tqdm import tqdm
 from repix import paths
 from repix.data.archives import HEAD_BYTES, refusal, sniff
 from repix.errors import UserError
-from repix.files import CHUNK_BYTES, atomic_folder, canonical_json, digest_text, read_json, scratch_folder, write_json
+from repix.files import (
+    CHUNK_BYTES,
+    atomic_folder,
+    canonical_json,
+    digest_text,
+    locked,
+    read_json,
+    scratch_folder,
+    write_json,
+)
 from repix.schemas import Archive
 
 if TYPE_CHECKING:
@@ -136,7 +143,7 @@ def fetch(
     answers = []
     try:
         work.mkdir(parents=True, exist_ok=True)
-        with _only_one(work / f"{job.key}.lock", dataset):
+        with locked(work / f"{job.key}.lock", f"the download of {dataset}"):
             if sha256 and job.kept.is_file():
                 try:
                     return _deliver(job.kept, name, folder, job)
@@ -418,18 +425,6 @@ def _synthetic(url: str) -> tuple[str, dict[str, str] | None]:
         return generator, None
     options = dict(pairs)
     return generator, options if len(options) == len(pairs) else None
-
-
-@contextmanager
-def _only_one(path: Path, dataset: str) -> Iterator[None]:
-    """Let one process at a time work on a download; the lock goes when the process goes."""
-    with open(path, "w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            _say(f"{dataset}: another process is fetching it; waiting")
-            fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
 
 
 def _say(text: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,7 @@ class View:
         names, target_names: of the images, unique on their side.
         halves: which half of the split is the source, and which the target.
         paired: whether row i of both belong together.
+        train: the training images on the side of the targets, cut to their size in the centre.
     """
 
     sources: np.ndarray
@@ -48,18 +50,24 @@ class View:
     target_names: tuple[str, ...]
     halves: tuple[str, str]
     paired: bool
+    train: np.ndarray
 
     @classmethod
     def of(cls, prepared: Prepared, translator: str) -> View:
         """Return the test split in the direction of a translator."""
         split, manifest = prepared.split("test"), prepared.manifest
         sides = Direction(translator).sides
+        train = prepared.split("train")
+        height, width = manifest.crop_size
+        large = sides(train.source, train.target)[1]
+        top, left = (large.shape[1] - height) // 2, (large.shape[2] - width) // 2
         return cls(
             *sides(split.source, split.target),
             *sides(manifest.source, manifest.target),
             *sides(split.names, split.target_names),
             halves=sides("source", "target"),
             paired=manifest.paired,
+            train=large[:, top : top + height, left : left + width],
         )
 
     def photos(self, array: np.ndarray) -> np.ndarray:
@@ -76,6 +84,7 @@ def evaluate(
     out: Path,
     *,
     features: FeatureNetwork | None = None,
+    networks: Mapping[str, Any] = MappingProxyType({}),
     cache: Path | None = None,
 ) -> Metrics:
     """Translate the test split with every variant of every translator, and score it.
@@ -92,7 +101,8 @@ def evaluate(
             ``.tif`` for other than 1 or 3 channels), ``<translator>.csv`` (scores per image; those
             of other variants under ``<variant>_<metric>``) and ``<translator>.png`` (source | output | target of the
             first images); and ``index.html``, the gallery of all of them.
-        features: the network for FID and KID, where asked for.
+        features: the network of the metrics on features, where asked for.
+        networks: those of the metrics that have one of their own, by the metric's name.
         cache: folder of the feature cache.
 
     Returns:
@@ -108,6 +118,13 @@ def evaluate(
     kinds = [(record.crop_size, record.source, record.target) for record in (manifest, model.record)]
     if kinds[0] != kinds[1]:
         raise UserError(f"{prepared.folder}: has other sizes, channels or values than {model.folder} was trained on")
+    if settings.classcolour and settings.label_colours:
+        side = manifest.source if settings.labels == "source" else manifest.target
+        if any(len(colour) != side.channels for colour in settings.label_colours):
+            raise UserError(
+                f"params.yaml: evaluate.label_colours: the {settings.labels} images have {side.channels} channels: "
+                f"give each colour as many numbers"
+            )
     scores: dict[str, dict[str, Any]] = {}
     protocol: dict[str, Any] = {
         "split": "test",
@@ -125,6 +142,7 @@ def evaluate(
             protocol["description"][translator] = {}
             table: dict[str, np.ndarray] = {}
             done: dict[tuple[str, bool], tuple] = {}
+            floors: dict[str, dict[str, Any]] = {}
             for variant in model.variants:
                 digests = model.record.variants()[variant]
                 for paper in (False, True) if settings.paper_mode else (False,):
@@ -134,7 +152,7 @@ def evaluate(
                     if key not in done:
                         model.load(variant)
                         outputs = _translate(model, translator, view, paper, label)
-                        done[key] = _score(outputs, view, settings, features, cache)
+                        done[key] = _score(outputs, view, settings, features, networks, floors, cache)
                         if label == model.record.shown:
                             shown = outputs
                     result, definition, per_image = done[key]
@@ -177,10 +195,18 @@ def _translate(model: TrainedModel, translator: str, view: View, paper: bool, la
     return outputs
 
 
-def _score(outputs, view: View, settings: Evaluate, features: FeatureNetwork | None, cache: Path | None) -> tuple:
+def _score(
+    outputs,
+    view: View,
+    settings: Evaluate,
+    features: FeatureNetwork | None,
+    networks: Mapping[str, Any],
+    floors: dict[str, dict[str, Any]],
+    cache: Path | None,
+) -> tuple:
     """Return scores, their protocol, and scores per image."""
     photos = None
-    if features is not None and view.target.colour.startswith("lab"):
+    if (features is not None or networks) and view.target.colour.startswith("lab"):
         photos = view.photos(outputs), view.photos(view.targets)
     return score_paired_and_distribution(
         outputs,
@@ -192,6 +218,10 @@ def _score(outputs, view: View, settings: Evaluate, features: FeatureNetwork | N
         features=features,
         pictures=photos,
         cache=cache,
+        train=view.train,
+        labels=(view.sources, view.source) if view.halves[0] == settings.labels else (view.targets, view.target),
+        networks=networks,
+        floors=floors,
     )
 
 

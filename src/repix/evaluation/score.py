@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,10 @@ def score_paired_and_distribution(
     pictures: tuple[np.ndarray, np.ndarray] | None = None,
     cache: str | Path | None = None,
     describe: bool = True,
+    train: np.ndarray | None = None,
+    labels: tuple[np.ndarray, Side] | None = None,
+    networks: Mapping[str, Any] = MappingProxyType({}),
+    floors: dict[str, dict[str, Any]] | None = None,
 ) -> tuple[Scores, Protocol, dict[str, np.ndarray]]:
     """Score translations against their targets (paired metrics) and a reference set (distances).
 
@@ -51,11 +56,16 @@ def score_paired_and_distribution(
         reference_names: names of the reference images, by whose hash the halves of the
             self-distance are chosen; None takes their numbers.
         evaluate: which metrics were asked for.
-        features: the network that fid and kid use; its dims cover ``evaluate.dims``.
+        features: the network of the metrics on features; its dims cover ``evaluate.dims``.
         pictures: outputs and reference as (.., h, w, 3) uint8, for sides that are not pictures
             by themselves (Lab); None derives them from ``side``.
         cache: folder of the feature cache.
         describe: whether to add the descriptions (bootstrap intervals, distances between halves of the real images).
+        train: (k, h, w, c), the training images on the side of the outputs, for the metrics of kind ``training``.
+        labels: label maps (n, h, w, k) of the outputs, and their side, for the metrics of kind ``labels``.
+        networks: metric of kind ``network`` -> its network.
+        floors: the distances between halves of these very reference images that are known already, by the
+            score's name: read, and added to.
 
     Returns:
         ``scores``: metric -> number, or None with ``protocol[metric]["reason"]``.
@@ -75,7 +85,8 @@ def score_paired_and_distribution(
     names = [str(i) for i in range(len(reference))] if reference_names is None else list(reference_names)
     if outputs.shape[1:] != reference.shape[1:] or len(names) != len(reference):
         raise ValueError(f"outputs {outputs.shape}, reference {reference.shape} and {len(names)} names do not fit")
-    sets = _Sets(outputs, targets, side, reference, names, evaluate, features, pictures, cache)
+    more = train, labels, networks, {} if floors is None else floors
+    sets = _Sets(outputs, targets, side, reference, names, evaluate, features, pictures, cache, *more)
     scores: Scores = {}
     protocol: Protocol = {
         "images": {
@@ -88,6 +99,8 @@ def score_paired_and_distribution(
     }
     per_image: dict[str, np.ndarray] = {}
     for metric in METRICS:
+        if not metric.listed and _switched_off(metric, evaluate):
+            continue
         for name, definition, score in _SCORE[metric.kind](metric, scorer(metric), sets, describe):
             scores[name] = score.value
             protocol[name] = {**definition, **score.definition}
@@ -113,6 +126,10 @@ class _Sets:
     network: FeatureNetwork | None
     pictures: tuple[np.ndarray, np.ndarray] | None
     cache: str | Path | None
+    train: np.ndarray | None
+    labels: tuple[np.ndarray, Side] | None
+    networks: Mapping[str, Any]
+    floors: dict[str, dict[str, Any]]
 
     @property
     def size(self) -> tuple[int, int]:
@@ -132,6 +149,18 @@ class _Sets:
         first, second = (extract(images, self.network, cache=self.cache) for images in self.rgb8)
         return first, second
 
+    @cached_property
+    def train_features(self) -> dict[int, np.ndarray]:
+        """The features of the training images, dims -> (k, dims)."""
+        return extract(as_rgb8(self.train, self.side), self.network, cache=self.cache)
+
+    def between_halves(self, name: str, function: Callable[..., Score], rows: np.ndarray) -> dict[str, Any]:
+        """Return the score of one half of the real images against the other, and how many each half has."""
+        if name not in self.floors:
+            value = baselines.self_distance(function, rows, self.names).value
+            self.floors[name] = {"floor": value, "floor_n": len(rows) // 2}
+        return self.floors[name]
+
 
 Scored = list[tuple[str, dict[str, Any], Score]]  # name of the score, definition, score
 
@@ -142,18 +171,56 @@ def _switched_off(metric: Metric, evaluate: Evaluate) -> str | None:
     return None if asked else f"not asked for (evaluate.{metric.name})"
 
 
-def _paired(metric: Metric, how: Scorer, sets: _Sets, describe: bool) -> Scored:
-    reason = _switched_off(metric, sets.evaluate)
+def _no_pair(metric: Metric, how: Scorer, sets: _Sets) -> str | None:
+    """Return why outputs cannot be scored against their own targets, or None if they can."""
+    if reason := _switched_off(metric, sets.evaluate):
+        return reason
     if sets.targets is None:
-        reason = reason or "unpaired: no output has a target of its own"
-    reason = reason or how.unavailable(*sets.size)
-    if reason:
+        return "unpaired: no output has a target of its own"
+    return how.unavailable(*sets.size)
+
+
+def _with_interval(score: Score, describe: bool) -> Score:
+    """Return a score with the interval of its mean over images, where descriptions are asked for."""
+    if not describe:
+        return score
+    interval = {"ci95": bootstrap.interval(score.per_image), "bootstrap": bootstrap.PROTOCOL}
+    return replace(score, details=interval | dict(score.details))
+
+
+def _paired(metric: Metric, how: Scorer, sets: _Sets, describe: bool) -> Scored:
+    if reason := _no_pair(metric, how, sets):
         return [(metric.name, how.definition, Score(reason=reason))]
     score = how.function(sets.outputs, sets.targets, sets.side.low, sets.side.high)
-    if describe:
-        interval = {"ci95": bootstrap.interval(score.per_image), "bootstrap": bootstrap.PROTOCOL}
-        score = replace(score, details=interval | dict(score.details))
-    return [(metric.name, how.definition, score)]
+    return [(metric.name, how.definition, _with_interval(score, describe))]
+
+
+def _of_labels(metric: Metric, how: Scorer, sets: _Sets, describe: bool) -> Scored:
+    if reason := _no_pair(metric, how, sets):
+        return [(metric.name, how.definition, Score(reason=reason))]
+    if sets.labels is None:
+        raise ValueError(f"evaluate.{metric.name} is on, but there are no label maps")
+    (images, side), colours = sets.labels, sets.evaluate.label_colours
+    table = "each channel in four steps" if colours is None else [list(colour) for colour in colours]
+    definition = how.definition | {"labels": sets.evaluate.labels, "label_colours": table}
+    table = None if colours is None else np.array(colours)
+    score = how.function(
+        sets.outputs, sets.targets, sets.side.low, sets.side.high, images, (side.low, side.high), table
+    )
+    return [(metric.name, definition, _with_interval(score, describe))]
+
+
+def _through_network(metric: Metric, how: Scorer, sets: _Sets, describe: bool) -> Scored:
+    reason = _no_pair(metric, how, sets)
+    if reason is None and sets.rgb8[0] is None:
+        reason = f"the network sees RGB or grey pictures, these are {sets.side.colour}"
+    if reason:
+        return [(metric.name, how.definition, Score(reason=reason))]
+    if metric.name not in sets.networks:
+        raise ValueError(f"evaluate.{metric.name} is on, but its network is not given")
+    # The reference holds the targets where there are pairs.
+    score = how.function(*sets.rgb8, sets.networks[metric.name])
+    return [(metric.name, how.definition, _with_interval(score, describe))]
 
 
 def _distribution(metric: Metric, how: Scorer, sets: _Sets, describe: bool) -> Scored:
@@ -162,8 +229,28 @@ def _distribution(metric: Metric, how: Scorer, sets: _Sets, describe: bool) -> S
         return [(metric.name, how.definition, Score(reason=reason))]
     score = how.function(sets.outputs, sets.reference)
     if describe and len(sets.reference) >= 2:
-        score = replace(score, details=dict(score.details) | _between_halves(how.function, sets.reference, sets.names))
+        floor = sets.between_halves(metric.name, how.function, sets.reference)
+        score = replace(score, details=dict(score.details) | floor)
     return [(metric.name, how.definition, score)]
+
+
+def _against_training(metric: Metric, how: Scorer, sets: _Sets, describe: bool) -> Scored:
+    """Return a score for each of ``evaluate.dims`` where there are features of pictures, else one on pixels."""
+    if reason := _switched_off(metric, sets.evaluate):
+        return [(metric.name, how.definition, Score(reason=reason))]
+    if sets.train is None:
+        raise ValueError(f"evaluate.{metric.name} is on, but there are no training images")
+    if sets.network is None or sets.rgb8[0] is None or as_rgb8(sets.train[:1], sets.side) is None:
+        from repix.evaluation.metrics.memorisation import PIXELS, cells
+
+        three = (cells(images, sets.side) for images in (sets.outputs, sets.reference, sets.train))
+        return [(metric.name, how.definition | PIXELS, how.function(*three))]
+    found: Scored = []
+    for dims in sets.evaluate.dims:
+        definition = how.definition | {"on": "features", "features": sets.network.protocol(dims)}
+        score = how.function(*(features[dims] for features in (*sets.features, sets.train_features)))
+        found.append((sets.network.metric_name(metric.name, dims), definition, score))
+    return found
 
 
 def _on_features(metric: Metric, how: Scorer, sets: _Sets, describe: bool) -> Scored:
@@ -191,7 +278,7 @@ def _on_features(metric: Metric, how: Scorer, sets: _Sets, describe: bool) -> Sc
         if describe:
             details = dict(score.details) | dict(how.details(outputs, reference) if how.details else {})
             if len(reference) >= 4:
-                details |= _between_halves(how.function, reference, sets.names)
+                details |= sets.between_halves(name, how.function, reference)
             score = replace(score, details=details)
         found.append((name, definition, score))
     if metric.name not in (name for name, _, _ in found):
@@ -207,9 +294,7 @@ _SCORE: dict[str, Callable[[Metric, Scorer, _Sets, bool], Scored]] = {
     "paired": _paired,
     "distribution": _distribution,
     "features": _on_features,
+    "training": _against_training,
+    "labels": _of_labels,
+    "network": _through_network,
 }
-
-
-def _between_halves(function: Callable[..., Score], rows: np.ndarray, names: list[str]) -> dict[str, Any]:
-    """Return the score of one half of the real images against the other, and how many each half has."""
-    return {"floor": baselines.self_distance(function, rows, names).value, "floor_n": len(rows) // 2}

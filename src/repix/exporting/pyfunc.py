@@ -141,7 +141,9 @@ class TranslatorModel(PythonModel):
         self.source, self.target = record[source], record[target]
         options = onnxruntime.SessionOptions()
         options.inter_op_num_threads = 1
-        self.session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+        self.session = onnxruntime.InferenceSession(
+            Path(model).read_bytes(), options, providers=["CPUExecutionProvider"]
+        )
 
     def translate(self, image: np.ndarray) -> np.ndarray:
         """Return the translation of one image, stored integers both ways, (height, width, channels)."""

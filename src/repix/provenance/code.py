@@ -247,22 +247,23 @@ class Closure:
     module count as code: ``templates/<its name>.*`` beside it (:mod:`repix.pages`).
 
     Args:
-        script: the stage's script, inside the repository.
-        package: the package's folder, ``<repository>/src/<name>``.
+        script: the stage's script, ``<repository>/stages/<name>.py`` where the package lies elsewhere.
+        package: the package's folder, ``<repository>/src/<name>``, or wherever it is installed.
         chosen: table of the registry -> names whose modules are followed where somebody imports the
             table; a table that is not mentioned is followed whole.
 
     Attributes:
-        files: paths relative to the repository, sorted; the script is among them.
+        files: paths relative to the repository, sorted; the script is among them. Those of a package that is
+            installed are named ``src/<name>/...`` all the same: records do not tell where it lies.
+        places: path -> where that file is.
 
     Raises:
-        ValueError: an import cannot be read (see :func:`imported_names`), or the script
-            lies outside the repository.
+        ValueError: an import cannot be read (see :func:`imported_names`).
     """
 
     def __init__(self, script: Path, package: Path, chosen: Chosen | None = None):
         self.package, script = package.resolve(), script.resolve()
-        self.root, self._source, self._beside = self.package.parents[1], self.package.parent, script.parent
+        self._source, self._beside = self.package.parent, script.parent
         self._registry = self._source / Path(*REGISTRY.split(".")).with_suffix(".py")
         self._chosen = chosen or {}
         self._values: dict[str, ast.expr] = {}  # "<table>.<name>" -> its value in the registry
@@ -274,7 +275,14 @@ class Closure:
                     if file not in found:
                         found[file] = dotted
                         waiting.append(file)
-        self.files = sorted(path.relative_to(self.root) for path in found)
+        self.places = {self._named(path): path for path in sorted(found)}
+        self.files = sorted(self.places)
+
+    def _named(self, path: Path) -> Path:
+        """Return a file's path as records have it."""
+        if path.is_relative_to(self.package):
+            return PACKAGE.parent / path.relative_to(self._source)
+        return path.relative_to(self._beside.parent)
 
     def _names(self, path: Path, module: str | None) -> Iterable[str]:
         """Yield the dotted names that a file imports, those behind the tables of the registry too."""
@@ -296,22 +304,23 @@ class Closure:
         Args:
             params: the whole of params.yaml, whose choices count.
         """
-        return cls(root / "stages" / f"{stage}.py", root / PACKAGE, chosen(params, stage, model))
+        own = root / PACKAGE  # a project that `repix init` made has none, and runs the installed one
+        package = own if own.is_dir() else Path(__file__).parents[1]
+        return cls(root / "stages" / f"{stage}.py", package, chosen(params, stage, model))
 
     def digests(self) -> dict[str, str]:
         """Return what the stage runs -> sha256: files by their syntax, chosen lines of the registry, templates."""
         found = {}
-        for path in self.files:
-            if self.root / path == self._registry:
+        for path, place in self.places.items():
+            if place == self._registry:
                 tables = _tables(self._registry)
                 others = [n for n in _tree(self._registry).body if _assigned(n) not in tables]
                 found[path.as_posix()] = _digest(ast.Module(body=others, type_ignores=[]))
                 found |= {f"{path.as_posix()}:{key}": _digest(value) for key, value in self._values.items()}
             else:
-                found[path.as_posix()] = syntax_digest(self.root / path)
-        for path in self.files:
-            for file in (self.root / path.parent / TEMPLATES).glob(f"{path.stem}.*"):
-                found[file.relative_to(self.root).as_posix()] = digest_file(file)
+                found[path.as_posix()] = syntax_digest(place)
+            for file in (place.parent / TEMPLATES).glob(f"{place.stem}.*"):
+                found[(path.parent / TEMPLATES / file.name).as_posix()] = digest_file(file)
         return dict(sorted(found.items()))
 
 
@@ -342,21 +351,20 @@ def chosen(params: Mapping[str, Any], stage: str, model: str | None) -> dict[str
     return found
 
 
-def bit_packages(paths: Iterable[Path], root: Path, backend: str = "tensorflow") -> tuple[str, ...]:
+def bit_packages(paths: Iterable[Path], backend: str = "tensorflow") -> tuple[str, ...]:
     """Return the distributions of :data:`BITS` that files use: imported, or required by those.
 
     A stage that never imports torch has a run key that does not ask for torch's version.
 
     Args:
-        paths: Python files relative to ``root``, such as :func:`import_closure` gives.
-        root: the repository.
+        paths: Python files, such as :attr:`Closure.places` holds.
         backend: Keras backend in force. JAX counts under its own alone: elsewhere it moves no
             bits, and it need not be installed.
     """
     from packaging.requirements import Requirement
     from packaging.utils import canonicalize_name
 
-    modules = {name.split(".")[0] for path in paths for name in imported_names(root / path)}
+    modules = {name.split(".")[0] for path in paths for name in imported_names(path)}
     if backend != "jax":
         modules.discard("jax")
     used = {package for package, module in BITS.items() if module in modules}

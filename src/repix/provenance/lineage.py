@@ -66,7 +66,7 @@ def declare(
         code: what the stage may import.
         profile: :meth:`repix.profile.Profile.record`.
     """
-    packages = bit_packages(code.files, code.root, profile.get("backend", "tensorflow"))
+    packages = bit_packages(code.places.values(), profile.get("backend", "tensorflow"))
     known = {
         "stage": stage,
         "cell": cell,

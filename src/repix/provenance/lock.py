@@ -166,15 +166,18 @@ def code_differences(stage: str, was: Mapping[str, str], now: Mapping[str, str])
             yield Difference(stage, "code", path, was.get(path), now.get(path))
 
 
-def entry_of(root: Path, stage: Stage, made: Mapping[str, str | None]) -> dict[str, Any]:
+def entry_of(
+    root: Path, stage: Stage, made: Mapping[str, str | None], values: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Return the entry that dvc.lock would have for the inputs of a stage in a tree.
 
     Args:
         root: the tree.
         stage: one of its stages.
         made: hash of each dependency that another stage makes.
+        values: the content of its params.yaml, for who asks for many stages; None reads it.
     """
-    values = yaml12.read(root / "params.yaml")
+    values = yaml12.read(root / "params.yaml") if values is None else values
     deps = [{"path": dep, "md5": made[dep] if dep in made else md5(root / dep)} for dep in stage.deps]
     return {
         "cmd": stage.cmd,

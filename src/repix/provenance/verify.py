@@ -140,7 +140,7 @@ def files_of(path: Path) -> dict[str, Path]:
 
 
 def lineage_out(stage: Stage) -> str | None:
-    """Return the out that is the stage's lineage record; the stages ``code`` and ``start`` have none."""
+    """Return the out that is the stage's lineage record; the stages ``code``, ``start`` and ``scores`` have none."""
     return next((out for out in stage.outs if out.startswith("lineage/")), None)
 
 
@@ -205,6 +205,11 @@ def rebuild(tree: Path, found: list[Stage], recorded: Recorded, entries: Mapping
         if stage.kind == FOLDER:  # what differs in it is told of the stages that it concerns
             continue
         record = lineage_out(stage)
+        if record is None:  # a digest of records that other stages made: where those differ it follows them
+            if first is None:
+                verdicts |= {out: _derived(tree, out, recorded) for out in stage.outs}
+                say(f"{stage.name}: {max(verdicts[out].level for out in stage.outs).name}")
+            continue
         of_stage = {}
         for out in stage.outs:
             if out == record:
@@ -245,6 +250,13 @@ def rebuild(tree: Path, found: list[Stage], recorded: Recorded, entries: Mapping
         worst = max(noise.values(), key=lambda verdict: verdict.level)
         level, why = worst.level, [worst.why, *why]
     return {"level": level, "why": why, "first": first, "lineages": lineages}
+
+
+def _derived(tree: Path, out: str, recorded: Recorded) -> Verdict:
+    """Return the verdict on an out that has to follow from recorded ones, which came out equal."""
+    if lock.md5(tree / out) == recorded.hashes[out]:
+        return Verdict(Level.L0)
+    return Verdict(Level.DIFFERENT, f"{out}: not what follows from the records in metrics/; `dvc repro` makes it anew")
 
 
 def _text_in(tree: Path):

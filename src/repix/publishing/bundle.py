@@ -38,6 +38,7 @@ _HEAD = re.compile(rb"# v2 git bundle\n([0-9a-f]{40}) refs/heads/main\n\1 HEAD\n
 _LIMITS = Limits()
 _HEADER_BYTES = 4096  # of an extended header of tar, or the head of a git bundle
 _TEXT_BYTES = 1 << 24  # of a list that is read whole
+_LOCK_BYTES = 1 << 20  # of dvc.lock: reading YAML takes some seconds a megabyte
 _GIT_SECONDS = 60  # of processor time
 
 
@@ -170,7 +171,7 @@ def check(archive: Path) -> dict[str, Any]:
         if "dvc.lock" not in in_git:
             raise UserError(f"{archive}: has no dvc.lock that is in the commit")
         try:
-            known = lock.all_outs(lock.parse(_text(archive, folder / "files" / lock.FILE)))
+            known = lock.all_outs(lock.parse(_text(archive, folder / "files" / lock.FILE, _LOCK_BYTES)))
         except (AttributeError, TypeError, KeyError, RecursionError):
             raise UserError(f"{archive}: its dvc.lock is none") from None
         outs = {out: known[out] for out in known if any(f == out or f.startswith(f"{out}/") for f in files)}
@@ -272,9 +273,9 @@ def _belongs(cell: Cell, name: str) -> bool:
     return False
 
 
-def _text(archive: Path, path: Path) -> str:
-    if not path.is_file() or path.stat().st_size > _TEXT_BYTES:
-        raise UserError(f"{archive}: {path.name} is missing, or has more than {_TEXT_BYTES} bytes")
+def _text(archive: Path, path: Path, most: int = _TEXT_BYTES) -> str:
+    if not path.is_file() or path.stat().st_size > most:
+        raise UserError(f"{archive}: {path.name} is missing, or has more than {most} bytes")
     return path.read_text(encoding="utf-8", errors="replace")
 
 

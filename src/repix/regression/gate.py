@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,8 @@ EXIT_CODES = {"pass": 0, "improved": 0, "new": 0, "shown": 0, "fail": 1, "incomp
 # Something that is surely worse outweighs something that cannot be judged; a contradiction
 # outweighs both, since the measurement itself cannot be trusted then.
 _GRAVITY = ("pass", "shown", "new", "improved", "incomparable", "fail", "contradiction")
+
+_JUDGED = ("pass", "improved", "fail", "contradiction")  # a number stood against the baseline
 
 # Where a profile does not promise equal bits on every machine, equal weights may score
 # differently by rounding: relative difference that is still called equal.
@@ -52,9 +55,33 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Result:
-    """All verdicts, and the overall one."""
+    """All verdicts, and the overall one.
+
+    Attributes:
+        verdicts: of every score, or of a whole cell.
+        cells: all cells of the baseline and of what was measured, sorted.
+    """
 
     verdicts: tuple[Verdict, ...]
+    cells: tuple[str, ...] = ()
+
+    def judged(self) -> dict[str, int]:
+        """Return cell -> how many of its scores were judged, of the cells where any was."""
+        counted = Counter(v.cell for v in self.verdicts if v.verdict in _JUDGED)
+        return {cell: counted[cell] for cell in self.cells if counted[cell]}
+
+    def not_judged(self) -> dict[str, str]:
+        """Return cell -> why none of its scores was judged, of the other cells."""
+        reasons = {}
+        for cell in self.cells:
+            found = [v for v in self.verdicts if v.cell == cell]
+            if not any(v.verdict in _JUDGED for v in found):
+                whys = dict.fromkeys(v.why for v in found if v.why)
+                shown = (
+                    "none of its scores is gated" if found else "neither the baseline nor this run has a score of it"
+                )
+                reasons[cell] = "; ".join(whys) or shown
+        return reasons
 
     @property
     def verdict(self) -> str:
@@ -78,9 +105,12 @@ def judge(baseline: Baseline | None, now: Mapping[str, Entry], tolerances: Toler
     """
     if baseline is None:
         why = "there is no baseline; `repix gate --accept` makes the first one"
-        return Result(tuple(Verdict(cell, "", "", "", "incomparable", why=why) for cell in sorted(now)))
+        return Result(
+            tuple(Verdict(cell, "", "", "", "incomparable", why=why) for cell in sorted(now)), tuple(sorted(now))
+        )
     verdicts: list[Verdict] = []
-    for cell in sorted(baseline.cells.keys() | now.keys()):
+    cells = tuple(sorted(baseline.cells.keys() | now.keys()))
+    for cell in cells:
         if cell not in now:
             why = f"in the baseline, but there is no {cell}.json; run `dvc repro`, or --accept that it is gone"
             verdicts.append(Verdict(cell, "", "", "", "incomparable", why=why))
@@ -90,7 +120,7 @@ def judge(baseline: Baseline | None, now: Mapping[str, Entry], tolerances: Toler
         else:
             family = tolerances.families.get(cell.rpartition("-")[0])
             verdicts += _judge_cell(cell, baseline.cells[cell], now[cell], family)
-    return Result(tuple(verdicts))
+    return Result(tuple(verdicts), cells)
 
 
 def _judge_cell(cell: str, old: Entry, new: Entry, family: Family | None) -> Iterator[Verdict]:

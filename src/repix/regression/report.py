@@ -76,12 +76,24 @@ def _reasons(result: Result) -> dict[str, list[str]]:
     return reasons
 
 
+def _cells_looked_at(result: Result) -> list[str]:
+    """Return a line on the cells that were judged, and one for each reason why others were not."""
+    of = Counter(v.cell for v in result.verdicts)
+    judged = ", ".join(f"{cell} ({count} of {of[cell]} scores)" for cell, count in result.judged().items())
+    lines = [f"judged: {judged or 'no cell'}"]
+    reasons: dict[str, list[str]] = {}
+    for cell, why in result.not_judged().items():
+        reasons.setdefault(why, []).append(cell)
+    return lines + [f"not judged: {', '.join(cells)}: {why}" for why, cells in reasons.items()]
+
+
 def text(result: Result) -> str:
-    """Return the result as text: a table, the worst first, then the reasons, then the verdict."""
+    """Return the result as text: a table, the worst first, the reasons, the cells judged and not, the verdict."""
     rows = [_HEAD, *map(_cells, _sorted(result))]
     lines = aligned(rows, right=_NUMBERS)
     for why, places in _reasons(result).items():
         lines.append(f"{places[0]}{f' and {len(places) - 1} more' if len(places) > 1 else ''}: {why}")
+    lines += _cells_looked_at(result)
     lines.append(f"gate: {result.verdict}: {_summary(result)}")
     return "\n".join(lines)
 
@@ -98,6 +110,7 @@ def markdown(result: Result) -> str:
         quiet=[_HEAD, *(_cells(v) for v in ordered if v.verdict in _QUIET)],
         right=_NUMBERS,
         reasons=_reasons(result),
+        cells=_cells_looked_at(result),
     ).rstrip("\n")
 
 
@@ -107,5 +120,7 @@ def as_json(result: Result) -> dict[str, Any]:
         "verdict": result.verdict,
         "exit_code": result.exit_code,
         "summary": _summary(result),
+        "judged": result.judged(),
+        "not_judged": result.not_judged(),
         "scores": [asdict(verdict) for verdict in _sorted(result)],
     }

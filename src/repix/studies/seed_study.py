@@ -16,7 +16,9 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,7 +103,7 @@ def plan(root: Path, dataset: str, model: str, *, changes: Mapping[str, Any] | N
         raise UserError(f"{prepared}: not prepared yet; run `dvc repro preprocess` with {dataset} in run.datasets")
     tree = reader.load(path)
     code = {stage: Closure.of_stage(root, tree, stage, model) for stage in STAGES}
-    files = {file for closure in code.values() for file in closure.files}
+    files = {file for closure in code.values() for file in closure.places.values()}
     params = {
         f"models.{model}": recipe.model_dump(mode="json"),
         f"datasets.{dataset}.augment": augment.model_dump(mode="json"),
@@ -117,7 +119,7 @@ def plan(root: Path, dataset: str, model: str, *, changes: Mapping[str, Any] | N
                 "params": params,
                 "inputs": inputs,
                 "code": {stage: closure.digests() for stage, closure in code.items()},
-                "environment": environment(bit_packages(files, root, profile.find(name).backend)),
+                "environment": environment(bit_packages(files, profile.find(name).backend)),
                 "profile": profile.find(name).record(),
             }
         )
@@ -165,23 +167,44 @@ def run_stage(folder: Path, stage: str, cell: Cell) -> None:
         )
 
 
-def run(wanted: Plan, seeds: Sequence[int], *, root: Path, runner: Runner = run_stage) -> dict[str, Entry]:
+def run(
+    wanted: Plan, seeds: Sequence[int], *, root: Path, workers: int = 1, runner: Runner = run_stage
+) -> dict[str, Entry]:
     """Train and evaluate every seed that is not finished yet; return cell -> scores.
 
     Args:
         wanted: see :func:`plan`.
         seeds: which seeds.
         root: the repository.
+        workers: how many seeds at once; each stage is a process of its own.
         runner: makes one stage of one cell.
+
+    Raises:
+        UserError: a stage failed; seeds that run beside it come to their end, no other is begun.
     """
     lay_out(root, wanted)
     with tqdm(total=len(seeds), desc=f"{wanted.dataset}-{wanted.model}", unit="seed", disable=None) as bar:
-        for seed in seeds:
-            if not wanted.finished(seed):
-                for stage in STAGES:
-                    bar.set_postfix(seed=seed, stage=stage)
-                    runner(wanted.folder, stage, wanted.cell(seed))
+        stopped = threading.Event()
+
+        def make(seed: int) -> None:
+            if stopped.is_set():
+                return
+            try:
+                if not wanted.finished(seed):
+                    for stage in STAGES:
+                        bar.set_postfix(seed=seed, stage=stage)
+                        runner(wanted.folder, stage, wanted.cell(seed))
+            except BaseException:
+                stopped.set()
+                raise
             bar.update()
+
+        with ThreadPoolExecutor(workers) as pool:
+            try:
+                for done in as_completed([pool.submit(make, seed) for seed in seeds]):
+                    done.result()
+            finally:
+                stopped.set()  # Ctrl-C comes here, in the main thread
     return collect(wanted, seeds)
 
 

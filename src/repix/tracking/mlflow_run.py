@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from repix import profile, yaml12
+from repix import machine, profile, yaml12
 from repix.errors import UserError
 from repix.files import canonical_json, digest_text, process_name
 from repix.paths import LINEAGE, RUNS
@@ -135,14 +135,11 @@ def dvc_tags(root: Path, paths: Iterable[str]) -> dict[str, str]:
 
 def observed_tags() -> dict[str, str]:
     """Return what is observed of this process: machine and experiment, never part of a record."""
-    processor = platform.processor() or platform.machine()
-    with contextlib.suppress(OSError, IndexError):
-        processor = re.findall(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.M)[0]
     tags = {
         "mlflow.source.name": Path(sys.argv[0]).name,
         "mlflow.source.type": "LOCAL",
         "repix.host": platform.node(),
-        "repix.cpu": processor,
+        "repix.cpu": machine.processor(),
         "repix.cpus": str(os.cpu_count()),
         "repix.os": platform.platform(),
         "repix.profile": profile.current().name,

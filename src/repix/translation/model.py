@@ -168,7 +168,7 @@ def load(
 
     from repix.inference.onnx_runtime import OnnxSizes
 
-    return OnnxSizes(file("onnx"), *sides, other)
+    return OnnxSizes(file("onnx"), *sides, record.crop_size, other)
 
 
 def _load_trained(folder: Path, record: Trained, translator: str, variant: str | None, paper: bool) -> Sizes:

@@ -12,9 +12,15 @@ that equal sets score exactly 0; float64 instead of float32; any size, not only 
 
 from __future__ import annotations
 
+import math
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+
 import numpy as np
 
-from repix import rng
+from repix import profile, rng
 from repix.evaluation.metrics import Score, Scorer
 
 SEED = 2018
@@ -22,9 +28,11 @@ PATCH = 7
 PATCHES_PER_IMAGE = 128
 DIRECTIONS = 512
 SMALLEST = 16
-FILTER = np.array([1.0, 4.0, 6.0, 4.0, 1.0]) / 16.0  # Burt and Adelson 1983
-_DIRECTIONS_AT_ONCE = 64  # bounds the memory of the projections
-_IMAGES_AT_ONCE = 16  # and of the pyramid
+FILTER = (1.0 / 16.0, 4.0 / 16.0, 6.0 / 16.0)  # and mirrored: 1, 4, 6, 4, 1 (Burt and Adelson 1983)
+_DIRECTIONS_AT_ONCE = 64  # most of them: fewer where the projections would not fit
+_IMAGES_AT_ONCE = 4  # bounds the memory of the pyramid, and fits a cache
+_ROWS_AT_ONCE = 1 << 12  # patches that are normalised at once
+_BYTES = 1 << 28  # of one set: patches above lie in a temporary file, projections are made in parts
 
 # Streams of the seed; the levels follow each, so that they are wide apart.
 _STREAM_SUBSET, _STREAM_POSITION, _STREAM_DIRECTION = 0, 1000, 2000
@@ -52,60 +60,166 @@ def level_count(height: int, width: int) -> int:
     return count
 
 
-def _blur(images: np.ndarray) -> np.ndarray:
-    """Return images (n, h, w, c) under the 5 x 5 binomial filter, mirrored at the border."""
-    from scipy.ndimage import correlate1d
+def _blurred(padded: np.ndarray, axis: int, step: int) -> np.ndarray:
+    """Return every ``step``-th place of an axis under the binomial filter; two places at each end are padding."""
+    count = padded.shape[axis] - 4
 
-    return correlate1d(correlate1d(images, FILTER, axis=1, mode="mirror"), FILTER, axis=2, mode="mirror")
+    def shifted(by: int) -> np.ndarray:
+        return padded[(slice(None),) * axis + (slice(2 + by, 2 + by + count, step),)]
+
+    outer, inner, middle = FILTER
+    result = shifted(0) * middle
+    result += (shifted(-2) + shifted(2)) * outer
+    result += (shifted(-1) + shifted(1)) * inner
+    return result
+
+
+def _padded(images: np.ndarray, axis: int) -> np.ndarray:
+    """Return images with two places more at both ends of an axis, mirrored about the outermost."""
+    widths = [(2, 2) if i == axis else (0, 0) for i in range(images.ndim)]
+    return np.pad(images, widths, mode="reflect")
+
+
+def _halved(images: np.ndarray) -> np.ndarray:
+    """Return images (n, h, w, c) blurred, each second row and column."""
+    for axis in (1, 2):
+        images = _blurred(_padded(images, axis), axis, 2)
+    return images
+
+
+def _doubled(images: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Return four times the blur of images spread over each second row and column of (n, height, width, c).
+
+    The rows between are zeros, and what they would add to a sum is left out.
+    """
+    outer, inner, middle = FILTER
+    for axis, size in ((1, height), (2, width)):
+
+        def at(start: int, stop: int | None, axis: int = axis) -> tuple[slice, ...]:
+            return (slice(None),) * axis + (slice(start, stop),)
+
+        # Beyond an even size lies a place between, so its mirror is the last known one; else the one before.
+        last = images[at(-1, None)] if size % 2 == 0 else images[at(-2, -1)]
+        wide = np.concatenate([images[at(1, 2)], images, last], axis=axis)
+        shape = list(images.shape)
+        shape[axis] = size
+        spread = np.empty(shape)
+        known = spread[(slice(None),) * axis + (slice(0, None, 2),)]
+        known[...] = images * middle
+        known += (wide[at(0, -2)] + wide[at(2, None)]) * outer
+        between = spread[(slice(None),) * axis + (slice(1, None, 2),)]
+        count = between.shape[axis]
+        between[...] = (wide[at(1, 1 + count)] + wide[at(2, 2 + count)]) * inner
+        images = spread
+    images *= 4.0
+    return images
 
 
 def laplacian_pyramid(images: np.ndarray, levels: int) -> list[np.ndarray]:
     """Return the band-pass levels of images (n, h, w, c), finest first; the last is low-pass."""
-    pyramid = [np.asarray(images, np.float64)]
-    for _ in range(levels - 1):
-        fine = pyramid[-1]
-        coarse = _blur(fine)[:, ::2, ::2]
-        expanded = np.zeros_like(fine)
-        expanded[:, ::2, ::2] = coarse
-        pyramid[-1] = fine - 4.0 * _blur(expanded)
-        pyramid.append(coarse)
-    return pyramid
+    return list(_bands(images, levels, range(levels)))
+
+
+def _bands(images: np.ndarray, levels: int, wanted: range) -> Iterator[np.ndarray]:
+    """Yield the wanted levels of the pyramid, no more of which is computed than they take."""
+    fine = np.asarray(images, np.float64)
+    for level in range(wanted.stop):
+        coarse = _halved(fine) if level < levels - 1 else None
+        if level in wanted:
+            yield fine if coarse is None else fine - _doubled(coarse, *fine.shape[1:3])
+        fine = coarse
 
 
 def _patches(level: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """Return the patches of (n, h, w, c) at (n, k) corners as (n * k, 49, c)."""
-    windows = np.lib.stride_tricks.sliding_window_view(level, (PATCH, PATCH), axis=(1, 2))
-    image = np.arange(len(level))[:, None]
-    cut = windows[image, rows, columns]  # n, k, c, 7, 7
-    return np.ascontiguousarray(np.moveaxis(cut, 2, -1)).reshape(-1, PATCH * PATCH, level.shape[-1])
+    n, height, width, channels = level.shape
+    inside = (np.arange(PATCH)[:, None] * width + np.arange(PATCH)).ravel()
+    corners = (np.arange(n)[:, None] * height + rows) * width + columns
+    return level.reshape(-1, channels)[corners.ravel()[:, None] + inside]
 
 
-def _descriptors(images: np.ndarray, levels: int) -> list[np.ndarray]:
-    """Return, per level, the normalised patches of all images as (n * 128, 49 * c)."""
-    collected: list[list[np.ndarray]] = [[] for _ in range(levels)]
-    n = len(images)
+def _descriptors(images: np.ndarray, rows: np.ndarray, levels: int, wanted: range) -> list[np.ndarray]:
+    """Return, per wanted level, the normalised patches of images[rows] as (n * 128, 49 * c).
+
+    Memory does not grow with the number of images: large results lie in a temporary file, which goes with them.
+    """
+    n, channels = len(rows), images.shape[-1]
     sizes = [images.shape[1:3]]
     for _ in range(levels - 1):
         sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
     places = []
-    for i, (height, width) in enumerate(sizes):
+    for i in wanted:
+        height, width = sizes[i]
         stream = _STREAM_POSITION + 2 * i
-        rows = rng.numbered(SEED, stream).integers(n * PATCHES_PER_IMAGE, height - PATCH + 1)
-        columns = rng.numbered(SEED, stream + 1).integers(n * PATCHES_PER_IMAGE, width - PATCH + 1)
-        places.append((rows.reshape(n, -1), columns.reshape(n, -1)))
+        top = rng.numbered(SEED, stream).integers(n * PATCHES_PER_IMAGE, height - PATCH + 1)
+        left = rng.numbered(SEED, stream + 1).integers(n * PATCHES_PER_IMAGE, width - PATCH + 1)
+        places.append((top.reshape(n, -1), left.reshape(n, -1)))
+    found = [_array((n * PATCHES_PER_IMAGE, PATCH * PATCH, channels)) for _ in wanted]
     for start in range(0, n, _IMAGES_AT_ONCE):
         part = slice(start, start + _IMAGES_AT_ONCE)
-        for i, level in enumerate(laplacian_pyramid(images[part], levels)):
-            collected[i].append(_patches(level, places[i][0][part], places[i][1][part]))
-    result = []
-    for i in range(levels):
-        patches = np.concatenate(collected[i])
-        collected[i].clear()
-        patches -= patches.mean(axis=(0, 1))
-        spread = patches.std(axis=(0, 1))
-        patches /= np.where(spread > 0, spread, 1.0)  # a constant level has patches of zeros
-        result.append(patches.reshape(len(patches), -1))
-    return result
+        bands = _bands(images[rows[part]], levels, wanted)
+        for patches, (top, left), level in zip(found, places, bands, strict=True):
+            cut = _patches(level, top[part], left[part])
+            patches[start * PATCHES_PER_IMAGE :][: len(cut)] = cut
+    for patches in found:
+        _normalise(patches)
+    return [patches.reshape(len(patches), -1) for patches in found]
+
+
+def _array(shape: tuple[int, ...]) -> np.ndarray:
+    """Return an array of float64, in memory or, if it is large, in a file without a name."""
+    if 8 * math.prod(shape) <= _BYTES:
+        return np.empty(shape)
+    with tempfile.TemporaryFile(prefix="repix-") as file:
+        return np.memmap(file, np.float64, "w+", shape=shape)
+
+
+def _normalise(patches: np.ndarray) -> None:
+    """Bring patches (points, 49, c) to mean 0 and standard deviation 1 per channel, in place; zeros where constant.
+
+    As ``patches -= patches.mean((0, 1))`` and ``patches /= patches.std((0, 1))`` do, to the bit, some rows at a time.
+    """
+    count = patches.shape[0] * patches.shape[1]
+
+    def each(change: Callable[[np.ndarray], None]) -> None:
+        for start in range(0, len(patches), _ROWS_AT_ONCE):
+            change(patches[start : start + _ROWS_AT_ONCE])
+
+    mean = _sums(patches, lambda part: part) / count
+    each(lambda part: np.subtract(part, mean, out=part))
+    rest = _sums(patches, lambda part: part) / count  # what rounding left of the mean
+    spread = np.sqrt(_sums(patches, lambda part: np.square(part - rest)) / count)
+    each(lambda part: np.divide(part, np.where(spread > 0, spread, 1.0), out=part))
+
+
+def _sums(patches: np.ndarray, of: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Return the sum over points and places of a function of patches (points, 49, c), as (c,).
+
+    The order of the sums is that in which NumPy adds up the whole: channel by channel one after the other, and
+    in pairs (a tree whose leaves are multiples of 8) where there is one channel.
+    """
+    channels = patches.shape[-1]
+    if channels == 1:
+        flat = patches.reshape(-1)
+
+        def tree(start: int, count: int) -> float:
+            if count <= _ROWS_AT_ONCE * PATCH * PATCH:
+                return np.add.reduce(of(flat[start : start + count]))
+            half = count // 2
+            half -= half % 8
+            return tree(start, half) + tree(start + half, count - half)
+
+        return np.array([tree(0, flat.size)])
+    total = np.zeros(channels)
+    for start in range(0, len(patches), _ROWS_AT_ONCE):
+        values = np.concatenate([total, of(patches[start : start + _ROWS_AT_ONCE]).ravel()])
+        total = np.bincount(_channel_numbers(channels)[: len(values)], values)  # adds one after the other
+    return total
+
+
+@lru_cache(1)
+def _channel_numbers(channels: int) -> np.ndarray:
+    return np.tile(np.arange(channels), 1 + _ROWS_AT_ONCE * PATCH * PATCH)
 
 
 def sliced_wasserstein(a: np.ndarray, b: np.ndarray, directions: np.ndarray) -> float:
@@ -115,13 +229,27 @@ def sliced_wasserstein(a: np.ndarray, b: np.ndarray, directions: np.ndarray) -> 
         a, b: (points, dims) float64.
         directions: (count, dims) float64 unit vectors.
     """
-    distances = []
-    for start in range(0, len(directions), _DIRECTIONS_AT_ONCE):
-        part = directions[start : start + _DIRECTIONS_AT_ONCE]
-        distances.append(np.abs(np.sort(part @ a.T, axis=1) - np.sort(part @ b.T, axis=1)).mean(axis=1))
-    return float(np.concatenate(distances).mean())
+    fit = _BYTES // (8 * len(a)) // 8 * 8  # in eights: a matrix product of few rows may sum in another order
+    at_once = max(1, min(_DIRECTIONS_AT_ONCE, fit))
+
+    def distances(start: int) -> np.ndarray:
+        part = directions[start : start + at_once]
+        one, two = part @ a.T, part @ b.T
+        one.sort(axis=1)
+        two.sort(axis=1)
+        one -= two
+        return np.abs(one, out=one).mean(axis=1)
+
+    with _threads() as threads:
+        return float(np.concatenate(list(threads.map(distances, range(0, len(directions), at_once)))).mean())
 
 
+def _threads() -> ThreadPoolExecutor:
+    """Return workers for parts whose results do not depend on each other, nor on how many workers there are."""
+    return ThreadPoolExecutor(profile.current().resolved_threads())
+
+
+@lru_cache(16)
 def unit_directions(level: int, dims: int) -> np.ndarray:
     """Return the fixed directions of a level: (512, dims) float64, uniform on the sphere."""
     vectors = rng.numbered(SEED, _STREAM_DIRECTION + level).normal(DIRECTIONS * dims).reshape(DIRECTIONS, dims)
@@ -148,12 +276,19 @@ def swd(output: np.ndarray, reference: np.ndarray) -> dict[str, float] | None:
     n = min(len(output), len(reference))
     sets = []
     for images in (output, reference):
-        kept = images if len(images) == n else images[rng.numbered(SEED, _STREAM_SUBSET).subset(len(images), n)]
-        sets.append(_descriptors(kept, levels))
+        rows = np.arange(n) if len(images) == n else rng.numbered(SEED, _STREAM_SUBSET).subset(len(images), n)
+        sets.append((images, rows))
+    of_one_level = 8 * n * PATCHES_PER_IMAGE * PATCH * PATCH * output.shape[-1]
+    levels_at_once = max(1, min(levels, _BYTES // of_one_level))
     scores, side = {}, min(output.shape[1:3])
-    for level, (a, b) in enumerate(zip(*sets, strict=True)):
-        scores[str(side)] = 1000.0 * sliced_wasserstein(a, b, unit_directions(level, a.shape[1]))
-        side = (side + 1) // 2
+    for first in range(0, levels, levels_at_once):
+        wanted = range(first, min(first + levels_at_once, levels))
+        with _threads() as threads:
+            clouds = list(threads.map(lambda kept, wanted=wanted: _descriptors(*kept, levels, wanted), sets))
+        for level, a, b in zip(wanted, *clouds, strict=True):
+            scores[str(side)] = 1000.0 * sliced_wasserstein(a, b, unit_directions(level, a.shape[1]))
+            side = (side + 1) // 2
+        del clouds, a, b
     return {"mean": float(np.mean(list(scores.values())))} | scores
 
 

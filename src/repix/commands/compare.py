@@ -1,0 +1,331 @@
+"""Put cells side by side: scores with the noise between seeds, parameters, and pictures on one page.
+
+A cell is named by itself (of the workspace), as REV:CELL, or as REV alone where its grid is one cell. REV is
+a git revision, a DVC experiment (`dvc exp list`), or workspace. One name is compared with the workspace. Differences
+are to the first one. A difference is called noise where another seed alone may make it, by the
+tolerances of `repix seeds` (metrics/tolerances.json): the rule of `repix gate`, in both directions.
+The page needs no network and no other file. It shows the test images on which the cells differ most.
+
+Examples:
+  repix compare HEAD
+  repix compare sample-pix2pix_small-0 wooly-tope
+  repix compare main main~1:sample-pix2pix_small-0 --images 20 -o compared.html
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import csv
+import io
+import json
+import string
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from repix import pages
+from repix.commands import here
+from repix.errors import UserError
+from repix.files import write_text
+from repix.metrics import direction
+from repix.paths import METRICS, TRANSLATIONS, WORK
+from repix.provenance import lock, revisions
+from repix.provenance.revisions import Held
+from repix.regression import baseline, gate, tolerance
+from repix.tables import aligned
+
+WORDS = {"pass": "noise", "fail": "worse", "improved": "better", "shown": ""}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("names", nargs="+", metavar="NAME", help="a cell, REV:CELL or REV")
+    parser.add_argument("--images", type=int, default=12, metavar="N", help="pictures on the page; default: 12")
+    parser.add_argument("-o", "--output", type=here, metavar="FILE", help="the page; default: in .repix/compare/")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+@dataclass(frozen=True)
+class Score:
+    """One score of the first cell and of another one.
+
+    Attributes:
+        translator, weights, metric: which score.
+        values: of every cell; None where it has none.
+        noise: standard deviation over seeds, of the first cell's data set and model; None if unknown.
+        words: for every cell but the first: ``noise``, ``better``, ``worse``, ``equal``, or empty.
+        why: for every cell but the first: why there is no word.
+    """
+
+    translator: str
+    weights: str
+    metric: str
+    values: tuple[float | None, ...]
+    noise: float | None
+    words: tuple[str, ...]
+    why: tuple[str, ...]
+
+    def step(self, number: int) -> float | None:
+        """Return how far a cell is from the first one."""
+        first, other = self.values[0], self.values[number]
+        return None if first is None or other is None else other - first
+
+
+def scores_of(found: Sequence[Held], limits: tolerance.Tolerances) -> list[Score]:
+    """Return all scores that any of the cells has, judged as the gate judges them."""
+    first, *others = found
+    name = first.cell.name
+    accepted = baseline.Baseline(cells={name: baseline.Entry.of(first.metrics)})
+    judged = [
+        {
+            (v.translator, v.variant, v.metric): v
+            for v in gate.judge(accepted, {name: baseline.Entry.of(other.metrics)}, limits).verdicts
+        }
+        for other in others
+    ]
+    family = limits.families.get(f"{first.cell.dataset}-{first.cell.model}")
+    table = []
+    for key in sorted(set().union(*judged)):
+        translator, variant, metric = key
+        verdicts = [each.get(key) for each in judged]
+        known = family.scores.get(translator, {}).get(variant, {}).get(metric) if family else None
+        values = tuple(_value(each, key) for each in found)
+        table.append(
+            Score(
+                *key,
+                values=values,
+                noise=known.sd if known else None,
+                words=tuple(_word(v, values[0], value) for v, value in zip(verdicts, values[1:], strict=True)),
+                why=tuple(v.why if v else "" for v in verdicts),
+            )
+        )
+    return table
+
+
+def _value(held: Held, key: tuple[str, str, str]) -> float | None:
+    translator, variant, metric = key
+    return (held.metrics.scores.get(translator, {}).get(variant) or {}).get(metric)
+
+
+def _word(verdict: gate.Verdict | None, first: float | None, other: float | None) -> str:
+    if verdict is None or first is None or other is None:
+        return ""
+    if verdict.verdict == "contradiction":
+        return "equal weights!"
+    return "equal" if first == other and not verdict.why else WORDS.get(verdict.verdict, "")
+
+
+def differing(found: Sequence[Held]) -> list[tuple[str, ...]]:
+    """Return key and the value of every cell, for each parameter in which not all are equal.
+
+    Of cells of several data sets or models the groups are called ``dataset`` and ``model``, so that like stands
+    beside like.
+    """
+    sides = []
+    for held in found:
+        side = {"seed": held.cell.seed}
+        for group, name, names in (
+            ("datasets", held.cell.dataset, {each.cell.dataset for each in found}),
+            ("models", held.cell.model, {each.cell.model for each in found}),
+        ):
+            prefix = f"{group}.{name}."
+            shown = prefix if len(names) == 1 else f"{group[:-1]}."
+            side |= {shown + key.removeprefix(prefix): v for key, v in held.params.items() if key.startswith(prefix)}
+            if len(names) > 1:
+                side[group[:-1]] = name
+        side |= {key: v for key, v in held.params.items() if not key.startswith(("datasets.", "models."))}
+        sides.append(side)
+    keys = sorted(set().union(*sides))
+    return [
+        (key, *(lock.shown(side.get(key)) for side in sides))
+        for key in keys
+        if any(side.get(key) != sides[0].get(key) for side in sides)
+    ]
+
+
+def others(found: Sequence[Held]) -> list[str]:
+    """Return a line for each other thing than parameters that the cells do not share."""
+    lines = []
+    same_model = len({held.cell.model for held in found}) == 1
+    for stage in ("train", "evaluate") if same_model else ():
+        if len({held.code[stage] for held in found}) > 1:
+            lines.append(f"code of {stage}: not the same in all")
+    if len({held.cell.dataset for held in found}) == 1 and len({held.data for held in found}) > 1:
+        lines.append("prepared data: not the same in all")
+    digests = [json.dumps(held.metrics.weights_digest, sort_keys=True) for held in found]
+    if len(set(digests)) == 1:
+        lines.append("weights: the same in all")
+    return lines
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One test image: ``columns`` are (title, address of its data or empty, score or empty)."""
+
+    name: str
+    columns: tuple[tuple[str, str, str], ...]
+
+
+def pictures_of(
+    found: Sequence[Held], letters: Sequence[str], count: int
+) -> tuple[dict[str, list[Picture]], list[str]]:
+    """Return translator -> pictures side by side, where the cells differ most first, and why some are not there.
+
+    Without scores of single images (unpaired data) they come in the order of the split.
+    """
+    notes, shown = [], {}
+    folders = [held.files(f"{TRANSLATIONS.as_posix()}/{held.cell.name}") for held in found]
+    for folder, letter in zip(folders, letters, strict=True):
+        if folder is None:
+            notes.append(f"{letter}: its pictures are not on this machine; `dvc pull`, or apply the experiment")
+    for translator in sorted(set().union(*(held.metrics.scores for held in found))):
+        whose = found[0].metrics.protocol.get("reference", {}).get(translator)
+        columns, tables = [], []
+        for held, folder, letter in zip(found, folders, letters, strict=True):
+            if folder is None or f"{translator}.csv" not in folder:
+                continue
+            if held.metrics.protocol.get("reference", {}).get(translator) != whose:
+                notes.append(f"{letter}: {translator} was scored on other test images; not shown beside the first")
+                continue
+            columns.append((letter, folder))
+            text = folder[f"{translator}.csv"].read_text(encoding="utf-8")
+            tables.append({row["image"]: row for row in csv.DictReader(io.StringIO(text))})
+        if not columns:
+            continue
+        metric = next(
+            (name for name in ("ssim", "l1") if all(name in next(iter(t.values()), {}) for t in tables)), None
+        )
+        names = [name for name in tables[0] if all(name in table for table in tables)]
+        if metric:
+            names.sort(key=lambda name, metric=metric: -_spread([float(table[name][metric]) for table in tables]))
+        shown[translator] = [_picture(name, translator, columns, tables, metric) for name in names[:count]]
+    return shown, notes
+
+
+def _spread(values: Sequence[float]) -> float:
+    return max(values) - min(values)
+
+
+def _picture(
+    name: str,
+    translator: str,
+    columns: Sequence[tuple[str, Mapping[str, Path]]],
+    tables: Sequence[Mapping[str, Mapping[str, str]]],
+    metric: str | None,
+) -> Picture:
+    first = columns[0][1]
+    halves = ("source", "target") if translator == "source_to_target" else ("target", "source")
+    made = [("source", _data(first.get(f"gallery/{halves[0]}/{name}.png")), "")]
+    for (letter, folder), table in zip(columns, tables, strict=True):
+        small = folder.get(f"gallery/{translator}/{name}.png") or folder.get(f"{translator}/{name}.png")
+        made.append((letter, _data(small), f"{metric} {float(table[name][metric]):.4f}" if metric else ""))
+    if metric:
+        made.append(("target", _data(first.get(f"gallery/{halves[1]}/{name}.png")), ""))
+    return Picture(name, tuple(made))
+
+
+def _data(path: Path | None) -> str:
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode() if path else ""
+
+
+def score_rows(scores: Sequence[Score], letters: Sequence[str]) -> list[tuple[str, ...]]:
+    """Return the table of scores, its heading first."""
+    a = letters[0]
+    steps = [text for letter in letters[1:] for text in (f"{letter} - {a}", "")]
+    rows = [("translator", "weights", "metric", *letters, "seed sd", *steps)]
+    for score in scores:
+        moved = [
+            text
+            for number, word in enumerate(score.words, 1)
+            for text in ("" if score.step(number) is None else f"{score.step(number):+.4f}", word)
+        ]
+        noise = "unknown" if score.noise is None and direction(score.metric) is not None else _number(score.noise)
+        rows.append((score.translator, score.weights, score.metric, *map(_number, score.values), noise, *moved))
+    return rows
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def reasons(scores: Sequence[Score], letters: Sequence[str]) -> list[str]:
+    """Return each reason why a difference is not judged, once."""
+    listed = [f"{letter}: {why}" for s in scores for letter, why in zip(letters[1:], s.why, strict=True) if why]
+    return list(dict.fromkeys(listed))
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Run the subcommand."""
+    names = arguments.names if len(arguments.names) > 1 else [*arguments.names, revisions.WORKSPACE]
+    letters = string.ascii_uppercase[: len(names)]
+    if len(names) > len(letters):
+        raise UserError(f"{len(names)} names; compare takes {len(letters)} at most")
+    if arguments.images < 0:
+        raise UserError(f"--images {arguments.images}: a number from 0 on")
+    root = Path()
+    found = [revisions.find(root, name) for name in names]
+    scores = scores_of(found, tolerance.read_tolerances(root / METRICS / tolerance.FILE))
+    params, notes = differing(found), [*others(found), *reasons(scores, letters)]
+    shown, missing = pictures_of(found, letters, arguments.images)
+    titles = [f"{held.cell.name} of {held.place}" for held in found]
+    page = arguments.output or WORK / "compare" / f"{_file_name(names)}.html"
+    rows = score_rows(scores, letters)
+    write_text(
+        page,
+        pages.render(
+            __file__,
+            "html",
+            titles=list(zip(letters, titles, strict=True)),
+            scores=rows,
+            numbers=_numbers(len(names)),
+            params=[("parameter", *letters), *params] if params else [],
+            notes=[*notes, *missing],
+            pictures=shown,
+        ),
+    )
+    if arguments.json:
+        print(json.dumps(_as_json(found, scores, params, [*notes, *missing], page), indent=2, sort_keys=True))
+        return 0
+    print("\n".join(f"{letter}  {title}" for letter, title in zip(letters, titles, strict=True)))
+    print("\n".join(["", *aligned(rows, right=_numbers(len(names))), ""]))
+    if params:
+        print("\n".join(aligned([("parameter", *letters), *params])))
+    else:
+        print("parameters: the same in all")
+    print("\n".join([*notes, *missing, f"page: {page}"]))
+    return 0
+
+
+def _numbers(count: int) -> list[int]:
+    """Return the columns of :func:`score_rows` that hold numbers."""
+    return [*range(3, 4 + count), *range(4 + count, 2 * count + 3 + count, 2)]
+
+
+def _file_name(names: Sequence[str]) -> str:
+    allowed = string.ascii_letters + string.digits + "-_."
+    return "-vs-".join("".join(c if c in allowed else "_" for c in name) for name in names)[:200]
+
+
+def _as_json(
+    found: Sequence[Held], scores: Sequence[Score], params: Sequence[tuple[str, ...]], notes: list[str], page: Path
+) -> dict[str, Any]:
+    return {
+        "cells": [{"asked": held.asked, "cell": held.cell.name, "place": held.place} for held in found],
+        "scores": [
+            {
+                "translator": s.translator,
+                "weights": s.weights,
+                "metric": s.metric,
+                "values": s.values,
+                "differences": [s.step(number) for number in range(1, len(found))],
+                "seed_sd": s.noise,
+                "verdicts": s.words,
+            }
+            for s in scores
+        ],
+        "params": {key: values for key, *values in params},
+        "notes": notes,
+        "page": page.as_posix(),
+    }

@@ -1,0 +1,392 @@
+"""Makes the cells of the grid on an engine, and writes what comes back into dvc.lock.
+
+Nothing is written into dvc.lock before all cells have ended, so that it becomes what one `dvc repro` would write
+whatever the order in which cells come back, and whatever was killed on the way. Until then finished stages are kept
+as records in ``.repix/farm/cells``: the same command goes on from them.
+"""
+
+from __future__ import annotations
+
+import configparser
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from repix import profile
+from repix.config import reader
+from repix.config.run import Cell
+from repix.errors import UserError
+from repix.farm import merge, start
+from repix.farm.engine import Engine, Job
+from repix.farm.screen import Screen
+from repix.farm.worker import Record, Task, fits, is_of, read_journal, usable
+from repix.files import clear_leftovers, locked, remove, write_json, write_text
+from repix.paths import WORK
+from repix.provenance import lock
+from repix.provenance.checkout import changes, git
+from repix.provenance.pipeline import Stage, stages
+
+LOOK_SECONDS = 0.2
+RETRIES = 3  # tries that a cell has beside the first, if its worker is killed
+_SECRET = re.compile(r"password|passphrase|secret|token|account_key|connection_string|sas")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a farm is going to do.
+
+    Attributes:
+        root: the repository.
+        order: all stages, as `dvc repro` goes through them.
+        repository: what workers clone; None: this repository, which they see as a folder.
+        remote: name of the DVC remote between driver and workers; None: they share this repository's cache.
+        shared: a folder that all workers and the driver see, for records and logs; None: there is none.
+        checkpoints: a folder that all workers see, for checkpoints; None: there is none.
+    """
+
+    root: Path
+    order: list[Stage]
+    repository: str | None = None
+    remote: str | None = None
+    shared: Path | None = None
+    checkpoints: Path | None = None
+
+    @property
+    def work(self) -> Path:
+        """The driver's own folder."""
+        return self.root / WORK / "farm"
+
+    @property
+    def cells(self) -> list[str]:
+        """The names of the cells of the grid, in the order of dvc.yaml."""
+        return list(dict.fromkeys(Cell(**s.item).name for s in self.order if "model" in s.item))
+
+    @property
+    def before(self) -> list[Stage]:
+        """The stages that cells share, which the driver runs itself."""
+        return [stage for stage in self.order if "model" not in stage.item]
+
+    def own(self, cell: str) -> list[Stage]:
+        """Return a cell's stages."""
+        return [stage for stage in self.order if is_of(stage, cell)]
+
+    def journal(self, cell: str) -> Path:
+        """Return the driver's folder for the records of a cell."""
+        return self.work / "cells" / cell
+
+    def log(self, cell: str) -> Path:
+        """Return where the log of a cell is, if there is a shared folder."""
+        return (self.shared or self.work) / "logs" / f"{cell}.log"
+
+
+@contextmanager
+def alone(root: Path) -> Iterator[None]:
+    """Refuse a second farm in a repository.
+
+    Raises:
+        UserError: another one runs.
+    """
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked(root / WORK / "farm.lock", "the farm", seconds=0))
+        except TimeoutError:
+            raise UserError("another `repix farm` runs in this repository: wait for it, or stop it by Ctrl-C") from None
+        yield
+
+
+def uncommitted(root: Path, order: list[Stage]) -> dict[str, str]:
+    """Return path -> text of files that git holds, that stages write, and that are newer than HEAD.
+
+    Raises:
+        UserError: another file that workers need is not committed.
+    """
+    made = [out for stage in order for out in stage.in_git]
+    found = {}
+    tracked = set(git(root, "ls-files", "-z", "--", ".").decode().split("\0"))
+    prefix = git(root, "rev-parse", "--show-prefix").decode().strip()
+    for name in changes(root):
+        name = name.removeprefix(prefix)
+        if name == lock.FILE:
+            continue
+        if any(name == out or name.startswith(f"{out}/") for out in made):
+            if (root / name).is_file():
+                found[name] = (root / name).read_text(encoding="utf-8")
+        elif name in tracked or name.startswith(("src/", "stages/")) or name in ("dvc.yaml", reader.FILE):
+            raise UserError(f"{name} differs from HEAD, and workers clone what is committed: commit it first")
+    return found
+
+
+def config_for(root: Path, remote: str | None, *, secrets: bool) -> str:
+    """Return the text of a worker's ``.dvc/config.local``: where outs come from and go to.
+
+    Args:
+        root: the repository.
+        remote: name of the DVC remote; None: the cache of this repository.
+        secrets: whether keys and passwords in this repository's configuration may go along.
+
+    Raises:
+        UserError: there is no such remote.
+    """
+    out = configparser.ConfigParser(interpolation=None)
+    given = configparser.ConfigParser(interpolation=None)
+    given.read([root / ".dvc" / "config", root / ".dvc" / "config.local"], encoding="utf-8")
+    if remote is None:
+        cache = Path(given.get("cache", "dir", fallback="cache"))
+        out["cache"] = {"dir": str((root / ".dvc" / cache).resolve())}
+        if given.has_option("cache", "type"):
+            out["cache"]["type"] = given["cache"]["type"]
+    else:
+        section = next((name for name in given.sections() if name.strip("'") == f'remote "{remote}"'), None)
+        if section is None:
+            raise UserError(f"no DVC remote {remote!r}; `dvc remote add {remote} URL` makes it")
+        options = {key: value for key, value in given[section].items() if secrets or not _SECRET.search(key)}
+        if "://" not in options["url"]:
+            options["url"] = str((root / ".dvc" / options["url"]).resolve())
+        out[f"'remote \"{remote}\"'"] = options
+    text = io.StringIO()
+    out.write(text)
+    return text.getvalue()
+
+
+def _dvc(root: Path, *arguments: str) -> None:
+    """Run DVC in a tree, its words on standard error."""
+    command = [sys.executable, "-m", "dvc", *arguments]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"  # stages say `python`
+    code = subprocess.run(
+        command, cwd=root, env=os.environ | {"PATH": path}, stdin=subprocess.DEVNULL, stdout=2, check=False
+    ).returncode
+    if code:
+        raise UserError(f"dvc {arguments[0]} failed with exit code {code}: see above")
+
+
+def run_shared(plan: Plan) -> None:
+    """Run the stages that cells share.
+
+    DVC goes through named stages in no order of ours, so their new entries are put into that of `dvc repro`.
+
+    Raises:
+        UserError: one failed.
+    """
+    file, names = plan.root / lock.FILE, [stage.name for stage in plan.order]
+    was = file.read_text(encoding="utf-8") if file.is_file() else ""
+    _dvc(plan.root, "repro", *(stage.name for stage in plan.before))
+    text = file.read_text(encoding="utf-8")
+    write_text(file, merge.merged(was, merge.parts(text).entries, names))
+
+
+def waiting(plan: Plan) -> dict[str, dict[str, Record]]:
+    """Return cell -> records of its finished stages, for the cells that dvc.lock does not hold yet."""
+    entries, params = lock.read(plan.root), reader.load(plan.root / reader.FILE)
+    made, found = lock.all_outs(entries), {}
+    for cell in plan.cells:
+        own = plan.own(cell)
+        if not all(fits(plan.root, stage, entries.get(stage.name), made, params) for stage in own):
+            clear_leftovers(plan.journal(cell))
+            found[cell] = usable(plan.root, own, read_journal(plan.journal(cell)), entries, params)
+    return found
+
+
+class _Cells:
+    """The cells under way: handed out, tried again, kept as records."""
+
+    def __init__(self, plan: Plan, engine: Engine, tasks: Mapping[str, Task], screen: Screen):
+        self.plan, self.engine, self.tasks, self.screen = plan, engine, dict(tasks), screen
+        self.waiting, self.jobs, self.tries = list(tasks), {}, dict.fromkeys(tasks, 0)
+        self.records: dict[str, dict[str, Record]] = {}
+        self.failed: dict[str, str] = {}
+        self.cores = {profile.find("fast").resolved_threads()}
+
+    def run(self, workers: int) -> None:
+        try:
+            while self.waiting or self.jobs:
+                while self.waiting and len(self.jobs) < workers:
+                    self._start(self.waiting.pop(0))
+                for cell, job in list(self.jobs.items()):
+                    self._look(cell, job)
+                self.screen.draw()
+                time.sleep(LOOK_SECONDS)
+        except (KeyboardInterrupt, SystemExit):
+            self.screen.say("stopping: trainings save their state; the same command goes on")
+            raise
+        finally:
+            for job in self.jobs.values():
+                job.cancel()
+
+    def _start(self, cell: str) -> None:
+        command = [sys.executable, "-c", Path(start.__file__).read_text(encoding="utf-8")]
+        self.jobs[cell] = self.engine.start(command, self.tasks[cell].text())
+        self.screen.started(cell, self.plan.log(cell))
+
+    def _look(self, cell: str, job: Job) -> None:
+        done = job.result()
+        if done is None:
+            return
+        del self.jobs[cell]
+        try:
+            answer = json.loads(done.stdout.strip().splitlines()[-1]) if done.returncode == 0 else None
+        except (ValueError, IndexError):
+            answer = None
+        if answer is None:
+            self.tries[cell] += 1
+            why = f"its worker went away (exit code {done.returncode})"
+            if self.tries[cell] <= RETRIES:
+                self.screen.again(cell, why)
+                self.waiting.append(cell)
+                return
+            answer = {"error": f"{why}, {self.tries[cell]} times"}
+        error = answer.get("error")
+        if error is None:
+            self.cores.add(answer["cores"])
+            self.records[cell] = {name: Record(**record) for name, record in answer["records"].items()}
+            for name, record in self.records[cell].items():
+                write_json(self.plan.journal(cell) / f"{name}.json", asdict(record))
+        else:
+            log = self.plan.log(cell)
+            self.failed[cell] = f"{error}{f'; all of it: {log}' if log.is_file() else ''}"
+        self.screen.ended(cell, self.failed.get(cell))
+
+
+def write_back(plan: Plan, records: Mapping[str, Mapping[str, Record]]) -> None:
+    """Write the records of finished cells into the tree, and bring the outs that are not there.
+
+    A cell's records are kept until its outs are there, so that after a kill in between the next call brings them.
+    """
+    found = {name: record for of_cell in records.values() for name, record in of_cell.items()}
+    for record in found.values():
+        for path, text in record.files.items():
+            write_text(plan.root / path, text)
+    if found:
+        text = (plan.root / lock.FILE).read_text(encoding="utf-8")
+        entries = {name: record.entry for name, record in found.items()}
+        write_text(plan.root / lock.FILE, merge.merged(text, entries, [stage.name for stage in plan.order]))
+    entries = lock.read(plan.root)
+    bring = [
+        stage.name
+        for cell in plan.cells
+        for stage in plan.own(cell)
+        if stage.name in entries
+        and (
+            cell in records or plan.journal(cell).exists() or not all((plan.root / out).exists() for out in stage.outs)
+        )
+    ]
+    if bring:
+        how = ["pull", "--remote", plan.remote] if plan.remote else ["checkout"]
+        _dvc(plan.root, *how, "--quiet", "--force", *bring)
+    for cell in records:
+        for path in (plan.journal(cell), plan.log(cell), (plan.shared or plan.work) / "cells" / cell):
+            remove(path)
+
+
+def tidy(*folders: Path) -> None:
+    """Remove folders that are empty."""
+    for folder in folders:
+        try:
+            folder.rmdir()
+        except OSError:
+            continue
+
+
+def tasks_of(plan: Plan, found: Mapping[str, dict[str, Record]], *, secrets: bool) -> dict[str, Task]:
+    """Return cell -> what its worker is told.
+
+    Args:
+        plan: see :class:`Plan`.
+        found: cell -> records of earlier tries.
+        secrets: see :func:`config_for`.
+    """
+    common = {
+        "repository": plan.repository or git(plan.root, "rev-parse", "--show-toplevel").decode().strip(),
+        "commit": git(plan.root, "rev-parse", "HEAD").decode().strip(),
+        "prefix": git(plan.root, "rev-parse", "--show-prefix").decode().strip(),
+        "lock": (plan.root / lock.FILE).read_text(encoding="utf-8"),
+        "files": uncommitted(plan.root, plan.order),
+        "config": config_for(plan.root, plan.remote, secrets=secrets),
+        "remote": plan.remote,
+    }
+    tasks = {}
+    for cell, records in found.items():
+        places = {"journal": plan.shared / "cells" / cell, "log": plan.log(cell)} if plan.shared else {}
+        places |= {"checkpoints": plan.checkpoints} if plan.checkpoints else {}
+        kept = {name: asdict(record) for name, record in records.items()}
+        tasks[cell] = Task(cell, **common, **{key: str(path.resolve()) for key, path in places.items()}, records=kept)
+    return tasks
+
+
+def run(plan: Plan, open_engine, *, workers: int, secrets: bool, screen=Screen) -> tuple[list[str], dict[str, str]]:
+    """Make the cells that dvc.lock does not hold; return the names of those made, and cell -> what went wrong.
+
+    Args:
+        plan: see :class:`Plan`.
+        open_engine: called without arguments, returns the engine; not called where nothing has to be made.
+        workers: how many cells at once.
+        secrets: whether keys in the configuration of the DVC remote may go to the engine.
+        screen: called with the cells, returns where progress goes.
+
+    Raises:
+        UserError: another farm runs, something is not committed, or a stage that all cells share failed.
+    """
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        with alone(plan.root):
+            # Mistakes first, before anything works.
+            uncommitted(plan.root, plan.order)
+            config_for(plan.root, plan.remote, secrets=secrets)
+            run_shared(plan)
+            found = waiting(plan)
+            whole = {cell: kept for cell, kept in found.items() if len(kept) == len(plan.own(cell))}
+            todo = {cell: kept for cell, kept in found.items() if cell not in whole}
+            failed: dict[str, str] = {}
+            if todo:
+                if plan.remote:
+                    names = [stage.name for stage in plan.before]
+                    _dvc(plan.root, "push", "--quiet", "--remote", plan.remote, *names)
+                tasks = tasks_of(plan, todo, secrets=secrets)
+                engine = open_engine()
+                try:
+                    cells = _Cells(plan, engine, tasks, screen(list(todo)))
+                    cells.run(workers)
+                finally:
+                    engine.close()
+                if len(cells.cores) > 1:
+                    counts = " and ".join(map(str, sorted(cells.cores)))
+                    print(
+                        f"repix: workers and this machine have {counts} cores: under `fast` results differ",
+                        file=sys.stderr,
+                    )
+                whole |= cells.records
+                failed = cells.failed
+            write_back(plan, {cell: whole[cell] for cell in plan.cells if cell in whole})
+            inner = [place / name for place in (plan.work, plan.shared or plan.work) for name in ("cells", "logs")]
+            tidy(*inner, *filter(None, [plan.checkpoints]), plan.work)
+            return list(whole), failed
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def plan_of(root: Path, *, local: bool, repository: str | None, remote: str | None, shared: Path | None) -> Plan:
+    """Return the plan for a tree; see :class:`Plan`.
+
+    Args:
+        root: the tree.
+        local: whether workers are processes of this machine: they share the checkpoints of `dvc repro`.
+        repository, remote, shared: see :class:`Plan`.
+    """
+    plan = Plan(root, stages(root), repository, remote)
+    made = {out for stage in plan.order for out in stage.outs}
+    if child := next((stage for stage in plan.order if made & set(stage.after)), None):
+        raise UserError(
+            f"{child.name} starts from {child.after[0]}, which this grid makes too: cells are made at once here; "
+            f"leave one of them out of run, or run `dvc repro`"
+        )
+    if shared is None and local:
+        return replace(plan, shared=plan.work, checkpoints=root / WORK / "checkpoints")
+    return replace(plan, shared=shared, checkpoints=shared / "checkpoints" if shared else None)

@@ -1,0 +1,32 @@
+"""What runs a command line somewhere: the interface of engines.
+
+An engine gets a command and a text for its standard input, and gives back what a finished process is: exit code and
+standard output. It knows nothing of cells.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from typing import Protocol
+
+LOST = -9  # exit code of a command whose machine or process went away without one
+
+
+class Job(Protocol):
+    """One command under way."""
+
+    def result(self) -> subprocess.CompletedProcess | None:
+        """Return exit code and standard output (text), None while it runs."""
+
+    def cancel(self) -> None:
+        """Ask it to end, if it still runs; it may take a while."""
+
+
+class Engine(Protocol):
+    """Where commands run."""
+
+    def start(self, command: list[str], text: str) -> Job:
+        """Start a command with a text on its standard input."""
+
+    def close(self) -> None:
+        """Wait for what was cancelled, and give back what the engine holds."""

@@ -1,0 +1,73 @@
+"""The engine of a Ray cluster: a core task for each command.
+
+The task is a function of Python's own library, so that nodes need none of repix to unpickle it. Options: ``address``
+of the cluster (default: what RAY_ADDRESS says, else the one on this machine, else a small one for this call).
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping
+
+from repix.errors import UserError
+from repix.farm.engine import LOST, Engine, Job
+
+RETRIES = 2  # of a task whose process or node went away, by Ray itself
+
+
+class _RayJob:
+    def __init__(self, reference):
+        self._reference = reference
+
+    def result(self) -> subprocess.CompletedProcess | None:
+        import ray
+
+        ready, _ = ray.wait([self._reference], timeout=0)
+        if not ready:
+            return None
+        try:
+            return ray.get(self._reference)
+        except ray.exceptions.RayError as error:
+            return subprocess.CompletedProcess([], LOST, f"{type(error).__name__}")
+
+    def cancel(self) -> None:
+        import ray
+
+        ray.cancel(self._reference, force=True)
+
+
+class _Ray:
+    def __init__(self, cpus: int, gpus: int):
+        import ray
+
+        self._run = ray.remote(subprocess.run).options(num_cpus=cpus, num_gpus=gpus, max_retries=RETRIES)
+
+    def start(self, command: list[str], text: str) -> Job:
+        return _RayJob(self._run.remote(command, input=text, stdout=subprocess.PIPE, text=True))
+
+    def close(self) -> None:
+        import ray
+
+        ray.shutdown()
+
+
+def open_engine(cpus: int, gpus: int, folder: str, options: Mapping[str, str]) -> Engine:
+    """Connect to the cluster and return its engine.
+
+    Raises:
+        UserError: an unknown option, or no cluster at the address.
+    """
+    if odd := sorted(options.keys() - {"address"}):
+        raise UserError(f"--option {odd[0]}: --engine ray has the option address alone")
+    # Read by the processes of a cluster that this call starts; `ray start` reads them as they are there.
+    os.environ.setdefault("RAY_worker_niceness", "0")  # by default its workers run at nice +15
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # a cell without GPUs sees what its profile says
+    import ray
+
+    try:
+        ray.init(address=options.get("address"), log_to_driver=False, logging_level="ERROR")
+    except (ConnectionError, ValueError) as error:
+        raise UserError(f"no Ray cluster: {' '.join(str(error).split())[:200]}; `ray start --head` makes one") from None
+    return _Ray(cpus, gpus)

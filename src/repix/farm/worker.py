@@ -1,0 +1,265 @@
+"""Makes one cell in a clone: fetches what it reads, runs its stages, gives away what they leave.
+
+What a finished stage leaves goes to a *record*: the text of its entry in dvc.lock and of the files that git holds
+(metrics). The outs themselves go to the DVC remote or to a cache. A record is kept in the journal, where there is one,
+so that another try goes on after it; a training that was killed goes on from its checkpoints.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from repix import profile
+from repix.config import reader
+from repix.config.run import Cell
+from repix.errors import UserError
+from repix.farm import merge
+from repix.files import read_json, write_json, write_text
+from repix.paths import WORK
+from repix.provenance import lock
+from repix.provenance.pipeline import Stage, stages
+
+LOOK_SECONDS = 0.25
+KILLED = 137
+_KILLED = re.compile(r"exited with (?:-9|-15|137|143)\b")
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a finished stage leaves beside its outs.
+
+    Attributes:
+        entry: the text of its entry in dvc.lock.
+        files: path -> text of the outs that git holds.
+    """
+
+    entry: str
+    files: dict[str, str]
+
+    def as_entry(self, name: str) -> dict[str, Any]:
+        """Return the entry as plain data."""
+        return lock.parse(f"stages:\n{self.entry}")[name]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a worker is told.
+
+    Attributes:
+        cell: the cell's name.
+        repository, commit, prefix: what to clone, and the folder of dvc.yaml in it.
+        lock: text of dvc.lock, with what the cells read in it.
+        files: path -> text, of files that git holds and that are newer than the commit (records of code).
+        config: text of ``.dvc/config.local``.
+        remote: name of the DVC remote that outs go to; None: they go to the cache that ``config`` names.
+        journal: folder for records, where other tries find them.
+        checkpoints: folder for checkpoints, where other tries find them.
+        log: file for what the stages say.
+        folder, starter: the temporary folder of this try, and the process that minds it.
+    """
+
+    cell: str
+    repository: str
+    commit: str
+    prefix: str
+    lock: str
+    files: dict[str, str]
+    config: str
+    remote: str | None = None
+    journal: str | None = None
+    checkpoints: str | None = None
+    log: str | None = None
+    folder: str | None = None
+    starter: int | None = None
+    records: dict[str, dict] = field(default_factory=dict)
+
+    def text(self) -> str:
+        """Return the task as JSON."""
+        return json.dumps(asdict(self))
+
+
+def is_of(stage: Stage, cell: str) -> bool:
+    """Whether a stage is one of a cell's own."""
+    return "model" in stage.item and Cell(**stage.item).name == cell
+
+
+def fits(
+    root: Path, stage: Stage, entry: Mapping | None, made: Mapping[str, str | None], params: Mapping[str, Any]
+) -> bool:
+    """Whether an entry of dvc.lock is one of the stage as it would run now, so that DVC would skip it.
+
+    Args:
+        root: the tree.
+        stage: the stage.
+        entry: its entry, or None.
+        made: hash of each out of other stages.
+        params: the content of params.yaml.
+    """
+    if entry is None or set(lock.hashes(entry, "outs")) != set(stage.outs):
+        return False
+    return not any(lock.causes(stage.name, entry, lock.entry_of(root, stage, made, params)))
+
+
+def read_journal(folder: Path) -> dict[str, Record]:
+    """Return stage -> record of a cell's journal; an unreadable one counts as absent."""
+    found = {}
+    for path in sorted(folder.glob("*.json")):
+        try:
+            found[path.stem] = Record(**read_json(path))
+        except (OSError, ValueError, TypeError):
+            continue
+    return found
+
+
+def usable(
+    root: Path, own: list[Stage], records: Mapping[str, Record], entries: Mapping[str, dict], params: Mapping[str, Any]
+) -> dict[str, Record]:
+    """Return the records of a cell that are still those of its stages; after the first that is not, none is.
+
+    Args:
+        root: the tree.
+        own: the cell's stages, in order.
+        records: stage -> record.
+        entries: dvc.lock, with what the cell reads.
+        params: the content of params.yaml.
+    """
+    made, kept = lock.all_outs(entries), {}
+    for stage in own:
+        record = records.get(stage.name)
+        try:
+            entry = record.as_entry(stage.name) if record else entries.get(stage.name)
+        except (UserError, KeyError):
+            break
+        if not fits(root, stage, entry, made, params):
+            break
+        made |= lock.hashes(entry, "outs")
+        if record:
+            kept[stage.name] = record
+    return kept
+
+
+class _Worker:
+    def __init__(self, root: Path, task: Task):
+        self.root, self.task = root, task
+        self.params = reader.load(root / reader.FILE)
+        self.own = [stage for stage in stages(root) if is_of(stage, task.cell)]
+
+    def dvc(self, what: str, *arguments: str) -> None:
+        from dvc.cli import main as dvc  # in this process: its start takes longer than most of what it is asked
+
+        if dvc(list(arguments)):
+            said = Path(self.task.log).read_text(encoding="utf-8", errors="replace").splitlines()[-200:]
+            if _KILLED.search("\n".join(said[-20:])):
+                sys.exit(KILLED)
+            told = [line for line in said if line.startswith(("repix: ", "ERROR: "))]
+            own = [line for line in told if line.startswith("repix: ")]
+            raise UserError(f"{what}: {(own or told or said or ['no word'])[-1]}")
+
+    def fetch(self, stage: Stage) -> None:
+        """Bring what a stage reads and other stages made."""
+        missing = [dep for dep in stage.data if not (self.root / dep).exists()]
+        if missing and self.task.remote:
+            self.dvc("pull", "pull", "--quiet", "--remote", self.task.remote, *missing)
+        elif missing:
+            self.dvc("checkout", "checkout", "--quiet", *missing)
+
+    def put(self, records: Mapping[str, Record], order: list[str]) -> None:
+        """Write records into the clone, as if it had run their stages."""
+        for record in records.values():
+            for path, text in record.files.items():
+                write_text(self.root / path, text)
+        text = merge.merged(
+            (self.root / lock.FILE).read_text(encoding="utf-8"), {n: r.entry for n, r in records.items()}, order
+        )
+        write_text(self.root / lock.FILE, text)
+
+    def run(self) -> dict[str, Record]:
+        journal = Path(self.task.journal) if self.task.journal else None
+        order = [stage.name for stage in self.own]
+        known = {name: Record(**record) for name, record in self.task.records.items()}
+        if journal:
+            known |= read_journal(journal)
+        records = usable(self.root, self.own, known, lock.read(self.root), self.params)
+        self.put(records, order)
+        for stage in self.own:
+            entries = lock.read(self.root)
+            if fits(self.root, stage, entries.get(stage.name), lock.all_outs(entries), self.params):
+                continue
+            self.fetch(stage)
+            self.dvc(stage.name, "repro", "--single-item", stage.name)
+            if self.task.remote:
+                self.dvc(f"push of {stage.name}", "push", "--quiet", "--remote", self.task.remote, stage.name)
+            entry = merge.parts((self.root / lock.FILE).read_text(encoding="utf-8")).entries[stage.name]
+            files = {path: (self.root / path).read_text(encoding="utf-8") for path in stage.in_git}
+            records[stage.name] = Record(entry, files)
+            if journal:
+                write_json(journal / f"{stage.name}.json", asdict(records[stage.name]))
+        return records
+
+
+# Ends a group of processes, then removes its folder: the other way round, a stage would go on writing into it.
+_END = """
+import os, shutil, signal, sys, time
+os.killpg(int(sys.argv[1]), signal.SIGKILL)
+for _ in range(100):
+    shutil.rmtree(sys.argv[2], ignore_errors=True)
+    if not os.path.exists(sys.argv[2]):
+        break
+    time.sleep(0.1)
+"""
+
+
+def _mind(task: Task) -> None:
+    """End this process, all that it started and its folder as soon as the starter is gone."""
+    while os.getppid() == task.starter:
+        time.sleep(LOOK_SECONDS)
+    command = [sys.executable, "-c", _END, str(os.getpgid(0)), task.folder]
+    subprocess.Popen(command, cwd="/", stdin=subprocess.DEVNULL, start_new_session=True)
+
+
+def lay_out(root: Path, task: Task) -> None:
+    """Make a clone what the driver's tree is: dvc.lock, files newer than the commit, remote or cache, checkpoints."""
+    write_text(root / lock.FILE, task.lock)
+    for path, text in task.files.items():
+        write_text(root / path, text)
+    write_text(root / ".dvc" / "config.local", task.config)
+    if task.checkpoints:
+        place = root / WORK.name / "checkpoints"
+        place.parent.mkdir(exist_ok=True)
+        Path(task.checkpoints).mkdir(parents=True, exist_ok=True)
+        place.symlink_to(task.checkpoints, target_is_directory=True)
+
+
+def main() -> None:
+    """Make the cell of the task on standard input; print its records, or what is wrong, as JSON."""
+    task = Task(**json.load(sys.stdin))
+    threading.Thread(target=_mind, args=(task,), daemon=True).start()
+    # SIGTERM is for the training, which saves and ends; its exit code ends this process, too.
+    signal.signal(signal.SIGTERM, lambda number, frame: None)
+    answer = os.dup(1)
+    os.dup2(2, 1)  # what DVC says belongs to the log
+    root = Path.cwd()
+    try:
+        lay_out(root, task)
+        records = _Worker(root, task).run()
+        said = {"records": {name: asdict(record) for name, record in records.items()}}
+        said["cores"] = profile.find("fast").resolved_threads()
+    except UserError as error:
+        said = {"error": str(error)}
+    with open(answer, "w", encoding="utf-8") as stream:
+        stream.write(json.dumps(said))
+
+
+if __name__ == "__main__":
+    main()

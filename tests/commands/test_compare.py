@@ -1,0 +1,200 @@
+"""Cells side by side: where they are found, what differs, what is noise, and the page."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from repix import cli
+from repix.data.image_writer import write as write_image
+from repix.provenance import lock
+from repix.regression import tolerance
+from repix.schemas import Metrics
+
+CELL = "a-pix2pix_small-0"
+NAMES = ("1", "2", "3")
+
+
+def git(root, *command) -> str:
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    return subprocess.run(
+        ["git", "-C", str(root), *identity, *command], check=True, capture_output=True, text=True
+    ).stdout
+
+
+def put(root: Path, l1: float, ssims, weights: str, *, cell: str = CELL, epochs: int = 3, test: str = "t") -> None:
+    """Make the workspace one in which a cell has these scores, and pictures of its own grey."""
+    dataset, model, seed = cell.split("-")
+    entry = {"archive": {"urls": ["x"], "sha256": None}, "images": {}, "augment": {"flip": True}}
+    params = {
+        "run": {"datasets": [dataset], "models": [model], "seeds": [int(seed)], "profile": "fast"},
+        "datasets": {dataset: entry},
+        "models": {model: {"system": "pix2pix", "epochs": epochs, "profile": "fast"}},
+        "evaluate": {"swd": False},
+    }
+    (root / "params.yaml").write_text(yaml.safe_dump(params))
+    scores = {"source_to_target": {"last": {"l1": l1, "swd": None}, "best": None}}
+    protocol = {"profile": "fast", "l1": {"definition": "d"}, "reference": {"source_to_target": {"digest": test}}}
+    record = Metrics(cell=cell, weights_digest={"generator": weights}, n=3, scores=scores, protocol=protocol)
+    record.write(root / f"metrics/{cell}.json")
+    folder = root / f"translations/{cell}"
+    for series in ("source_to_target", "gallery/source", "gallery/target"):
+        (folder / series).mkdir(parents=True, exist_ok=True)
+        for name in NAMES:
+            write_image(folder / series / f"{name}.png", np.full((4, 4, 3), int(weights, 16), np.uint8))
+    lines = [f"{name},0.5,{ssim}" for name, ssim in zip(NAMES, ssims, strict=True)]
+    (folder / "source_to_target.csv").write_text("\n".join(["image,l1,ssim", *lines, ""]))
+    out = {"path": folder.relative_to(root).as_posix(), "md5": lock.md5(folder)}
+    stages = {
+        f"train@{cell}": {"deps": [{"path": f"code/train/{model}.json", "md5": weights}]},
+        f"evaluate@{cell}": {"deps": [], "outs": [out]},
+    }
+    (root / "dvc.lock").write_text(yaml.safe_dump({"stages": stages}))
+
+
+def commit(root: Path) -> str:
+    git(root, "add", "-A")
+    git(root, "commit", "-qm", "state")
+    return git(root, "rev-parse", "HEAD").strip()
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    """A repository: commit 1 has scores, an experiment on it others, and the workspace a third state."""
+    root = tmp_path / "a clone"
+    root.mkdir()
+    git(root, "init", "-q")
+    (root / ".gitignore").write_text("/translations/\n/.repix/\n/.dvc/\n")
+    (root / "dvc.yaml").write_text("stages: {}\n")
+    put(root, 0.5, (0.5, 0.5, 0.5), "10")
+    first = commit(root)
+    put(root, 0.25, (0.5, 0.9, 0.5), "20", epochs=5)
+    commit(root)
+    git(root, "update-ref", f"refs/exps/{first[:2]}/{first[2:]}/wooly-tope", "HEAD")
+    git(root, "reset", "-q", "--hard", first)
+    put(root, 0.501, (0.6, 0.5, 0.5), "30")
+    monkeypatch.chdir(root)
+    return root
+
+
+def study(root: Path) -> None:
+    """Write a seed study of the cell's data set and model: the sd of L1 is 0.01, its tolerance 0.03."""
+    noise = {"mean": 0.5, "sd": 0.01, "low": 0.4, "high": 0.6, "range": 0.2, "tolerance": 0.03, "detectable": 0.05}
+    of_cell = Metrics.read(root / f"metrics/{CELL}.json")
+    family = {
+        **{"n": 3, "profile": "fast", "k": 5, "false_alarm": 0.05, "power": 0.9, "comparisons": 1, "t": 2.0},
+        **{"factor": 3.0, "scores": {"source_to_target": {"last": {"l1": noise}}}, "seed_change": None},
+        **{"params": {}, "run_key": "k", "protocol": of_cell.protocol, "provenance": []},
+    }
+    tolerance.Tolerances.model_validate({"families": {CELL.rpartition("-")[0]: family}}).write(
+        root / "metrics/tolerances.json"
+    )
+
+
+def run(capsys, *arguments):
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(["compare", *arguments])
+    said = capsys.readouterr()
+    return exit_.value.code, said.out, said.err
+
+
+def told(capsys, *arguments):
+    code, out, err = run(capsys, *arguments, "--json")
+    assert code == 0, err
+    return json.loads(out)
+
+
+def test_scores_of_a_commit_an_experiment_and_the_workspace_with_the_noise_beside(root, capsys):
+    study(root)
+    found = told(capsys, "HEAD", "wooly-tope", CELL)
+    assert [cell["cell"] for cell in found["cells"]] == [CELL] * 3
+    assert [cell["place"].split()[0] for cell in found["cells"]] == ["HEAD", "wooly-tope", "workspace"]
+    [score] = found["scores"]
+    assert (score["metric"], score["values"], score["seed_sd"]) == ("l1", [0.5, 0.25, 0.501], 0.01)
+    assert score["verdicts"] == ["better", "noise"]
+    assert score["differences"] == pytest.approx([-0.25, 0.001])
+    assert found["params"] == {"models.pix2pix_small.epochs": ["3", "5", "3"]}
+    assert "code of train: not the same in all" in found["notes"]
+
+
+def test_one_name_is_compared_with_the_workspace_and_unknown_noise_is_said(root, capsys):
+    code, out, _ = run(capsys, f"HEAD:{CELL}")
+    assert code == 0
+    lines = [line.split() for line in out.splitlines()]
+    assert ["source_to_target", "last", "l1", "0.5000", "0.5010", "unknown", "+0.0010"] in lines
+    assert "noise between seeds is not known: repix seeds a pix2pix_small --write" in out
+    assert "parameters: the same in all" in out
+
+
+def test_the_page_needs_no_other_file_and_shows_those_whose_pictures_are_here(root, capsys):
+    folder = next((root / "translations").iterdir())
+    md5 = lock.md5(folder)
+    put(root, 0.25, (0.5, 0.9, 0.5), "20", epochs=5)
+    cache = root / "cache"  # what DVC would hold of the commit's pictures: none
+    assert not cache.exists() and lock.md5(folder) != md5
+    found = told(capsys, "wooly-tope", "workspace", "-o", "page.html", "--images", "2")
+    page = (root / "page.html").read_text()
+    assert found["page"] == "page.html"
+    assert not re.search(r'(src|href)="(?!data:)', page)
+    named = re.findall(r'alt="(\w+) of (\w+)"', page)
+    assert named[:4] == [("source", "1"), ("A", "1"), ("B", "1"), ("target", "1")] and len(named) == 8
+    put(root, 0.25, (0.5, 0.5, 0.1), "20", epochs=5)  # the workspace alone: its pictures are its own
+    told(capsys, "wooly-tope", "workspace", "-o", "page.html", "--images", "1")
+    assert re.findall(r'alt="B of (\w+)"', (root / "page.html").read_text()) == ["1"]
+
+
+def test_pictures_stand_in_the_order_of_their_difference(root, capsys, monkeypatch):
+    other = "a-pix2pix_small-1"
+    put(root, 0.4, (0.6, 0.5, 0.1), "40", cell=other)
+    told(capsys, CELL, other, "-o", "page.html")
+    page = (root / "page.html").read_text()
+    assert re.findall(r'alt="B of (\w+)"', page) == ["3", "1", "2"]
+    data = re.search(r'alt="B of 3" src="data:image/png;base64,([^"]+)"', page)[1]
+    assert base64.b64decode(data) == (root / f"translations/{other}/source_to_target/3.png").read_bytes()
+
+
+def test_pictures_that_are_not_here_or_of_other_images_are_said(root, capsys):
+    notes = told(capsys, "HEAD", "workspace")["notes"]
+    assert any(note.startswith("A: its pictures are not on this machine") for note in notes)
+    put(root, 0.4, (0.6, 0.5, 0.1), "40", cell="b-pix2pix_small-1", test="other")
+    notes = told(capsys, CELL, "b-pix2pix_small-1")["notes"]
+    assert any("scored on other test images" in note for note in notes)
+
+
+def test_of_two_data_sets_like_parameters_stand_beside_like(root, capsys):
+    put(root, 0.4, (0.6, 0.5, 0.1), "40", cell="b-pix2pix_small-1", epochs=9)
+    params = told(capsys, f"HEAD:{CELL}", "b-pix2pix_small-1")["params"]
+    assert params == {"dataset": ["a", "b"], "seed": ["0", "1"], "models.pix2pix_small.epochs": ["3", "9"]}
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (
+            ["wooly-top"],
+            "wooly-top: no cell of the workspace, git revision or DVC experiment; did you mean 'wooly-tope'?",
+        ),
+        (["HEAD:a-pix2pix_small-9"], f"no metrics/a-pix2pix_small-9.json there; it has scores of {CELL}"),
+        (["HEAD:x"], "'x' is no cell; a cell is named <dataset>-<model>-<seed>"),
+        (["workspace", "--images", "-1"], "--images -1: a number from 0 on"),
+        (["HEAD"] * 27, "27 names; compare takes 26 at most"),
+    ],
+)
+def test_a_mistake_is_one_line(root, capsys, names, said):
+    code, out, err = run(capsys, *names)
+    assert code == 1 and out == "" and said in err and err.count("\n") == 1
+
+
+def test_a_grid_of_several_cells_asks_which(root, capsys):
+    params = yaml.safe_load((root / "params.yaml").read_text())
+    params["run"]["seeds"] = [0, 1]
+    (root / "params.yaml").write_text(yaml.safe_dump(params))
+    code, _, err = run(capsys, "HEAD")
+    assert code == 1 and f"workspace has 2 cells; say which: workspace:{CELL}, workspace:a-pix2pix_small-1" in err

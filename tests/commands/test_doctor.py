@@ -1,0 +1,114 @@
+"""`repix doctor` says what is there, names the line that mends what is not, and imports nothing heavy."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from importlib import metadata
+from types import SimpleNamespace
+
+import pytest
+
+from repix import cli, machine
+from repix.commands import doctor
+from tests.conftest import ROOT
+
+SECTIONS = ["system", "Python", "packages", "profile", "GPU", "memory", "disk", "git", "DVC"]
+
+
+def run(capsys, *words: str) -> tuple[int, str]:
+    """Return exit code and output of a command of ours."""
+    with pytest.raises(SystemExit) as ended:
+        cli.main(list(words))
+    return ended.value.code, capsys.readouterr().out
+
+
+def test_every_section_is_there_and_nothing_heavy_is_imported():
+    heavy = "{'tensorflow', 'keras', 'torch', 'jax', 'numpy', 'mlflow', 'dvc'}"
+    program = (
+        "import sys\nfrom repix import cli\n"
+        "try:\n    cli.main(['doctor', '--json'])\nexcept SystemExit as end:\n"
+        f"    print(sorted({heavy} & sys.modules.keys()), file=sys.stderr)\n    raise\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True)
+    found = json.loads(done.stdout)
+    assert list(found) == SECTIONS and done.stderr == "[]\n"
+    assert found["profile"] == {"ok": True, "text": "portable"}
+    assert metadata.version("dvc") in found["DVC"]["text"]
+    assert done.returncode == (0 if all(told["ok"] for told in found.values()) else 1)
+
+
+def test_in_a_folder_that_is_no_project_the_mends_are_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    monkeypatch.chdir(tmp_path)
+    code, out = run(capsys, "doctor")
+    assert code == 1
+    red = [line for line in out.splitlines() if line.startswith("!")]
+    assert [line.split()[1] for line in red] == ["git", "DVC"]
+    assert "git init" in red[0] and "repix init FOLDER" in red[1]
+
+
+def test_packages_other_than_the_constraints_are_named(tmp_path):
+    assert doctor.packages(tmp_path)[1].endswith("no constraints.txt to compare with")
+    (tmp_path / "constraints.txt").write_text("numpy==0.1\nno-such-package==1\n")
+    fine, told = doctor.packages(tmp_path)
+    assert fine and f"numpy {metadata.version('numpy')} (not 0.1)" in told and "no-such" not in told
+
+
+@pytest.mark.parametrize(
+    ("names", "installed", "said"),
+    [
+        (["portable"], set(), "not used yet; `pip install -c constraints.txt"),
+        (["portable"], {"jax-cuda12-plugin"}, "`dvc exp run -S run.profile=jax` uses it"),
+        (["jax"], {"jax-cuda12-plugin"}, "used under the profile jax"),
+        (["jax"], set(), "not used yet"),
+        (["fast"], {"nvidia-cublas-cu12"}, "used under the profile fast"),
+    ],
+)
+def test_a_gpu_is_named_with_the_line_that_uses_it(monkeypatch, names, installed, said):
+    monkeypatch.setattr(machine, "gpus", lambda: ["NVIDIA H100"] * 2)
+    monkeypatch.setattr(doctor, "_installed", lambda name: name in installed)
+    fine, told = doctor.gpu(names)
+    assert fine and told.startswith("2 x NVIDIA H100: ") and said in told
+
+
+def test_gpus_are_found_by_the_driver_or_by_its_program(tmp_path, monkeypatch):
+    monkeypatch.setattr(machine, "NVIDIA", tmp_path / "none")
+    monkeypatch.setattr(machine, "WSL_NVIDIA_SMI", str(tmp_path / "wsl"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert machine.gpus() == []
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho NVIDIA A10\necho NVIDIA A10\n")
+    program.chmod(0o755)
+    assert machine.gpus() == ["NVIDIA A10", "NVIDIA A10"]
+    program.write_text("#!/bin/sh\necho no devices were found; exit 6\n")
+    assert machine.gpus() == []
+    program.rename(tmp_path / "wsl")
+    (tmp_path / "wsl").write_text("#!/bin/sh\necho NVIDIA RTX 4090\n")
+    assert machine.gpus() == ["NVIDIA RTX 4090"]
+    (tmp_path / "driver" / "0000:01:00.0").mkdir(parents=True)
+    (tmp_path / "driver" / "0000:01:00.0" / "information").write_text("Model: \t\t NVIDIA H100 80GB HBM3\nIRQ: 1\n")
+    monkeypatch.setattr(machine, "NVIDIA", tmp_path / "driver")
+    assert machine.gpus() == ["NVIDIA H100 80GB HBM3"]
+
+
+def test_too_little_of_the_machine_is_red(tmp_path, monkeypatch):
+    monkeypatch.setattr(machine, "memory_bytes", lambda: 2 * 10**9)
+    assert doctor.memory()[0] is False
+    monkeypatch.setattr(machine, "memory_bytes", lambda: None)
+    assert doctor.memory()[0] is True
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**9))
+    fine, told = doctor.disk(tmp_path)
+    assert not fine and "make room" in told
+    monkeypatch.setattr(machine, "has_avx2", lambda: False)
+    assert doctor.system()[0] is False
+
+
+def test_the_line_of_make_repro_is_one(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    code, out = run(capsys, "doctor", "--gpu")
+    assert code == 0 and out.count("\n") == 1 and "GPU" in out
+    assert 'repix" doctor --gpu' in (ROOT / "Makefile").read_text()

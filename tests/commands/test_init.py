@@ -1,0 +1,137 @@
+"""A project made by `repix init` is whole, its stages run the package, and what is the user's is not touched."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+
+import pytest
+
+from repix import cli
+from repix.commands import init
+from tests.conftest import ROOT
+
+WHO = {f"GIT_{role}_{what}": "x@example.org" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+
+
+def repix(*words: str) -> None:
+    """Run the command line in this process; raise where it fails."""
+    with pytest.raises(SystemExit) as ended:
+        cli.main(list(words))
+    assert ended.value.code == 0
+
+
+@pytest.fixture
+def alone(tmp_path, monkeypatch):
+    """Work in an empty folder that lies in no repository, as a person whom git knows."""
+    for name, value in (WHO | {"GIT_CEILING_DIRECTORIES": str(tmp_path.parent)}).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_project_is_whole_committed_and_its_own_tests_pass(alone, capsys):
+    repix("init", "mine")
+    project = alone / "mine"
+    told = capsys.readouterr().out
+    assert "under git and DVC\n" in told and "next:  cd mine && dvc repro && repix results" in told
+    tracked = subprocess.run(
+        ["git", "ls-files"], cwd=project, capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert {"params.yaml", "dvc.yaml", "stages/train.py", ".dvc/config", ".github/workflows/repix.yml"} <= set(tracked)
+    assert (project / "params.yaml").read_bytes() == (ROOT / "params.yaml").read_bytes()
+    clean = subprocess.run(["git", "status", "--porcelain"], cwd=project, capture_output=True, text=True, check=True)
+    assert clean.stdout == ""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    own = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"]
+    done = subprocess.run(own, cwd=project, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and "2 passed, 1 skipped" in done.stdout, done.stdout + done.stderr
+
+
+def test_the_stages_of_a_project_record_the_code_of_the_package_as_a_clone_does(alone):
+    repix("init", "mine")
+    project = alone / "mine"
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT / "src"),
+        "PATH": f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}",
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", "repro", "download"], cwd=project, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert (project / "lineage/download/sample.json").is_file()
+    text = (project / "code/train/pix2pix_small.json").read_text()
+    assert '"src/repix/training/loop.py"' in text and str(alone) not in text and str(ROOT) not in text
+
+
+def test_below_a_repository_it_is_a_part_of_that(alone):
+    subprocess.run(["git", "init", "-q"], cwd=alone, check=True)
+    (alone / "theirs.txt").write_text("untouched")
+    repix("init", "deep/mine")
+    assert not (alone / "deep/mine/.git").exists() and (alone / "deep/mine/.dvc/config").is_file()
+    tracked = subprocess.run(["git", "ls-files"], cwd=alone, capture_output=True, text=True, check=True).stdout.split()
+    assert "deep/mine/params.yaml" in tracked and "theirs.txt" not in tracked
+
+
+@pytest.mark.parametrize(
+    ("there", "said"),
+    [
+        ("mine/params.yaml", "mine/params.yaml is there already: name another folder"),
+        ("mine/.dvc/config", "mine is a DVC project already"),
+        ("mine", "mine is a file"),
+    ],
+)
+def test_what_is_there_is_not_touched(alone, capsys, there, said):
+    (alone / there).parent.mkdir(parents=True, exist_ok=True)
+    (alone / there).write_text("mine")
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["init", "mine"])
+    assert ended.value.code == 1 and said in capsys.readouterr().err
+    assert [path for path in alone.rglob("*") if path.is_file()] == [alone / there]
+    assert (alone / there).read_text() == "mine"
+
+
+def test_without_a_name_for_git_it_says_what_is_left_to_do(alone, capsys, monkeypatch):
+    for name in WHO:
+        monkeypatch.delenv(name)
+    for name, value in {"HOME": str(alone), "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("GIT_CONFIG_COUNT", "1")
+    monkeypatch.setenv("GIT_CONFIG_KEY_0", "user.useConfigOnly")
+    monkeypatch.setenv("GIT_CONFIG_VALUE_0", "true")
+    repix("init", "mine")
+    told = capsys.readouterr().out
+    assert "not committed yet" in told and "first: cd mine && git commit" in told
+
+
+def test_the_wheel_holds_what_a_project_is_made_of(tmp_path):
+    """The files are those of the clone, byte for byte, and byte code is none of them."""
+    clone = tmp_path / "clone"
+    wanted = ("src", "stages", "project", ".dvc/config", "setup.py", "pyproject.toml", "README.md", "LICENSE")
+    for name in (*wanted, *(name for name in init.SHARED if "/" not in name)):
+        target = clone / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, target, ignore=shutil.ignore_patterns("*.egg-info"))
+        else:
+            shutil.copyfile(ROOT / name, target)
+    build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(tmp_path), "."]
+    done = subprocess.run(build, cwd=clone, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        held = {name: archive.read(name) for name in archive.namelist() if name.startswith("repix/project/")}
+    assert held == {f"repix/project/{name}": path.read_bytes() for name, path in init.sources(ROOT).items()}
+    assert len(held) > 15 and not any("__pycache__" in name for name in held)
+
+
+def test_byte_code_of_an_installation_is_no_file_of_a_project(tmp_path, monkeypatch):
+    for name in ("project/stages/train.py", "project/stages/__pycache__/train.cpython-311.pyc", "project/.dvc/config"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    monkeypatch.setattr(init, "PACKAGE", tmp_path)
+    assert list(init.project_files()) == [".dvc/config", "stages/train.py"]

@@ -1,0 +1,136 @@
+"""What every engine keeps to; those whose package is not installed are skipped."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import sys
+import time
+
+import pytest
+
+from checks.support import grid
+from repix import cli
+from repix.errors import UserError
+from repix.farm import driver, engines
+from repix.farm.worker import Task
+from repix.provenance.pipeline import stages
+
+ECHO = "import sys; print(sys.stdin.read().upper())"
+OPTIONS = {"local": {}, "ray": {}, "slurm": {"cluster": "local"}}
+
+
+def ended(job, seconds: float = 60):
+    """Return the result of a job, when it has one."""
+    until = time.monotonic() + seconds
+    while (done := job.result()) is None:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    return done
+
+
+@pytest.mark.parametrize("name", engines.ENGINES)
+def test_an_engine_runs_commands_and_says_how_they_ended(name, tmp_path):
+    package = engines.ENGINES[name][1]
+    if package:
+        pytest.importorskip(package)
+    engine = engines.open_engine(name, cpus=1, gpus=0, folder=str(tmp_path), options=OPTIONS[name])
+    try:
+        long = "x" * 200_000  # more than a pipe holds
+        fine, wrong, killed = (
+            engine.start([sys.executable, "-c", code], text)
+            for code, text in (
+                (ECHO, long),
+                ("raise SystemExit(3)", ""),
+                ("import os; os.kill(os.getpid(), 9)", ""),
+            )
+        )
+        done = ended(fine)
+        assert (done.returncode, done.stdout.strip()) == (0, long.upper())
+        assert ended(wrong).returncode == 3 and ended(killed).returncode != 0
+        sleeper = engine.start([sys.executable, "-c", "import time; time.sleep(600)"], "")
+        assert sleeper.result() is None
+        sleeper.cancel()
+        assert ended(sleeper).returncode != 0
+    finally:
+        engine.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """A repository of tiny cells with a remote whose configuration holds a password."""
+    root = grid.make(tmp_path_factory.mktemp("engines") / "repository")
+    remote = "['remote \"store\"']\n    url = ../../store\n    user = me\n    password = 100%secret\n"
+    (root / ".dvc" / "config.local").write_text(f"{remote}[cache]\n    type = hardlink\n")
+    return root
+
+
+def test_keys_stay_on_this_machine(root):
+    here, there = (driver.config_for(root, "store", secrets=secrets) for secrets in (True, False))
+    assert f"url = {root.parent / 'store'}\n" in there and "user = me" in there
+    assert "100%secret" in here and "secret" not in there
+
+
+def test_without_a_remote_workers_share_the_cache(root):
+    text = driver.config_for(root, None, secrets=True)
+    assert f"dir = {root / '.dvc' / 'cache'}\n" in text and "type = hardlink" in text and "secret" not in text
+
+
+def test_a_file_that_stages_write_may_be_newer_than_the_commit_and_no_other(root):
+    order = stages(root)
+    (root / "code").mkdir()
+    (root / "code" / "train.json").write_text("newer\n")
+    (root / "notes.txt").write_text("mine\n")
+    assert driver.uncommitted(root, order) == {"code/train.json": "newer\n"}
+    for name in ("dvc.yaml", "stages/new.py"):
+        file = root / name
+        before = file.read_text() if file.exists() else None
+        file.write_text(f"{before or ''}\n# edited\n")
+        with pytest.raises(UserError, match=rf"{name} differs from HEAD.*commit it first"):
+            driver.uncommitted(root, order)
+        file.unlink() if before is None else file.write_text(before)
+
+
+def test_a_commit_that_is_not_there_is_named(root, tmp_path, capfd):
+    """The starter answers with the reason, and leaves no folder."""
+    from repix.farm import start
+
+    task = Task("a-m-1", str(root), "0" * 40, "", "", {}, "")
+    given = json.loads(task.text())
+    with pytest.raises(start.Refused, match="push the commit first"):
+        start.clone(given, str(tmp_path))
+
+
+def test_what_a_start_left_is_removed_by_the_next_and_what_one_uses_is_not(tmp_path):
+    from repix.farm import start
+
+    left, half, young, used = (tmp_path / f"{start.PREFIX}{name}" for name in ("left", "half", "young", "used"))
+    for folder in (left, half, young, used):
+        folder.mkdir()
+        (folder / "file").touch()
+    (left / "lock").touch()
+    os.utime(half, (1, 1))
+    with open(used / "lock", "w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        start.clear(tmp_path)
+        assert sorted(tmp_path.iterdir()) == sorted([young, used])
+        assert (used / "file").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--engine", "ray"], "--engine ray needs --remote NAME"),
+        (["--workers", "0"], "--workers and --cpus are 1 or more"),
+        (["--option", "x"], "expected KEY=VALUE"),
+        (["--remote", "gone"], "no DVC remote 'gone'; `dvc remote add gone URL` makes it"),
+    ],
+)
+def test_mistakes_are_one_line(root, monkeypatch, capsys, words, said):
+    monkeypatch.chdir(root)
+    with pytest.raises(SystemExit) as ended_with:
+        cli.main(["farm", *words])
+    error = capsys.readouterr().err
+    assert ended_with.value.code == 1 and error.count("\n") == 1 and said in error
