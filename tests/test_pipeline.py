@@ -385,4 +385,10 @@ def test_a_lock_that_does_not_fit_is_named(clone):
     (clone / "dvc.lock").write_text(text)
 
     edit(clone / "params.yaml", "seeds:\n  - 0", "seeds:\n  - 1")
-    assert {found.stage.split("@")[0] for found in lock.stale(clone)} == {"train", "evaluate", "export", "scores"}
+    assert {found.stage.split("@")[0] for found in lock.stale(clone)} == {
+        "start",
+        "train",
+        "evaluate",
+        "export",
+        "scores",
+    }
