@@ -75,3 +75,13 @@ bench: .venv/.tests ## run the benchmarks, write docs/performance.md (BENCH=--qu
 .PHONY: lint
 lint: .venv/.tests ## check style
 	@"$(BIN)/ruff" check . && "$(BIN)/ruff" format --check .
+
+# Nothing but MkDocs: what `make docs` needs beside the environment.
+.venv/.docs: .venv/.ready
+	@"$(BIN)/python" -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	@touch $@
+
+.PHONY: docs
+docs: .venv/.docs ## build the documentation as a site, build/site/index.html; a broken link fails
+	@NO_MKDOCS_2_WARNING=1 "$(BIN)/python" -m mkdocs build --strict --quiet
+	@echo "docs          build/site/index.html"

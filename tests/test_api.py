@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import shutil
@@ -274,6 +275,25 @@ def test_each_snippet_runs_and_gives_the_translation(exported, number):
 
 def test_all_snippets_are_run():
     assert len(snippets()) == 6
+
+
+def test_the_notebook_runs_from_its_first_cell_to_its_last(exported, root, tmp_path):
+    """From a folder below the root, in a process of its own: no more than a notebook's server would run."""
+    shutil.copytree(exported / "exports", tmp_path / "exports")
+    shutil.copytree(root / "metrics", tmp_path / "metrics")
+    for folder in ("docs", "data/images/sample/test"):
+        (tmp_path / folder).mkdir(parents=True)
+    file(tmp_path / "data/images/sample/test/0.png", np.hstack(images(9, 2)))
+    (tmp_path / "dvc.yaml").write_text("stages: {}\n")
+    notebook = json.loads((ROOT / "docs" / "tutorial.ipynb").read_text(encoding="utf-8"))
+    assert notebook["nbformat"] == 4 and all(cell.get("outputs", []) == [] for cell in notebook["cells"])
+    code = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert len(code) > 5
+    holds = "assert 0 <= l1 <= 1 and len(scores) and len(table) and shown.width == 3 * made.width"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    run = [sys.executable, "-c", "\n".join([*code, holds])]
+    done = subprocess.run(run, cwd=tmp_path / "docs", env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
 
 
 def records_of(root):

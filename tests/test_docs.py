@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -17,6 +18,7 @@ from repix.errors import UserError
 from repix.provenance import pipeline
 from repix.schemas import Exported, Trained
 from tests.conftest import ROOT
+from tests.documents import blocks
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"<!-- (\S+):begin \(written by `([^`]+)`\) -->\n(.*?)<!-- (\S+):end -->", re.DOTALL)
@@ -192,3 +194,18 @@ def test_the_page_on_your_own_can_be_followed(followed, profile):
     assert trained.profile["backend"] == ("jax" if profile == "jax" else "tensorflow")
     exported = Exported.read(followed / "exports" / "discs-wgan_discs-0" / "export.json")
     assert exported.parity == "pass" and set(exported.bytes["source_to_target"]) == {"keras", "toy"}
+    if profile == "auto":
+        use_what_was_trained(followed)
+
+
+def use_what_was_trained(root):
+    """Run what docs/your-own.md says about results and translations, as it stands there."""
+    page = [block for block in blocks() if block.page == "docs/your-own.md" and block.language == "bash"]
+    found = [command for block in page for command, _ in block.commands() if command.startswith("repix ")]
+    assert [command.split()[1] for command in found] == ["results", "results", "translate", "translate"]
+    environment = {**os.environ, "PYTHONPATH": str(root / "src")}
+    for command in found:
+        run = [sys.executable, "-m", "repix.cli", *shlex.split(command)[1:]]
+        done = subprocess.run(run, cwd=root, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, (command, done.stderr)
+    assert len(list((root / "out").iterdir())) == 3

@@ -64,6 +64,13 @@ Path("exports").mkdir(exist_ok=True)
 score = Path("metrics", cell + ".json").read_text()
 Path("exports", cell).write_text(Path("runs", cell, "weights").read_text() + score)
 """
+SCORES = """\
+import json
+from pathlib import Path
+found = {path.stem: json.loads(path.read_text()) for path in sorted(Path("metrics").glob("*-*.json"))}
+Path("metrics").mkdir(exist_ok=True)
+Path("metrics", "scores.json").write_text(json.dumps(found) + "\\n")
+"""
 CELL = "${item.dataset}-${item.model}-${item.seed}"
 GRID = {"dataset": "${run.datasets}", "model": "${run.models}", "seed": "${run.seeds}"}
 WIRING = {
@@ -97,6 +104,13 @@ WIRING = {
         "deps": [f"runs/{CELL}", f"metrics/{CELL}.json"],
         "outs": [f"exports/{CELL}"],
     },
+    "scores": {
+        "cmd": "python stages/scores.py",
+        "always_changed": True,
+        "params": ["run.seeds"],
+        "deps": ["code/train.json"],
+        "metrics": [{"metrics/scores.json": {"cache": False}}],
+    },
 }
 PARAMS = {
     "run": {"datasets": ["a", "b"], "models": ["m"], "seeds": [1]},
@@ -107,7 +121,13 @@ PARAMS = {
 def make(root: Path) -> Path:
     """Make the repository below ``root``, committed, with nothing run; return ``root``."""
     (root / "stages").mkdir(parents=True)
-    for name, text in (("shared", SHARED), ("train", TRAIN), ("evaluate", EVALUATE), ("export", EXPORT)):
+    for name, text in (
+        ("shared", SHARED),
+        ("train", TRAIN),
+        ("evaluate", EVALUATE),
+        ("export", EXPORT),
+        ("scores", SCORES),
+    ):
         (root / "stages" / f"{name}.py").write_text(text)
     (root / "dvc.yaml").write_text(yaml.safe_dump({"stages": WIRING}, sort_keys=False))
     put(root, PARAMS)

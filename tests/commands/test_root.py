@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
+import importlib
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
 from repix import cli
 from repix.commands import translate
+from tests.commands.test_add import draw_pairs
 from tests.conftest import ROOT
 
 
@@ -62,6 +66,24 @@ def test_a_model_is_found_from_here_and_from_the_root(below, capsys):
     for given, seen in (("runs/a-b-0", "runs/a-b-0"), ("a-b-0", "runs/a-b-0"), ("c-d-0", "docs/deep/c-d-0")):
         code, _, error = run(capsys, "translate", given, "x.png", "-o", "out")
         assert code == 1 and error.startswith(f"repix translate: {seen}/export.json: schema is None")
+
+
+def test_own_images_are_named_from_here_and_their_entry_from_the_root(below, capsys, monkeypatch):
+    from repix.commands import add
+
+    monkeypatch.setattr(add, "cost", lambda *_: add.Cost({"generator": (1, "9 px")}, 1.0))
+    draw_pairs(below / "pairs")
+    code, said, error = run(capsys, "add", "pairs", "--name", "mine")
+    assert code == 0 and "next: dvc exp run" in said, error
+    assert "- file:docs/deep/pairs/\n" in (below.parents[1] / "params.yaml").read_text(encoding="utf-8")
+
+
+def test_every_path_of_a_command_line_is_seen_from_here():
+    """An option that takes a path has ``type=here``: a plain Path would be looked for in the root."""
+    for name in cli.COMMANDS:
+        parser = argparse.ArgumentParser()
+        importlib.import_module(f"repix.commands.{name}").add_arguments(parser)
+        assert [action.dest for action in parser._actions if action.type is Path] == [], name
 
 
 def test_outside_of_any_repository_a_command_stays_where_it_is(tmp_path, monkeypatch, capsys):

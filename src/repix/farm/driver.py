@@ -72,8 +72,20 @@ class Plan:
 
     @property
     def before(self) -> list[Stage]:
-        """The stages that cells share, which the driver runs itself."""
-        return [stage for stage in self.order if "model" not in stage.item]
+        """The stages that make what cells read, which the driver runs before them."""
+        needed = {dep for stage in self.order if "model" in stage.item for dep in stage.deps}
+        found = []
+        for stage in reversed([stage for stage in self.order if "model" not in stage.item]):
+            if any(dep == out or dep.startswith(f"{out}/") for dep in needed for out in stage.outs):
+                found.append(stage)
+                needed.update(stage.deps)
+        return found[::-1]
+
+    @property
+    def after(self) -> list[Stage]:
+        """The stages that are no cell's own and that no cell reads, which the driver runs after all cells."""
+        before = self.before
+        return [stage for stage in self.order if "model" not in stage.item and stage not in before]
 
     def own(self, cell: str) -> list[Stage]:
         """Return a cell's stages."""
@@ -365,6 +377,9 @@ def run(plan: Plan, open_engine, *, workers: int, secrets: bool, screen=Screen) 
                 whole |= cells.records
                 failed = cells.failed
             write_back(plan, {cell: whole[cell] for cell in plan.cells if cell in whole})
+            if not failed:
+                for stage in plan.after:
+                    _dvc(plan.root, "repro", "--single-item", stage.name)
             inner = [place / name for place in (plan.work, plan.shared or plan.work) for name in ("cells", "logs")]
             tidy(*inner, *filter(None, [plan.checkpoints]), plan.work)
             return list(whole), failed
