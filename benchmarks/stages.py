@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import shutil
 import statistics
 import subprocess
@@ -24,6 +23,7 @@ import time
 from pathlib import Path
 
 from checks.harness import ROOT
+from checks.remotes import ran
 
 STAGES = {"download": 1, "unpack": 1, "preprocess": 1, "features": 0, "train": 3, "evaluate": 3, "export": 3}
 HEAVY = ("tensorflow", "torch", "mlflow", "keras", "jax", "dvc")
@@ -86,7 +86,7 @@ def repro(given) -> dict:
     """Return seconds of a ``dvc repro`` that finds nothing to do."""
     command = [sys.executable, "-m", "dvc"]
     ended = timed([*command, "repro", "--dry"])[1]
-    if ended.returncode or set(re.findall(r"Running stage '([^']+)'", ended.stdout)) != {"code"}:
+    if ended.returncode or ran(ended.stdout):
         return {"skipped": "the workspace is not up to date: run `make repro` first"}
     return {"seconds": statistics.median(timed([*command, "repro"])[0] for _ in range(given.repeats))}
 

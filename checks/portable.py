@@ -39,7 +39,7 @@ from checks.harness import ROOT, table, write
 
 SYSTEMS = ("pix2pix", "cyclegan", "other")
 PROFILES = ("portable", "fast")
-STAGES = ("download", "unpack", "preprocess", "features", "train", "evaluate")
+STAGES = ("download", "unpack", "preprocess", "features", "start", "train", "evaluate")
 QEMU = "qemu-x86_64"
 
 

@@ -210,8 +210,9 @@ def share(source: Path, remote: Remote, work: Path) -> tuple[Path, dict[str, flo
 
 
 def ran(said: str) -> list[str]:
-    """Return the stages that a ``dvc repro`` said to run, but for ``code`` and ``scores``, which always do."""
-    return [name for name in re.findall(r"Running stage '([^']+)'", said) if name not in ("code", "scores")]
+    """Return the stages that a ``dvc repro`` said to run, but for those that always do."""
+    names = re.findall(r"Running stage '([^']+)'", said)
+    return [name for name in names if name.partition("@")[0] not in ("code", "start", "scores")]
 
 
 def unequal(root: Path) -> list[str]:

@@ -125,16 +125,16 @@ def lay_out(root: Path) -> Path:
 
 
 def changed_records(before: dict, after: dict) -> set[str]:
-    """Return the stages of the grid whose record is another one."""
+    """Return the stages of the grid whose record is another one, but for ``start``, which always runs."""
     found = set()
     for path, record in after.items():
-        if before.get(path) != record and record.model in (None, *MODELS):
+        if before.get(path) != record and record.model in (None, *MODELS) and record.stage != "start":
             found.add(f"{record.stage}@{record.model}" if record.model else record.stage)
     return found
 
 
 def repro(root: Path) -> set[str]:
-    """Run ``dvc repro`` in a tree; return the stages that ran, but for ``code``, which always does.
+    """Run ``dvc repro`` in a tree; return the stages that ran, but for those that always do.
 
     Raises:
         UserError: it failed; with the last line that it said.

@@ -117,7 +117,7 @@ def dying(address: str, answered: list[str], lives: str) -> Iterator[str]:
 def run(root: Path, **environment: str) -> dict[str, str]:
     """Run the route in a new copy at ``root``; return out -> hash."""
     route.copy(root)
-    for kinds in (("download", "unpack"), ("preprocess",), ("features", "train", "evaluate")):
+    for kinds in (("download", "unpack"), ("preprocess",), ("features", "start"), ("train", "evaluate")):
         route.run(root, *kinds, **environment)
     route.locked(root)
     outs = [out for stage in pipeline.stages(root) if stage.kind != "export" for out in stage.outs]

@@ -28,7 +28,7 @@ import yaml
 
 from checks.support import route
 
-KINDS = ("download", "unpack", "preprocess", "features", "train", "evaluate")
+KINDS = ("download", "unpack", "preprocess", "features", "start", "train", "evaluate")
 OTHER_PILLOW = "12.3.0"
 NOBODY = 65534
 
@@ -71,7 +71,7 @@ def record(root: Path, profile_name: str) -> Path:
     params["datasets"]["sample"]["archive"]["urls"] = ["file:sample.tar.gz"]
     route.write_params(root, params)
     # As DVC runs them: download and unpack know no profile, the others enter it before NumPy is imported.
-    for kinds in (("download", "unpack"), ("preprocess",), ("features", "train", "evaluate")):
+    for kinds in (("download", "unpack"), ("preprocess",), ("features", "start"), ("train", "evaluate")):
         route.run(root, *kinds)
     route.locked(root)
     git(root, "init", "-q")

@@ -1,9 +1,9 @@
 """train: one cell, from its first weights or from where a stopped run left off.
 
-data/prepared/<dataset>/ -> runs/<cell>/ (all networks, last and best), the loss table
-plots/<cell>/losses.csv, and its curves in plots/<cell>/curves/. Checkpoints are kept in
-.repix/checkpoints, keyed by everything that determines the training: run the same command
-again after a stop and it goes on.
+data/prepared/<dataset>/, and starts/<cell>/ of a model with a parent -> runs/<cell>/ (all networks,
+last and best), the loss table plots/<cell>/losses.csv, and its curves in plots/<cell>/curves/.
+Checkpoints are kept in .repix/checkpoints, keyed by everything that determines the training: run the
+same command again after a stop and it goes on.
 """
 
 import sys
@@ -24,7 +24,8 @@ def main(cell: Cell) -> None:
     params = {f"models.{cell.model}": recipe, f"datasets.{cell.dataset}.augment": augment}
     folder, out, plots = paths.PREPARED / cell.dataset, paths.RUNS / cell.name, paths.PLOTS / cell.name
     losses, curves = plots / "losses.csv", plots / "curves"
-    record = stage.LineageRecord("train", cell.name, params, [folder])
+    start = paths.STARTS / cell.name if recipe.start_from else None
+    record = stage.LineageRecord("train", cell.name, params, [folder, start] if start else [folder])
 
     # Heavy imports come after the mistakes that need none.
     from repix.data.prepared import Prepared
@@ -35,7 +36,7 @@ def main(cell: Cell) -> None:
     from repix.tracking.tensorboard import TensorBoard
     from repix.training.checkpoint import Checkpoints
     from repix.training.history import write_curves, write_losses
-    from repix.training.loop import train
+    from repix.training.loop import checkpoint_of, train
     from repix.training.observer import Observers
     from repix.training.result import record_of, write
     from repix.training.setup import set_up
@@ -43,8 +44,11 @@ def main(cell: Cell) -> None:
     prepared = Prepared.open(folder)
     checkpoints = Checkpoints(paths.WORK / "checkpoints", record.run_key)
     with checkpoints.alone():
-        setup = set_up(cell, recipe, prepared, flip=augment.flip)
+        setup = set_up(cell, recipe, prepared, flip=augment.flip, start=start)
         data_digest = record.declared.inputs[folder.as_posix()]
+        going_on = None
+        if setup.beginning:
+            going_on = setup.beginning.goes_on(setup.step, prepared, flip=augment.flip, data=data_digest)
         run = mlflow_run.open_run(
             cell.name,
             run_key=record.run_key,
@@ -73,12 +77,14 @@ def main(cell: Cell) -> None:
                 "parameters": setup.parameters(),
                 "recipe": recipe.model_dump(mode="json"),
             },
+            start=going_on,
         )
         state, profile = setup.step.state(), record.declared.profile
         trained = record_of(cell, recipe, setup, state, prepared.manifest, history, best, data_digest, profile)
         for animation in frames.written:
             run.file(animation, "animation")
-        write(out, trained, state, best)
+        kept = checkpoint_of(trained.steps, state, best, history) if recipe.keep_state else None
+        write(out, trained, state, best, kept)
         write_losses(losses, history.epochs)
         write_curves(curves, history.epochs)
         record.write(out, losses, curves)

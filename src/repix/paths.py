@@ -13,8 +13,13 @@ WORK = Path(os.environ.get("DVC_ROOT", "")) / ".repix"
 ORIGIN = Path(os.environ.get("REPIX_ORIGIN") or os.environ.get("DVC_ROOT", ""))
 RAW, IMAGES, PREPARED = Path("data/raw"), Path("data/images"), Path("data/prepared")
 FEATURES = Path("data/features")
-RUNS, TRANSLATIONS, EXPORTS = Path("runs"), Path("translations"), Path("exports")
+STARTS, RUNS, TRANSLATIONS, EXPORTS = Path("starts"), Path("runs"), Path("translations"), Path("exports")
 METRICS, PLOTS, LINEAGE = Path("metrics"), Path("plots"), Path("lineage")
+
+
+def found(path: Path) -> Path:
+    """Return where a file or folder is: as named, or in the repository that a temporary folder was made of."""
+    return path if path.exists() or not (ORIGIN / path).exists() else ORIGIN / path
 
 
 def find_root(start: Path) -> Path:

@@ -59,3 +59,8 @@ STEPS = {
     "tensorflow": "repix.training.step_tensorflow",
     "jax": "repix.training.step_jax",
 }
+
+# Where a training starts -> what puts it there. First weights need nothing more.
+STARTS = {
+    "parent": "repix.training.start",
+}

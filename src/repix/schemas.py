@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, model_serializer, model_validator
 
 from repix.directions import Direction
 from repix.errors import UserError
@@ -212,6 +212,35 @@ class Metrics(Record):
         return {name.removeprefix(prefix): digest for name, digest in named.items() if "/" not in name[len(prefix) :]}
 
 
+class Start(Record):
+    """What ``start`` left: ``starts/<cell>/start.json``, where the cell's training starts.
+
+    Attributes:
+        parent: name of the cell that it starts from, or the file as params.yaml names it; null for first weights.
+        weights: which weights were taken: ``last``, ``best`` or ``ema``; null of a file.
+        files: name in the folder -> sha256, of what was taken over.
+        crop_size: (height, width) that the parent was trained at; null of a file.
+        channels: of its source and its target; null of a file.
+        epochs: those that the parent has done; null of a file.
+        trained_by: what the parent's training followed from, params and inputs, where its schedule is continued.
+    """
+
+    SCHEMA = "repix.start/1"
+    cell: str
+    parent: str | None = None
+    weights: str | None = None
+    files: dict[str, str] = {}
+    crop_size: tuple[int, int] | None = None
+    channels: tuple[int, int] | None = None
+    epochs: int | None = None
+    trained_by: dict[str, Any] = {}
+
+    def told(self) -> dict[str, Any] | None:
+        """Return what the record of a training says of its parent; None where it had none."""
+        names = ("parent", "weights", "files", "epochs")
+        return None if self.parent is None else {name: getattr(self, name) for name in names}
+
+
 class Trained(Record):
     """What ``train`` left: ``runs/<cell>/trained.json``, all that it takes to load the networks.
 
@@ -222,6 +251,7 @@ class Trained(Record):
         best: epoch that scored best on val, its score and digests; null without a val split.
         ema: decay and digests of the average of the generators' weights; null where none was kept.
         direction: which half of a side-by-side image is the source: AtoB (left) or BtoA.
+        start: what it started from: see :meth:`Start.told`; not there where it started from first weights.
     """
 
     SCHEMA = "repix.trained/2"
@@ -242,6 +272,11 @@ class Trained(Record):
     data_digest: str
     direction: str | None = None
     ema: dict[str, Any] | None = None
+    start: dict[str, Any] | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_no_parent(self, dump):
+        return {name: value for name, value in dump(self).items() if name != "start" or value is not None}
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

@@ -134,7 +134,8 @@ def _enter_and_call(main: Callable[..., None], given: Mapping[str, Any], profile
         # A wrong name is said at once, not after seconds of imports.
         for key in (f"datasets.{cell.dataset}", f"models.{cell.model}"):
             reader.section(key)
-        import_keras()
+        if profiled:
+            import_keras()
         main(cell)
     else:
         main(*given.values())

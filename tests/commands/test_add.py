@@ -456,7 +456,7 @@ def test_a_relative_folder_holds_in_a_temporary_copy_of_the_repository(repositor
     draw_pairs(repository / "pairs", 3, (8, 8))
     (tmp_path / "copy").mkdir()
     monkeypatch.chdir(tmp_path / "copy")
-    monkeypatch.setattr(sources, "ORIGIN", repository)
+    monkeypatch.setattr("repix.paths.ORIGIN", repository)
     record = sources.fetch(["file:pairs/"], None, "raw", dataset="pairs", max_bytes=1 << 20, work="work")
     assert record == Archive.read(tmp_path / "copy/raw/archive.json") and record.file == "pairs.tar"
     assert record.sha256 == packing.digest(repository / "pairs")

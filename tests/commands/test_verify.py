@@ -268,5 +268,5 @@ def test_the_lock_line_says_same_or_what_differs_first(clone, capsys):
 def test_a_cell_needs_its_own_stages_and_those_above():
     found = pipeline.stages(route.ROOT)
     names = [stage.kind for stage in verify.chosen(found, None, "train")]
-    assert names == ["download", "unpack", "preprocess", "train"]
+    assert names == ["download", "unpack", "preprocess", "start", "train"]
     assert [s.kind for s in verify.chosen(found, route.CELL, None)] == [s.kind for s in found]

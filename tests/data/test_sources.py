@@ -857,7 +857,7 @@ def test_a_relative_address_counts_from_the_repository_that_a_temporary_folder_w
     temporary.mkdir()
     (origin / "set.tar.gz").write_bytes(data)
     monkeypatch.chdir(temporary)
-    monkeypatch.setattr(sources, "ORIGIN", origin)
+    monkeypatch.setattr("repix.paths.ORIGIN", origin)
     place.check(place.fetch("file:set.tar.gz"), data)
     (temporary / "set.tar.gz").write_bytes(data[:-1] + b"?")
     place.check(place.fetch("file:set.tar.gz"), data[:-1] + b"?")

@@ -17,6 +17,7 @@ from repix.config.models import Recipe
 from repix.config.run import Grid
 from repix.errors import UserError
 from repix.metrics import METRICS, Metric
+from repix.paths import RUNS, STARTS, found
 from repix.registry import SYSTEMS
 
 FLOAT16 = 2**-11  # most that rounding to it changes a number between 1/2 and 1
@@ -70,6 +71,7 @@ def grid(path: str | Path = reader.FILE) -> None:
                 f"{path}: models.{model} trains under the profile jax, and JAX is not installed: "
                 f"pip install -c constraints.txt -e '.[jax]', or '.[jax-cuda]' on a GPU"
             )
+    _parents(run, recipes, path)
     litert = export.tolerance.get("litert")
     if litert and export.litert_weights == "float16" and litert.max < FLOAT16:
         raise UserError(
@@ -88,6 +90,41 @@ def grid(path: str | Path = reader.FILE) -> None:
         raise UserError(
             f"{path}: gate.variants: {paper[0]} has no scores to gate: set evaluate.paper_mode: true, or leave it out"
         )
+
+
+def _parents(run: Grid, recipes: Mapping[str, Recipe], path: str | Path) -> None:
+    """Check the cells that start from others: DVC trains a grid in its order, and knows of no parent."""
+    cells = run.cells()
+    place = {cell.name: number for number, cell in enumerate(cells)}
+    for cell in cells:
+        start, key = recipes[cell.model].start_from, f"{path}: models.{cell.model}.start_from"
+        if start is None:
+            continue
+        name = start.parent(cell)
+        if name is None:
+            made = Path(start.file).parts
+            if made[:1] in (("exports",), ("runs",)) and made[1:2] and made[1] in place:
+                raise UserError(f"{key}.file: {start.file} is made by this grid: name the cell: {made[1]}")
+            if not found(Path(start.file)).exists() and not (STARTS / cell.name).exists():
+                raise UserError(f"{key}.file: {start.file}: no such file")
+            continue
+        if name in place:
+            if place[name] >= place[cell.name]:
+                own = "itself" if name == cell.name else f"{name}, which comes later in the grid"
+                raise UserError(f"{key}: {cell.name} would start from {own}: list what is trained first first in run")
+            parent = cells[place[name]].model
+            if start.takes_state and not recipes[parent].keep_state:
+                raise UserError(f"{key}: needs the finished state of {name}: set models.{parent}.keep_state: true")
+            if start.schedule == "continue" and recipes[cell.model].epochs <= recipes[parent].epochs:
+                raise UserError(
+                    f"{path}: models.{cell.model}.epochs: {recipes[cell.model].epochs}: {name} does "
+                    f"{recipes[parent].epochs} already, and schedule: continue counts them: set more"
+                )
+        elif not found(RUNS / name / "trained.json").exists() and not (STARTS / cell.name).exists():
+            raise UserError(
+                f"{key}: there is no {RUNS / name}, and the grid does not make it: train it first, `dvc checkout` it, "
+                f"or add it to run, before {cell.model}"
+            )
 
 
 def warnings(path: str | Path = reader.FILE) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_serializer, model_validator
 
 from repix.config.reader import Settings, nearest, not_of_kind, only
+from repix.config.run import NAME, Cell
 from repix.registry import SYSTEMS
 
 Norm = Literal["batch", "instance", "instance_affine", "none"]
@@ -171,6 +172,82 @@ class Optimizer(Settings):
     epsilon_hat: bool = True
 
 
+class StartFrom(Settings):
+    """Where a training starts, in place of first weights: from one of ``cell``, ``model`` and ``file``.
+
+    Attributes:
+        cell: a cell of this repository, in the grid or not: the weights of ``runs/<cell>/``.
+        model: the same, by its model: the cell with the data set and the seed of the one that starts.
+        file: a ``.keras`` or ``.npz`` file, or a folder of exports (``exports/<cell>``).
+        schedule: ``continue`` takes up the cell's finished state and trains to ``epochs`` in all: needs
+            ``keep_state: true`` of the cell's recipe; ``new`` begins at epoch 0, with the rates of this recipe.
+        weights: which of a cell's: ``last``, ``best`` or ``ema``.
+        networks: ``all``, or ``generator``: those that translate, beside fresh discriminators. A file, best
+            and ema hold no others.
+        moments: whether Adam's moments are taken over as well, under a new schedule.
+        freeze: layers of the generators that keep their weights, by the beginnings of their names:
+            ``[down1, down2]``. `repix describe` names them.
+    """
+
+    cell: str | None = None
+    model: str | None = None
+    file: str | None = None
+    schedule: Literal["new", "continue"] = "new"
+    weights: Literal["last", "best", "ema"] = "last"
+    networks: Literal["all", "generator"] = "all"
+    moments: bool = False
+    freeze: tuple[str, ...] = ()
+
+    @field_validator("cell")
+    @classmethod
+    def _names_a_cell(cls, cell: str | None) -> str | None:
+        parts = (cell or "a-b-0").split("-")
+        if len(parts) != 3 or not (NAME.match(parts[0]) and NAME.match(parts[1]) and parts[2].isdecimal()):
+            raise ValueError("is not <dataset>-<model>-<seed>")
+        return cell
+
+    @field_validator("model")
+    @classmethod
+    def _names_a_model(cls, model: str | None) -> str | None:
+        if model is not None and not NAME.match(model):
+            raise ValueError("names are letters, digits and underscores")
+        return model
+
+    @field_validator("freeze")
+    @classmethod
+    def _says_something(cls, freeze: tuple[str, ...]) -> tuple[str, ...]:
+        if "" in freeze:
+            raise ValueError("an empty name is the beginning of all: leave it out")
+        return freeze
+
+    @model_validator(mode="after")
+    def _fits(self) -> StartFrom:
+        if (self.cell, self.model, self.file).count(None) != 2:
+            raise ValueError("needs one of cell, model and file")
+        if self.schedule == "continue":
+            if self.file is not None:
+                raise ValueError("schedule: continue needs a cell's state, which no file holds: set schedule: new")
+            if (self.weights, self.networks) != ("last", "all") or self.moments or self.freeze:
+                raise ValueError("schedule: continue takes all as it is: leave out weights, networks, moments, freeze")
+        if self.networks == "all" and (self.file is not None or self.weights != "last"):
+            held = "a file" if self.file is not None else self.weights
+            raise ValueError(f"{held} holds no discriminator: set networks: generator")
+        if self.file is not None and self.weights != "last":
+            raise ValueError("a file has one set of weights: leave out weights")
+        if self.moments and (self.file is not None or self.weights != "last"):
+            raise ValueError("moments: they are kept for a cell's last weights alone")
+        return self
+
+    @property
+    def takes_state(self) -> bool:
+        """Whether it needs the finished state, not only weights."""
+        return self.schedule == "continue" or self.moments
+
+    def parent(self, cell: Cell) -> str | None:
+        """Return the name of the cell that ``cell`` starts from; None where it starts from a file."""
+        return f"{cell.dataset}-{self.model}-{cell.seed}" if self.model is not None else self.cell
+
+
 # What an entry of a system takes where it says nothing, beside the defaults of the fields, which are pix2pix's.
 DEFAULTS: dict[str, dict[str, Any]] = {
     "cyclegan": {  # its authors' code
@@ -217,6 +294,9 @@ class Recipe(Settings):
             weights are chosen.
         picture_every: epochs between sample pictures.
         checkpoint_every: epochs between checkpoints.
+        keep_state: whether ``runs/<cell>/`` also holds the finished state (weights, moments, pools, loss
+            table: about three times the weights), from which another cell can continue.
+        start_from: where the training starts, if not from first weights.
     """
 
     system: str
@@ -238,6 +318,8 @@ class Recipe(Settings):
     validate_every: int = Field(default=10, ge=1)
     picture_every: int = Field(default=10, ge=1)
     checkpoint_every: int = Field(default=5, ge=1)
+    keep_state: bool = False
+    start_from: StartFrom | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -274,6 +356,10 @@ class Recipe(Settings):
         if isinstance(whole.get("loss"), dict):
             has = loss_options(self.system, self.loss.gan)
             whole["loss"] = {name: value for name, value in whole["loss"].items() if name in has}
+        # A record says of these what was asked for, and nothing where nothing was.
+        for name in ("keep_state", "start_from"):
+            if not whole.get(name, True):
+                del whole[name]
         return whole
 
     @model_validator(mode="after")

@@ -27,6 +27,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from tqdm import tqdm
 
+from repix import paths
 from repix.data.archives import HEAD_BYTES, refusal, sniff
 from repix.errors import UserError
 from repix.files import (
@@ -39,7 +40,6 @@ from repix.files import (
     scratch_folder,
     write_json,
 )
-from repix.paths import ORIGIN
 from repix.schemas import Archive
 
 if TYPE_CHECKING:
@@ -413,7 +413,7 @@ def _deliver(source: Path, name: str, folder: Path, job: _Job) -> Archive:
 def _file_path(url: str) -> Path:
     rest = url.partition(":")[2]
     path = Path(unquote("/" + rest[2:].partition("/")[2] if rest.startswith("//") else rest))
-    return path if path.exists() or not (ORIGIN / path).exists() else ORIGIN / path
+    return paths.found(path)
 
 
 def _synthetic(url: str) -> tuple[str, dict[str, str] | None]:

@@ -57,8 +57,14 @@ def model_card(trained: Trained, metrics: Metrics, exported: Exported, manifest:
             ("what", "digest"),
             *((f"weights of {name}", pages.code(digest)) for name, digest in sorted(exported.weights.items())),
             ("prepared data", pages.code(trained.data_digest)),
+            *((f"start: {name}", pages.code(digest)) for name, digest in _start(trained)),
         ],
     )
+
+
+def _start(trained: Trained) -> list[tuple[str, str]]:
+    """Return name and sha256 of each file that the training started from."""
+    return sorted((trained.start or {}).get("files", {}).items())
 
 
 def _images(side: Side) -> str:

@@ -9,9 +9,9 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from repix.errors import UserError
 from repix.exporting.spec import ExportSpec
 from repix.files import atomic_path
+from repix.inference.keras_file import load_network
 
 # Zip cannot say "no time"; this is the first moment that it can say.
 _EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -57,22 +57,3 @@ def load(path: Path):
     """
     network = load_network(path)
     return lambda unit: np.asarray(keras.ops.convert_to_numpy(network(unit, training=False)))
-
-
-def load_network(path: Path) -> keras.Model:
-    """Return the network of a ``.keras`` file.
-
-    Importing :mod:`repix.models.layers` is what teaches Keras the layers of repix.
-
-    Raises:
-        UserError: the file is not a model that this Keras reads.
-    """
-    import repix.models.layers  # noqa: F401
-
-    try:
-        return keras.saving.load_model(path, compile=False)
-    except MemoryError:
-        raise
-    except Exception as error:  # a damaged file can make its readers raise anything
-        said = (" ".join(str(error).split()) or type(error).__name__)[:200]
-        raise UserError(f"{path}: cannot be read ({said}); run `dvc checkout` or `dvc repro`") from None

@@ -396,6 +396,12 @@ def plan_of(root: Path, *, local: bool, repository: str | None, remote: str | No
         repository, remote, shared: see :class:`Plan`.
     """
     plan = Plan(root, stages(root), repository, remote)
+    made = {out for stage in plan.order for out in stage.outs}
+    if child := next((stage for stage in plan.order if made & set(stage.after)), None):
+        raise UserError(
+            f"{child.name} starts from {child.after[0]}, which this grid makes too: cells are made at once here; "
+            f"leave one of them out of run, or run `dvc repro`"
+        )
     if shared is None and local:
         return replace(plan, shared=plan.work, checkpoints=root / WORK / "checkpoints")
     return replace(plan, shared=shared, checkpoints=shared / "checkpoints" if shared else None)

@@ -344,6 +344,7 @@ def chosen(params: Mapping[str, Any], stage: str, model: str | None) -> dict[str
     found = {"INFERENCE": [backend], "STEPS": [backend]}
     if entry.get("system"):
         found["SYSTEMS"] = [entry["system"]]
+    found["STARTS"] = ["parent"] if entry.get("start_from") else []
     formats = (params.get("export") or {}).get("formats")
     if isinstance(formats, list):
         found["FORMATS"] = formats

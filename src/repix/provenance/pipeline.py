@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from repix import yaml12
+from repix.config import reader
+from repix.config.models import StartFrom
+from repix.config.run import Cell
 from repix.errors import UserError
 from repix.provenance.code import FOLDER, WITHOUT_MODEL, Closure, CodeRecord
 
@@ -30,6 +33,7 @@ class Stage:
         deps: declared dependencies.
         outs: outs, metrics and plots, in this order.
         in_git: those of them that DVC does not cache, so that git brings them back and not `dvc checkout`.
+        after: what another stage may make and this one reads, named in params.yaml: dvc.yaml cannot say it.
     """
 
     name: str
@@ -40,6 +44,7 @@ class Stage:
     deps: tuple[str, ...]
     outs: tuple[str, ...]
     in_git: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
 
     @property
     def script(self) -> str:
@@ -124,9 +129,19 @@ def stages(root: Path) -> list[Stage]:
                     deps=tuple(map(fill, entry.get("deps", ()))),
                     outs=tuple(map(fill, outs)),
                     in_git=tuple(map(fill, in_git)),
+                    after=_parents(params, item) if kind == "start" else (),
                 )
             )
     return _ordered(found)
+
+
+def _parents(params: Mapping[str, Any], item: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the folder that a cell's training starts from; nothing where it starts at first weights."""
+    key = f"models.{item['model']}.start_from"
+    if (asked := look_up(params, key)) is None:
+        return ()
+    parent = reader.parse(asked, StartFrom, key).parent(Cell(**item))
+    return (f"runs/{parent}",) if parent else ()
 
 
 def _ordered(found: list[Stage]) -> list[Stage]:
@@ -134,7 +149,7 @@ def _ordered(found: list[Stage]) -> list[Stage]:
     waiting, done, made = list(found), [], set()
     makes = {out for stage in found for out in stage.outs}
     while waiting:
-        ready = next((s for s in waiting if all(dep in made or dep not in makes for dep in s.data)), None)
+        ready = next((s for s in waiting if all(dep in made or dep not in makes for dep in (*s.data, *s.after))), None)
         if ready is None:
             raise UserError(f"dvc.yaml: {waiting[0].name} waits for itself; break the circle of its deps")
         waiting.remove(ready)

@@ -36,12 +36,12 @@ def chosen(found: list[Stage], cell: str | None, stage: str | None) -> list[Stag
     if cell is not None and cell not in cells:
         raise UserError(f"no cell {cell!r} in the grid of run; there are {', '.join(sorted(cells))}")
     last = [s for s in found if (stage is None or s.kind == stage) and (cell is None or _serves(s, cell))]
-    needed = {dep for s in last for dep in s.data}
+    needed = {dep for s in last for dep in (*s.data, *s.after)}
     kept = []
     for s in reversed(found):
         if s in last or needed & set(s.outs):
             kept.append(s)
-            needed.update(s.data)
+            needed.update((*s.data, *s.after))
     return kept[::-1]
 
 
@@ -140,7 +140,7 @@ def files_of(path: Path) -> dict[str, Path]:
 
 
 def lineage_out(stage: Stage) -> str | None:
-    """Return the out that is the stage's lineage record; the stages ``code`` and ``scores`` have none."""
+    """Return the out that is the stage's lineage record; the stages ``code``, ``start`` and ``scores`` have none."""
     return next((out for out in stage.outs if out.startswith("lineage/")), None)
 
 
@@ -229,16 +229,16 @@ def rebuild(tree: Path, found: list[Stage], recorded: Recorded, entries: Mapping
             learned |= of_stage
         if stage.kind == "evaluate" and worst.level > Level.L2:
             noise[stage.name] = _noise(tree, stage, recorded)
-        same_record = lock.md5(tree / record) == recorded.hashes[record]
+        same_record = record is None or lock.md5(tree / record) == recorded.hashes[record]
         if (worst.level or not same_record) and first is None:
             causes = list(lock.causes(stage.name, entries[stage.name], _entry(tree, stage)))
             causes = list(lock.opened(causes, recorded.text, _text_in(tree)))
-            was = recorded.lineage(stage)
-            now = Lineage.read(tree / record)
+            was = recorded.lineage(stage) if record else None
+            now = Lineage.read(tree / record) if was else None
             named = {cause[:3] for cause in causes}
             causes += [d for d in lineage_differences(stage.name, was, now) if d[:3] not in named] if was else []
             # What the stage itself recorded came out again; then it is the lock file that says something else.
-            same = {out for out in now.outputs if was and was.outputs.get(out) == now.outputs[out]}
+            same = {out for out in now.outputs if was.outputs.get(out) == now.outputs[out]} if was else set()
             denied = [out for out, verdict in of_stage.items() if verdict.level and out in same]
             first = {"stage": stage.name, "causes": causes, "lineage": was is not None, "denied": denied}
         lineages += [] if same_record else [record]

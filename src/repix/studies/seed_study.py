@@ -93,6 +93,8 @@ def plan(root: Path, dataset: str, model: str, *, changes: Mapping[str, Any] | N
     path = root / reader.FILE
     given = reader.section(f"models.{model}", path)
     recipe = reader.parse(given | dict(changes or {}), models.Recipe, f"models.{model}", path)
+    if recipe.start_from is not None:
+        raise UserError(f"{path}: models.{model}.start_from: seeds are trained beside the pipeline, without parents")
     augment = reader.read(f"datasets.{dataset}.augment", Augment, path)
     settings = reader.read("evaluate", evaluation.Evaluate, path)
     name = profile_of(model, path)

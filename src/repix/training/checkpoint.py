@@ -37,6 +37,34 @@ class Checkpoint:
     extra: dict[str, Any]
 
 
+def write_checkpoint(path: Path, checkpoint: Checkpoint, owner: str) -> None:
+    """Write a checkpoint of ``owner``, which it carries, as one file with its digest; atomically.
+
+    Raises:
+        OSError: the disk is full or not writable.
+    """
+    header = {"run_key": owner, "step": checkpoint.step, "extra": checkpoint.extra}
+    arrays = checkpoint.arrays | {_HEADER: _bytes(json.dumps(header, allow_nan=False))}
+    save_arrays(path, arrays | {_DIGEST: _bytes(digest_arrays(arrays))})
+
+
+def read_checkpoint(path: Path, owner: str) -> Checkpoint:
+    """Return the checkpoint of ``owner`` in a file.
+
+    Raises:
+        OSError: it is not there. A damaged one raises whatever NumPy or zipfile stumbles over.
+        ValueError: it is not whole, or another's.
+    """
+    arrays = load_arrays(path)
+    digest = arrays.pop(_DIGEST).tobytes().decode()
+    if digest != digest_arrays(arrays):
+        raise ValueError("its digest does not fit its contents")
+    header = json.loads(arrays.pop(_HEADER).tobytes())
+    if header["run_key"] != owner:
+        raise ValueError(f"it belongs to run {header['run_key'][:12]}")
+    return Checkpoint(header["step"], arrays, header["extra"])
+
+
 def check_state(state: dict[str, np.ndarray], wanted: dict[str, Any]) -> None:
     """Raise ValueError where names, dtypes or shapes of a state are not those of ``wanted``.
 
@@ -74,11 +102,9 @@ class Checkpoints:
         Raises:
             UserError: the disk is full or not writable; earlier checkpoints are untouched.
         """
-        header = {"run_key": self.run_key, "step": checkpoint.step, "extra": checkpoint.extra}
-        arrays = checkpoint.arrays | {_HEADER: _bytes(json.dumps(header, allow_nan=False))}
         path = self.folder / f"step-{checkpoint.step:09d}.npz"
         try:
-            save_arrays(path, arrays | {_DIGEST: _bytes(digest_arrays(arrays))})
+            write_checkpoint(path, checkpoint, self.run_key)
         except OSError as error:
             raise UserError(
                 f"{path}: cannot be saved ({error.strerror or error}); earlier checkpoints are kept: "
@@ -125,16 +151,6 @@ class Checkpoints:
                 return True
         return False
 
-    def _load(self, path: Path) -> Checkpoint:
-        arrays = load_arrays(path)
-        digest = arrays.pop(_DIGEST).tobytes().decode()
-        if digest != digest_arrays(arrays):
-            raise ValueError("its digest does not fit its contents")
-        header = json.loads(arrays.pop(_HEADER).tobytes())
-        if header["run_key"] != self.run_key:
-            raise ValueError(f"it belongs to run {header['run_key'][:12]}")
-        return Checkpoint(header["step"], arrays, header["extra"])
-
     def resume(self, restore: Callable[[Checkpoint], None] = lambda checkpoint: None) -> Checkpoint | None:
         """Return the newest sound checkpoint, or None; what a killed write left is removed.
 
@@ -148,7 +164,7 @@ class Checkpoints:
         refused = 0
         for path in sorted(self.folder.glob("step-*.npz"), reverse=True):
             try:
-                checkpoint = self._load(path)
+                checkpoint = read_checkpoint(path, self.run_key)
                 restore(checkpoint)
             except Exception as error:  # a damaged file can make its readers raise anything
                 said = " ".join(str(error).split()) or type(error).__name__

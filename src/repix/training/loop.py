@@ -107,6 +107,7 @@ def train(
     picture: Callable[[int], None] | None = None,
     best_of: Callable[[], dict[str, np.ndarray]] | None = None,
     plan: dict | None = None,
+    start: Checkpoint | None = None,
 ) -> tuple[History, dict[str, np.ndarray]]:
     """Train from the newest checkpoint of this run, or from the first weights, to the end.
 
@@ -120,6 +121,7 @@ def train(
         picture: shows translations at a step.
         best_of: the arrays to keep when a validation is the best so far.
         plan: what the observer is told at the start, beside steps and epochs.
+        start: the state to begin with where this run has no checkpoint; None begins with the step as it is.
 
     Returns:
         The history, and the arrays kept at the best validation (empty without one).
@@ -131,7 +133,7 @@ def train(
     """
     per_epoch = step.steps_per_epoch
     total = recipe.epochs * per_epoch
-    state = _resume(step, checkpoints)
+    state = _resume(step, checkpoints, start)
     diverged = partial(_diverged, per_epoch=per_epoch, checkpoints=checkpoints)
     counts = {"steps": total, "epochs": recipe.epochs, "steps_per_epoch": per_epoch}
     observer.started((plan or {}) | counts | {"first_step": state.done, "history": list(state.history.epochs)})
@@ -175,8 +177,8 @@ def train(
     return state.history, state.best
 
 
-def _resume(step: Step, checkpoints: Checkpoints) -> TrainingState:
-    """Return the state of the newest sound checkpoint, put in force, or that of a training at its start."""
+def _resume(step: Step, checkpoints: Checkpoints, start: Checkpoint | None) -> TrainingState:
+    """Return the state of the newest sound checkpoint, put in force, or that of a training at its ``start``."""
     state = TrainingState()
 
     def restore(resumed: Checkpoint) -> None:
@@ -185,7 +187,8 @@ def _resume(step: Step, checkpoints: Checkpoints) -> TrainingState:
         state.best = {name[5:]: array for name, array in resumed.arrays.items() if name.startswith("best/")}
         state.history, state.done = history, resumed.step
 
-    checkpoints.resume(restore)
+    if checkpoints.resume(restore) is None and start is not None:
+        restore(start)
     state.saved = time.monotonic()
     return state
 
@@ -242,9 +245,13 @@ def _save(state: TrainingState, step: Step, checkpoints: Checkpoints, diverged: 
     broken = [name for name, array in arrays.items() if not np.isfinite(array).all()]
     if broken:
         raise diverged(f"{broken[0]} is not finite", state.done - 1)
-    arrays |= {f"best/{name}": array for name, array in state.best.items()}
-    checkpoints.save(Checkpoint(state.done, arrays, vars(state.history)))
+    checkpoints.save(checkpoint_of(state.done, arrays, state.best, state.history))
     state.saved = time.monotonic()
+
+
+def checkpoint_of(done: int, arrays: dict, best: dict, history: History) -> Checkpoint:
+    """Return all that a training goes on from: the step's ``arrays`` after ``done`` steps, the best ones, the table."""
+    return Checkpoint(done, arrays | {f"best/{name}": array for name, array in best.items()}, vars(history))
 
 
 def _diverged(what: str, number: int, *, per_epoch: int, checkpoints: Checkpoints) -> DivergedError:

@@ -11,6 +11,8 @@ from repix.config.models import Recipe
 from repix.files import atomic_folder
 from repix.inference.trained import by_network, digests
 from repix.schemas import Trained
+from repix.training.checkpoint import Checkpoint, write_checkpoint
+from repix.training.parent import STATE
 
 
 def record_of(cell, recipe: Recipe, setup, state, manifest, history, best, data: str, profile: dict) -> Trained:
@@ -30,6 +32,7 @@ def record_of(cell, recipe: Recipe, setup, state, manifest, history, best, data:
     networks = setup.system.networks
     if history.best:
         history.best["networks"] = digests(best, networks)
+    start = setup.beginning
     return Trained(
         cell=cell.name,
         dataset=cell.dataset,
@@ -48,6 +51,7 @@ def record_of(cell, recipe: Recipe, setup, state, manifest, history, best, data:
         ema={"decay": recipe.ema, "networks": digests(averages(state), networks)} if recipe.ema else None,
         data_digest=data,
         direction=manifest.direction,
+        start=start.record.told() if start else None,
     )
 
 
@@ -60,11 +64,23 @@ def averages(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: state.get(f"ema/{name}", array) for name, array in state.items() if name.split("/")[0] in networks}
 
 
-def write(out: Path, record: Trained, state: dict[str, np.ndarray], best: dict[str, np.ndarray]) -> None:
-    """Write the folder of a finished training: record, last weights, and best weights and averages if any."""
+def write(
+    out: Path,
+    record: Trained,
+    state: dict[str, np.ndarray],
+    best: dict[str, np.ndarray],
+    kept: Checkpoint | None = None,
+) -> None:
+    """Write the folder of a finished training: record, last weights, and best weights and averages if any.
+
+    Args:
+        kept: the finished state of a recipe with ``keep_state``.
+    """
     with atomic_folder(out) as folder:
         for variant, arrays in (("last", state), ("best", best), ("ema", averages(state))):
             for network, named in by_network(arrays, record.networks).items():
                 if named:
                     save_arrays(folder / variant / f"{network}.npz", named)
+        if kept is not None:
+            write_checkpoint(folder / STATE, kept, record.cell)
         record.write(folder / "trained.json")

@@ -1,0 +1,118 @@
+"""What a training starts from, laid beside it: ``starts/<cell>/``.
+
+A copy, so that the child trains from bytes that DVC tracks as its own: the parent may leave the grid or be
+trained anew. DVC's cache holds equal files once.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from repix.config.models import StartFrom
+from repix.config.run import Cell
+from repix.errors import UserError
+from repix.files import atomic_folder, digest_file, read_json
+from repix.paths import EXPORTS, LINEAGE, RUNS, found
+from repix.schemas import Start, Trained
+
+STATE = "state.npz"  # the finished state, in runs/<cell>/ of a recipe with keep_state
+RECORD = "start.json"
+KERAS = "model.keras"
+
+
+def fetch(cell: Cell, start: StartFrom | None, out: Path) -> None:
+    """Leave in ``out`` what a cell starts from; a folder that holds it already is not touched.
+
+    A parent that is no longer there is no mistake as long as ``out`` has what was taken of it.
+
+    Raises:
+        UserError: there is no such parent, or it has not what is asked for.
+    """
+    key = f"models.{cell.model}.start_from"
+    record, files = Start(cell=cell.name), {}
+    if start is not None:
+        name = start.parent(cell)
+        source = found(RUNS / name) if name is not None else found(Path(start.file))
+        if not source.exists():
+            kept = _kept(out)
+            if kept is not None and kept.parent == (name or start.file):
+                print(f"{cell.name}: {source} is gone; it starts from what {out} has of it")
+                return
+            raise UserError(f"{source}: not there, and {key} names it; train that cell first, or `dvc checkout` it")
+        record, files = _of_cell(cell, start, source, key) if name is not None else _of_file(cell, start, source, key)
+    record = record.model_copy(update={"files": {name: digest_file(path) for name, path in sorted(files.items())}})
+    if _kept(out) == record and _is_whole(out, record):
+        return
+    with atomic_folder(out) as folder:
+        for name, path in files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, folder / name)
+        record.write(folder / RECORD)
+
+
+def _kept(out: Path) -> Start | None:
+    try:
+        return Start.read(out / RECORD)
+    except UserError:
+        return None
+
+
+def _is_whole(out: Path, record: Start) -> bool:
+    there = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+    return there == {RECORD, *record.files} and all(
+        digest_file(out / name) == digest for name, digest in record.files.items()
+    )
+
+
+def _of_cell(cell: Cell, start: StartFrom, source: Path, key: str) -> tuple[Start, dict[str, Path]]:
+    """Return the record and the files of a start from ``runs/<parent>``."""
+    trained = Trained.read(source / "trained.json")
+    if start.weights not in trained.variants():
+        raise UserError(f"{key}.weights: {trained.cell} has no {start.weights}, only {', '.join(trained.variants())}")
+    if start.takes_state:
+        if not (source / STATE).is_file():
+            raise UserError(
+                f"{key}: {trained.cell} kept no state: set models.{trained.model}.keep_state: true and train it again"
+            )
+        files = {STATE: source / STATE}
+    else:
+        networks = trained.variants()[start.weights]
+        if start.networks == "generator":
+            networks = sorted(set(trained.translators.values()))
+        files = {f"{network}.npz": source / start.weights / f"{network}.npz" for network in networks}
+    for path in files.values():
+        if not path.is_file():
+            raise UserError(f"{path}: not there; run `dvc checkout` or `dvc repro`")
+    record = Start(
+        cell=cell.name,
+        parent=trained.cell,
+        weights=start.weights,
+        crop_size=trained.crop_size,
+        channels=(trained.source.channels, trained.target.channels),
+        epochs=trained.epochs,
+        trained_by=_trained_by(trained.cell) if start.schedule == "continue" else {},
+    )
+    return record, files
+
+
+def _trained_by(cell: str) -> dict[str, Any]:
+    """Return params and inputs of a cell's training by its lineage record; empty where that is not here."""
+    path = found(LINEAGE / "train" / f"{cell}.json")
+    if not path.is_file():
+        return {}
+    record = read_json(path)
+    return {name: record[name] for name in ("params", "inputs")}
+
+
+def _of_file(cell: Cell, start: StartFrom, source: Path, key: str) -> tuple[Start, dict[str, Path]]:
+    """Return the record and the files of a start from a file, or from a folder of exports."""
+    files = {source.name: source}
+    if source.is_dir():
+        files = {path.relative_to(source).as_posix(): path for path in sorted(source.glob(f"*/{KERAS}"))}
+        if not files:
+            raise UserError(f"{key}.file: {start.file} has no <translator>/{KERAS}; it is no folder of exports")
+    elif source.suffix not in (".keras", ".npz"):
+        raise UserError(f"{key}.file: {start.file} is neither .keras, .npz nor a folder such as {EXPORTS}/<cell>")
+    return Start(cell=cell.name, parent=start.file), files
