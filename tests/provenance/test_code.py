@@ -233,7 +233,7 @@ def test_a_record_is_written_for_every_stage_and_every_model(tmp_path):
     assert done.returncode == 0 and "re-runs those" in done.stdout
     written = {path.relative_to(ROOT / "code").as_posix() for path in (ROOT / "code").rglob("*.json")}
     models = {path.split("/")[1] for path in written if path.startswith("train/")}
-    assert {"pix2pix_small.json", "cyclegan.json"} <= models and len(written) == 4 + 3 * len(models)
+    assert {"pix2pix_small.json", "cyclegan.json"} <= models and len(written) == 5 + 3 * len(models)
     record = json.loads((ROOT / "code/train/cyclegan.json").read_text())["code"]
     assert "src/repix/systems/cyclegan.py" in record and "src/repix/systems/pix2pix.py" not in record
     for name in record:
