@@ -254,8 +254,6 @@ def test_the_features_stage_brings_the_weights_that_are_asked_for_and_no_others(
     from repix.config import reader
     from tests.conftest import ROOT
 
-    for name in ("stages", "src"):  # a stage records the files of the project that it lies in
-        (tmp_path / name).symlink_to(ROOT / name)
     files = {name: tmp_path / f"{name}.pth" for name in ("inception", "lpips")}
     for name, file in files.items():
         file.write_bytes(name.encode() * 9)

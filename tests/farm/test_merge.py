@@ -9,9 +9,10 @@ import pytest
 
 from repix.errors import UserError
 from repix.farm import engines, merge
-from repix.farm.screen import Place, Screen, duration, place_of
+from repix.farm.screen import Place, Screen, place_of
 from repix.provenance import lock
 from repix.provenance.pipeline import stages
+from repix.tables import duration
 from tests.conftest import ROOT
 
 HEAD = "schema: '2.0'\nstages:\n"
@@ -95,4 +96,4 @@ def test_one_screen_shows_all_cells_and_the_time_left(tmp_path, monkeypatch):
 
 
 def test_durations_read_as_people_say_them():
-    assert [duration(s) for s in (3.2, 250, 7500)] == ["3 s", "4:10 min", "2:05 h"]
+    assert [duration(s) for s in (3.2, 250, 7500)] == ["3 s", "4 min", "2.1 h"]
