@@ -33,6 +33,7 @@ import yaml
 from checks import remotes
 from checks.harness import ROOT, table, write
 from checks.support import grid, route
+from repix import stage
 from repix.errors import UserError
 from repix.farm.start import PREFIX
 
@@ -234,7 +235,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        sys.exit(f"farm: {error}")
+    stage.guard(main)

@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from checks.harness import ROOT, table
+from repix import stage
 from repix.errors import UserError
 from repix.provenance import lock
 
@@ -303,7 +304,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        sys.exit(f"remotes: {error}")
+    stage.guard(main)

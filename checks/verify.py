@@ -109,7 +109,7 @@ def pixel(root: Path) -> None:
     from repix.data.images import decode, write
 
     with tempfile.TemporaryDirectory() as folder:
-        shutil.unpack_archive(root / "sample.tar.gz", folder, filter="data")
+        shutil.unpack_archive(root / "sample.tar.gz", folder)
         image = sorted(Path(folder).rglob("*.png"))[0]
         pixels = decode(image).pixels.copy()
         pixels[0, 0, 0] ^= 1

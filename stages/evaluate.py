@@ -28,7 +28,7 @@ def main(cell: Cell) -> None:
     from repix.data.prepared import Prepared
     from repix.evaluation.evaluate import evaluate
     from repix.evaluation.features import load_network
-    from repix.evaluation.metrics import lpips
+    from repix.evaluation.score import own_networks
     from repix.inference.trained import TrainedModel
     from repix.schemas import Archive
     from repix.tracking import mlflow_run
@@ -37,12 +37,8 @@ def main(cell: Cell) -> None:
     if settings.on_features:
         weights = Archive.read(paths.FEATURES / "archive.json")
         network = load_network(settings.dims, paths.FEATURES / weights.file, weights.sha256)
-    networks = {}
-    if settings.lpips:
-        folder = paths.FEATURES / "lpips"
-        weights = Archive.read(folder / "archive.json")
-        networks["lpips"] = lpips.load_network(folder / weights.file, weights.sha256)
     model = TrainedModel(trained)
+    networks = own_networks(settings, paths.FEATURES)
     given = {"features": network, "networks": networks, "cache": paths.WORK / "features"}
     scored = evaluate(model, Prepared.open(prepared), settings, out, **given)
     with atomic_folder(shown) as folder:

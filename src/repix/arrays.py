@@ -9,14 +9,21 @@ import numpy as np
 
 from repix.files import atomic_path
 
+_HEADER_BYTES = 1 << 16  # most of what stands before the numbers of an array
+
 
 def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Write named arrays as ``.npz``, atomically; equal arrays give equal bytes.
 
-    Stored, not compressed: weights do not shrink, and zlib builds differ.
+    Stored, not compressed: weights do not shrink, and zlib builds differ. Not by ``np.savez``: it asks for the
+    form of files above 4 GiB, whose headers Python 3.11.4 and later write otherwise than those before.
     """
-    with atomic_path(path) as temporary, open(temporary, "wb") as stream:
-        np.savez(stream, **{name: arrays[name] for name in sorted(arrays)})
+    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+        for name in sorted(arrays):
+            array, entry = np.asanyarray(arrays[name]), zipfile.ZipInfo(f"{name}.npy")
+            entry.file_size = array.nbytes + _HEADER_BYTES  # no less than comes: it decides the form
+            with archive.open(entry, "w") as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
 
 
 def load_arrays(path: Path) -> dict[str, np.ndarray]:

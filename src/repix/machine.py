@@ -79,13 +79,16 @@ def system() -> str:
     return f"{name} {platform.machine()}{wsl}"
 
 
+NO_GIT = "git is not installed, and DVC needs it: install it, for example by `sudo apt install git`"
+
+
 def git_problem(root: Path) -> str | None:
     """Return one line, with the mend, where git cannot read the repository in ``root``; None where all is well.
 
     DVC needs git: without it, it stops with an error of its own after everything was installed.
     """
     if shutil.which("git") is None:
-        return "git is not installed, and DVC needs it: install it, for example by `sudo apt install git`"
+        return NO_GIT
     # In English, whatever the user's language: the words are looked at.
     asked = subprocess.run(
         ["git", "-C", str(root), "rev-parse", "--show-toplevel"],

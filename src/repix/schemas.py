@@ -12,8 +12,8 @@ from repix.directions import Direction
 from repix.errors import UserError
 from repix.files import parse_json, write_json
 
-DTYPES = ("uint8", "uint16", "int16")
-"""What images are stored as."""
+RANGES = {"uint8": (0, 255), "uint16": (0, 65535), "int16": (-32768, 32767)}
+"""What images are stored as -> its least and greatest value."""
 
 COLOURS = ("rgb", "gray", "lab_l", "lab_ab", "raw")
 """How the channels of a side become a picture."""
@@ -113,15 +113,15 @@ class Side(BaseModel):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         """Refuse a side whose numbers mean nothing: a record that a stranger has edited."""
-        if self.dtype not in DTYPES:
-            raise ValueError(f"dtype {self.dtype!r} is not one of {', '.join(DTYPES)}")
+        if self.dtype not in RANGES:
+            raise ValueError(f"dtype {self.dtype!r} is not one of {', '.join(RANGES)}")
         if self.colour not in COLOURS:
             raise ValueError(f"colour {self.colour!r} is not one of {', '.join(COLOURS)}")
         if not self.channels == len(self.low) == len(self.high) == len(self.meaning) > 0:
             raise ValueError(f"{self.channels} channels with other numbers of low, high and meaning")
-        limit = {"uint8": (0, 255), "uint16": (0, 65535), "int16": (-32768, 32767)}[self.dtype]
+        least, greatest = RANGES[self.dtype]
         for low, high in zip(self.low, self.high, strict=True):
-            if not limit[0] <= low < high <= limit[1]:
+            if not least <= low < high <= greatest:
                 raise ValueError(f"low {low} and high {high} are no range of {self.dtype}")
         return self
 

@@ -141,6 +141,12 @@ def _enter_and_call(main: Callable[..., None], given: Mapping[str, Any], profile
         main(*given.values())
 
 
+def _repository() -> Path:
+    """Return the repository whose stage runs: that of its script, wherever the work is done; here, without a script."""
+    folder = Path(sys.argv[0]).resolve().parent
+    return folder.parent if folder.name == "stages" else Path()
+
+
 class LineageRecord:
     """The lineage record of a running stage: declared before the work, completed after it.
 
@@ -169,7 +175,7 @@ class LineageRecord:
                 key: getattr(value, "model_dump", lambda mode, v=value: v)(mode="json") for key, value in params.items()
             },
             inputs={path.as_posix(): digest_tree(path) for path in inputs},
-            code=Closure.of_stage(Path(), reader.load(), stage, item.split("-")[1] if "-" in item else None),
+            code=Closure.of_stage(_repository(), reader.load(), stage, item.split("-")[1] if "-" in item else None),
             profile=current.record() if current else {},
         )
 

@@ -52,3 +52,11 @@ def _cell(text: str) -> str:
     """Return a cell on one line, with each pipe behind an odd number of backslashes: those it had, or one more."""
     line = " ".join(text.splitlines())
     return re.sub(r"(\\*)\|", lambda found: f"{found[1]}{'' if len(found[1]) % 2 else chr(92)}|", line)
+
+
+def duration(seconds: float) -> str:
+    """Return a time for people: ``40 s``, ``12 min``, ``3.5 h``, ``2.1 days``."""
+    for unit, name in ((86400, "days"), (3600, "h")):
+        if seconds >= 1.5 * unit:
+            return f"{seconds / unit:.1f} {name}"
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{max(1, seconds):.0f} s"

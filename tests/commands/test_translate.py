@@ -235,7 +235,12 @@ def test_formats_that_cannot_hold_the_values_are_refused_at_once():
     def side(channels, bits):
         high = (2**bits - 1,) * channels
         return Side(
-            channels=channels, dtype=f"uint{bits}", low=(0,) * channels, high=high, meaning=("c",), colour="raw"
+            channels=channels,
+            dtype=f"uint{bits}",
+            low=(0,) * channels,
+            high=high,
+            meaning=("c",) * channels,
+            colour="raw",
         )
 
     assert choose_suffix(None, side(3, 16)) == ".png"

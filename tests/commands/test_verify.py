@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import tarfile
 
 import pytest
 import yaml
@@ -12,6 +13,7 @@ import yaml
 from checks.support import route
 from repix import cli
 from repix.commands import verify
+from repix.errors import UserError
 from repix.provenance import lock, pipeline
 from repix.provenance import verify as rebuilding
 from repix.provenance.lineage import Lineage
@@ -270,3 +272,26 @@ def test_a_cell_needs_its_own_stages_and_those_above():
     names = [stage.kind for stage in verify.chosen(found, None, "train")]
     assert names == ["download", "unpack", "preprocess", "start", "train"]
     assert [s.kind for s in verify.chosen(found, route.CELL, None)] == [s.kind for s in found]
+
+
+@pytest.mark.parametrize("filters", [True, False])
+def test_a_commit_is_written_whatever_pythons_tarfile_has_and_nothing_through_a_link(tmp_path, monkeypatch, filters):
+    from repix.provenance import checkout
+
+    if not filters:  # as before 3.11.4
+        monkeypatch.delattr(tarfile, "tar_filter", raising=False)
+        whole = tarfile.TarFile.extractall
+        monkeypatch.setattr(tarfile.TarFile, "extractall", lambda self, path: whole(self, path))
+    link, below = tarfile.TarInfo("out"), tarfile.TarInfo("out/file")
+    link.type, link.linkname = tarfile.SYMTYPE, str(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere").mkdir()
+    for name, members in (("sound", [link]), ("crafted", [link, below])):
+        with tarfile.open(tmp_path / f"{name}.tar", "w") as archive:
+            for member in members:
+                archive.addfile(member)
+    with tarfile.open(tmp_path / "sound.tar") as archive:
+        checkout._extract(archive, tmp_path / "tree")
+    assert (tmp_path / "tree" / "out").is_symlink()
+    with tarfile.open(tmp_path / "crafted.tar") as archive, pytest.raises(UserError, match="'out/file' below a link"):
+        checkout._extract(archive, tmp_path / "tree2")
+    assert not list((tmp_path / "elsewhere").iterdir())

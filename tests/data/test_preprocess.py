@@ -374,7 +374,7 @@ def extract(archive: Path, folder: Path, keep) -> None:
             file.extractall(folder, [name for name in file.namelist() if keep(name)])
     else:
         with tarfile.open(archive) as file:
-            file.extractall(folder, [member for member in file if keep(member.name)], filter="data")
+            file.extractall(folder, [member for member in file if keep(member.name)])
 
 
 def test_real_facades(tree, out):

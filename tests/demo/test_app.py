@@ -368,6 +368,17 @@ def test_headers_without_end_are_refused(port):
     assert connection.getresponse().status == 200
 
 
+@pytest.mark.parametrize("size", [b"5", b"f" * 30, b"ffffff", b"-1", b"x"])
+def test_a_body_in_chunks_is_refused_before_it_is_read(port, size):
+    head = b"POST /models/a/b/translate HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        connection.sendall(head + size + b"\r\nhello\r\n0\r\n\r\n")
+        assert b" 411 " in connection.recv(100)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection.request("GET", "/models")
+    assert connection.getresponse().status == 200
+
+
 def test_a_changed_file_is_not_shown(repository, entries, tmp_path):
     from repix.demo import catalogue
 

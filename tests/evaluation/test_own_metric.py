@@ -114,6 +114,8 @@ def test_names_are_letters_and_digits():
 
 def test_the_features_stage_depends_on_every_switch_that_asks_for_features():
     from repix import yaml12
+    from repix.metrics import ASK_FOR_FEATURES, OWN_NETWORK
 
     stage = yaml12.load((ROOT / "dvc.yaml").read_text(), "dvc.yaml")["stages"]["features"]
-    assert {"evaluate", "features"} <= set(stage["params"])
+    switches = {f"evaluate.{name}" for name in (*ASK_FOR_FEATURES, *OWN_NETWORK)}
+    assert switches | {"evaluate.features", "features"} <= set(stage["params"])

@@ -9,9 +9,10 @@ import pytest
 
 from repix.errors import UserError
 from repix.farm import engines, merge
-from repix.farm.screen import Place, Screen, duration, place_of
+from repix.farm.screen import Place, Screen, place_of
 from repix.provenance import lock
 from repix.provenance.pipeline import stages
+from repix.tables import duration
 from tests.conftest import ROOT
 
 HEAD = "schema: '2.0'\nstages:\n"
@@ -81,11 +82,8 @@ def test_one_screen_shows_all_cells_and_the_time_left(tmp_path, monkeypatch):
     now[0] += 60
     screen.ended("a-m-0", None)
     screen.draw()
-    assert "a-m-0: done in 1:00 min (1 of 3, about 1:12 min left)" in terminal.getvalue()
-    assert (
-        "a-m-1  train  step 60/120  1:00 min\n1 running, 1 waiting, 1 done, about 1:12 min left\n"
-        in terminal.getvalue()
-    )
+    assert "a-m-0: done in 60 s (1 of 3, about 72 s left)" in terminal.getvalue()
+    assert "a-m-1  train  step 60/120  60 s\n1 running, 1 waiting, 1 done, about 72 s left\n" in terminal.getvalue()
     written = len(terminal.getvalue())
     screen.draw()
     assert len(terminal.getvalue()) == written  # at most once a second
@@ -95,4 +93,4 @@ def test_one_screen_shows_all_cells_and_the_time_left(tmp_path, monkeypatch):
 
 
 def test_durations_read_as_people_say_them():
-    assert [duration(s) for s in (3.2, 250, 7500)] == ["3 s", "4:10 min", "2:05 h"]
+    assert [duration(s) for s in (3.2, 250, 7500)] == ["3 s", "4 min", "2.1 h"]

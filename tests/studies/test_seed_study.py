@@ -150,3 +150,11 @@ def test_the_profile_is_that_of_the_model_where_run_says_auto(root):
         tree["run"]["profile"] = asked
         path.write_text(yaml.safe_dump(tree))
         assert seed_study.profile_of("net", path) == expected
+
+
+def test_a_project_without_the_packages_code_runs_the_installed_one(root):
+    shutil.rmtree(root / "src")
+    plan, runner = seed_study.plan(root, "toy", "net"), Runner()
+    assert list(seed_study.run(plan, [3], root=root, runner=runner)) == ["toy-net-3"]
+    assert runner.ran == [("train", 3), ("evaluate", 3)]
+    assert (plan.folder / "stages" / "train.py").is_file() and not (plan.folder / "src").exists()

@@ -168,12 +168,12 @@ def test_what_a_killed_write_left_is_removed_and_one_under_way_is_not(tmp_path):
 def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path, monkeypatch):
     checkpoints = saved(tmp_path, 1, 2)
 
-    def full(stream, **content):
+    def full(stream, array, **how):
         stream.write(b"half")
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched, pytest.raises(UserError) as caught:
-        patched.setattr(np, "savez", full)
+        patched.setattr(np.lib.format, "write_array", full)
         checkpoints.save(Checkpoint(3, arrays(3), EXTRA))
     assert "\n" not in str(caught.value) and "No space left on device" in str(caught.value)
     assert names(checkpoints) == ["step-000000001.npz", "step-000000002.npz"]

@@ -193,7 +193,7 @@ def test_weights_beside_the_onnx_file_are_not_read(folders, tmp_path):
 
 def test_a_record_that_names_another_size_than_the_file_is_refused(folders, tmp_path):
     def change(record, model, file):
-        record["crop_size"] = [16, 16]
+        record["crop_size"] = [side * 2 for side in record["crop_size"]]
 
     with pytest.raises(UserError, match=r"model.onnx: takes and gives .*, its record says"):
         load(edited(folders[2], tmp_path / "other", change))

@@ -32,6 +32,7 @@ from repix.config.models import Recipe
 from repix.config.run import NAME, Grid
 from repix.errors import UserError
 from repix.files import scratch_folder, write_text
+from repix.tables import duration
 
 if TYPE_CHECKING:
     from repix.data.survey import Survey
@@ -253,14 +254,6 @@ def _by_hand(text: str) -> UserError:
 
 def _times(size: tuple[int, int]) -> str:
     return f"{size[0]} x {size[1]}"
-
-
-def duration(seconds: float) -> str:
-    """Return a time for people: ``40 s``, ``12 min``, ``3.5 h``, ``2.1 days``."""
-    for unit, name in ((86400, "days"), (3600, "h")):
-        if seconds >= 1.5 * unit:
-            return f"{seconds / unit:.1f} {name}"
-    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{max(1, seconds):.0f} s"
 
 
 WHAT = {

@@ -71,7 +71,7 @@ def write(folder: Path) -> int:
     """
     files = {name: path for name, path in project_files().items() if name != CONFIG}
     if shutil.which("git") is None:
-        raise UserError("git is not installed, and DVC needs it: install it, for example by `sudo apt install git`")
+        raise UserError(machine.NO_GIT)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file: name another folder")
     if (folder / ".dvc").exists():

@@ -89,6 +89,12 @@ class _Handler(WSGIRequestHandler):
     def parse_request(self) -> bool:
         found = super().parse_request()
         self._timed.left = None
+        if found and "Transfer-Encoding" in self.headers:
+            # Werkzeug's reader of chunks tells Python of more bytes than came, which Python before 3.11.4 believes:
+            # the process would crash. No browser sends chunks.
+            self.close_connection = True
+            self.send_error(411, "a request says its length")
+            return False
         return found
 
     def send_response(self, *args, **options) -> None:

@@ -17,8 +17,8 @@ from repix.evaluation import baselines, bootstrap
 from repix.evaluation.features import FeatureNetwork, as_rgb8, extract
 from repix.evaluation.metrics import Score, Scorer
 from repix.files import digest_arrays
-from repix.metrics import ASK_FOR_FEATURES, METRICS, Metric
-from repix.schemas import Side
+from repix.metrics import ASK_FOR_FEATURES, METRICS, OWN_NETWORK, Metric
+from repix.schemas import Archive, Side
 
 Scores = dict[str, float | None]
 Protocol = dict[str, Any]
@@ -27,6 +27,22 @@ Protocol = dict[str, Any]
 def scorer(metric: Metric) -> Scorer:
     """Return the scorer of a metric: ``SCORER`` of its file."""
     return importlib.import_module(f"repix.evaluation.metrics.{metric.name}").SCORER
+
+
+def own_networks(evaluate: Evaluate, folder: Path) -> dict[str, Any]:
+    """Return metric of kind ``network`` that is asked for -> its network: ``load_network`` of its file.
+
+    Args:
+        evaluate: which metrics are asked for.
+        folder: what the stage ``features`` left: the weights of each lie below its name.
+    """
+    found = {}
+    for name in OWN_NETWORK:
+        if getattr(evaluate, name):
+            weights = Archive.read(folder / name / "archive.json")
+            module = importlib.import_module(f"repix.evaluation.metrics.{name}")
+            found[name] = module.load_network(folder / name / weights.file, weights.sha256)
+    return found
 
 
 def score_paired_and_distribution(

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from repix.tables import aligned
+from repix.tables import aligned, duration
 
 TAIL_BYTES = 4096
 DRAW_SECONDS = 1.0
@@ -41,16 +41,6 @@ def place_of(log: Path) -> Place:
         return Place("")
     stages, steps = _STAGE.findall(said), _STEP.findall(said)
     return Place(stages[-1].decode() if stages else "", *(map(int, steps[-1]) if steps else ()))
-
-
-def duration(seconds: float) -> str:
-    """Return seconds as ``45 s``, ``4:10 min`` or ``2:05 h``."""
-    seconds = round(seconds)
-    if seconds < 60:
-        return f"{seconds} s"
-    return (
-        f"{seconds // 60}:{seconds % 60:02d} min" if seconds < 3600 else f"{seconds // 3600}:{seconds // 60 % 60:02d} h"
-    )
 
 
 class Screen:

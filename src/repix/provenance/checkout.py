@@ -16,7 +16,7 @@ import tarfile
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from repix.errors import UserError
 from repix.provenance.pipeline import Stage
@@ -69,10 +69,24 @@ def checkout(root: Path, revision: str | None) -> Iterator[Path]:
         else:
             content = git(root, "archive", "--format=tar", f"{revision}^{{commit}}")
             with tarfile.open(fileobj=io.BytesIO(content)) as archive:
-                archive.extractall(tree, filter="tar")
+                _extract(archive, tree)
         yield tree
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _extract(archive: tarfile.TarFile, tree: Path) -> None:
+    """Write the files of a commit; Python before 3.11.4 has no filters, so that what they refuse is refused here.
+
+    Raises:
+        UserError: a file below a link, which no git writes by itself: it would come to lie elsewhere.
+    """
+    members = archive.getmembers()
+    links = {member.name for member in members if member.issym()}
+    for member in members:
+        if links.intersection(map(str, PurePosixPath(member.name).parents)):
+            raise UserError(f"the commit has {member.name!r} below a link; nothing of it was used")
+    archive.extractall(tree, **({"filter": "tar"} if hasattr(tarfile, "tar_filter") else {}))
 
 
 def run(tree: Path, stage: Stage, origin: Path) -> None:

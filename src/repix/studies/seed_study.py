@@ -129,9 +129,11 @@ def plan(root: Path, dataset: str, model: str, *, changes: Mapping[str, Any] | N
 
 
 def lay_out(root: Path, wanted: Plan) -> None:
-    """Make the study's folder: code, params.yaml, and a link to the data."""
+    """Make the study's folder: the repository's code, params.yaml, and a link to the data."""
     for part in ("src", "stages"):
         shutil.rmtree(wanted.folder / part, ignore_errors=True)
+        if not (root / part).is_dir():  # a project that `repix init` made runs the installed package
+            continue
         shutil.copytree(root / part, wanted.folder / part, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     tree = {key: value for key, value in reader.load(root / reader.FILE).items() if key in SHARED}
     tree["models"] = {wanted.model: wanted.params[f"models.{wanted.model}"]}
