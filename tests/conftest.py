@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,3 +30,23 @@ def pytest_terminal_summary(terminalreporter):
     """Say how many tests were skipped for lack of the real data."""
     skipped = [r for r in terminalreporter.stats.get("skipped", []) if "real data not there" in str(r.longrepr)]
     terminalreporter.write_line(f"skipped for lack of real data: {len(skipped)}")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forget_graphs():
+    """Let go of what a module's graphs hold, so that a worker's memory does not grow with every module.
+
+    TensorFlow keeps each ``custom_gradient`` that was traced into a graph in a table of the process, for good,
+    and with it the graph: a worker grew to 10 GB.
+    """
+    yield
+    ops = sys.modules.get("tensorflow.python.framework.ops")
+    if ops is None:
+        return
+    table = ops._gradient_registry._registry
+    for name in [name for name in table if name.startswith("CustomGradient-")]:
+        del table[name]
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
