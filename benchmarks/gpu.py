@@ -44,8 +44,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from benchmarks.step import FILTERS, Way, built_step, quickest, torch_step
+from benchmarks.step import Way, quickest, torch_step
 from checks.harness import ROOT, Contender, answer, run_stage, table, turns
+from checks.support.steps import FILTERS, built_step
 from checks.systems import archive_of, data, lay_out, params_of
 from repix import paths, profile, stage
 from repix.config.run import Cell

@@ -4,7 +4,8 @@
     python -m checks.portable --quick         what CI runs: portable, one emulated CPU (not for CycleGAN: six minutes)
 
 A row is a process of its own. It runs the stages download to evaluate of one system on a few
-drawn pairs (pix2pix: the sample's own networks at 64 px), or what that route does not touch
+drawn pairs (pix2pix: the sample's own networks at 64 px), or a step of the networks as the papers
+have them at 64 px (``pix2pix-full``, ``cyclegan-full``), or what that route does not touch
 (``other``: Lab, 16 bits, HDF5, Frechet and kernel distance, Inception's features). A condition is
 what the process finds on the machine; where the profile has a setting of its own, that wins:
 
@@ -37,7 +38,8 @@ from typing import Any
 
 from checks.harness import ROOT, table, write
 
-SYSTEMS = ("pix2pix", "cyclegan", "other")
+FULL = {"pix2pix-full": "pix2pix", "cyclegan-full": "cyclegan"}
+SYSTEMS = ("pix2pix", "cyclegan", *FULL, "other")
 PROFILES = ("portable", "fast")
 STAGES = ("download", "unpack", "preprocess", "features", "start", "train", "evaluate")
 QEMU = "qemu-x86_64"
@@ -78,7 +80,8 @@ CONDITIONS = {
     "control-openblas": Condition(forced={"OPENBLAS_CORETYPE": "Sandybridge"}),
 }
 QUICK = ("native", "no-avx512", "qemu-Haswell")
-QUICK_LEAVES = {("cyclegan", "qemu-Haswell")}
+# Minutes each.
+QUICK_LEAVES = {("cyclegan", "qemu-Haswell"), *((system, "qemu-Haswell") for system in FULL)}
 
 
 # in the process of a row
@@ -123,7 +126,7 @@ def work(tree: Path, system: str, profile_name: str, condition: str) -> None:
     if CONDITIONS[condition].cpu:
         os.execv = _no_exec
     profile.enter(profile_name)
-    parts = other(tree) if system == "other" else route_of(tree, system)
+    parts = other(tree) if system == "other" else steps_of(FULL[system]) if system in FULL else route_of(tree, system)
     from repix.files import write_json
 
     write_json(tree / "result.json", {"cpu": cpu_name(), "parts": parts})
@@ -170,6 +173,19 @@ def floats(folder: Path) -> str:
     noise = np.random.default_rng(0).uniform(-1, 1, (1, *model.record.crop_size, 3)).astype(np.float32)
     said = backend_module().compile_function(lambda image: network(image, training=False))(noise)
     return digest_arrays({"said": np.asarray(said)})
+
+
+def steps_of(system: str) -> dict[str, str]:
+    """Run one step of the networks as the papers have them; return digests of the state and of the losses.
+
+    Their sums are those of a real training, up to 8,192 numbers long: the small networks have none so long.
+    """
+    from checks.support.steps import built_step
+    from repix.files import digest_arrays
+
+    step, _ = built_step(system, 64, 1, "float32")
+    _, losses = step.run(0, 1, 2e-4)
+    return {"weights": digest_arrays(step.state()), "scores": digest_arrays({"losses": losses})}
 
 
 def other(tree: Path) -> dict[str, str]:
@@ -235,7 +251,7 @@ def row(system: str, profile_name: str, condition: str, tries: int = 2) -> dict[
     """
     with tempfile.TemporaryDirectory(prefix="repix-portable-") as folder:
         tree = Path(folder) / "tree"
-        if system == "other":
+        if system == "other" or system in FULL:
             shutil.copytree(ROOT / "src", tree / "src", ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shrunk(tree, system, profile_name)
