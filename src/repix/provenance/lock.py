@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from repix import yaml12
-from repix.errors import UserError
+from repix.errors import UserError, printable
 from repix.files import canonical_json, digest_text
 from repix.provenance.code import FOLDER, CodeRecord
 from repix.provenance.pipeline import Stage, code_records, leaves, look_up, stages
@@ -41,7 +41,7 @@ def shown(value: Any) -> str:
     """Return a value in the few letters that a line has room for: of a hash, the first eight."""
     if value is None:
         return "(none)"
-    text = value if isinstance(value, str) else json.dumps(value)
+    text = printable(value) if isinstance(value, str) else json.dumps(value)
     is_hash = len(text) >= 32 and set(text.removesuffix(".dir")) <= set("0123456789abcdef")
     return text[:8] if is_hash else text if len(text) <= 60 else f"{text[:57]}..."
 
