@@ -373,10 +373,10 @@ def test_a_progressive_jpeg_without_its_last_scans_is_truncated():
 
 
 def test_an_array_with_bytes_behind_it_is_refused():
-    data = io.BytesIO()
-    np.save(data, noise(3))
-    assert image_reader.decode(data.getvalue()).pixels.shape == (4, 6, 3)
-    refused(data.getvalue() * 2, "bytes behind the array that its header does not count")
+    data = npy()
+    assert image_reader.decode(data).pixels.shape == (4, 6, 3)
+    refused(data * 2, "bytes behind the array that its header does not count")
+    refused(data[:-5], "cannot be decoded: truncated")
 
 
 def test_a_pipe_is_refused_and_nobody_waits_for_it(tmp_path):
@@ -394,6 +394,12 @@ def test_a_pil_image_of_one_bit_keeps_its_transparent_shade():
     np.testing.assert_array_equal(found.pixels, image_reader.decode(data).pixels)
 
 
+def npy() -> bytes:
+    data = io.BytesIO()
+    np.save(data, noise(3))
+    return data.getvalue()
+
+
 ATTACKS = {
     "OME": ome(("b.tif", "urn:uuid:2"), channels=1),
     "bomb": ifd(zlib.compress(bytes(1 << 28)), t259=8),
@@ -403,6 +409,7 @@ ATTACKS = {
     "shade": raw_png(8, 1, 1, 0, b"\0\xaa", chunk(b"tRNS", b"\0\1")),
     "two": b"P5 2 1 255\n\1\2P5 2 1 255\n\3\4",
     "scans": scans(200),
+    "short": npy()[:-5],
     "closed": saved(Image.fromarray(noise(3)), "JPEG")[:-12] + b"\xff\xd9",
 }
 

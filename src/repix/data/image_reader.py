@@ -753,11 +753,13 @@ def _decode_npy(stream: BinaryIO, request: _Request) -> Decoded:
             request.check(*blank.shape)
             if request.header_only:
                 return Decoded(blank, "n")
+        place, whole = stream.tell(), math.prod(shape) * dtype.itemsize
+        there = stream.seek(0, 2) - place
+        if there != whole and not dtype.hasobject:
+            what = "truncated" if there < whole else "bytes behind the array that its header does not count"
+            raise ImageError(f"cannot be decoded: {what}")
         stream.seek(0)
-        found = from_array(np.load(stream, allow_pickle=False))
-        if stream.read(1):
-            raise ImageError("cannot be decoded: bytes behind the array that its header does not count")
-        return found
+        return from_array(np.load(stream, allow_pickle=False))
 
 
 def _decode_avif(stream: BinaryIO, request: _Request) -> Decoded:
