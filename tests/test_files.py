@@ -16,6 +16,9 @@ import numpy as np
 import pytest
 
 from repix import files
+from repix.data import packing
+from repix.errors import UserError
+from repix.translation.jobs import find_jobs
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[1] / "src")}
 
@@ -133,6 +136,9 @@ def test_a_leftover_of_this_very_number_is_no_obstacle(tmp_path):
 REPLACE = """
 import itertools, os, time
 from repix import files
+from repix.data import packing
+from repix.errors import UserError
+from repix.translation.jobs import find_jobs
 files.LOOK_SECONDS = {look}
 for turn in itertools.count():
     with files.atomic_folder({path!r}) as folder:
@@ -386,3 +392,19 @@ def test_compressed_arrays_are_refused_before_they_are_unpacked(tmp_path):
         load_arrays(tmp_path / "a.npz")
     save_arrays(tmp_path / "b.npz", {"a": np.zeros(10)})
     assert load_arrays(tmp_path / "b.npz")["a"].shape == (10,)
+
+
+def test_links_that_multiply_a_folder_are_refused_soon_wherever_folders_are_searched(tmp_path):
+    """Each folder has two links to the next: there are 2**29 ways to the last file."""
+    for level in range(30):
+        (tmp_path / "links" / f"{level}").mkdir(parents=True)
+        for link in "ab" if level else "":
+            (tmp_path / "links" / f"{level - 1}" / link).symlink_to(f"../{level}")
+    (tmp_path / "links" / "29" / "x.png").write_bytes(b"x")
+    first, out = tmp_path / "links" / "0", tmp_path / "out"
+    for search in (lambda: list(packing.entries(first)), lambda: find_jobs([first], out, ".png")):
+        began = time.monotonic()
+        with pytest.raises(UserError, match="lead to this folder in more than 100 ways; remove some of them"):
+            search()
+        assert time.monotonic() - began < 5
+    assert len(list(packing.entries(tmp_path / "links" / "25"))) == 2**4

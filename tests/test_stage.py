@@ -18,10 +18,11 @@ import pytest
 import yaml
 
 from checks.harness import options
-from repix import paths, stage
+from repix import cli, paths, stage
 from repix.config.images import Images
 from repix.config.run import Cell
 from repix.errors import UserError
+from repix.provenance import lock
 from tests.conftest import ROOT
 
 
@@ -45,6 +46,23 @@ def test_a_users_mistake_is_one_line_and_its_exit_code(capsys):
 
     assert guarded(raising(UserError("params.yaml: x: wrong")), capsys) == (1, "repix: params.yaml: x: wrong\n")
     assert guarded(raising(OtherError("other")), capsys) == (7, "repix: other\n")
+
+
+def test_what_a_terminal_would_obey_is_spelt_out(tmp_path, monkeypatch, capsys):
+    name = "a\x1b[2J\x9b1m\u202eb\udcff é.png"
+    shown = "a\\x1b[2J\\x9b1m\\u202eb\\udcff é.png"
+    assert guarded(raising(UserError(f"{name}:\n  bad")), capsys) == (1, f"repix: {shown}:\n  bad\n")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x").mkdir()
+    os.symlink("nowhere", tmp_path / "x" / name)
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    with pytest.raises(SystemExit):
+        cli.main(["add", "x", "--dry-run"])
+    assert (
+        capsys.readouterr().err
+        == f"repix add: x/{shown}: a link to nothing; remove it, or bring back what it leads to\n"
+    )
+    assert lock.shown("\x1b[2Jx") == "\\x1b[2Jx"
 
 
 def test_a_full_disk_is_one_line_and_other_errors_keep_their_traceback(capsys):

@@ -171,3 +171,22 @@ def test_a_file_in_another_encoding_is_one_line(tmp_path, data):
         yaml12.read(tmp_path / "params.yaml")
     with pytest.raises(FileNotFoundError):
         yaml12.read(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("!!bool maybe", "'maybe' is neither true nor false"),
+        ("!!set {x, y}", "the tag 'tag:yaml.org,2002:set' stands for no plain value; take it away"),
+        ("!!binary aGVsbG8=", "the tag 'tag:yaml.org,2002:binary' stands"),
+        ("&b !!omap [x: *b]", "the tag 'tag:yaml.org,2002:omap' stands"),
+        ("&b !!pairs [x: *b]", "the tag 'tag:yaml.org,2002:pairs' stands"),
+        ("!\x1b[2J x", None),
+        ("0x" + "f" * 5000, "a number of 5002 digits"),
+    ],
+)
+def test_a_tag_or_number_that_stands_for_no_plain_value_is_one_line(text, why):
+    with pytest.raises(UserError) as caught:
+        yaml12.load(f"b: 1\na: {text}\n", "x.yaml")
+    assert str(caught.value).isprintable()
+    assert why is None or str(caught.value).startswith(f"x.yaml:2: not valid YAML: {why}")

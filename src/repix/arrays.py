@@ -31,9 +31,44 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
 
     Raises:
         OSError: it is missing. A damaged one raises whatever NumPy or zipfile stumbles over.
-        ValueError: it is compressed, which could make any amount of memory of a small file.
+        ValueError: it is no such file, or compressed: that could make any amount of memory of a small file.
     """
-    with np.load(path, allow_pickle=False) as archive:
-        if any(member.compress_type != zipfile.ZIP_STORED for member in archive.zip.infolist()):
+    if path.exists() and not (path.is_file() and zipfile.is_zipfile(path)):
+        raise ValueError("it is no .npz, or was cut short")
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        if any(member.compress_type != zipfile.ZIP_STORED for member in members):
             raise ValueError("its arrays are compressed; repix stores them as they are")
-        return {name: archive[name] for name in archive.files}
+        # A few bytes of a table of contents could name the same bytes many times.
+        if len({member.filename for member in members}) < len(members):
+            raise ValueError("it holds two arrays of one name")
+        if sum(member.file_size for member in members) > path.stat().st_size:
+            raise ValueError("its arrays overlap")
+        return {member.filename.removesuffix(".npy"): _load_member(archive, member) for member in members}
+
+
+def _load_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
+    if not member.filename.endswith(".npy"):
+        raise ValueError(f"{member.filename!a} is no array")
+    with archive.open(member) as stream:
+        array = np.lib.format.read_array(stream, allow_pickle=False)
+        if stream.read(1):
+            raise ValueError(f"{member.filename!a} has bytes behind its array")
+    return array
+
+
+def check_numbers(arrays: dict[str, np.ndarray], wanted: dict[str, str]) -> None:
+    """Refuse weights that are other numbers than a network has, or none at all.
+
+    Args:
+        arrays: name -> array.
+        wanted: name -> dtype of the network's variable.
+
+    Raises:
+        ValueError: with the first name and the reason.
+    """
+    for name in sorted(wanted):
+        if str(arrays[name].dtype) != wanted[name]:
+            raise ValueError(f"{name} holds {arrays[name].dtype} numbers, not {wanted[name]}")
+        if not np.isfinite(arrays[name]).all():
+            raise ValueError(f"{name} holds NaN or infinite numbers")

@@ -9,7 +9,7 @@ from contextlib import chdir
 from pathlib import Path
 
 from repix import commands, profile
-from repix.errors import UserError
+from repix.errors import UserError, printable
 from repix.paths import find_root
 from repix.version import VERSION
 
@@ -100,7 +100,7 @@ def _run(argv: list[str]) -> None:
     try:
         sys.exit(module.main(arguments))
     except UserError as error:
-        print(f"repix {arguments.command}: {error}", file=sys.stderr)
+        print(f"repix {arguments.command}: {printable(str(error))}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -109,7 +109,7 @@ def _run(argv: list[str]) -> None:
     except Exception as error:
         if (line := commands.limit_of_the_machine(error)) is None:
             raise
-        print(f"repix {arguments.command}: {line}", file=sys.stderr)
+        print(f"repix {arguments.command}: {printable(line)}", file=sys.stderr)
         sys.exit(1)
 
 

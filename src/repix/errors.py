@@ -1,4 +1,4 @@
-"""The one kind of error that a user is meant to read."""
+"""The one kind of error that a user is meant to read, and how others' words are shown in it."""
 
 
 class UserError(Exception):
@@ -10,3 +10,11 @@ class UserError(Exception):
     """
 
     exit_code = 1
+
+
+def printable(text: str) -> str:
+    """Return a text as a terminal may be given it: what is no letter is spelt out, but for ends of lines.
+
+    Names of files and values from elsewhere may hold what a terminal would obey, or cannot show.
+    """
+    return "".join(one if one.isprintable() or one == "\n" else ascii(one)[1:-1] for one in text)

@@ -13,10 +13,13 @@ import re
 import shutil
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from repix.errors import UserError
 
 CHUNK_BYTES = 1 << 20
 SAY_SECONDS = 1.0  # how long a wait for a lock goes without a word
@@ -97,6 +100,25 @@ def clear_leftovers(folder: str | Path, name: str | None = None, *, alone: bool 
         gone = host == _host() and process_name(int(pid)) != writer
         if gone or (alone and boot is not None and boot == _boot()):
             remove(path)
+
+
+class Visits:
+    """Counts how often links lead to each folder: folders of two links to the next are 2**n ways through n of them."""
+
+    MOST = 100
+
+    def __init__(self) -> None:
+        self._times: Counter[Path] = Counter()
+
+    def count(self, path: Path, real: Path) -> None:
+        """Count a visit of the folder ``real`` by the name ``path``.
+
+        Raises:
+            UserError: it was visited too often.
+        """
+        self._times[real] += 1
+        if self._times[real] > self.MOST:
+            raise UserError(f"{path}: links lead to this folder in more than {self.MOST} ways; remove some of them")
 
 
 def remove(path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from repix import profile
 from repix.config import reader
 from repix.config.run import Cell, Grid
-from repix.errors import UserError
+from repix.errors import UserError, printable
 from repix.files import clear_leftovers, digest_tree
 from repix.paths import LINEAGE, METRICS, PLOTS
 from repix.provenance import lineage
@@ -103,7 +103,7 @@ def guard(function: Callable[[], Any]) -> None:
 
 
 def _end(message: str, code: int) -> None:
-    print(f"repix: {message}", file=sys.stderr)
+    print(f"repix: {printable(message)}", file=sys.stderr)
     sys.exit(code)
 
 

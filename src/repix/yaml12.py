@@ -29,6 +29,7 @@ _FLOAT = re.compile(
 _INT = re.compile(r"(?:[-+]?0b[01_]+|[-+]?0o?[0-7_]+|[-+]?[0-9_]+|[-+]?0x[0-9a-fA-F_]+)\Z")
 _BASES = {"0b": 2, "0o": 8, "0x": 16}
 DEEPEST = 100  # levels that a text may nest
+_DIGITS = 1000  # of a whole number: Python itself writes none of more than 4300
 MOST_VALUES = 1_000_000  # that a text may stand for, each as often as it is referred to
 
 _DIRECTIVE = re.compile(r"(?:[ \t]*(?:#[^\n]*)?\n)*%YAML")
@@ -66,12 +67,22 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
     def construct_yaml_int(self, node):
         text = self.construct_scalar(node).replace("_", "")
         sign, digits = (-1 if text.startswith("-") else 1), text.lstrip("+-")
+        if len(digits) > _DIGITS:
+            raise _refused(node, f"a number of {len(digits)} digits")
         base = _BASES.get(digits[:2], 10)
         return sign * int(digits if base == 10 else digits[2:], base)
 
     def construct_yaml_float(self, node):
         text = self.construct_scalar(node).replace("_", "").lower()
         return float(text.replace(".inf", "inf").replace(".nan", "nan"))
+
+    def construct_yaml_bool(self, node):
+        if not _BOOL.match(self.construct_scalar(node)):
+            raise _refused(node, f"{node.value!a} is neither true nor false")
+        return super().construct_yaml_bool(node)
+
+    def construct_other(self, node):
+        raise _refused(node, f"the tag {node.tag!a} stands for no plain value; take it away")
 
     def construct_date(self, node):
         raise _refused(node, f"{node.value} is a date to some readers of YAML; put it in quotes")
@@ -102,7 +113,11 @@ for _name, _pattern, _first in (
     _Dumper.add_implicit_resolver(_TAG + _name, _pattern, list(_first))
 _Loader.add_constructor(f"{_TAG}int", _Loader.construct_yaml_int)
 _Loader.add_constructor(f"{_TAG}float", _Loader.construct_yaml_float)
+_Loader.add_constructor(f"{_TAG}bool", _Loader.construct_yaml_bool)
 _Loader.add_constructor(f"{_TAG}timestamp", _Loader.construct_date)
+for _name in ("binary", "omap", "pairs", "set"):  # a set has no order, and what holds itself could hide in the others
+    _Loader.add_constructor(_TAG + _name, _Loader.construct_other)
+_Loader.add_constructor(None, _Loader.construct_other)
 
 
 def read(path: Path) -> Any:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import lzma
 import os
+import shutil
 import subprocess
 import tarfile
+import time
 
 import pytest
 import yaml
@@ -254,11 +256,65 @@ HOSTILE = {
         lambda h: with_long_header(h.archive, h.folder / "header.tar"),
         "has a header that no bundle has",
     ),
+    "bytes behind the end": (
+        lambda h: followed(h.archive, h.folder / "after.tar", bytes(2000) + b"x"),
+        "has more data after the end of the archive",
+    ),
+    "an archive behind the end": (
+        lambda h: followed(h.archive, h.folder / "two.tar", h.archive.read_bytes()),
+        "has more data after the end of the archive",
+    ),
+    "an out within another": (
+        lambda h: locked(h, f"runs/{CELL}/last"),
+        f"names runs/{CELL}/last, and runs/{CELL} that holds it",
+    ),
     "a file of nobody's": (
         lambda h: h.packed("other", lambda t: (t / "files" / "Makefile").write_text("all:\n\ttouch ran\n") and None),
         "has no place in a bundle",
     ),
 }
+
+
+def locked(h, *lines: str, files: int = 0):
+    """Return an archive whose commit has a dvc.lock with these further outs, and so many more files in a folder."""
+    more = h.folder / "more.lock"
+
+    def change(clone):
+        text = "".join(f"    - {{path: {line}}}\n" for line in lines)
+        more.write_text((clone / "dvc.lock").read_text().replace("    outs:\n", f"    outs:\n{text}"))
+        assert "outs:" in more.read_text() and lines[0] in more.read_text()
+        shutil.copy(more, clone / "dvc.lock")
+
+    def add(tree):
+        shutil.copy(more, tree / "files" / "dvc.lock")
+        for number in range(files):
+            (tree / "files" / "runs" / CELL / f"{number}").touch()
+        return True
+
+    return repacked(h.code_with("locked", change), h.folder / "outs.tar", add)
+
+
+def test_many_outs_and_many_files_take_no_product_of_their_numbers(hostile):
+    from repix.publishing.bundle import check
+
+    archive = locked(hostile, *(f"z{number}" for number in range(10_000)), files=10_000)
+    began = time.monotonic()
+    with pytest.raises(UserError, match=f"runs/{CELL} is not what dvc.lock names"):
+        check(archive)
+    assert time.monotonic() - began < 20
+
+
+def test_a_pipe_is_no_bundle_and_nobody_waits_for_it(tmp_path):
+    from repix.publishing.bundle import check
+
+    os.mkfifo(tmp_path / "x.tar")
+    with pytest.raises(UserError, match=r"x\.tar: is no plain file"):
+        check(tmp_path / "x.tar")
+
+
+def followed(archive, out, data):
+    out.write_bytes(archive.read_bytes() + data)
+    return out
 
 
 @pytest.mark.parametrize("kind", HOSTILE)

@@ -1,5 +1,6 @@
 """The book's HDF5 tree: written, it is read as the same arrays; the same arrays are the same bytes."""
 
+import os
 import struct
 import time
 import zlib
@@ -298,3 +299,49 @@ def test_damaged_files_give_one_line(tmp_path, options):
             refused += 1
             assert "\n" not in str(error)
     assert refused > 5
+
+
+def chunked(path, raw, skipped=0, **options):
+    """Write four images of a chunk each, the third of which is stored as these bytes; None: it is not written."""
+    with h5py.File(path, "w") as file:
+        data = file.create_dataset("data", (4, 8, 8, 3), np.uint8, chunks=(1, 8, 8, 3), **options)
+        for row in (0, 1, 3):
+            data[row] = noise(8, 8, 3, seed=row)
+        if raw is not None:
+            data.id.write_direct_chunk((2, 0, 0, 0), raw, skipped)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("raw", "skipped", "options", "why"),
+    [
+        (None, 0, {}, "it was never written"),
+        (None, 0, {"compression": "gzip"}, "it was never written"),
+        (zlib.compress(b"\1" * 100), 0, {"compression": "gzip"}, "a chunk of 192 bytes unpacks to 100"),
+        (zlib.compress(b"\1" * 5000), 0, {"compression": "gzip"}, "a chunk of 192 bytes unpacks to 197 or more"),
+        (b"\1" * 100, 1, {"compression": "gzip"}, "a chunk of 192 bytes unpacks to 100"),
+        (b"\1" * 100, 0, {"fletcher32": True}, "a chunk of 192 bytes unpacks to 96"),
+        (b"\5abcdef", 0, {"compression": "lzf"}, "a chunk of 192 bytes unpacks to 6"),
+    ],
+)
+def test_an_image_without_all_its_bytes_is_damaged_and_never_what_lay_in_memory(tmp_path, raw, skipped, options, why):
+    path = chunked(tmp_path / "a.h5", raw, skipped, **options)
+    assert hdf5.shape(path) == (4, 8, 8, 3)
+    for row in (0, 1, 3):
+        np.testing.assert_array_equal(hdf5.read_row(path, row), noise(8, 8, 3, seed=row))
+    with pytest.raises(OSError) as caught:
+        hdf5.read_row(path, 2)
+    assert str(caught.value) == why
+
+
+def test_a_data_set_that_was_never_written_is_refused(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("data", (4, 8, 8, 3), np.uint8, fillvalue=7)
+    with pytest.raises(UserError, match="'data' was made, and no image written into it; write the file anew"):
+        hdf5.shape(tmp_path / "a.h5")
+
+
+def test_a_pipe_is_no_file_and_nobody_waits_for_it(tmp_path):
+    os.mkfifo(tmp_path / "a.h5")
+    with pytest.raises(UserError, match=r"a\.h5: is no plain file"):
+        hdf5.shape(tmp_path / "a.h5")

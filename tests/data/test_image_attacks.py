@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import sys
 import time
@@ -332,10 +333,57 @@ def scans(many: int) -> bytes:
 
 def test_a_jpeg_of_very_many_scans_is_refused():
     assert image_reader.decode(scans(90), LIMIT).pixels.shape == (512, 512, 1)
-    refused(scans(4000), "a JPEG of 4001 scans; at most 100 are read")
+    refused(scans(4000), "a JPEG of more than 100 scans")
     progressive = saved(Image.fromarray(noise(3)), "JPEG", progressive=True)
     assert 2 < progressive.count(b"\xff\xda") < 20
     assert image_reader.decode(progressive).pixels.shape == (4, 6, 3)
+
+
+def photo(height: int = 40, width: int = 56) -> Image.Image:
+    """Return noise without sharp edges."""
+    small = np.random.default_rng(0).integers(0, 256, (height // 8, width // 8, 3), np.uint8)
+    return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def test_what_a_phone_stores_behind_a_photo_has_no_scans():
+    data = saved(photo(), "JPEG")
+    film = np.random.default_rng(0).bytes(1 << 16) + b"\xff\xda" * 1000
+    np.testing.assert_array_equal(image_reader.decode(data + film).pixels, image_reader.decode(data).pixels)
+
+
+@pytest.mark.parametrize("size", [(40, 56), (1200, 1000)])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"progressive": True}, {"restart_marker_blocks": 1}, {"subsampling": 0}, {"optimize": True}],
+    ids=str,
+)
+def test_a_jpeg_that_was_cut_and_closed_again_is_truncated(options, size):
+    data = saved(photo(*size), "JPEG", **options)
+    assert image_reader.decode(data, LIMIT).pixels.shape == (*size, 3)
+    numbers = data.index(b"\xff\xda") + 20
+    for part in (0.1, 0.5, 0.9):
+        cut = data[: numbers + int(part * (len(data) - numbers))].rstrip(b"\xff")
+        refused(cut + b"\xff\xd9", "truncated")
+
+
+def test_a_progressive_jpeg_without_its_last_scans_is_truncated():
+    parts = saved(photo(), "JPEG", progressive=True).split(b"\xff\xda")
+    for many in range(1, len(parts) - 1):
+        refused(b"\xff\xda".join(parts[: many + 1]) + b"\xff\xd9", "truncated, though it ends as a whole JPEG does")
+
+
+def test_an_array_with_bytes_behind_it_is_refused():
+    data = npy()
+    assert image_reader.decode(data).pixels.shape == (4, 6, 3)
+    refused(data * 2, "bytes behind the array that its header does not count")
+    refused(data[:-5], "cannot be decoded: truncated")
+
+
+def test_a_pipe_is_refused_and_nobody_waits_for_it(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    for read in (image_reader.decode, image_reader.size):
+        with pytest.raises(image_reader.ImageError, match=r"^is no plain file$"):
+            read(tmp_path / "a.png")
 
 
 def test_a_pil_image_of_one_bit_keeps_its_transparent_shade():
@@ -344,6 +392,12 @@ def test_a_pil_image_of_one_bit_keeps_its_transparent_shade():
         found = image_reader.from_pillow(image)
     assert found.bands == "LA"
     np.testing.assert_array_equal(found.pixels, image_reader.decode(data).pixels)
+
+
+def npy() -> bytes:
+    data = io.BytesIO()
+    np.save(data, noise(3))
+    return data.getvalue()
 
 
 ATTACKS = {
@@ -355,6 +409,8 @@ ATTACKS = {
     "shade": raw_png(8, 1, 1, 0, b"\0\xaa", chunk(b"tRNS", b"\0\1")),
     "two": b"P5 2 1 255\n\1\2P5 2 1 255\n\3\4",
     "scans": scans(200),
+    "short": npy()[:-5],
+    "closed": saved(Image.fromarray(noise(3)), "JPEG")[:-12] + b"\xff\xd9",
 }
 
 

@@ -37,6 +37,29 @@ def test_what_is_no_lock_is_refused(text):
         lock.parse(text)
 
 
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "3",
+        "{outs: 3}",
+        "{outs: [3]}",
+        "{outs: [{md5: a}]}",
+        "{outs: [{path: [a]}]}",
+        "{outs: [{path: a, md5: {b: c}}]}",
+        "{deps: null}",
+        "{params: 1}",
+        "{params: {params.yaml: [a]}}",
+        "{params: {params.yaml: {1: a}}}",
+        "{cmd: {a: b}}",
+    ],
+)
+def test_an_entry_of_another_form_is_refused_and_named(entry):
+    with pytest.raises(UserError, match=r"not a dvc\.lock \(the entry of 's@a'\); restore"):
+        lock.parse(f"stages: {{t: {{cmd: x}}, s@a: {entry}}}")
+    with pytest.raises(UserError, match=r"not a dvc\.lock \(the entry of 1.5\)"):
+        lock.parse("stages: {t: {cmd: x}, 1.5: {cmd: x}}")
+
+
 def test_in_a_group_of_params_the_one_that_differs_is_named():
     def entry(slope):
         return {"params": {"params.yaml": {"models.x": {"generator": {"slope": slope, "filters": [1, 2]}}, "a.b": 1}}}

@@ -259,6 +259,15 @@ def test_what_does_not_fit_is_one_line_that_says_what(data, parent_there, tmp_pa
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(("value", "said"), [(np.float32("nan"), "holds NaN or infinite"), (1.5, "holds float64")])
+def test_weights_that_are_none_are_refused(data, parent_there, tmp_path, value, said):
+    given = last("tiny-short-0")
+    first = min(name for name in given if name.startswith("generator/"))
+    save_arrays(tmp_path / "x.npz", given | {first: given[first] * np.asarray(value)})
+    with pytest.raises(UserError, match=f"start_from: x.npz cannot be taken: {first} {said}"):
+        begin(data["pairs"], start_from={"file": "x.npz", "networks": "generator"})
+
+
 def test_as_many_epochs_as_the_parent_has_done_are_refused(data, parent_there):
     with pytest.raises(UserError, match=r"longer\.epochs: 2: tiny-short-0 has done 2 already"):
         begin(data["pairs"], "longer", epochs=2, start_from=GO_ON)

@@ -197,3 +197,89 @@ def test_a_record_that_names_another_size_than_the_file_is_refused(folders, tmp_
 
     with pytest.raises(UserError, match=r"model.onnx: takes and gives .*, its record says"):
         load(edited(folders[2], tmp_path / "other", change))
+
+
+def test_a_network_that_others_feed_is_refused(folders, tmp_path):
+    from onnx import TensorProto
+
+    def rename(record, model, file):
+        model.graph.input[0].name = model.graph.node[0].input[0] = "picture"
+        save(model, file)
+
+    def halve(record, model, file):
+        model.graph.output[0].type.tensor_type.elem_type = TensorProto.FLOAT16
+        model.graph.node[-1].output[0] = "full"
+        model.graph.node.append(node("Cast", ["full"], ["translation"], to=TensorProto.FLOAT16))
+        save(model, file)
+
+    def divide(record, model, file):
+        model.graph.node[-1].output[0] = "whole"
+        model.graph.node.append(node("Sub", ["whole", "whole"], ["zero"]))
+        model.graph.node.append(node("Div", ["zero", "zero"], ["translation"]))
+        save(model, file)
+
+    from onnx import save
+    from onnx.helper import make_node as node
+
+    for change in (rename, halve):
+        with pytest.raises(UserError, match=r"model.onnx: takes and gives .*, its record says"):
+            load(edited(folders[2], tmp_path / change.__name__, change))
+    network = load(edited(folders[2], tmp_path / "divide", divide))
+    with pytest.raises(UserError, match=r"model.onnx: gives NaN or infinite numbers"):
+        network(images(4, 1, (16, 16))[0])
+
+
+@pytest.mark.parametrize("harm", ["NaN", "smaller", "no zip"])
+def test_a_keras_file_of_another_network_is_refused(folders, tmp_path, harm):
+    import keras
+
+    from repix.files import digest_file, read_json, write_json
+
+    folder = shutil.copytree(folders[1], tmp_path / "model")
+    path = folder / "source_to_target" / "model.keras"
+    network = keras.saving.load_model(path, compile=False)
+    if harm == "NaN":
+        network.weights[0].assign(network.weights[0] * float("nan"))
+    if harm == "smaller":
+        network = keras.Model(network.inputs, keras.layers.AveragePooling2D(2)(network.outputs[0]))
+    network.save(path)
+    if harm == "no zip":
+        path.write_bytes(path.read_bytes()[:-100])
+    record = read_json(folder / "export.json")
+    record["digests"]["source_to_target"]["keras"] = digest_file(path)
+    write_json(folder / "export.json", record)
+    said = {"NaN": "holds NaN or", "smaller": "takes and gives .*, its record says", "no zip": "it is no .keras file"}
+    with pytest.raises(UserError, match=f"model.keras: .*{said[harm]}"):
+        load(folder, backend="keras")
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        ("missing", "'generator/.*' does not fit the recipe"),
+        ("shape", "'generator/.*' does not fit the recipe"),
+        ("double", "holds float64 numbers, not float32"),
+        ("NaN", "holds NaN or infinite numbers"),
+    ],
+)
+def test_weights_of_another_network_are_refused_though_their_digest_fits(folders, tmp_path, harm, said):
+    from repix.arrays import load_arrays, save_arrays
+    from repix.files import digest_arrays, read_json, write_json
+
+    folder = shutil.copytree(folders[0], tmp_path / "model")
+    arrays, record = load_arrays(folder / "last" / "generator.npz"), read_json(folder / "trained.json")
+    first = min(arrays)
+    if harm == "missing":
+        del arrays[first]
+    else:
+        changed = {
+            "shape": arrays[first][:1],
+            "double": arrays[first].astype(float),
+            "NaN": arrays[first] * np.float32("nan"),
+        }
+        arrays[first] = changed[harm]
+    save_arrays(folder / "last" / "generator.npz", arrays)
+    record["networks"]["generator"] = digest_arrays(arrays)
+    write_json(folder / "trained.json", record)
+    with pytest.raises(UserError, match=f"generator.npz: .*{said}"):
+        load(folder, variant="last")

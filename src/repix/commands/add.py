@@ -30,7 +30,7 @@ from repix.config.images import Images, height_width
 from repix.config.limits import Limits
 from repix.config.models import Recipe
 from repix.config.run import NAME, Grid
-from repix.errors import UserError
+from repix.errors import UserError, printable
 from repix.files import scratch_folder, write_text
 from repix.tables import duration
 
@@ -355,7 +355,7 @@ def main(arguments: argparse.Namespace) -> int:
                 rf"{re.escape(str(folder))}/(?:tree|raw/[^/:\s]+)", lambda _: arguments.path.rstrip("/"), str(error)
             )
             raise UserError(shown) from None
-    print("\n".join(report(name, found)))
+    print(printable("\n".join(report(name, found))))
     if found.bad and not arguments.skip and found.wanted.on_error != "skip":
         raise UserError(f"{len(found.bad)} images cannot be used: mend or remove them, or leave them out by --skip")
 

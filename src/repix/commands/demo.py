@@ -16,7 +16,7 @@ import socket
 import sys
 from pathlib import Path
 
-from repix.errors import UserError
+from repix.errors import UserError, printable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +47,7 @@ def main(arguments: argparse.Namespace) -> int:
         raise UserError(f"{arguments.host} port {arguments.port}: {said}; choose another with --port") from None
     name = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
     for line in left_out:
-        print(f"repix demo: not shown: {line}", file=sys.stderr)
+        print(f"repix demo: not shown: {printable(line)}", file=sys.stderr)
     count = f"{len(entries)} model{'s' if len(entries) > 1 else ''}"
     print(f"{count} at http://{name}:{server.port} (Ctrl+C ends it)", flush=True)
     try:

@@ -31,7 +31,7 @@ from pathlib import Path
 from repix import profile
 from repix.commands import here
 from repix.directions import Direction
-from repix.errors import UserError
+from repix.errors import UserError, printable
 from repix.translation import model
 from repix.translation.model import BACKENDS, EXPORTED, FORMATS, PIXELS, TRANSLATORS
 
@@ -134,8 +134,11 @@ def main(arguments: argparse.Namespace) -> int:
             )
     if left_out:
         more = f" and {len(left_out) - FEW} more" if len(left_out) > FEW else ""
-        first = ", ".join(map(os.fspath, left_out[:FEW]))
-        print(f"repix translate: {len(left_out)} files that are no images left out: {first}{more}", file=sys.stderr)
+        first = printable(", ".join(map(os.fspath, left_out[:FEW])))
+        print(
+            f"repix translate: {len(left_out)} files that are no images left out: {first}{more}",
+            file=sys.stderr,
+        )
     for failure in failed:
-        print(f"repix translate: {failure['input']}: {failure['reason']}", file=sys.stderr)
+        print(printable(f"repix translate: {failure['input']}: {failure['reason']}"), file=sys.stderr)
     return 1 if failed else 0

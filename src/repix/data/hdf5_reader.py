@@ -14,8 +14,11 @@ from __future__ import annotations
 import json
 import math
 import os
+import stat
 import sys
+import zlib
 from contextlib import suppress
+from itertools import product
 from typing import Any
 
 KEY = "data"
@@ -33,6 +36,9 @@ MOST_ROWS = 1_000_000
 FLOOR_BYTES = 1 << 20
 RATIO = 200
 """Most bytes of images for one that is on disk, above a floor; as ``limits.unpack_ratio`` for archives."""
+
+
+DEFLATE, SHUFFLE, FLETCHER32, LZF = 1, 2, 3, 32000  # numbers of filters, as files have them
 
 
 class RefusedError(Exception):
@@ -64,10 +70,16 @@ def check(file: Any) -> Any:
         raise RefusedError(f"{KEY!r} is virtual, its values lie in other files; store the images themselves")
     if stored.get_external_count():
         raise RefusedError(f"{KEY!r} lies in other files (external storage); store the images themselves")
-    allowed = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32, h5py.h5z.FILTER_LZF}
-    for number in range(stored.get_nfilters()):
-        if (code := stored.get_filter(number)[0]) not in allowed:
+    allowed = (DEFLATE, SHUFFLE, FLETCHER32, LZF)
+    filters = [stored.get_filter(number)[0] for number in range(stored.get_nfilters())]
+    for code in filters:
+        if code not in allowed:
             raise RefusedError(f"{KEY!r} is stored by filter {code}; use gzip, lzf, shuffle or fletcher32")
+    packing = [place for place, code in enumerate(filters) if code in (DEFLATE, LZF)]
+    if len(packing) > 1 or (packing and SHUFFLE in filters[packing[0] :]):
+        raise RefusedError(
+            f"{KEY!r} is compressed twice, or before it is shuffled; use shuffle and one of gzip and lzf"
+        )
     if data.ndim != 4 or 0 in data.shape[1:]:
         raise RefusedError(f"{KEY!r} has shape {data.shape}; expected (n, height, width, channels)")
     if data.dtype not in ("uint8", "uint16"):
@@ -83,6 +95,8 @@ def check(file: Any) -> Any:
         raise RefusedError(f"{KEY!r} has {data.shape[0]} images; at most {MOST_ROWS} in one file, use several")
     if size > max(FLOOR_BYTES, RATIO * on_disk):
         raise RefusedError(f"{KEY!r} claims {size} bytes of images and holds {on_disk}, less than one in {RATIO}")
+    if stored.get_layout() == h5py.h5d.CONTIGUOUS and data.shape[0] and data.id.get_offset() is None:
+        raise RefusedError(f"{KEY!r} was made, and no image written into it; write the file anew")
     return data
 
 
@@ -91,30 +105,100 @@ def _chunk_bytes(data: Any) -> int:
     return math.prod(data.chunks) * data.dtype.itemsize if data.chunks else 0
 
 
-def answer(opened: dict[str, tuple[int, Any, int]], path: str, row: int | None) -> tuple[dict[str, Any], bytes]:
+def check_chunks(data: Any, row: int, known: set[tuple[int, ...]]) -> None:
+    """Refuse a row of which a chunk was never written, or does not unpack to a chunk's bytes.
+
+    For the first libhdf5 gives zeros, and for one that is too short whatever lay in its memory.
+
+    Args:
+        data: a dataset that :func:`check` returned.
+        row: which image.
+        known: chunks of it that were found sound; those of this row are added.
+
+    Raises:
+        OSError: with the reason.
+    """
+    if not data.chunks:
+        return
+    stored, whole = data.id.get_create_plist(), _chunk_bytes(data)
+    filters = [stored.get_filter(number)[0] for number in range(stored.get_nfilters())]
+    steps = [range(0, length, step) for length, step in zip(data.shape[1:], data.chunks[1:], strict=True)]
+    for place in product([row - row % data.chunks[0]], *steps):
+        if place in known:
+            continue
+        about = data.id.get_chunk_info_by_coord(place)
+        if about.byte_offset is None:
+            raise OSError("it was never written")
+        if about.size > 2 * whole + FLOOR_BYTES:
+            raise OSError(f"{about.size} bytes of a chunk that holds {whole}")
+        skipped, raw = data.id.read_direct_chunk(place)
+        if (found := _unpacked(raw, filters, skipped, whole)) != whole:
+            raise OSError(f"a chunk of {whole} bytes unpacks to {found}{' or more' * (found > whole)}")
+        known.add(place)
+
+
+def _unpacked(raw: bytes, filters: list[int], skipped: int, most: int) -> int:
+    """Return to how many bytes a chunk unpacks; where they are more than ``most``, to some number above it."""
+    packed, size = True, len(raw)
+    for place in reversed(range(len(filters))):
+        if skipped >> place & 1:
+            continue
+        if filters[place] == FLETCHER32:  # four bytes behind the others
+            raw, size = raw[:-4] if packed else b"", size - 4
+        elif filters[place] in (DEFLATE, LZF):
+            room = most + 4 * len(filters) + 1
+            size = _lzf_size(raw, room) if filters[place] == LZF else _deflated_size(raw, room)
+            packed = False
+    return size
+
+
+def _deflated_size(raw: bytes, most: int) -> int:
+    try:
+        return len(zlib.decompressobj().decompress(raw, most))
+    except zlib.error as error:
+        raise OSError(str(error)) from None
+
+
+def _lzf_size(raw: bytes, most: int) -> int:
+    place = size = 0
+    while place < len(raw) and size < most:
+        code = raw[place]
+        if code < 32:  # so many bytes as they are
+            size, place = size + code + 1, place + code + 2
+            continue
+        long = code >> 5 == 7
+        size += (code >> 5) + 2 + (raw[place + 1] if long and place + 1 < len(raw) else 0)
+        place += 3 if long else 2
+    return size
+
+
+def answer(opened: dict[str, tuple[int, Any, int, set]], path: str, row: int | None) -> tuple[dict[str, Any], bytes]:
     """Return what to say of a file or of one of its rows.
 
     Args:
-        opened: files that stay open, with the time of their last change and the bytes that they keep:
-            photos and labels take turns.
+        opened: files that stay open, with the time of their last change, the bytes that they keep and the
+            chunks that were found sound: photos and labels take turns.
         path: the file.
         row: which image, or None for what the file is.
     """
     import h5py
 
     try:
-        stamp = os.stat(path).st_mtime_ns
+        about = os.stat(path)
+        if not stat.S_ISREG(about.st_mode):
+            raise RefusedError("is no plain file")
+        stamp = about.st_mtime_ns
         if path in opened and opened[path][0] != stamp:
             opened.pop(path)[1].file.close()
         if path not in opened:
             with h5py.File(path, "r") as file:
                 kept = min(_chunk_bytes(check(file)) + (1 << 16), CACHE_BYTES)
             while opened and (
-                len(opened) == MOST_OPEN or kept + sum(size for _, _, size in opened.values()) > CACHE_BYTES
+                len(opened) == MOST_OPEN or kept + sum(size for _, _, size, _ in opened.values()) > CACHE_BYTES
             ):
                 opened.pop(next(iter(opened)))[1].file.close()
-            opened[path] = stamp, check(h5py.File(path, "r", rdcc_nbytes=kept)), kept
-        data = opened[path][1]
+            opened[path] = stamp, check(h5py.File(path, "r", rdcc_nbytes=kept)), kept, set()
+        _, data, _, sound = opened[path]
     except RefusedError as error:
         return {"refused": str(error)}, b""
     except Exception as error:  # of a damaged file h5py raises nearly every kind
@@ -123,6 +207,7 @@ def answer(opened: dict[str, tuple[int, Any, int]], path: str, row: int | None) 
     if row is None:
         return about, b""
     try:
+        check_chunks(data, row, sound)
         return about, data[row].tobytes()
     except Exception as error:  # a damaged chunk
         return {"damaged": " ".join(str(error).split())}, b""
@@ -135,7 +220,7 @@ def main() -> None:
     for what, value in ((resource.RLIMIT_AS, MEMORY_BYTES), (resource.RLIMIT_CORE, 0)):
         with suppress(ValueError, OSError):  # macOS does not let every one of them be lowered
             resource.setrlimit(what, (value, value))
-    opened: dict[str, tuple[int, Any, int]] = {}
+    opened: dict[str, tuple[int, Any, int, set]] = {}
     for line in sys.stdin.buffer:
         about, content = answer(opened, **json.loads(line))
         sys.stdout.buffer.write(json.dumps(about).encode() + b"\n" + content)

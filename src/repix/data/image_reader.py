@@ -157,28 +157,114 @@ def _decode_pillow(stream: BinaryIO, kind: str, request: _Request) -> Decoded:
             raise ImageError(f"holds {frames} frames; expected one image")
         if request.header_only:
             return _blank(image.height, image.width, _orientation(image))
-        if kind == "JPEG":
-            _check_scans(stream)
-        return from_pillow(image)
+        if kind != "JPEG":
+            return from_pillow(image)
+        scans = _find_scans(stream)
+        stream.seek(0)
+        decoded = from_pillow(image)
+        _check_whole(stream, scans, image)
+        return decoded
 
+
+# JPEG (ITU-T T.81): libjpeg fills up what a file lacks with gray, and only warns of it.
 
 _SCANS = 100  # of a JPEG: a progressive one has about ten
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # markers that tell size and components
+_MARKER = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])")  # among the numbers of a scan, 0 stands behind each 255
+_SMALL = 1 << 20  # pixels that are compared one by one
+# Behind a whole scan it changes nothing; else it is read on, after the next restart marker where there are such.
+_FILLER = b"".join(b"\x55\xaa\x33" * 32 + bytes([0xFF, 0xD0 + number % 8]) for number in range(16))
 
 
-def _check_scans(stream: BinaryIO) -> None:
-    """Refuse a JPEG of more scans than any program writes: each costs a pass over the pixels, and few bytes.
+class _Scans(NamedTuple):
+    """What a JPEG's markers tell: up to the end of its image, and not of what phones store behind it."""
+
+    progressive: bool
+    components: bytes
+    headers: list[bytes]  # of each scan: its components, and which of their coefficients it has
+    ends: list[int]  # where the numbers of each scan end
+
+
+def _find_scans(stream: BinaryIO) -> _Scans:
+    """Walk a JPEG's markers.
 
     Raises:
-        ImageError: it has more.
+        ImageError: it has more scans than any program writes: each costs a pass over the pixels, and few bytes.
     """
-    place, scans, last = stream.tell(), 0, b""
+    progressive, components, headers, ends = False, b"", [], []
+    stream.seek(place := 0)
+    data, scanning = b"", False
+    while True:
+        if (found := _MARKER.search(data)) is None:
+            keep = data[-1:] if data.endswith(b"\xff") else b""
+            more = stream.read(1 << 16)
+            if not more:
+                break
+            place, data = place + len(data) - len(keep), keep + more
+            continue
+        if scanning:
+            ends.append(place + found.start())
+            scanning = False
+        marker, place = found[1][0], place + found.end()
+        if marker == 0xD9:
+            break
+        data = data[found.end() :]
+        if marker in (0x01, 0xD8):  # without a length
+            continue
+        data += stream.read(max(0, 2 - len(data)))
+        length = max(2, int.from_bytes(data[:2], "big"))
+        data += stream.read(max(0, length - len(data)))
+        part, data, place = data[2:length], data[length:], place + length
+        if marker in _FRAMES:
+            progressive, components = marker & 3 == 2, part[6::3]
+        elif marker == 0xDA:
+            headers.append(part)
+            scanning = True
+            if len(headers) > _SCANS:
+                raise ImageError(f"cannot be decoded: a JPEG of more than {_SCANS} scans")
+    return _Scans(progressive, components, headers, ends)
+
+
+def _lacks_scans(scans: _Scans) -> bool:
+    """Return whether a component has no scan, or coefficients that were never refined to their last bit."""
+    left: dict[tuple[int, int], int] = {}
+    for header in scans.headers:
+        if len(header) < 4 or len(header) < 4 + 2 * header[0]:
+            return True
+        first, last, bits = header[1 + 2 * header[0] :][:3]
+        for component in header[1 : 1 + 2 * header[0] : 2]:
+            coefficients = range(first, min(last, 63) + 1) if scans.progressive else (0,)
+            left |= {(component, one): bits & 15 if scans.progressive else 0 for one in coefficients}
+    return any(left.values()) or any((component, 0) not in left for component in scans.components)
+
+
+def _check_whole(stream: BinaryIO, scans: _Scans, image: Image.Image) -> None:
+    """Refuse a JPEG whose numbers end before its pixels do, and which was closed as if it were whole.
+
+    Raises:
+        ImageError: it is one.
+    """
+    cut = ImageError("cannot be decoded: truncated, though it ends as a whole JPEG does")
+    if _lacks_scans(scans):
+        raise cut
+    width, height = image.size
+    rough = not scans.progressive and width * height > _SMALL  # what is missing of a progressive file is sharpness
+    corner = np.asarray(image.crop((max(0, width - 4), max(0, height - 4), width, height)))
+    if rough and (corner != corner[:1, :1]).any():  # what is filled up is gray to the last block
+        return
+    filled, place = bytearray(), 0
     stream.seek(0)
-    while part := stream.read(1 << 16):
-        scans += (last + part).count(b"\xff\xda")  # among the numbers of a scan, 0 stands behind each 255
-        last = part[-1:]
-    stream.seek(place)
-    if scans > _SCANS:
-        raise ImageError(f"cannot be decoded: a JPEG of {scans} scans; at most {_SCANS} are read")
+    for end in scans.ends:
+        filled += stream.read(end - place) + _FILLER
+        place = end
+    with _open(io.BytesIO(bytes(filled) + b"\xff\xd9"), "JPEG") as other:
+        if rough:
+            other.draft(None, (1, 1))  # a pixel a block will do
+            stream.seek(0)
+            image = _open(stream, "JPEG")
+            image.draft(None, (1, 1))
+        if image.tobytes() != other.tobytes():
+            raise cut
 
 
 def from_pillow(image: Image.Image) -> Decoded:
@@ -667,6 +753,11 @@ def _decode_npy(stream: BinaryIO, request: _Request) -> Decoded:
             request.check(*blank.shape)
             if request.header_only:
                 return Decoded(blank, "n")
+        place, whole = stream.tell(), math.prod(shape) * dtype.itemsize
+        there = stream.seek(0, 2) - place
+        if there != whole and not dtype.hasobject:
+            what = "truncated" if there < whole else "bytes behind the array that its header does not count"
+            raise ImageError(f"cannot be decoded: {what}")
         stream.seek(0)
         return from_array(np.load(stream, allow_pickle=False))
 
@@ -811,6 +902,8 @@ def _format(head: bytes, name: str) -> Format:
 def _read(source: Source, request: _Request) -> Decoded:
     name = "" if isinstance(source, bytes) else str(source)
     try:
+        if not isinstance(source, bytes) and Path(source).exists() and not Path(source).is_file():
+            raise ImageError("is no plain file")  # nobody might ever write into a pipe
         with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as stream:
             head = stream.read(64)
             stream.seek(0)

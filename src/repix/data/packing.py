@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from repix.errors import UserError
-from repix.files import CHUNK_BYTES
+from repix.files import CHUNK_BYTES, Visits
 
 
 def entries(folder: Path) -> Iterator[tuple[str, Path]]:
@@ -20,9 +20,9 @@ def entries(folder: Path) -> Iterator[tuple[str, Path]]:
     Links are followed, since the files are one's own. Hidden files and the leavings of macOS are no part of a set.
 
     Raises:
-        UserError: a link that leads to nothing, or back to a folder that holds it.
+        UserError: a link that leads to nothing, or back to a folder that holds it, or links that multiply it.
     """
-    waiting = [(folder, "", (folder.resolve(),))]
+    waiting, visits = [(folder, "", (folder.resolve(),))], Visits()
     while waiting:
         place, prefix, above = waiting.pop()
         with os.scandir(place) as found:
@@ -34,6 +34,7 @@ def entries(folder: Path) -> Iterator[tuple[str, Path]]:
                     real = path.resolve()
                     if real in above:
                         raise UserError(f"{path}: a link to a folder that holds it; remove it")
+                    visits.count(path, real)
                     waiting.append((path, f"{name}/", (*above, real)))
                 elif entry.is_file():
                     yield name, path

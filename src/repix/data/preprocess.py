@@ -28,7 +28,7 @@ from repix.data.colour import LAB_PARTS
 from repix.data.images import BadImageError, Decoded, Limit
 from repix.data.layouts import Item, Listing
 from repix.data.prepared import MANIFEST
-from repix.errors import UserError
+from repix.errors import UserError, printable
 from repix.files import atomic_folder, digest_file
 from repix.profile import cores
 from repix.schemas import Example, Half, Manifest, Side, Skipped, Split
@@ -348,7 +348,7 @@ def prepare(
     sides = (side_of(wanted, 0), side_of(wanted, 1))
     found = layouts.find(tree, wanted)
     for line in _few_lines(layouts.left_out(tree, found)):
-        print(f"{name}: not read: {line}", file=sys.stderr)
+        print(f"{name}: not read: {printable(line)}", file=sys.stderr)
     plans = [_Plan(split, listing, _stored_size(wanted, split, listing, name)) for split, listing in found.items()]
     workers = workers or min(MOST_WORKERS, cores())
     bad: dict[str, str] = {}

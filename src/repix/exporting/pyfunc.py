@@ -163,6 +163,7 @@ class TranslatorModel(PythonModel):
         self.source, self.target = record[source], record[target]
         options = onnxruntime.SessionOptions()
         options.inter_op_num_threads = 1
+        options.log_severity_level = 4  # a file's own words, in colours; what it cannot do is raised
         self.session = onnxruntime.InferenceSession(
             Path(model).read_bytes(), options, providers=["CPUExecutionProvider"]
         )

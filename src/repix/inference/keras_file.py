@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import keras
+import numpy as np
 
 from repix.errors import UserError
 
@@ -19,10 +21,17 @@ def load_network(path: Path) -> keras.Model:
     """
     import repix.models.layers  # noqa: F401
 
+    mend = "run `dvc checkout` or `dvc repro`"
+    if not (path.is_file() and zipfile.is_zipfile(path)):  # Keras would say that it is not there
+        raise UserError(f"{path}: cannot be read (it is no .keras file, or was cut short); {mend}")
     try:
-        return keras.saving.load_model(path, compile=False)
+        network = keras.saving.load_model(path, compile=False)
     except MemoryError:
         raise
     except Exception as error:  # a damaged file can make its readers raise anything
         said = (" ".join(str(error).split()) or type(error).__name__)[:200]
-        raise UserError(f"{path}: cannot be read ({said}); run `dvc checkout` or `dvc repro`") from None
+        raise UserError(f"{path}: cannot be read ({said}); {mend}") from None
+    for variable in network.weights:
+        if not np.isfinite(keras.ops.convert_to_numpy(variable)).all():
+            raise UserError(f"{path}: {variable.path!a} holds NaN or infinite numbers; {mend}")
+    return network

@@ -31,6 +31,7 @@ def open_session(path: Path) -> onnxruntime.InferenceSession:
     options.intra_op_num_threads = profile.current().resolved_threads()
     options.inter_op_num_threads = 1
     # A thread that waits for others leaves its core to what decodes and encodes: a fifth of the CPU time.
+    options.log_severity_level = 4  # a file's own words, in colours; what it cannot do is raised
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
 
@@ -55,14 +56,18 @@ class OnnxSizes(Sizes):
         except Exception as error:  # its errors have no common class
             said = " ".join(str(error).split())[:200]
             raise UserError(f"{path}: cannot be read ({said}); run `dvc checkout` or `dvc repro`") from None
-        found = [tuple(one.shape[1:]) for one in (self._session.get_inputs()[0], self._session.get_outputs()[0])]
-        named = [(*trained, side.channels) for side in (source, target)]
+        found = [(one.name, one.type, *one.shape[1:]) for one in self._session.get_inputs()]
+        found += [(one.name, one.type, *one.shape[1:]) for one in self._session.get_outputs()]
+        named = [
+            (name, "tensor(float)", *trained, side.channels)
+            for name, side in (("image", source), ("translation", target))
+        ]
         if found != named:
             raise UserError(
                 f"{path}: takes and gives {found}, its record says {named}; run `dvc checkout` or `dvc repro`"
             )
         super().__init__(trained, source, target)
-        self._ask = other
+        self._path, self._ask = path, other
 
     @cached_property
     def _other(self) -> Sizes:
@@ -76,7 +81,14 @@ class OnnxSizes(Sizes):
         """Return what the network makes of a (height, width, channels) image of stored integers, in [-1, 1]."""
         low, high = (np.asarray(value, np.float32) for value in (self.source.low, self.source.high))
         given = (image.astype(np.float32) - low) * (np.float32(2) / (high - low)) - 1
-        return self._session.run(["translation"], {"image": given[None]})[0][0]
+        try:
+            found = self._session.run(["translation"], {"image": given[None]})[0][0]
+        except Exception as error:  # its errors have no common class
+            said = " ".join(str(error).split())[:200]
+            raise UserError(f"{self._path}: cannot be computed ({said}); run `dvc checkout` or `dvc repro`") from None
+        if not np.isfinite(found).all():
+            raise UserError(f"{self._path}: gives NaN or infinite numbers; run `dvc checkout` or `dvc repro`")
+        return found
 
     def _translate(self, image: np.ndarray, index: int) -> np.ndarray:
         if image.shape[:2] != self.trained:

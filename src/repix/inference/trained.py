@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from repix.arrays import load_arrays
+from repix.arrays import check_numbers, load_arrays
 from repix.config import reader
 from repix.config.models import Recipe
 from repix.directions import Direction
@@ -87,7 +87,16 @@ class TrainedModel:
                 raise UserError(f"{path}: cannot be read ({said}); run `dvc checkout` or `dvc repro`") from None
             if digest_arrays(arrays) != expected[network]:
                 raise UserError(f"{path}: not the weights of trained.json; run `dvc checkout` or `dvc repro`")
-            for name, variable in weights(network, self.system.networks[network]).items():
+            own = weights(network, self.system.networks[network])
+            shapes = [{name: tuple(one.shape) for name, one in side.items()} for side in (arrays, own)]
+            if shapes[0] != shapes[1]:
+                odd = min(name for name in arrays.keys() | own.keys() if shapes[0].get(name) != shapes[1].get(name))
+                raise UserError(f"{path}: {odd!a} does not fit the recipe of trained.json; run `dvc checkout`")
+            try:
+                check_numbers(arrays, {name: variable.dtype for name, variable in own.items()})
+            except ValueError as error:
+                raise UserError(f"{path}: {error}; run `dvc checkout` or `dvc repro`") from None
+            for name, variable in own.items():
                 variable.assign(arrays[name])
 
     def translator(self, name: str, *, paper: bool = False) -> Translator:

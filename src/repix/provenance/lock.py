@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from repix import yaml12
-from repix.errors import UserError
+from repix.errors import UserError, printable
 from repix.files import canonical_json, digest_text
 from repix.provenance.code import FOLDER, CodeRecord
 from repix.provenance.pipeline import Stage, code_records, leaves, look_up, stages
@@ -41,7 +41,7 @@ def shown(value: Any) -> str:
     """Return a value in the few letters that a line has room for: of a hash, the first eight."""
     if value is None:
         return "(none)"
-    text = value if isinstance(value, str) else json.dumps(value)
+    text = printable(value) if isinstance(value, str) else json.dumps(value)
     is_hash = len(text) >= 32 and set(text.removesuffix(".dir")) <= set("0123456789abcdef")
     return text[:8] if is_hash else text if len(text) <= 60 else f"{text[:57]}..."
 
@@ -72,9 +72,31 @@ def parse(text: str, where: str = FILE) -> dict[str, dict]:
 
 def _stages_of(load: Callable[[], Any], where: str) -> dict[str, dict]:
     try:
-        return dict(load()["stages"])
+        found = dict(load()["stages"])
     except (UserError, TypeError, KeyError, ValueError):
-        raise UserError(f"{where}: not a dvc.lock; restore it with `git checkout dvc.lock`") from None
+        found = {"": None}
+    for name, entry in found.items():
+        if not (isinstance(name, str) and _is_entry(entry)):
+            told = f" (the entry of {name!a})" if name else ""
+            raise UserError(f"{where}: not a dvc.lock{told}; restore it with `git checkout dvc.lock`")
+    return found
+
+
+def _is_entry(entry: Any) -> bool:
+    """Return whether an entry has the form that everything here relies on."""
+
+    def named(value: Any, of: Callable[[Any], bool]) -> bool:
+        return isinstance(value, dict) and all(isinstance(key, str) and of(below) for key, below in value.items())
+
+    def hashed(item: Any) -> bool:
+        return isinstance(item, dict) and isinstance(item.get("path"), str) and isinstance(item.get("md5"), str | None)
+
+    lists = [entry.get(what, []) for what in ("deps", "outs")] if isinstance(entry, dict) else [None]
+    return (
+        all(isinstance(items, list) and all(map(hashed, items)) for items in lists)
+        and isinstance(entry.get("cmd", ""), str | list)
+        and named(entry.get("params", {}), lambda file: named(file, lambda value: True))
+    )
 
 
 def read(root: Path) -> dict[str, dict]:

@@ -156,6 +156,8 @@ def check(archive: Path) -> dict[str, Any]:
     Raises:
         UserError: it is no such archive, or something in it was changed; which is named.
     """
+    if archive.exists() and not archive.is_file():
+        raise UserError(f"{archive}: is no plain file, and so no bundle")
     with tempfile.TemporaryDirectory(prefix="repix-bundle-") as temporary:
         folder, repository = Path(temporary) / "bundle", Path(temporary) / "objects"
         try:
@@ -174,7 +176,11 @@ def check(archive: Path) -> dict[str, Any]:
             known = lock.all_outs(lock.parse(_text(archive, folder / "files" / lock.FILE, _LOCK_BYTES)))
         except (AttributeError, TypeError, KeyError, RecursionError):
             raise UserError(f"{archive}: its dvc.lock is none") from None
-        outs = {out: known[out] for out in known if any(f == out or f.startswith(f"{out}/") for f in files)}
+        held = set().union(*map(_above, files))
+        outs = {out: md5 for out, md5 in known.items() if out in held}
+        for out in outs:  # DVC has none within another; each would be hashed with all that is below it
+            if within := _above(out) & outs.keys() - {out}:
+                raise UserError(f"{archive}: its dvc.lock names {out}, and {min(within)} that holds it")
         # Of the prepared data the manifest alone is in the archive.
         partly = [out for out in outs if out.startswith("data/")]
         for out in sorted(outs.keys() - set(partly)):
@@ -186,7 +192,7 @@ def check(archive: Path) -> dict[str, Any]:
             if out not in outs:
                 raise UserError(f"{archive}: {out} is missing, or dvc.lock does not know it")
         for name in files:
-            if name not in in_git and not any(name == out or name.startswith(f"{out}/") for out in outs):
+            if name not in in_git and not _above(name) & outs.keys():
                 raise UserError(f"{archive}: {name} is neither in the commit nor in its dvc.lock")
     return {"cell": cell.name, "commit": commit, "files": len(digests) - 1, "outs": sorted(outs.keys() - set(partly))}
 
@@ -232,7 +238,10 @@ def _scan(archive: Path) -> None:
         for _ in range(2 * _LIMITS.unpack_files):
             block = stream.read(tarfile.BLOCKSIZE)
             if len(block) < tarfile.BLOCKSIZE or not any(block):
-                return
+                while block.count(0) == len(block):
+                    if not (block := stream.read(1 << 20)):
+                        return
+                raise UserError(f"{archive}: has more data after the end of the archive; nothing of it was used")
             entry = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
             extended, size, read = entry.type == tarfile.XHDTYPE, entry.size, 0
             known = entry.type in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE) or extended
@@ -271,6 +280,12 @@ def _belongs(cell: Cell, name: str) -> bool:
         case ["files", "data", "prepared", place, "manifest.json"]:
             return place == cell.dataset
     return False
+
+
+def _above(name: str) -> set[str]:
+    """Return a path, and those of the folders that hold it."""
+    parts = name.split("/")
+    return {"/".join(parts[:end]) for end in range(1, len(parts) + 1)}
 
 
 def _text(archive: Path, path: Path, most: int = _TEXT_BYTES) -> str:
@@ -362,9 +377,7 @@ def _check_blobs(archive: Path, folder: Path, files: list[str], commit: str, rep
     Raises:
         UserError: one has other bytes, or the commit has a link where a file or its folder is.
     """
-    asked = sorted(
-        {"/".join(parts[:end]) for f in files for parts in [f.split("/")] for end in range(1, len(parts) + 1)}
-    )
+    asked = sorted(set().union(*map(_above, files)))
     found = {}
     for begin in range(0, len(asked), 500):  # a command line has an end
         listed = _outside(repository, "ls-tree", "-t", "-z", commit, "--", *asked[begin : begin + 500])

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from repix.arrays import load_arrays, save_arrays
-from repix.errors import UserError
+from repix.errors import UserError, printable
 from repix.files import clear_leftovers, digest_arrays, locked
 
 KEEP = 2
@@ -168,7 +168,7 @@ class Checkpoints:
                 restore(checkpoint)
             except Exception as error:  # a damaged file can make its readers raise anything
                 said = " ".join(str(error).split()) or type(error).__name__
-                print(f"repix: checkpoint {path} refused: {said}; trying the one before", file=sys.stderr)
+                print(f"repix: checkpoint {path} refused: {printable(said)}; trying the one before", file=sys.stderr)
                 refused += 1
                 continue
             print(f"repix: going on after step {checkpoint.step}, from {path.name}", file=sys.stderr)

@@ -11,7 +11,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from repix.arrays import load_arrays
+from repix.arrays import check_numbers, load_arrays
 from repix.config import reader
 from repix.config.augment import Augment
 from repix.config.models import Recipe
@@ -111,6 +111,10 @@ class Beginning:
         theirs = {name: array.shape for name, array in given.items() if name.startswith(f"{network}/")}
         ours = {name: tuple(variable.shape) for name, variable in own.items()}
         if theirs == ours:
+            try:
+                check_numbers(given, {name: variable.dtype for name, variable in own.items()})
+            except ValueError as error:
+                raise UserError(f"{self.key}: {self.record.parent} cannot be taken: {error}; give another") from None
             return
         odd = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
         there, here = (_shape(side.get(odd[0])) for side in (theirs, ours))

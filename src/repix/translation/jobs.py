@@ -15,7 +15,7 @@ import numpy as np
 from repix.data import images
 from repix.data.image_reader import IMAGE_SUFFIXES, SUFFIXES
 from repix.errors import UserError
-from repix.files import atomic_path
+from repix.files import Visits, atomic_path
 from repix.inference.sizes import SizeError
 
 THREADS = 4  # that decode, encode and wait for the disk while the network computes
@@ -37,7 +37,7 @@ def files_below(folder: Path, out: Path) -> tuple[list[Path], list[Path]]:
     Files of image formats that are not read are images too, which are refused by name.
     """
     inside = out.resolve()
-    images, others = [], []
+    images, others, visits = [], [], Visits()
     above: dict[str, tuple[Path, ...]] = {os.fspath(folder): (folder.resolve(),)}  # a folder -> itself and those above
     for place, folders, files in os.walk(folder, followlinks=True):
         line = above.pop(place)
@@ -47,6 +47,7 @@ def files_below(folder: Path, out: Path) -> tuple[list[Path], list[Path]]:
             if real in line or (real == inside and folder.resolve() != inside):  # a link back, or our own outputs
                 folders.remove(name)
             else:
+                visits.count(Path(place, name), real)
                 above[os.path.join(place, name)] = (*line, real)
         for name in files:
             if not name.startswith("."):

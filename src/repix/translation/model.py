@@ -152,7 +152,14 @@ def load(
         from repix.inference.any_size import AnySize
         from repix.inference.keras_file import load_network
 
-        return AnySize(load_network(path), *sides, compile_function, paper=paper)
+        network = load_network(path)
+        shapes = (network.input_shape, network.output_shape)
+        named = tuple((None, *record.crop_size, side.channels) for side in sides)
+        if shapes != named:
+            raise UserError(
+                f"{path}: takes and gives {shapes}, its record says {named}; run `dvc checkout` or `dvc repro`"
+            )
+        return AnySize(network, *sides, compile_function, paper=paper)
 
     if backend == "keras" or (backend == "auto" and (paper or not has("onnx"))):
         return keras()
