@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -29,8 +30,8 @@ BASE = [
     "machine",
     "quiet",
     "rng",
+    "schemas",
 ]
-BASE += ["schemas"]
 
 # Package (or file of the root) -> the packages that it may import, beside the base.
 ARROWS = {
@@ -222,6 +223,15 @@ def circles(source: Path) -> list[list[str]]:
 
 def test_every_package_has_its_arrows_and_no_other():
     assert violations(SOURCE) == []
+
+
+def test_the_page_has_the_same_arrows():
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)/` \|[^|]*\|([^|]*)\|$", page, re.MULTILINE)
+    drawn = {name: {"*"} if ends.strip() == "everything" else set(re.findall(r"\w+", ends)) for name, ends in rows}
+    assert drawn == {name: ends for name, ends in ARROWS.items() if (SOURCE / "repix" / name).is_dir()}
+    listed = re.search(r"which import no package: (.*?)\. Three others", page, re.DOTALL)[1]
+    assert sorted(re.findall(r"`(\w+)`", listed)) == sorted(BASE)
 
 
 def test_every_package_and_file_of_the_root_is_named_here():
