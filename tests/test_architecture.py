@@ -118,6 +118,7 @@ def violations(source: Path) -> list[str]:
     """Return ``file imports name`` for every import that its package may not have."""
     found = []
     known = modules(source)
+    scripts = {name.removeprefix("stages.") for name in known if name.startswith("stages.")}
     for dotted, path in known.items():
         own = "stages" if dotted.startswith("stages.") else package_of(dotted)
         file = path.relative_to(source / "repix" if own != "stages" else source.parent).as_posix()
@@ -129,7 +130,12 @@ def violations(source: Path) -> list[str]:
             ):
                 found.append(f"{file} imports {name}")
             forbidden = NOT_NAMED_BY.get(own, set())
-            if top in {"stages", *BESIDE} or any(name == one or name.startswith(f"{one}.") for one in forbidden):
+            neighbour = own == "stages" and top in scripts  # a script is run, not imported
+            if (
+                neighbour
+                or top in {"stages", *BESIDE}
+                or any(name == one or name.startswith(f"{one}.") for one in forbidden)
+            ):
                 found.append(f"{file} imports {name}")
             if top != "repix" or name == "repix":
                 continue
@@ -167,12 +173,19 @@ def root_names(source: Path) -> list[str]:
 
 
 def violations_beside(root: Path) -> list[str]:
-    """Return ``file imports name`` for imports of tests, checks and benchmarks that may not be, or are not there."""
+    """Return ``file imports name`` for imports of tests, checks and benchmarks that may not be, or are not there.
+
+    ``file changes sys.path`` is another of their faults: it hides what they import.
+    """
     found = []
     known = {*modules(root / "src"), "repix"}
     for folder, allowed in BESIDE.items():
         for path in sorted((root / folder).rglob("*.py")):
             dotted = ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
+            nodes = list(ast.walk(ast.parse(path.read_bytes())))
+            called = {ast.unparse(node.func) for node in nodes if isinstance(node, ast.Call)}
+            if called & {"sys.path.insert", "sys.path.append", "sys.path.extend"}:
+                found.append(f"{path.relative_to(root).as_posix()} changes sys.path")
             for name in imported_names(path, dotted):
                 top = name.split(".")[0]
                 wrong = top in BESIDE and top not in {folder, *allowed}
@@ -314,6 +327,7 @@ def test_tests_checks_and_benchmarks_keep_apart_and_import_what_is_there():
         ("systems/new.py", "import tensorflow as tf", True),
         ("training/second.py", "import importlib\ntf = importlib.import_module('tensorflow')", True),
         ("data/images.py", "import stages.train", True),
+        ("../../stages/train.py", "import train", True),
         ("config/models.py", "import yaml", True),
         ("files.py", "from repix.schemas import Record", True),
         ("models/lazy.py", "def show():\n    import mlflow.keras", True),
@@ -354,6 +368,8 @@ def test_a_circle_is_seen(tmp_path):
         ("checks/x.py", "from benchmarks import step", True),
         ("tests/test_x.py", "from repix.files import digest", True),
         ("tests/test_x.py", "from repix.data.gone import Prepared", True),
+        ("benchmarks/x.py", "import sys\nsys.path.insert(0, 'tests')\nimport documents", True),
+        ("tests/test_x.py", "import sys\nprint(sys.path)", False),
         ("tests/test_x.py", "from checks.harness import table\nfrom repix.data import sampler", False),
         ("benchmarks/x.py", "from checks.harness import table", False),
     ],
