@@ -212,7 +212,7 @@ def other_features(settings: Evaluate):
 
     They are random: what is judged is that the gate sees another network, not the distance.
     """
-    from repix.evaluation.features import random_network
+    from checks.support.inception import random_network
 
     asked = settings.model_copy(update={"fid": True, "features": "random", "dims": (64,)})
     return [

@@ -192,8 +192,10 @@ def other(tree: Path) -> dict[str, str]:
     """Compute what the sample's route does not touch; return a digest of each."""
     import numpy as np
 
-    from repix.data import colour, hdf5, images
-    from repix.evaluation.features import extract, random_network
+    from checks.support import book
+    from checks.support.inception import random_network
+    from repix.data import colour, images
+    from repix.evaluation.features import extract
     from repix.evaluation.frechet import Statistics, frechet_distance
     from repix.evaluation.metrics.kid import kid, kid_subsets
     from repix.files import canonical_json, digest_arrays, digest_text, digest_tree
@@ -204,7 +206,7 @@ def other(tree: Path) -> dict[str, str]:
     lab = np.stack([colour.rgb_to_lab(photo) for photo in photos])
     seen = np.stack([colour.lab_to_rgb(one) for one in lab])
     images.write(tree / "deep.tif", images.resize(deep, (37, 45), "bicubic"))
-    hdf5.write_book_tree(tree / "book", {"train": (photos, photos)})
+    book.write_book_tree(tree / "book", {"train": (photos, photos)})
     features = [np.square(chance.standard_normal((n, 64))) for n in (40, 150)]
     a, b = (Statistics.from_features(one) for one in features)
     inception = extract(photos[:2], random_network((64,)), batch_size=2)[64]

@@ -381,7 +381,7 @@ def photos_and_labels(prepared: Any) -> dict[str, tuple[Any, Any]]:
 
 def hdf5_and_back(out: Path) -> dict[str, Any]:
     """Rebuild the book's HDF5 tree from the façades, send it through the stages, and write it again."""
-    from repix.data.hdf5 import write_book_tree
+    from checks.support.book import write_book_tree
     from repix.data.prepared import Prepared
 
     folder = out / "hdf5"

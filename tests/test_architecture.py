@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -29,8 +30,8 @@ BASE = [
     "machine",
     "quiet",
     "rng",
+    "schemas",
 ]
-BASE += ["schemas"]
 
 # Package (or file of the root) -> the packages that it may import, beside the base.
 ARROWS = {
@@ -40,8 +41,8 @@ ARROWS = {
     "data": {"config"},
     "inference": {"systems", "models", "config"},
     "training": {"inference", "systems", "models", "data", "config"},
-    "evaluation": {"inference", "systems", "models", "data", "config"},
-    "exporting": {"evaluation", "inference", "systems", "models", "data", "config"},
+    "evaluation": {"inference", "data", "config"},
+    "exporting": {"evaluation", "inference", "models", "data", "config"},
     "provenance": {"config", "data"},
     "regression": {"config"},
     "tracking": {"training", "provenance", "config"},
@@ -49,12 +50,12 @@ ARROWS = {
     "stage": {"provenance", "config"},
     "studies": {"regression", "training", "evaluation", "provenance", "data", "config"},
     "farm": {"provenance", "config"},
-    "publishing": {"exporting", "evaluation", "inference", "data", "tracking", "provenance", "config"},
-    "demo": {"exporting", "evaluation", "inference", "data", "tracking", "provenance", "config"},
-    "translation": {"exporting", "evaluation", "inference", "systems", "models", "data", "config"},
-    "api": {"translation", "data", "config"},
+    "publishing": {"exporting", "tracking", "provenance", "config"},
+    "demo": {"exporting", "data", "tracking", "provenance"},
+    "translation": {"inference", "data"},
+    "api": {"translation", "data"},
     "commands": {"*"},
-    "cli": {"commands", "api"},
+    "cli": {"commands"},
     "stages": {"*"},
 }
 # What a stage must not reach, although it may reach nearly all else.
@@ -117,6 +118,7 @@ def violations(source: Path) -> list[str]:
     """Return ``file imports name`` for every import that its package may not have."""
     found = []
     known = modules(source)
+    scripts = {name.removeprefix("stages.") for name in known if name.startswith("stages.")}
     for dotted, path in known.items():
         own = "stages" if dotted.startswith("stages.") else package_of(dotted)
         file = path.relative_to(source / "repix" if own != "stages" else source.parent).as_posix()
@@ -128,7 +130,12 @@ def violations(source: Path) -> list[str]:
             ):
                 found.append(f"{file} imports {name}")
             forbidden = NOT_NAMED_BY.get(own, set())
-            if top in {"stages", *BESIDE} or any(name == one or name.startswith(f"{one}.") for one in forbidden):
+            neighbour = own == "stages" and top in scripts  # a script is run, not imported
+            if (
+                neighbour
+                or top in {"stages", *BESIDE}
+                or any(name == one or name.startswith(f"{one}.") for one in forbidden)
+            ):
                 found.append(f"{file} imports {name}")
             if top != "repix" or name == "repix":
                 continue
@@ -166,12 +173,19 @@ def root_names(source: Path) -> list[str]:
 
 
 def violations_beside(root: Path) -> list[str]:
-    """Return ``file imports name`` for imports of tests, checks and benchmarks that may not be, or are not there."""
+    """Return ``file imports name`` for imports of tests, checks and benchmarks that may not be, or are not there.
+
+    ``file changes sys.path`` is another of their faults: it hides what they import.
+    """
     found = []
     known = {*modules(root / "src"), "repix"}
     for folder, allowed in BESIDE.items():
         for path in sorted((root / folder).rglob("*.py")):
             dotted = ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
+            nodes = list(ast.walk(ast.parse(path.read_bytes())))
+            called = {ast.unparse(node.func) for node in nodes if isinstance(node, ast.Call)}
+            if called & {"sys.path.insert", "sys.path.append", "sys.path.extend"}:
+                found.append(f"{path.relative_to(root).as_posix()} changes sys.path")
             for name in imported_names(path, dotted):
                 top = name.split(".")[0]
                 wrong = top in BESIDE and top not in {folder, *allowed}
@@ -222,6 +236,27 @@ def circles(source: Path) -> list[list[str]]:
 
 def test_every_package_has_its_arrows_and_no_other():
     assert violations(SOURCE) == []
+
+
+def test_every_arrow_is_used():
+    """What a package may import and does not is a door left open."""
+    used: dict[str, set[str]] = {package: set() for package in ARROWS}
+    for dotted, path in modules(SOURCE).items():
+        own = package_of(dotted)
+        if own in used:
+            used[own] |= {package_of(name) for name in imported_names(path, dotted) if name.startswith("repix.")}
+    assert {
+        package: ends - used[package] - {"*"} for package, ends in ARROWS.items() if ends - used[package] - {"*"}
+    } == {}
+
+
+def test_the_page_has_the_same_arrows():
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)/` \|[^|]*\|([^|]*)\|$", page, re.MULTILINE)
+    drawn = {name: {"*"} if ends.strip() == "everything" else set(re.findall(r"\w+", ends)) for name, ends in rows}
+    assert drawn == {name: ends for name, ends in ARROWS.items() if (SOURCE / "repix" / name).is_dir()}
+    listed = re.search(r"which import no package: (.*?)\. Three others", page, re.DOTALL)[1]
+    assert sorted(re.findall(r"`(\w+)`", listed)) == sorted(BASE)
 
 
 def test_every_package_and_file_of_the_root_is_named_here():
@@ -292,6 +327,7 @@ def test_tests_checks_and_benchmarks_keep_apart_and_import_what_is_there():
         ("systems/new.py", "import tensorflow as tf", True),
         ("training/second.py", "import importlib\ntf = importlib.import_module('tensorflow')", True),
         ("data/images.py", "import stages.train", True),
+        ("../../stages/train.py", "import train", True),
         ("config/models.py", "import yaml", True),
         ("files.py", "from repix.schemas import Record", True),
         ("models/lazy.py", "def show():\n    import mlflow.keras", True),
@@ -332,6 +368,8 @@ def test_a_circle_is_seen(tmp_path):
         ("checks/x.py", "from benchmarks import step", True),
         ("tests/test_x.py", "from repix.files import digest", True),
         ("tests/test_x.py", "from repix.data.gone import Prepared", True),
+        ("benchmarks/x.py", "import sys\nsys.path.insert(0, 'tests')\nimport documents", True),
+        ("tests/test_x.py", "import sys\nprint(sys.path)", False),
         ("tests/test_x.py", "from checks.harness import table\nfrom repix.data import sampler", False),
         ("benchmarks/x.py", "from checks.harness import table", False),
     ],

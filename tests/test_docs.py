@@ -180,6 +180,27 @@ def followed(tmp_path):
     return root
 
 
+def test_the_entries_of_the_page_on_your_own_are_as_those_of_params_yaml(tmp_path):
+    """Put in as text, they hold what differs from the defaults, and DVC rewrites no line of them."""
+    from dvc.utils.hydra import apply_overrides
+
+    page = (ROOT / "docs" / "your-own.md").read_text(encoding="utf-8")
+    entries = re.findall(r"^```yaml\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    head, models = (ROOT / "params.yaml").read_text(encoding="utf-8").split("\nmodels:")
+    before = head + "".join(text for text in entries if "archive:" in text)
+    before += "\nmodels:" + models + "".join(text for text in entries if "system:" in text)
+    file = tmp_path / "params.yaml"
+    file.write_text(before, encoding="utf-8")
+    apply_overrides(file, ["run.seeds=[0]"])
+    assert file.read_text(encoding="utf-8") == before
+    for name, given in yaml12.load(before, "params.yaml")["models"].items():
+        default = Recipe(system="pix2pix").model_dump(mode="json")
+        for key in ("kind", "filters", "norm", "layers"):
+            for network in ("generator", "discriminator"):
+                if name.endswith("_discs") and key in given[network]:
+                    assert given[network][key] != default[network].get(key), (name, network, key)
+
+
 @pytest.mark.parametrize("profile", ["auto", "jax"])
 def test_the_page_on_your_own_can_be_followed(followed, profile):
     if profile == "jax":

@@ -177,13 +177,35 @@ def test_a_name_in_the_grid_never_reaches_a_shell_as_code(tmp_path, name):
 # (b) the params that a stage reads
 
 
+def stage_problems(stage: pipeline.Stage, used: Iterable[str], params: Mapping) -> list[str]:
+    """Return one line for every param that a stage uses undeclared, or declares unused.
+
+    Args:
+        stage: what dvc.yaml declares.
+        used: dotted keys that its code was seen to read.
+        params: the content of params.yaml: a declared section is used when each of its keys is.
+    """
+    used = set(used)
+
+    def covers(section: str, key: str) -> bool:
+        return key == section or key.startswith(f"{section}.")
+
+    undeclared = {key for key in used if not any(covers(declared, key) for declared in stage.params)}
+    problems = [f"{stage.kind}: reads param {key}, which it does not declare" for key in sorted(undeclared)]
+    for declared in stage.params:
+        for leaf in pipeline.leaves(pipeline.look_up(params, declared), declared):
+            if not any(covers(leaf, key) or covers(key, leaf) for key in used):
+                problems.append(f"{stage.kind}: declares param {leaf}, which it does not read")
+    return problems
+
+
 def param_problems(tree: Path, logs: Iterable[Path]) -> list[str]:
     """Hold what dvc.yaml of ``tree`` declares against what stages were seen to read in ``logs``."""
     params = yaml.safe_load((tree / "params.yaml").read_text())
     problems = []
     for stage in pipeline.stages(tree):
         used = set().union(*(route.reads(log, stage.kind) for log in logs))
-        problems += pipeline.param_problems(stage, used, params)
+        problems += stage_problems(stage, used, params)
     return problems
 
 

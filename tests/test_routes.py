@@ -189,7 +189,7 @@ def test_sides_that_differ(tmp_path, capsys):
 
 
 def test_hdf5_there_and_back_is_the_same_bytes(tmp_path):
-    from repix.data.hdf5 import write_book_tree
+    from checks.support.book import write_book_tree
     from repix.files import digest_tree
 
     a, b = noise(6, channels=1), noise(7, channels=1)

@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
+from checks.support.book import ROWS_AT_ONCE, write_book_tree
 from repix.config.images import Images
 from repix.data import hdf5, images
 from repix.data.prepared import Prepared
@@ -29,8 +30,8 @@ def sets(n=3):
 
 
 def test_tree_names_and_values(tmp_path):
-    arrays = sets(n=hdf5.ROWS_AT_ONCE + 3)
-    hdf5.write_book_tree(tmp_path, arrays)
+    arrays = sets(n=ROWS_AT_ONCE + 3)
+    write_book_tree(tmp_path, arrays)
     for split, folder in (("train", "training"), ("val", "validation"), ("test", "testing")):
         for i, side in enumerate(("images", "facades")):
             (path,) = (tmp_path / folder / side).glob("*.h5")
@@ -43,7 +44,7 @@ def test_tree_names_and_values(tmp_path):
 
 def test_equal_arrays_are_equal_bytes(tmp_path):
     for name in "ab":
-        hdf5.write_book_tree(tmp_path / name, sets())
+        write_book_tree(tmp_path / name, sets())
     files = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*.h5"))
     assert len(files) == 6
     for file in files:
@@ -64,7 +65,7 @@ def test_a_prepared_set_becomes_the_tree_and_is_prepared_again(tmp_path, directi
     splits = {name: first.split(name) for name in first.manifest.splits}
     forwards = direction == "AtoB"
     pairs = {name: (s.source, s.target) if forwards else (s.target, s.source) for name, s in splits.items()}
-    hdf5.write_book_tree(tmp_path / "book", pairs)
+    write_book_tree(tmp_path / "book", pairs)
     photo = images.read(tmp_path / "tree" / "train" / "2.png", channels=1)[:, :16]
     np.testing.assert_array_equal(hdf5.read_row(tmp_path / "book/training/images/data.h5", 2), photo)
 
@@ -78,13 +79,13 @@ def test_a_prepared_set_becomes_the_tree_and_is_prepared_again(tmp_path, directi
 
 def test_unpaired_and_lab_sets_are_refused(tmp_path):
     with pytest.raises(UserError, match="train: photos are int16"):
-        hdf5.write_book_tree(tmp_path, {"train": (noise(1, 4, 4, 1).astype(np.int16), noise(1, 4, 4, 2))})
+        write_book_tree(tmp_path, {"train": (noise(1, 4, 4, 1).astype(np.int16), noise(1, 4, 4, 2))})
     with pytest.raises(UserError, match="2 photos and 1 labels"):
-        hdf5.write_book_tree(tmp_path, {"train": (noise(2, 4, 4, 1), noise(1, 4, 4, 1))})
+        write_book_tree(tmp_path, {"train": (noise(2, 4, 4, 1), noise(1, 4, 4, 1))})
     with pytest.raises(UserError, match=r"photos are uint8 \(4, 4, 1\); expected"):
-        hdf5.write_book_tree(tmp_path, {"train": (noise(4, 4, 1), noise(4, 4, 1))})
+        write_book_tree(tmp_path, {"train": (noise(4, 4, 1), noise(4, 4, 1))})
     with pytest.raises(UserError, match="'training' is no split"):
-        hdf5.write_book_tree(tmp_path, {"training": (noise(1, 4, 4, 1), noise(1, 4, 4, 1))})
+        write_book_tree(tmp_path, {"training": (noise(1, 4, 4, 1), noise(1, 4, 4, 1))})
     assert not list(tmp_path.iterdir())
 
 

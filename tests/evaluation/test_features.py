@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from checks.support.inception import random_network
 from repix.errors import UserError
 from repix.evaluation import features as module
 from repix.evaluation.features import (
@@ -18,7 +19,6 @@ from repix.evaluation.features import (
     extract,
     load_network,
     metric_name,
-    random_network,
 )
 from repix.evaluation.frechet import Statistics, frechet_distance
 from repix.files import digest_file

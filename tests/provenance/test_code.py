@@ -75,10 +75,25 @@ def test_every_module_of_the_real_package_can_be_followed():
         assert all((ROOT / file).is_file() for file in found)
 
 
-def test_an_import_that_cannot_be_read_is_refused(tmp_path):
-    tree(tmp_path, TOY | {"src/toy/door.py": "import importlib\nimportlib.import_module('toy.' + 'x')\n"})
-    with pytest.raises(ValueError, match=r"door.py:2: import by a literal name"):
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("import importlib\nimportlib.import_module('toy.' + 'x')\n", "import by a literal name"),
+        ("import importlib\nimportlib.import_module('.unused', 'toy')\n", "import by a literal name"),
+        ("import importlib\nimportlib.import_module(name='toy.' + 'x')\n", "import by a literal name"),
+        ("import importlib\nimportlib.import_module(package='toy')\n", "import by a literal name"),
+        ("\nfrom importlib import import_module as load\n", "import_module by its own name, not as load"),
+    ],
+)
+def test_an_import_that_cannot_be_read_is_refused(tmp_path, text, said):
+    tree(tmp_path, TOY | {"src/toy/door.py": text})
+    with pytest.raises(ValueError, match=f"door.py:2: {said}"):
         closure(tmp_path)
+
+
+def test_an_import_by_keyword_is_followed(tmp_path):
+    tree(tmp_path, TOY | {"src/toy/door.py": "import importlib\nimportlib.import_module(name='toy.unused')\n"})
+    assert "src/toy/unused.py" in closure(tmp_path)
 
 
 def test_a_table_that_is_not_the_registry_s_is_refused(tmp_path):

@@ -169,6 +169,17 @@ def test_a_schedule_that_no_step_can_run_is_refused(schedule):
         System({}, {"generator": ()}, {}, lambda batch: {}, updates)
 
 
+def test_two_updates_that_report_one_name_are_refused_and_one_that_runs_twice_is_not(backend):
+    system = new("pix2pix")
+    update = updates_of(system)["discriminator"]
+    twice = dataclasses.replace(system, schedule=((update, update),))
+    names, losses = make_step(backend, twice).run(0, 1, 0.1)
+    assert names and np.isfinite(losses).all()
+    other = Update("discriminator", lambda *given: update.loss(*given))
+    with pytest.raises(ValueError, match="two updates of an iteration report the loss 'd_"):
+        make_step(backend, dataclasses.replace(system, schedule=((update, other),))).run(0, 1, 0.1)
+
+
 def test_alternate_scores_real_images_first_then_generated_ones(backend):
     step = make_step(backend, new("pix2pix", "alternate"))
     names, losses = step.run(0, 2, 0.1)

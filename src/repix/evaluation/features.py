@@ -178,23 +178,6 @@ def load_network(dims: Sequence[int], weights: str | Path, sha256: str) -> Featu
     return _wrap(network, dims, found)
 
 
-def random_network(dims: Sequence[int], seed: int = 0) -> FeatureNetwork:
-    """Return Inception with seeded random weights (He et al. 2015), for tests of the 2048-d path.
-
-    Its numbers say nothing about images, and its metrics never carry the plain names.
-    """
-    network = _inception()
-    import torch
-
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            if parameter.ndim == 4:
-                fan_in = parameter[0].numel()
-                parameter.normal_(0.0, (2.0 / fan_in) ** 0.5, generator=generator)
-    return _wrap(network, dims, f"random-{seed}")
-
-
 def as_rgb8(images: np.ndarray, side: Side) -> np.ndarray | None:
     """Return the images of a side as pictures, (n, h, w, 3) uint8.
 

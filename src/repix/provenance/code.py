@@ -131,8 +131,8 @@ def imported_names(path: Path, module: str | None = None) -> list[str]:
         module: its own dotted name, which relative imports start from; None leaves those out.
 
     Raises:
-        ValueError: ``import_module`` is given something other than a literal name, so that
-            what the file imports cannot be read from it.
+        ValueError: ``import_module`` has another name or is given something other than a whole literal
+            name, so that what the file imports cannot be read from it.
     """
     seen = path.stat()
     return list(_imported_names(path, module, (seen.st_mtime_ns, seen.st_size)))
@@ -154,10 +154,13 @@ def _imported_names(path: Path, module: str | None, stamp: tuple[int, int]) -> l
                 base = ".".join([*kept, *([node.module] if node.module else [])])
             names.add(base)
             names.update(f"{base}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.Call) and node.args:
+            if renamed := [alias for alias in node.names if alias.name == "import_module" and alias.asname]:
+                raise ValueError(f"{path}:{node.lineno}: import_module by its own name, not as {renamed[0].asname}")
+        elif isinstance(node, ast.Call):
             called = getattr(node.func, "id", getattr(node.func, "attr", None))
             if called in ("import_module", "__import__"):
-                names.add(_dynamic_name(node.args[0], path))
+                given = [*node.args, *(keyword.value for keyword in node.keywords if keyword.arg == "name")]
+                names.add(_dynamic_name(given[0] if given else node, path))
     # A table's name is there by its import, with which all that it may lead to is followed.
     tables = {name for name in names if name.startswith(f"{REGISTRY}.") and name.endswith("[]")}
     if unknown := sorted(tables - {f"{name}[]" for name in names}):
@@ -170,7 +173,7 @@ def _dynamic_name(argument: ast.expr, path: Path) -> str:
 
     ``TABLE[...]`` and ``TABLE[...].module`` give ``repix.registry.TABLE[]``.
     """
-    if isinstance(argument, ast.Constant) and isinstance(argument.value, str):
+    if isinstance(argument, ast.Constant) and isinstance(argument.value, str) and not argument.value.startswith("."):
         return argument.value
     if isinstance(argument, ast.JoinedStr) and isinstance(argument.values[0], ast.Constant):
         return f"{argument.values[0].value}*"

@@ -179,28 +179,6 @@ def code_records(root: Path) -> dict[str, CodeRecord]:
     return found
 
 
-def param_problems(stage: Stage, used: Iterable[str], params: Mapping[str, Any]) -> list[str]:
-    """Return one line for every param that a stage uses undeclared, or declares unused.
-
-    Args:
-        stage: what dvc.yaml declares.
-        used: dotted keys that its code was seen to read.
-        params: the content of params.yaml: a declared section is used when each of its keys is.
-    """
-    used = set(used)
-
-    def covers(section: str, key: str) -> bool:
-        return key == section or key.startswith(f"{section}.")
-
-    undeclared = {key for key in used if not any(covers(declared, key) for declared in stage.params)}
-    problems = [f"{stage.kind}: reads param {key}, which it does not declare" for key in sorted(undeclared)]
-    for declared in stage.params:
-        for leaf in leaves(look_up(params, declared), declared):
-            if not any(covers(leaf, key) or covers(key, leaf) for key in used):
-                problems.append(f"{stage.kind}: declares param {leaf}, which it does not read")
-    return problems
-
-
 def leaves(value: Any, key: str) -> list[str]:
     """Return the dotted keys of everything below ``key`` that is not itself a group."""
     if not isinstance(value, Mapping) or not value:

@@ -103,6 +103,25 @@ class System:
         return self.schedule[number % len(self.schedule)]
 
 
+class Reported(dict[str, Any]):
+    """The losses of an iteration by name; of an update that runs more than once those of the last time."""
+
+    def __init__(self):
+        super().__init__()
+        self._update: dict[str, Update] = {}
+
+    def add(self, update: Update, terms: dict[str, Any]) -> None:
+        """Add the terms that ``update`` reports.
+
+        Raises:
+            ValueError: another update reports the same name, so that one of the two would be lost.
+        """
+        for name in terms:
+            if self._update.setdefault(name, update) != update:
+                raise ValueError(f"two updates of an iteration report the loss {name!r}; give each its own name")
+        self.update(terms)
+
+
 def gan_schedule(
     recipe: Recipe,
     *,

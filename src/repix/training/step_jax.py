@@ -28,7 +28,7 @@ from repix.data.sampler import Sampler
 from repix.models.initialization import weights
 from repix.models.layers import DRAWS_PER_STEP, dropouts
 from repix.models.scaling import to_network_range
-from repix.systems.system import Batch, Iteration, System
+from repix.systems.system import Batch, Iteration, Reported, System
 from repix.training.checkpoint import check_state
 from repix.training.step import always
 
@@ -148,7 +148,7 @@ class Step:
 
         placed = {name: jnp.zeros(2, jnp.uint32) for name in self._placed}
         values = values | self._stateless(place, values | placed)[1]
-        losses: dict = {}
+        losses = Reported()
 
         def generate(own):
             return self._stateless(lambda: self.system.generate(batch), values | own)
@@ -172,14 +172,14 @@ class Step:
             else:
                 gradients, (terms, changed) = jax.grad(loss, has_aux=True)(own, generated)
             values, slots = self._apply(update.group, values | changed, slots, gradients, rate)
-            losses |= terms
+            losses.add(update, terms)
         if self.ema is not None and "generator" in (update.group for update in updates):
             done = jnp.float32(step) + 1
             part = 1 - jnp.minimum(np.float32(self.ema), (1 + done) / (10 + done))
             for name in self._own["generator"]:
                 average = slots[f"ema/{name}"]
                 slots[f"ema/{name}"] = average + part * (values[name] - average)
-        return {name: values[name] for name in self._variables}, slots, losses
+        return {name: values[name] for name in self._variables}, slots, dict(losses)
 
     def _compile(self, updates: Iteration) -> Callable:
         """Return the program that runs iterations with these updates and returns their losses."""

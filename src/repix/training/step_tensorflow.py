@@ -22,7 +22,7 @@ from repix.models.fixed_sums import fixed_sums
 from repix.models.initialization import weights
 from repix.models.layers import DRAWS_PER_STEP, dropouts
 from repix.models.scaling import to_network_range
-from repix.systems.system import Batch, Images, Iteration, System, Update
+from repix.systems.system import Batch, Images, Iteration, Reported, System, Update
 from repix.training.checkpoint import check_state
 from repix.training.convolutions import faster_convolutions
 from repix.training.step import always
@@ -148,7 +148,7 @@ class Step:
 
     def _iteration(self, updates: Iteration, batch: Batch, rate) -> dict:
         """Run the updates on a batch; return the losses by name."""
-        losses: dict = {}
+        losses = Reported()
         groups = [update.group for update in updates]
         place = groups.index("generator") if "generator" in groups else len(updates)
         values = [variable.value for variable in self._variables["generator"].values()] if place < len(updates) else []
@@ -158,14 +158,14 @@ class Step:
             generated = self.system.generate(batch)
             with tape.stop_recording():
                 for update in updates[:place]:
-                    losses |= self._update(update, batch, generated, rate)
+                    losses.add(update, self._update(update, batch, generated, rate))
             if values:
                 loss, terms = updates[place].loss(batch, generated, _gradient)
         if values:
             self._apply("generator", tape.gradient(loss, values), rate)
-            losses |= terms
+            losses.add(updates[place], terms)
         for update in updates[place + 1 :]:
-            losses |= self._update(update, batch, generated, rate)
+            losses.add(update, self._update(update, batch, generated, rate))
         return losses
 
     def _update(self, update: Update, batch: Batch, generated: Images, rate) -> dict:

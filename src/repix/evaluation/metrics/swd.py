@@ -115,13 +115,11 @@ def _doubled(images: np.ndarray, height: int, width: int) -> np.ndarray:
     return images
 
 
-def laplacian_pyramid(images: np.ndarray, levels: int) -> list[np.ndarray]:
-    """Return the band-pass levels of images (n, h, w, c), finest first; the last is low-pass."""
-    return list(_bands(images, levels, range(levels)))
+def laplacian_bands(images: np.ndarray, levels: int, wanted: range) -> Iterator[np.ndarray]:
+    """Yield the wanted levels of the Laplacian pyramid of images (n, h, w, c), finest first; the last is low-pass.
 
-
-def _bands(images: np.ndarray, levels: int, wanted: range) -> Iterator[np.ndarray]:
-    """Yield the wanted levels of the pyramid, no more of which is computed than they take."""
+    No more of it is computed than they take.
+    """
     fine = np.asarray(images, np.float64)
     for level in range(wanted.stop):
         coarse = _halved(fine) if level < levels - 1 else None
@@ -157,7 +155,7 @@ def _descriptors(images: np.ndarray, rows: np.ndarray, levels: int, wanted: rang
     found = [_array((n * PATCHES_PER_IMAGE, PATCH * PATCH, channels)) for _ in wanted]
     for start in range(0, n, _IMAGES_AT_ONCE):
         part = slice(start, start + _IMAGES_AT_ONCE)
-        bands = _bands(images[rows[part]], levels, wanted)
+        bands = laplacian_bands(images[rows[part]], levels, wanted)
         for patches, (top, left), level in zip(found, places, bands, strict=True):
             cut = _patches(level, top[part], left[part])
             patches[start * PATCHES_PER_IMAGE :][: len(cut)] = cut
