@@ -12,6 +12,7 @@ from typing import Any
 from repix.config.run import Cell
 from repix.errors import UserError
 from repix.files import read_json
+from repix.paths import METRICS
 from repix.provenance import lock
 from repix.provenance.checkout import git, run
 from repix.provenance.code import FOLDER, environment
@@ -19,6 +20,7 @@ from repix.provenance.compare import Level, Verdict, noise_verdict, out_verdict
 from repix.provenance.lineage import Lineage
 from repix.provenance.lock import Difference
 from repix.provenance.pipeline import Stage, stages
+from repix.regression import tolerance
 from repix.schemas import Metrics, Trained
 
 LEARNED = ("train", "evaluate", "export")  # stages whose outs another training may change within the noise
@@ -159,17 +161,13 @@ def _compare(stage: str, kind: str, was: Mapping[str, Any], now: Mapping[str, An
 
 def noise_of(tree: Path, cell: Cell) -> dict[str, float]:
     """Return score -> noise between seeds of a data set and model, empty where none was measured."""
-    path = tree / "metrics" / "tolerances.json"
-    if not path.is_file():
-        return {}
-    families = read_json(path).get("families", {})
-    scores = families.get(f"{cell.dataset}-{cell.model}", {}).get("scores", {})
+    family = tolerance.read_tolerances(tree / METRICS / tolerance.FILE).families.get(f"{cell.dataset}-{cell.model}")
     return {
-        f"{translator}/{variant}/{metric}": noise["tolerance"]
-        for translator, variants in scores.items()
+        f"{translator}/{variant}/{metric}": noise.tolerance
+        for translator, variants in (family.scores if family else {}).items()
         for variant, metrics in variants.items()
         for metric, noise in metrics.items()
-        if noise.get("tolerance") is not None
+        if noise.tolerance is not None
     }
 
 
