@@ -115,7 +115,7 @@ class Family(BaseModel):
         """Refuse tolerances that do not follow from the seeds beside them: a file that somebody has edited."""
         studied = _values(list(self.cells().values()))
         gated = 0
-        for key, noise in _noises(self.scores).items():
+        for key, noise in noises(self.scores).items():
             sd = mean_and_sd(studied[key])[1] if len(studied.get(key, ())) > 1 else math.nan
             gated += noise.tolerance is not None
             if not _close(noise.sd, sd):
@@ -168,7 +168,7 @@ def _close(one: float, other: float) -> bool:
     return math.isclose(one, other, rel_tol=1e-6, abs_tol=1e-12)
 
 
-def _noises(scores: Mapping[str, Mapping[str, Mapping[str, Noise]]]) -> dict[tuple[str, str, str], Noise]:
+def noises(scores: Mapping[str, Mapping[str, Mapping[str, Noise]]]) -> dict[tuple[str, str, str], Noise]:
     """Return (translator, variant, metric) -> its noise."""
     return {
         (translator, variant, metric): noise
