@@ -40,6 +40,16 @@ def raising(error: BaseException):
     return function
 
 
+def test_what_the_system_refuses_is_one_short_line_with_its_own_mend(capsys):
+    mends = {errno.EROFS: "work in a folder that can be written", errno.ENAMETOOLONG: "choose a shorter name"}
+    mends |= dict.fromkeys((errno.EACCES, errno.EPERM), "let this user read and write there")
+    for number, mend in (mends | {errno.EMFILE: "`ulimit -n 4096`"}).items():
+        said = os.strerror(number)
+        code, line = guarded(raising(OSError(number, said, "x" * 5000)), capsys)
+        assert code == 1 and f": {said}; {mend}" in line and line.count("\n") == 1 and len(line) < 400
+        assert "make room" not in line
+
+
 def test_a_users_mistake_is_one_line_and_its_exit_code(capsys):
     class OtherError(UserError):
         exit_code = 7

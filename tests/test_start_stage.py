@@ -13,11 +13,15 @@ import yaml
 from checks.remotes import ran
 from checks.support import route
 from repix.config import check
+from repix.config.models import StartFrom
+from repix.config.run import Cell
 from repix.errors import UserError
 from repix.farm import driver
+from repix.files import digest_file, digest_tree
 from repix.provenance import lock, pipeline, verify
 from repix.provenance.lineage import Lineage
-from repix.schemas import Trained
+from repix.schemas import Start, Trained
+from repix.training import parent
 
 SHORT, LONGER = "sample-short-0", "sample-longer-0"
 
@@ -125,6 +129,53 @@ def test_what_cannot_be_a_parent_is_said_before_anything_works(tmp_path, monkeyp
     with pytest.raises(UserError, match=said) as caught:
         check.grid()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kept", [None, "sample-other-0", SHORT])
+def test_what_another_parent_left_is_not_taken_for_a_parent(tmp_path, monkeypatch, kept):
+    """A folder in starts/ is of the parent that its record names, and of no other."""
+    monkeypatch.chdir(lay_out(tmp_path / "clone", models=("longer",)))
+    Start(cell=LONGER, parent=kept).write(Path("starts", LONGER, "start.json"))
+    if kept == SHORT:
+        return check.grid()
+    with pytest.raises(UserError, match=r"there is no runs/sample-short-0"):
+        check.grid()
+
+
+def test_a_parent_beside_the_grid_that_kept_no_state_is_told_before_anything_works(tmp_path, monkeypatch):
+    monkeypatch.chdir(lay_out(tmp_path / "clone", models=("longer",)))
+    Path("runs", SHORT).mkdir(parents=True)
+    Path("runs", SHORT, "trained.json").write_text("{}")
+    with pytest.raises(UserError, match=r"needs the finished state of sample-short-0, which kept none"):
+        check.grid()
+    Path("runs", SHORT, "state.npz").touch()
+    check.grid()
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"weights": "best", "networks": "generator"}, "its best weights alone"),
+        ({"schedule": "continue"}, "its finished state"),
+        ({"moments": True}, "its finished state"),
+    ],
+)
+def test_of_a_parent_that_is_gone_nothing_else_is_taken_than_what_is_asked_for(tmp_path, monkeypatch, asked, said):
+    """Its last weights are neither its best ones nor its state."""
+    monkeypatch.chdir(tmp_path)
+    cell, out = Cell("sample", "longer", 0), Path("starts", LONGER)
+    out.mkdir(parents=True)
+    (out / "generator.npz").write_bytes(b"last")
+    files = {"generator.npz": digest_file(out / "generator.npz")}
+    Start(cell=LONGER, parent=SHORT, weights="last", files=files).write(out / "start.json")
+    before = digest_tree(out)
+    parent.fetch(cell, StartFrom(model="short", networks="generator"), out)
+    with pytest.raises(UserError, match=said):
+        parent.fetch(cell, StartFrom(model="short", **asked), out)
+    assert digest_tree(out) == before
+    (out / "generator.npz").write_bytes(b"damaged")
+    with pytest.raises(UserError, match="not there"):
+        parent.fetch(cell, StartFrom(model="short", networks="generator"), out)
 
 
 def test_a_grid_with_its_parent_first_is_sound(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import sys
 from contextlib import chdir
 from pathlib import Path
@@ -62,11 +63,37 @@ INSTEAD = {
 def main(argv: list[str] | None = None) -> None:
     """Run a subcommand and exit with its code; a user's mistake is one line and exit code 1 (or its own)."""
     argv = sys.argv[1:] if argv is None else argv
-    start = Path.cwd()
-    root = find_root(start)
-    commands.START = start.relative_to(root)
-    with chdir(root):
-        _run(argv)
+    asked = next((word for word in argv if not word.startswith("-")), "")
+    said = f"repix {RENAMED.get(asked, asked)}" if asked in COMMANDS or asked in RENAMED else "repix"
+    for stream in (sys.stdout, sys.stderr):
+        # A name that a terminal has no letters for is told in escapes, and is no error.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        start = _start()
+        root = find_root(start)
+        commands.START = start.relative_to(root)
+        with chdir(root):
+            _run(argv)
+    except UserError as error:
+        print(printable(f"{said}: {error}"), file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of `repix ... | head` has gone
+        sys.exit(141)
+    except Exception as error:
+        if (line := commands.limit_of_the_machine(error)) is None:
+            raise
+        print(printable(f"{said}: {line}"), file=sys.stderr)
+        sys.exit(1)
+
+
+def _start() -> Path:
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        raise UserError("the folder that this runs in is gone; change to one that is there") from None
 
 
 def _run(argv: list[str]) -> None:
@@ -97,20 +124,7 @@ def _run(argv: list[str]) -> None:
             module.add_arguments(sub)
     arguments = parser.parse_args(argv)
     module = importlib.import_module(f"repix.commands.{arguments.command}")
-    try:
-        sys.exit(module.main(arguments))
-    except UserError as error:
-        print(f"repix {arguments.command}: {printable(str(error))}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except BrokenPipeError:  # the reader of `repix ... | head` has gone
-        sys.exit(141)
-    except Exception as error:
-        if (line := commands.limit_of_the_machine(error)) is None:
-            raise
-        print(f"repix {arguments.command}: {printable(line)}", file=sys.stderr)
-        sys.exit(1)
+    sys.exit(module.main(arguments))
 
 
 if __name__ == "__main__":

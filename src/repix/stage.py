@@ -42,27 +42,40 @@ def run(main: Callable[..., None], doc: str, *names: str, profiled: bool = True,
     guard(lambda: _enter_and_call(main, given, profiled, trains))
 
 
-# What a full, limited or read-only disk says: no defect of ours, and nothing that a traceback would explain.
-_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+_ROOM = "make room and run the same command, what was finished is kept"
+# What the system refuses -> the mend: no defect of ours, and nothing that a traceback would explain.
+_REFUSED = {
+    errno.ENOSPC: _ROOM,
+    errno.EDQUOT: _ROOM,
+    errno.EFBIG: _ROOM,
+    errno.EROFS: "work in a folder that can be written",
+    errno.EACCES: "let this user read and write there, or work in a folder of its own",
+    errno.EPERM: "let this user read and write there, or work in a folder of its own",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EMFILE: "`ulimit -n 4096` allows more, then run the same command",
+}
 # TensorFlow and HDF5 have errors of their own, which say it in the words of the system, and the loader of
 # shared libraries an ImportError.
-_DISK_WORDS = tuple(map(os.strerror, sorted(_DISK)))
+_WORDS = {os.strerror(number): _REFUSED[number] for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)}
 _MEMORY_WORDS = (os.strerror(errno.ENOMEM), "OOM when allocating", "failed to map segment", "bad_alloc")
+_SHOWN = 200  # letters of a name
 
 
 def limit_of_the_machine(error: BaseException) -> str | None:
-    """Return one line that says that disk or memory were not enough, where that is what an error says; else None.
+    """Return one line that says what the system refused, where that is what an error says; else None.
 
-    Errors that it was raised from count as well: a library may say that it cannot be imported, and why below.
+    That is disk, memory, the right to read or write, a name that is too long. Errors that it was raised from
+    count as well: a library may say that it cannot be imported, and why below.
     """
     seen: BaseException | None = error
     while seen is not None:
         text = str(seen)
-        if isinstance(seen, OSError) and seen.errno in _DISK:
-            where = f"{seen.filename}: " if seen.filename else ""
-            return f"{where}{seen.strerror}; make room and run the same command, what was finished is kept"
-        if (words := next((words for words in _DISK_WORDS if words in text), None)) is not None:
-            return f"{words}; make room and run the same command, what was finished is kept"
+        if isinstance(seen, OSError) and seen.errno in _REFUSED:
+            name = os.fsdecode(seen.filename) if isinstance(seen.filename, str | bytes | os.PathLike) else ""
+            where = f"{name if len(name) <= _SHOWN else f'{name[:_SHOWN]}...'}: " if name else ""
+            return f"{where}{seen.strerror}; {_REFUSED[seen.errno]}"
+        if (words := next((words for words in _WORDS if words in text), None)) is not None:
+            return f"{words}; {_WORDS[words]}"
         if isinstance(seen, MemoryError) or any(words in text for words in _MEMORY_WORDS):
             return "not enough memory; give it more, or lower batch_size or crop_size; what was finished is kept"
         seen = seen.__cause__ or seen.__context__

@@ -88,10 +88,14 @@ def study(root: Path) -> None:
     """Write a seed study of the cell's data set and model: the sd of L1 is 0.01, its tolerance 0.03."""
     noise = {"mean": 0.5, "sd": 0.01, "low": 0.4, "high": 0.6, "range": 0.2, "tolerance": 0.03, "detectable": 0.05}
     of_cell = Metrics.read(root / f"metrics/{CELL}.json")
+    seeds = [
+        {"cell": f"{CELL[:-1]}{seed}", "seed": seed, "weights_digest": {}, "scores": {"source_to_target": {"last": l1}}}
+        for seed, l1 in enumerate([{"l1": 0.49}, {"l1": 0.50}, {"l1": 0.51}])
+    ]
     family = {
-        **{"n": 3, "profile": "fast", "k": 5, "false_alarm": 0.05, "power": 0.9, "comparisons": 1, "t": 2.0},
+        **{"n": 3, "profile": "fast", "k": 3, "false_alarm": 0.05, "power": 0.9, "comparisons": 1, "t": 3 / 2**0.5},
         **{"factor": 3.0, "scores": {"source_to_target": {"last": {"l1": noise}}}, "seed_change": None},
-        **{"params": {}, "run_key": "k", "protocol": of_cell.protocol, "provenance": []},
+        **{"params": {}, "run_key": "k", "protocol": of_cell.protocol, "provenance": seeds},
     }
     tolerance.Tolerances.model_validate({"families": {CELL.rpartition("-")[0]: family}}).write(
         root / "metrics/tolerances.json"

@@ -123,3 +123,42 @@ def test_what_cannot_be_read_is_incomparable_and_one_line(folder, capsys):
 def test_nothing_to_accept(tmp_path, capsys):
     assert run("--accept", folder=tmp_path) == 2
     assert "no metrics in" in capsys.readouterr().err and not (tmp_path / "baseline.json").exists()
+
+
+def _edit(path, *keys, to):
+    tree = json.loads(path.read_text())
+    place = tree
+    for key in keys[:-1]:
+        place = place[key]
+    place[keys[-1]] = to
+    path.write_text(json.dumps(tree))
+
+
+SSIM = ("source_to_target", "last", "ssim")
+
+
+@pytest.mark.parametrize(
+    ("file", "keys", "to"),
+    [
+        *((f"{CELL}.json", ("scores", *SSIM), value) for value in (True, "0.9", [1], {"a": 1})),
+        *(("baseline.json", ("cells", CELL, "scores", *SSIM), value) for value in (False, "0.1", float("nan"))),
+        *((f"{CELL}.json", ("protocol", name), to) for name in ("ssim", "images", "fid") for to in (None, "x", 1)),
+        ("baseline.json", ("cells", CELL, "protocol", "reference"), []),
+        *(
+            ("tolerances.json", ("families", "toy-net", "scores", *SSIM, "tolerance"), value)
+            for value in (float("nan"), float("inf"), 1e308, 0.5, "0.5", True, -1.0, None)
+        ),
+        ("tolerances.json", ("families", "toy-net", "scores", *SSIM, "sd"), 0.5),
+        ("tolerances.json", ("families", "toy-net", "factor"), 100.0),
+        ("tolerances.json", ("families", "toy-net", "scores"), {}),
+    ],
+)
+def test_an_edited_record_is_never_a_pass(folder, capsys, file, keys, to):
+    """One line and exit code 2: not a pass, and not a traceback."""
+    put(folder, other_weights(ssim=0.505))
+    assert run(folder=folder) == 0
+    _edit(folder / file, *keys, to=to)
+    capsys.readouterr()
+    assert run(folder=folder) == 2
+    said = capsys.readouterr()
+    assert said.err.count("\n") <= 1 and (file in said.err or "not a finite number" in said.out)

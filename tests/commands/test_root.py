@@ -5,7 +5,10 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -92,3 +95,43 @@ def test_outside_of_any_repository_a_command_stays_where_it_is(tmp_path, monkeyp
     code, _, error = run(capsys, "results")
     assert code == 1 and "no metrics in metrics/" in error
     assert translate.here("x.png").as_posix() == "x.png"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("compare", "LONG"),
+        ("translate", "LONG", "x.png", "-o", "out"),
+        ("gate", "--metrics", "LONG"),
+        ("gate", "--baseline", "LONG"),
+        ("add", "LONG"),
+        ("results", "LONG"),
+    ],
+)
+def test_a_name_that_is_too_long_for_a_file_is_one_line(below, capsys, words):
+    code, _, error = run(capsys, *(word.replace("LONG", "x" * 5000) for word in words))
+    assert code and "File name too long" in error and error.count("\n") == 1 and "Traceback" not in error
+
+
+def test_a_folder_that_is_gone_is_one_line(below, capsys):
+    below.rmdir()
+    assert run(capsys, "results") == (
+        1, "", "repix results: the folder that this runs in is gone; change to one that is there\n"
+    )  # fmt: skip
+
+
+def test_an_interruption_before_the_command_runs_is_no_traceback(below, capsys, monkeypatch):
+    def interrupted(name):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(importlib, "import_module", interrupted)
+    assert run(capsys, "results") == (130, "", "")
+
+
+def test_what_a_terminal_has_no_letters_for_is_told_in_escapes(below):
+    """A record with half a surrogate pair, and a terminal that knows ASCII alone."""
+    path = below.parents[1] / "metrics" / "baseline.json"
+    path.write_text(path.read_text().replace('"split": "test"', '"split": "\\ud800é"'))
+    around = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "src"), "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-m", "repix.cli", "gate"], capture_output=True, text=True, env=around)
+    assert done.returncode == 2 and "split: \\ud800\\xe9 -> test" in done.stdout and not done.stderr

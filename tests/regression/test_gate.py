@@ -266,3 +266,24 @@ def test_a_cell_of_which_nothing_can_be_compared_was_not_judged():
 def test_a_cell_whose_gated_scores_are_shown_only_was_not_judged():
     result = judge(entry(ssim=None), entry(ssim=None), noise(metrics=("ssim",)))
     assert result.not_judged() == {CELL: "none of its scores is gated"}
+
+
+def test_a_gate_that_judged_nothing_holds_nothing():
+    """A baseline that lost its scores, or its cells, is no pass."""
+    empty = changed(entry(), "scores", to={"source_to_target": {}})
+    assert judge(other_weights(ssim=0.1), empty).exit_code == 2
+    assert gate.judge(Baseline(cells={}), {CELL: entry()}, noise()).exit_code == 2
+
+
+def test_a_baseline_that_is_no_number_is_no_pass():
+    for value in (float("nan"), float("inf"), float("-inf")):
+        accepted = changed(entry(), "scores", "source_to_target", "last", "ssim", to=value)
+        result = judge(other_weights(ssim=0.1), accepted)
+        assert verdicts(result)["ssim"] == "incomparable" and result.exit_code == 2
+
+
+def test_a_score_that_lost_its_definition_cannot_be_compared():
+    now = other_weights()
+    gone = changed(now, "protocol", to={k: v for k, v in now.protocol.items() if k != "ssim"})
+    assert verdicts(judge(gone))["ssim"] == "incomparable"
+    assert verdicts(judge(now, changed(entry(), "protocol", to=gone.protocol)))["ssim"] == "incomparable"

@@ -17,7 +17,7 @@ def here(text: str) -> Path:
 
 
 def limit_of_the_machine(error: Exception) -> str | None:
-    """Return one line where disk or memory were not enough; see :func:`repix.stage.limit_of_the_machine`."""
+    """Return one line where the system refused something; see :func:`repix.stage.limit_of_the_machine`."""
     from repix import stage  # only now: what it imports is no part of `repix --help`
 
     return stage.limit_of_the_machine(error)

@@ -38,12 +38,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from repix.config.run import Cell
 from repix.errors import UserError
+from repix.paths import METRICS
 from repix.provenance import lock
 from repix.provenance.checkout import changes, checkout
 from repix.provenance.compare import Level
 from repix.provenance.pipeline import stages
-from repix.provenance.verify import Recorded, chosen, lock_line, other_packages, rebuild
+from repix.provenance.verify import NoiseOf, Recorded, chosen, lock_line, other_packages, rebuild
+from repix.regression import tolerance
 
 EXIT = {Level.L0: 0, Level.L1: 3, Level.L2: 4, Level.L3: 5, Level.DIFFERENT: 6}
 OTHER_LINEAGE, CHANGED_SINCE = 7, 8
@@ -81,6 +84,21 @@ def explain(first: Mapping[str, Any]) -> list[str]:
     return [f"first difference: {first['stage']}, from {told}: another machine, or a stage that is not deterministic"]
 
 
+def noise_of(tree: Path) -> NoiseOf:
+    """Return a function that gives the noise between seeds of a cell's scores; nothing where none was measured."""
+    families = tolerance.read_tolerances(tree / METRICS / tolerance.FILE).families
+
+    def of(cell: Cell) -> dict[str, float]:
+        family = families.get(f"{cell.dataset}-{cell.model}")
+        return {
+            "/".join(key): noise.tolerance
+            for key, noise in tolerance.noises(family.scores if family else {}).items()
+            if noise.tolerance is not None
+        }
+
+    return of
+
+
 def main(arguments: argparse.Namespace) -> int:
     """Run the subcommand."""
     root = Path.cwd()
@@ -113,7 +131,7 @@ def main(arguments: argparse.Namespace) -> int:
             say(f"dvc.lock does not fit its own tree: {difference}")
         recorded = Recorded(root, entries)
         recorded.keep(tree, tree.parent / "recorded")
-        result = rebuild(tree, found, recorded, entries, say)
+        result = rebuild(tree, found, recorded, entries, noise_of(tree), say)
         outs = [out for stage in found for out in stage.outs]
         since, gone = recorded.changed_since(tree, outs) if not result["level"] else ([], [])
     in_git = [out for stage in found for out in stage.in_git]

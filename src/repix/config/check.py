@@ -14,11 +14,12 @@ from repix.config.gate import Gate
 from repix.config.images import height_width
 from repix.config.limits import Limits
 from repix.config.models import Recipe
-from repix.config.run import Grid
+from repix.config.run import Cell, Grid
 from repix.errors import UserError
 from repix.metrics import METRICS, Metric
 from repix.paths import RUNS, STARTS, found
 from repix.registry import SYSTEMS
+from repix.schemas import Start
 
 FLOAT16 = 2**-11  # most that rounding to it changes a number between 1/2 and 1
 
@@ -105,7 +106,7 @@ def _parents(run: Grid, recipes: Mapping[str, Recipe], path: str | Path) -> None
             made = Path(start.file).parts
             if made[:1] in (("exports",), ("runs",)) and made[1:2] and made[1] in place:
                 raise UserError(f"{key}.file: {start.file} is made by this grid: name the cell: {made[1]}")
-            if not found(Path(start.file)).exists() and not (STARTS / cell.name).exists():
+            if not found(Path(start.file)).exists() and not _is_kept(cell, start.file):
                 raise UserError(f"{key}.file: {start.file}: no such file")
             continue
         if name in place:
@@ -120,11 +121,25 @@ def _parents(run: Grid, recipes: Mapping[str, Recipe], path: str | Path) -> None
                     f"{path}: models.{cell.model}.epochs: {recipes[cell.model].epochs}: {name} does "
                     f"{recipes[parent].epochs} already, and schedule: continue counts them: set more"
                 )
-        elif not found(RUNS / name / "trained.json").exists() and not (STARTS / cell.name).exists():
+        elif found(RUNS / name / "trained.json").exists():
+            if start.takes_state and not found(RUNS / name / "state.npz").exists():
+                raise UserError(
+                    f"{key}: needs the finished state of {name}, which kept none: set keep_state: true in its model "
+                    f"and train it again, or `dvc checkout` it"
+                )
+        elif not _is_kept(cell, name):
             raise UserError(
                 f"{key}: there is no {RUNS / name}, and the grid does not make it: train it first, `dvc checkout` it, "
                 f"or add it to run, before {cell.model}"
             )
+
+
+def _is_kept(cell: Cell, parent: str) -> bool:
+    """Whether a parent that is gone left in ``starts/<cell>`` what this cell takes; of another parent it has none."""
+    try:
+        return Start.read(STARTS / cell.name / "start.json").parent == parent
+    except UserError:
+        return False
 
 
 def warnings(path: str | Path = reader.FILE) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from repix.provenance.lock import Difference
 from repix.provenance.pipeline import Stage, stages
 from repix.schemas import Metrics, Trained
 
+NoiseOf = Callable[[Cell], Mapping[str, float]]
 LEARNED = ("train", "evaluate", "export")  # stages whose outs another training may change within the noise
 
 
@@ -157,22 +158,6 @@ def _compare(stage: str, kind: str, was: Mapping[str, Any], now: Mapping[str, An
     return [Difference(stage, kind, key, was.get(key), now.get(key)) for key in keys if was.get(key) != now.get(key)]
 
 
-def noise_of(tree: Path, cell: Cell) -> dict[str, float]:
-    """Return score -> noise between seeds of a data set and model, empty where none was measured."""
-    path = tree / "metrics" / "tolerances.json"
-    if not path.is_file():
-        return {}
-    families = read_json(path).get("families", {})
-    scores = families.get(f"{cell.dataset}-{cell.model}", {}).get("scores", {})
-    return {
-        f"{translator}/{variant}/{metric}": noise["tolerance"]
-        for translator, variants in scores.items()
-        for variant, metrics in variants.items()
-        for metric, noise in metrics.items()
-        if noise.get("tolerance") is not None
-    }
-
-
 def digest_verdict(stage: Stage, tree: Path, recorded: Recorded, out: str) -> Verdict:
     """Return the verdict on an out whose recorded bytes are gone: git's metrics still name the weights."""
     if stage.kind == "train" and out.startswith("runs/"):
@@ -187,7 +172,9 @@ def digest_verdict(stage: Stage, tree: Path, recorded: Recorded, out: str) -> Ve
     )
 
 
-def rebuild(tree: Path, found: list[Stage], recorded: Recorded, entries: Mapping[str, dict], say) -> dict[str, Any]:
+def rebuild(
+    tree: Path, found: list[Stage], recorded: Recorded, entries: Mapping[str, dict], noise_of: NoiseOf, say
+) -> dict[str, Any]:
     """Run stages in a clean tree and compare; return level, reasons and causes as plain data.
 
     Args:
@@ -195,6 +182,7 @@ def rebuild(tree: Path, found: list[Stage], recorded: Recorded, entries: Mapping
         found: the stages, in order.
         recorded: the recorded outs.
         entries: the recorded dvc.lock.
+        noise_of: gives the noise between seeds of a cell's scores, by translator/variant/metric.
         say: called with a line for people after each stage.
     """
     verdicts: dict[str, Verdict] = {}
@@ -228,7 +216,7 @@ def rebuild(tree: Path, found: list[Stage], recorded: Recorded, entries: Mapping
         if stage.kind in LEARNED:
             learned |= of_stage
         if stage.kind == "evaluate" and worst.level > Level.L2:
-            noise[stage.name] = _noise(tree, stage, recorded)
+            noise[stage.name] = _noise(tree, stage, recorded, noise_of)
         same_record = record is None or lock.md5(tree / record) == recorded.hashes[record]
         if (worst.level or not same_record) and first is None:
             causes = list(lock.causes(stage.name, entries[stage.name], _entry(tree, stage)))
@@ -264,14 +252,14 @@ def _text_in(tree: Path):
     return lambda path: (tree / path).read_text(encoding="utf-8") if (tree / path).is_file() else None
 
 
-def _noise(tree: Path, stage: Stage, recorded: Recorded) -> Verdict:
+def _noise(tree: Path, stage: Stage, recorded: Recorded, noise_of: NoiseOf) -> Verdict:
     """Return the verdict on a cell's scores."""
     cell = Cell(**stage.item)
     path = f"metrics/{cell.name}.json"
     files = recorded.files(path)
     if files is None:
         return Verdict(Level.DIFFERENT, f"{path}: not the file that dvc.lock tells of")
-    return noise_verdict(Metrics.read(tree / path), Metrics.read(files[""]), noise_of(tree, cell))
+    return noise_verdict(Metrics.read(tree / path), Metrics.read(files[""]), noise_of(cell))
 
 
 def _entry(tree: Path, stage: Stage) -> dict[str, Any]:

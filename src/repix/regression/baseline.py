@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from repix.errors import UserError
 from repix.schemas import Metrics, Record
 
 FILE = "baseline.json"
+_TEXTS = ("profile", "split")  # of a protocol; all else in it are groups
+
+
+def _is_protocol(given: dict[str, Any]) -> dict[str, Any]:
+    for name, value in given.items():
+        if name not in _TEXTS and not isinstance(value, dict):
+            raise ValueError(f"{name} is {value!r}, expected a group of what it was measured by")
+    return given
+
+
+# Read as they stand: "0.5" and true are no scores, and a protocol that cannot be compared is none.
+Scores = dict[str, dict[str, dict[str, Annotated[float, Field(strict=True)] | None] | None]]
+Protocol = Annotated[dict[str, Any], AfterValidator(_is_protocol)]
 
 
 class Entry(BaseModel):
@@ -22,8 +35,8 @@ class Entry(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     weights_digest: dict[str, str]
     n: int
-    scores: dict[str, dict[str, dict[str, float | None] | None]]
-    protocol: dict[str, Any]
+    scores: Scores
+    protocol: Protocol
     weights: ClassVar = Metrics.weights
 
     @classmethod
@@ -31,6 +44,13 @@ class Entry(BaseModel):
         """Return the comparable part of a metrics record."""
         protocol = {key: value for key, value in metrics.protocol.items() if key != "description"}
         return cls(weights_digest=metrics.weights_digest, n=metrics.n, scores=metrics.scores, protocol=protocol)
+
+
+class _Measured(Metrics):
+    """A metrics record that is held against a baseline: nothing in it is taken for something else."""
+
+    scores: Scores
+    protocol: Protocol
 
 
 class Baseline(Record):
@@ -48,7 +68,7 @@ def read_metrics(folder: str | Path) -> dict[str, Entry]:
     """
     found = {}
     for path in sorted(Path(folder).glob("*-*-*.json")):
-        metrics = Metrics.read(path)
+        metrics = _Measured.read(path)
         if metrics.cell != path.stem:
             raise UserError(f"{path}: holds the metrics of {metrics.cell}; rename it or run `dvc repro`")
         found[metrics.cell] = Entry.of(metrics)

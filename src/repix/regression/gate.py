@@ -87,7 +87,9 @@ class Result:
     def verdict(self) -> str:
         """The gravest verdict, among ``pass``, ``fail``, ``incomparable`` and ``contradiction``."""
         gravest = max((v.verdict for v in self.verdicts), key=_GRAVITY.index, default="incomparable")
-        return gravest if EXIT_CODES[gravest] else "pass"
+        if EXIT_CODES[gravest]:
+            return gravest
+        return "pass" if self.judged() else "incomparable"  # a gate that looked at nothing holds nothing
 
     @property
     def exit_code(self) -> int:
@@ -164,6 +166,8 @@ def _judge_score(at: Verdict, old: Entry, new: Entry, family: Family | None, sam
         return say("incomparable", f"no longer measured: {_why_not(new, at)}")
     if not math.isfinite(at.new):
         return say("fail", "not a finite number")
+    if not math.isfinite(at.old):
+        return say("incomparable", "the baseline's is not a finite number; restore it with git, or --accept this one")
     if noise is None:
         if at.old == at.new:
             return say("pass", "equal; its noise between seeds is not known")
@@ -214,7 +218,7 @@ def _unlike(n: int, protocol: Mapping[str, Any], other_n: int, other: Mapping[st
         return named | {part: tree.get(part, {}).get(at.translator) for part in ("images", "reference")}
 
     one, two = definition(n, protocol), definition(other_n, other)
-    if not one[at.metric] or not two[at.metric]:
+    if at.old is None or at.new is None:
         # A metric that was not asked for has no definition: that is said by its null alone.
         one[at.metric] = two[at.metric] = {}
     return differences(one, two)

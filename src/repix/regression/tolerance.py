@@ -26,12 +26,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from repix.config.gate import Gate
 from repix.errors import UserError
 from repix.metrics import direction, find
-from repix.regression.baseline import Entry, differences
+from repix.regression.baseline import Entry, Protocol, Scores, differences
 from repix.schemas import Record
 
 FILE = "tolerances.json"
@@ -44,13 +44,13 @@ class Noise(BaseModel):
     ``detectable`` as the module says, null where the score is shown but not gated.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
     mean: float
-    sd: float
+    sd: float = Field(ge=0)
     low: float
     high: float
-    range: float
-    tolerance: float | None
+    range: float = Field(ge=0)
+    tolerance: float | None = Field(ge=0)
     detectable: float | None
 
 
@@ -61,7 +61,7 @@ class StudiedCell(BaseModel):
     cell: str
     seed: int
     weights_digest: dict[str, str]
-    scores: dict[str, dict[str, dict[str, float | None] | None]]
+    scores: Scores
 
 
 class SeedChange(BaseModel):
@@ -107,8 +107,25 @@ class Family(BaseModel):
     seed_change: SeedChange | None
     params: dict[str, Any]
     run_key: str
-    protocol: dict[str, Any]
+    protocol: Protocol
     provenance: tuple[StudiedCell, ...]
+
+    @model_validator(mode="after")
+    def _follows(self) -> Family:
+        """Refuse tolerances that do not follow from the seeds beside them: a file that somebody has edited."""
+        studied = _values(list(self.cells().values()))
+        gated = 0
+        for key, noise in noises(self.scores).items():
+            sd = mean_and_sd(studied[key])[1] if len(studied.get(key, ())) > 1 else math.nan
+            gated += noise.tolerance is not None
+            if not _close(noise.sd, sd):
+                raise ValueError(f"sd of {' '.join(key)} is {noise.sd:g}, its seeds have {sd:g}")
+            if noise.tolerance is not None and not _close(noise.tolerance, self.factor * noise.sd):
+                raise ValueError(f"tolerance of {' '.join(key)} is {noise.tolerance:g}, not factor * sd")
+        is_counted = self.k == len(self.provenance) and self.comparisons == gated
+        if not (is_counted and _close(self.factor, math.sqrt(2) * self.t)):
+            raise ValueError("k, comparisons, t and factor are not those of its cells and scores")
+        return self
 
     def cells(self) -> dict[str, Entry]:
         """Return cell -> its scores, for the cells that the noise was measured on."""
@@ -145,6 +162,20 @@ def mean_and_sd(values: Sequence[float]) -> tuple[float, float]:
     """Return the mean and the standard deviation with n - 1 of two values or more."""
     mean = math.fsum(values) / len(values)
     return mean, math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
+
+
+def _close(one: float, other: float) -> bool:
+    return math.isclose(one, other, rel_tol=1e-6, abs_tol=1e-12)
+
+
+def noises(scores: Mapping[str, Mapping[str, Mapping[str, Noise]]]) -> dict[tuple[str, str, str], Noise]:
+    """Return (translator, variant, metric) -> its noise."""
+    return {
+        (translator, variant, metric): noise
+        for translator, variants in scores.items()
+        for variant, metrics in variants.items()
+        for metric, noise in metrics.items()
+    }
 
 
 def is_worse(metric: str, old: float, new: float, tolerance: float) -> bool:

@@ -37,7 +37,14 @@ def fetch(cell: Cell, start: StartFrom | None, out: Path) -> None:
         source = found(RUNS / name) if name is not None else found(Path(start.file))
         if not source.exists():
             kept = _kept(out)
-            if kept is not None and kept.parent == (name or start.file):
+            if kept is not None and kept.parent == (name or start.file) and _is_whole(out, kept):
+                if name is not None and (kept.weights, STATE in kept.files) != (start.weights, start.takes_state):
+                    wanted = "its finished state" if start.takes_state else f"its {start.weights} weights alone"
+                    has = f"{kept.weights}{', as a state' if STATE in kept.files else ''}"
+                    raise UserError(
+                        f"{source}: not there, and of what {key} asks for, {wanted}, {out} has none (it has {has}): "
+                        f"train that cell again, or `dvc checkout` it"
+                    )
                 print(f"{cell.name}: {source} is gone; it starts from what {out} has of it")
                 return
             raise UserError(f"{source}: not there, and {key} names it; train that cell first, or `dvc checkout` it")
