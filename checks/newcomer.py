@@ -165,8 +165,20 @@ ROUTES = {
         "aligned",
         lambda _, clone: left_half(sorted(clone.glob(f"data/images/{NAME}/**/test/*.png"))[0]),
     ),
-    "photos": Route("photos, for Lab", draw_photos, "single", lambda given, _: sorted(given.glob("*"))[0]),
+    "photos": Route(
+        "photos, for Lab", draw_photos, "single", lambda given, clone: lightness(sorted(given.glob("*"))[0], clone)
+    ),
 }
+
+
+def lightness(path: Path, clone: Path) -> Path:
+    """Write the lightness of a photo as docs/export.md says; return its file."""
+    from skimage.color import rgb2lab
+
+    with Image.open(path) as photo:
+        light = rgb2lab(np.asarray(photo.convert("RGB")))[..., 0]
+    Image.fromarray(np.round(light * 2.55).astype(np.uint8)).save(clone / "light.png")
+    return clone / "light.png"
 
 
 def left_half(path: Path) -> Path:
