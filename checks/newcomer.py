@@ -346,12 +346,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=ROUTES, action="append", help="default: all")
     parser.add_argument("--quick", action="store_true", help="one epoch, nothing timed, no criteria of the picture")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="keep what was found; routes that it has are not played"
+    )
     parser.add_argument("--write", action="store_true", help="put the table into docs/tutorial.md")
     given = parser.parse_args()
-    if given.write and (given.only or given.quick):
+    found = json.loads(given.json.read_text(encoding="utf-8")) if given.json and given.json.exists() else {}
+    if given.write and (given.quick or not found.keys() | set(given.only or ROUTES) >= ROUTES.keys()):
         parser.error("--write takes all routes, in full")
-    found = {}
-    for name in given.only or ROUTES:
+    for name in (name for name in given.only or ROUTES if name not in found):
         route = ROUTES[name]
         with tempfile.TemporaryDirectory() as folder:
             try:
@@ -359,7 +362,10 @@ def main() -> None:
             except UserError as error:
                 found[name] = {"row": [route.what, *[None] * 5], "bad": [str(error)]}
         print("  ".join(map(str, found[name]["row"])), *found[name]["bad"], flush=True)
-    text = table(HEAD, [BEFORE, *(one["row"] for one in found.values())])
+        if given.json and not found[name]["bad"]:
+            sound = {key: one for key, one in found.items() if not one["bad"]}
+            given.json.write_text(json.dumps(sound, indent=2), encoding="utf-8")
+    text = table(HEAD, [BEFORE, *(found[name]["row"] for name in ROUTES if name in found)])
     for one in found.values():
         if "scores" in one:
             text += f"\n\n{table(['', 'made', *PREDICTORS, 'outlines alone'], one['scores'])}"
