@@ -28,6 +28,7 @@ def main() -> None:
             summary.checked(metrics, Trained.read(trained).networks, place.as_posix())
         found.append((cell, metrics))
     write_json(paths.METRICS / summary.FILE, summary.summary(found))
+    print("\n".join(summary.whereabouts([cell.name for cell, _ in found])))
 
 
 if __name__ == "__main__":

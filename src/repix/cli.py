@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import importlib
 import io
 import sys
@@ -110,6 +111,11 @@ def _run(argv: list[str]) -> None:
         asked = RENAMED[asked]
     if asked in INSTEAD:
         print(f"repix: there is no `repix {asked}`: {INSTEAD[asked]}", file=sys.stderr)
+        sys.exit(2)
+    if asked is not None and asked not in COMMANDS:
+        near = difflib.get_close_matches(asked, [*COMMANDS, *INSTEAD], 1)
+        hint = f"did you mean `repix {near[0]}`?" if near else "`repix --help` lists what there is"
+        print(f"repix: there is no `repix {asked}`: {hint}", file=sys.stderr)
         sys.exit(2)
     for name, line in COMMANDS.items():
         # Only the module that is asked for is imported: help and errors stay instant.

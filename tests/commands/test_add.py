@@ -312,6 +312,55 @@ def test_what_is_no_set_is_told_by_the_name_that_was_given(repository, capsys):
     assert ".repix" not in error and (repository / "params.yaml").read_bytes() == before
 
 
+def test_sets_of_equal_names_say_that_they_may_be_no_pairs(repository, capsys):
+    for folder in ("trainA", "trainB", "testA", "testB"):
+        for number in range(4):
+            draw(repository / "mine" / folder / f"{number}.png", (64, 64), seed=number)
+    code, said, _ = run(capsys, "add", "mine", "--dry-run")
+    first = said.splitlines()[0]
+    assert code == 0 and first.startswith("mine: layout folders") and first.endswith("--layout unaligned)")
+    code, said, _ = run(capsys, "add", "mine", "--layout", "unaligned")
+    assert code == 0 and "layout unaligned" in said and "[cyclegan]" in said
+
+
+def test_images_in_no_folder_of_their_own_go_by_the_name_of_the_set(repository, capsys):
+    photos(repository / "mine")
+    code, said, _ = run(capsys, "add", "mine", "--name", "shots")
+    assert code == 0 and re.search(r"^  source    shots: ", said, re.MULTILINE), said
+
+
+@pytest.mark.parametrize("path", ["stack/scan.tif", "stack"])
+def test_a_stack_of_pages_is_told_what_to_do(repository, capsys, path):
+    draw(repository / "stack" / "scan.tif", (64, 64))
+    before = (repository / "params.yaml").read_bytes()
+    code, out, error = run(capsys, "add", path)
+    assert code == 1 and out == "" and error.count("\n") == 1
+    assert "one image" in error and "write the pages of a stack as single files" in error, error
+    assert (repository / "params.yaml").read_bytes() == before
+
+
+def test_a_training_that_hardly_begins_is_told_how_many_epochs_do(repository, capsys):
+    draw_pairs(repository / "pairs")
+    code, said, _ = run(capsys, "add", "pairs", "--name", "few")
+    train = int(re.search(r"train (\d+)", said)[1])
+    recipe = reader.read("models.pix2pix", Recipe)
+    assert code == 0 and train * recipe.epochs > add.SHORT and "few steps" not in said
+    price = add.Cost({"generator": (1, "9 px")}, 100.0)
+    small = reader.read("models.pix2pix_small", Recipe)
+    *_, last = add._cost_lines("pix2pix_small", small, price, 21)
+    assert last == "  few steps add -S models.pix2pix_small.epochs=48 for 1,008 steps, in 2 min"
+    assert not any("few" in line for line in add._cost_lines("pix2pix_small", small, price, 84))
+
+
+@pytest.mark.parametrize(("word", "meant"), [("tranlsate", "translate"), ("resluts", "results"), ("trian", "train")])
+def test_a_word_that_is_typed_wrong_is_answered_by_the_nearest(word, meant, capsys):
+    code, out, error = run(capsys, word, "x")
+    assert code == 2 and out == ""
+    assert error == f"repix: there is no `repix {word}`: did you mean `repix {meant}`?\n"
+    code, _, error = run(capsys, "zzzz")
+    assert code == 2 and error == "repix: there is no `repix zzzz`: `repix --help` lists what there is\n"
+
+
 def test_an_archive_by_path_and_over_the_network(repository, tmp_path, capsys):
     draw_pairs(tmp_path / "site" / "pairs", 12, (32, 32))
     with zipfile.ZipFile(tmp_path / "site" / "set.v1.zip", "w") as archive:

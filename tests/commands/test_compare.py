@@ -178,6 +178,15 @@ def test_of_two_data_sets_like_parameters_stand_beside_like(root, capsys):
     assert params == {"dataset": ["a", "b"], "seed": ["0", "1"], "models.pix2pix_small.epochs": ["3", "9"]}
 
 
+def test_scores_of_two_data_sets_are_not_judged(root, capsys):
+    study(root)
+    put(root, 0.1, (0.6, 0.5, 0.1), "40", cell="b-pix2pix_small-0")
+    found = told(capsys, f"HEAD:{CELL}", "b-pix2pix_small-0")
+    assert {word for score in found["scores"] for word in score["verdicts"]} == {""}
+    about = [note for note in found["notes"] if "judged" in note]
+    assert about == ["B: of another data set than A: no difference of theirs is judged"]
+
+
 @pytest.mark.parametrize(
     ("names", "said"),
     [

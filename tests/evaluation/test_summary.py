@@ -13,7 +13,7 @@ import yaml
 
 from repix.config.run import Cell
 from repix.errors import UserError
-from repix.evaluation.summary import checked, summary
+from repix.evaluation.summary import checked, summary, whereabouts
 from repix.schemas import Metrics
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,6 +59,12 @@ def test_scores_of_other_weights_are_refused():
         checked(metrics, {"generator": "dd"}, "x")
 
 
+def test_the_end_of_a_run_says_where_its_results_are():
+    said = "\n".join(whereabouts(["a-m-0"]))
+    for part in ("repix results a-m-0", "translations/a-m-0/index.html", "exports/a-m-0/", "repix translate a-m-0 "):
+        assert part in said
+
+
 def test_the_stage_writes_the_grid_s_cells_and_no_others(tmp_path):
     for name in ("src", "stages"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -76,6 +82,7 @@ def test_the_stage_writes_the_grid_s_cells_and_no_others(tmp_path):
     ended = play()
     assert ended.returncode == 0, ended.stderr
     assert json.loads((tmp_path / "metrics/scores.json").read_text()) == {"l1": 1.5}
+    assert ended.stdout == "2 cells  repix results; translations/<cell>/index.html; exports/<cell>/\n"
     (tmp_path / "metrics/a-m-1.json").unlink()
     ended = play()
     assert ended.returncode and ended.stderr.strip().splitlines()[-1].startswith("repix: ")

@@ -56,10 +56,38 @@ def test_all_formats_are_recorded_and_the_same_again(cell, tmp_path):
             assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes(), file
 
 
+@pytest.mark.parametrize(
+    ("size", "low", "high", "kind", "most"),
+    [
+        ((64, 64), 0.0, 255.0, "litert", 5e-5),  # as the sample's record has it
+        ((32, 48), 0.0, 255.0, "onnx", 5e-5),
+        ((192, 320), 0.0, 255.0, "litert", 7.5e-4),
+        ((512, 512), 0.0, 255.0, "litert", 0.2 / 255),  # a tenth of a step of 8 bits at most
+        ((192, 320), 0.0, 65535.0, "litert", 5e-5),
+    ],
+)
+def test_large_images_get_room_that_nobody_sees(cell, size, low, high, kind, most):
+    from repix.exporting.export import allowed
+    from repix.schemas import Trained
+
+    record = Trained.read(cell.trained / "trained.json")
+    sides = {
+        side: getattr(record, side).model_copy(update={"low": (low,), "high": (high,)}) for side in ("source", "target")
+    }
+    found = allowed(Export(), record.model_copy(update={"crop_size": size} | sides), kind)
+    assert found.max == pytest.approx(most, rel=1e-12) and found.mean == pytest.approx(most / 10, rel=1e-12)
+    if size == (64, 64):
+        assert found == Tolerance(max=5e-5, mean=5e-6)  # to the last bit
+    asked = Tolerance(max=1e-9, mean=1e-9)
+    assert allowed(Export(tolerance={kind: asked}), record.model_copy(update={"crop_size": size}), kind) == asked
+
+
 @pytest.mark.parametrize("field", ["max", "mean"])
 def test_a_file_that_differs_fails_the_stage_and_nothing_is_kept(cell, tmp_path, field):
     tight = Tolerance(**({"max": 1.0, "mean": 1.0} | {field: 1e-12}))
-    with pytest.raises(UserError, match=r"export onnx of source_to_target: differs .* export\.tolerance\.onnx"):
+    with pytest.raises(
+        UserError, match=r"export onnx of source_to_target: differs .* export\.tolerance\.onnx .*\{max: "
+    ):
         run(cell, tmp_path / "out", formats=["onnx"], tolerance={"onnx": tight})
     assert list(tmp_path.iterdir()) == []
 

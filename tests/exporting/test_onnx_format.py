@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import pytest
 
 from repix.config.export import Export
+from repix.config.models import Norm
 from repix.errors import UserError
 from repix.exporting.spec import ExportSpec
 from repix.schemas import Side
@@ -89,6 +92,27 @@ def test_asymmetric_padding_and_cropping(tmp_path):
     chain = [layers.ZeroPadding2D(((1, 2), (3, 0))), layers.Cropping2D(((0, 3), (2, 1))), layers.UpSampling2D((2, 3))]
     found, expected = both(functional(chain), tmp_path)
     np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("norm", get_args(Norm))
+def test_every_norm_with_weights_that_have_learned(tmp_path, norm):
+    """First weights tell nothing: a scale of one and a shift of zero are what is there without them."""
+    from repix.models.layers import normalization
+
+    layer = normalization(norm, 1e-5, "norm")
+    found, expected = both(functional([layer] if layer is not None else []), tmp_path)
+    np.testing.assert_allclose(found, expected, atol=5e-6)
+
+
+def test_a_converter_that_forgets_a_weight_is_refused(tmp_path, monkeypatch):
+    from repix.exporting import onnx_format
+    from repix.models.layers import InstanceNormalization
+
+    forgets = {InstanceNormalization: lambda graph, layer, inputs, output: graph.add("Relu", inputs, output)}
+    monkeypatch.setattr(onnx_format, "CONVERTERS", onnx_format.CONVERTERS | forgets)
+    with pytest.raises(UserError, match=r"layer 'norm' \(InstanceNormalization\): its beta, gamma"):
+        both(functional([InstanceNormalization(1e-5, affine=True, name="norm")]), tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_layer_called_twice_is_stored_once(tmp_path):

@@ -283,3 +283,15 @@ def test_weights_of_another_network_are_refused_though_their_digest_fits(folders
     write_json(folder / "trained.json", record)
     with pytest.raises(UserError, match=f"generator.npz: .*{said}"):
         load(folder, variant="last")
+
+
+def test_a_cell_that_another_grid_took_away_is_told_how_it_comes_back(tmp_path):
+    from repix.translation.model import find_model
+
+    (tmp_path / "exports" / "b-small-0").mkdir(parents=True)
+    (tmp_path / "exports" / "b-small-0" / "export.json").write_text("{}")
+    for given, back in (("exports/a-small-0", True), ("a-small-0", True), ("elsewhere", False)):
+        with pytest.raises(UserError) as found:
+            find_model(given, [tmp_path / given], tmp_path)
+        said = "dvc exp run -S 'run.datasets=[a]' -S 'run.models=[small]'"
+        assert (said in str(found.value)) == back and "exports/b-small-0" in str(found.value)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import re
 import subprocess
@@ -37,9 +38,11 @@ from repix.tables import duration
 if TYPE_CHECKING:
     from repix.data.survey import Survey
 
+TREE = "tree"  # a folder of ours, where the images are looked at
 LONG = 1800  # seconds of training from which a smaller recipe is proposed, where there is one
 ENOUGH = (3.0, 10)  # seconds, and steps, that a measurement takes at most
 FEW = 10  # lines of a list
+SHORT = 1000  # steps below which a training has hardly begun, whatever the recipe
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,6 +68,11 @@ def address(path: str) -> str:
     place = here(path)
     if not place.exists():
         raise UserError(f"{place}: no such file or folder")
+    from repix.data.images import IMAGE_SUFFIXES
+    from repix.data.survey import STACK
+
+    if place.is_file() and place.suffix.lower() in IMAGE_SUFFIXES:
+        raise UserError(f"{place}: is one image; name the folder of the images ({STACK})")
     absolute, root = Path(os.path.abspath(place)), Path.cwd()
     if absolute == root:
         raise UserError(f"{path}: is the repository itself; name the folder of the images")
@@ -102,14 +110,14 @@ def fetched(url: str, name: str, folder: Path) -> tuple[Path, str]:
     )
     archives.unpack(
         raw / record.file,
-        folder / "tree",
+        folder / TREE,
         max_bytes=limits.unpack_bytes,
         max_files=limits.unpack_files,
         max_ratio=limits.unpack_ratio,
     )
     if url.lower().startswith("http"):
         (raw / record.file).replace(kept / record.sha256)
-    return folder / "tree", record.sha256
+    return folder / TREE, record.sha256
 
 
 class Cost(NamedTuple):
@@ -272,6 +280,8 @@ def report(name: str, survey: Survey) -> list[str]:
     if wanted.layout in ("aligned", "single"):
         other = {"aligned": "single", "single": "aligned"}[wanted.layout]
         lines[0] += f" (if not: --layout {other})"
+    elif wanted.layout == "folders" and survey.found["train"].source[0].folder.name in ("trainA", "trainB"):
+        lines[0] += " (two sets without pairs: --layout unaligned)"  # which CycleGAN's archives are
     splits = ", ".join(f"{split} {a}" if wanted.paired else f"{split} {a} + {b}" for split, (a, b) in counts.items())
     made = [f"{split}_fraction" for split in ("val", "test") if getattr(wanted, f"{split}_fraction")]
     how = ", ".join(f"{key} {getattr(wanted, key):g}" for key in made)
@@ -282,6 +292,7 @@ def report(name: str, survey: Survey) -> list[str]:
         more = f" (and {len(side.sizes) - 1} other sizes: {', '.join(others)}{', ...'[: 5 * (len(side.sizes) > 3)]})"
         kinds = " or ".join(map(str, sorted(side.kinds)))
         where = f"{items[0].half} half" if items[0].half else items[0].folder.name
+        where = name if where == TREE else where
         kept = wanted.channels[which]
         lines.append(
             f"  {role:9} {where}: {first}{more if others else ''}, {kinds} channel{'s' * (kinds != '1')}"
@@ -311,7 +322,14 @@ def _cost_lines(model: str, recipe: Recipe, found: Cost | str, images: int) -> l
     schedule = f"{recipe.epochs} epochs are {steps:,} steps"
     if found.ms is not None:
         schedule += f" of {found.ms:.0f} ms on this machine: {duration(seconds(recipe, found, images))}"
-    return [f"  {'recipe':9} {model}: {networks}", f"  {'schedule':9} {schedule}"]
+    lines = [f"  {'recipe':9} {model}: {networks}", f"  {'schedule':9} {schedule}"]
+    if steps < SHORT:
+        epochs = math.ceil(SHORT * recipe.epochs / steps)
+        longer = recipe.model_copy(update={"epochs": epochs})
+        takes = "" if found.ms is None else f", in {duration(seconds(longer, found, images))}"
+        more = f"{steps // recipe.epochs * epochs:,} steps{takes}"
+        lines.append(f"  {'few steps':9} add -S models.{model}.epochs={epochs} for {more}")
+    return lines
 
 
 def seconds(recipe: Recipe, found: Cost, images: int) -> float:
@@ -352,7 +370,7 @@ def main(arguments: argparse.Namespace) -> int:
         except UserError as error:
             # The copies are ours and gone in a moment: name what was given.
             shown = re.sub(
-                rf"{re.escape(str(folder))}/(?:tree|raw/[^/:\s]+)", lambda _: arguments.path.rstrip("/"), str(error)
+                rf"{re.escape(str(folder))}/(?:{TREE}|raw/[^/:\s]+)", lambda _: arguments.path.rstrip("/"), str(error)
             )
             raise UserError(shown) from None
     print(printable("\n".join(report(name, found))))

@@ -36,6 +36,7 @@ from repix.provenance.revisions import Held
 from repix.regression import baseline, gate, tolerance
 from repix.tables import aligned
 
+FOREIGN = "of another data set than A: no difference of theirs is judged"
 WORDS = {"pass": "noise", "fail": "worse", "improved": "better", "shown": ""}
 
 
@@ -85,6 +86,7 @@ def scores_of(found: Sequence[Held], limits: tolerance.Tolerances) -> list[Score
         }
         for other in others
     ]
+    foreign = [other.cell.dataset != first.cell.dataset for other in others]
     family = limits.families.get(f"{first.cell.dataset}-{first.cell.model}")
     table = []
     for key in sorted(set().union(*judged)):
@@ -97,8 +99,11 @@ def scores_of(found: Sequence[Held], limits: tolerance.Tolerances) -> list[Score
                 *key,
                 values=values,
                 noise=known.sd if known else None,
-                words=tuple(_word(v, values[0], value) for v, value in zip(verdicts, values[1:], strict=True)),
-                why=tuple(v.why if v else "" for v in verdicts),
+                words=tuple(
+                    "" if other else _word(v, values[0], value)
+                    for v, value, other in zip(verdicts, values[1:], foreign, strict=True)
+                ),
+                why=tuple(FOREIGN if other else v.why if v else "" for v, other in zip(verdicts, foreign, strict=True)),
             )
         )
     return table

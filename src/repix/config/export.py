@@ -35,7 +35,8 @@ class Export(Settings):
             ``auto``: ``ema`` where the recipe keeps one, else ``last``.
         tolerance: format -> allowed difference between the file, loaded back in its own
             runtime, and the trained network. One step of an 8-bit image is 7.8e-3. A format
-            of which it says nothing has that of :data:`repix.registry.FORMATS`.
+            of which it says nothing has that of :data:`repix.registry.FORMATS`, and more for
+            large images.
         litert_weights: ``float32``, or ``float16``: half the size, for which the tolerance
             of litert has to be about a thousand times as wide.
         images: test images that the comparison takes.

@@ -17,6 +17,7 @@ from repix.errors import UserError
 LAYOUTS = ("hdf5", "folders", "unaligned", "aligned")  # the first that fits; pairs before halves of them
 SIDE_BY_SIDE = 1.9  # width by height from which a file is taken for two images side by side
 FRACTIONS = (0.1, 0.15, 0.2, 0.3, 0.5)  # of a split that is made; more where the names' hashes leave it empty
+STACK = "an image is a file of its own: write the pages of a stack as single files"
 DECODED = 300  # images of a side that are decoded whole
 HEADERS = 3000  # images of a side whose size is read
 
@@ -106,6 +107,9 @@ def _splits(tree: Path, basis: dict) -> tuple[Images, dict[str, Listing]]:
             if enough(found, "test"):
                 break
         else:
+            count = sum(path.suffix.lower() in images.IMAGE_SUFFIXES for path in tree.rglob("*"))
+            if count == 1:
+                raise UserError(f"{tree}: holds one image; {STACK}") from None
             raise error from None
     if "val" not in found:
         for fraction in FRACTIONS[:-1]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from repix import paths
 from repix.config.run import Cell
 from repix.errors import UserError
 from repix.schemas import Metrics
@@ -28,6 +29,18 @@ def summary(found: Iterable[tuple[Cell, Metrics]]) -> dict[str, Any]:
         families.setdefault(f"{cell.dataset}-{cell.model}", []).append(metrics)
     tables = {family: _table(records) for family, records in families.items()}
     return tables if len(tables) > 1 else next(iter(tables.values()), {})
+
+
+def whereabouts(cells: list[str]) -> list[str]:
+    """Return lines that say where the results of a grid are: the end of a run is where one asks."""
+    if len(cells) > 1:
+        return [f"{len(cells)} cells  repix results; translations/<cell>/index.html; exports/<cell>/"]
+    return [
+        f"scores    repix results {cells[0]}",
+        f"pictures  {(paths.TRANSLATIONS / cells[0]).as_posix()}/index.html",
+        f"model     {(paths.EXPORTS / cells[0]).as_posix()}/",
+        f"use it    repix translate {cells[0]} IMAGES -o OUT",
+    ]
 
 
 def checked(metrics: Metrics, networks: dict[str, str], place: str) -> Metrics:

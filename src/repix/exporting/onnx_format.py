@@ -120,7 +120,7 @@ def _transposed_convolution(graph: _Graph, layer, inputs: list[str], output: str
 def _normalization(graph: _Graph, layer, inputs: list[str], output: str) -> str:
     # Both layers use the statistics of each image alone at inference: instance normalisation.
     channels = graph.shapes[inputs[0]][-1]
-    if isinstance(layer, BatchNormalization):
+    if isinstance(layer, BatchNormalization) or layer.affine:
         scale, shift = (graph.constant(v.path, _array(v)) for v in (layer.gamma, layer.beta))
     else:
         scale = graph.constant(f"ones_{channels}", np.ones(channels, np.float32))
@@ -242,6 +242,8 @@ def convert(network: keras.Model, metadata: dict[str, str] | None = None):
         taken.add(output)
         (result,) = node.outputs
         names[id(result)] = value = converter(graph, layer, [names[id(x)] for x in node.input_tensors], output)
+        if left := sorted(weight.name for weight in layer.trainable_weights if weight.path not in graph.constants):
+            _refuse(layer, f"its {', '.join(left)} would be lost")
         graph.shapes[value] = tuple(result.shape)
     graph.add("Transpose", [names[id(target)]], "translation", perm=[0, 2, 3, 1])
 

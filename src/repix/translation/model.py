@@ -6,6 +6,7 @@ This module imports nothing heavy before a model is loaded, so that a command ca
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -25,6 +26,7 @@ BACKENDS = ("auto", "onnx", "keras")
 PIXELS = 500_000_000  # most of one input, unless asked otherwise
 FORMATS = {"png": ".png", "jpeg": ".jpg", "jpg": ".jpg", "tiff": ".tif", "npy": ".npy"}
 TRAINED, EXPORTED = "trained.json", "export.json"
+CELL = re.compile(r"(\w+)-(\w+)-(\d+)")
 
 
 def find_model(given: str | Path, places: Iterable[Path], root: Path = Path()) -> Path:
@@ -50,6 +52,9 @@ def find_model(given: str | Path, places: Iterable[Path], root: Path = Path()) -
     have = sorted(path.parent.as_posix() for path in (root / "runs").glob(f"*/{TRAINED}"))
     have += sorted(path.parent.as_posix() for path in (root / "exports").glob(f"*/{EXPORTED}"))
     listed = f"there is {', '.join(have)}" if have else "run `dvc repro` or `dvc pull` first"
+    if have and (cell := CELL.fullmatch(Path(given).name)):  # DVC has taken away what the grid does not name
+        dataset, model, _ = cell.groups()
+        listed += f"; to have it back: dvc exp run -S 'run.datasets=[{dataset}]' -S 'run.models=[{model}]'"
     raise UserError(f"{given}: no {TRAINED} (runs/<cell>) and no {EXPORTED} (exports/<cell>) in it; {listed}")
 
 
