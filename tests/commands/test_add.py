@@ -22,7 +22,7 @@ from ruamel.yaml import YAML
 
 from repix import cli, yaml12
 from repix.commands import add
-from repix.config import check, reader, room
+from repix.config import check, halving, reader
 from repix.config.datasets import Dataset
 from repix.config.models import Recipe
 from repix.data import archives, packing, preprocess, sources
@@ -442,19 +442,19 @@ def test_sizes_that_leave_a_network_its_depth(sizes, crop):
     assert proposal.crop_size(Counter(sizes)) == crop
     assert all(a >= b for a, b in zip(proposal.load_size(crop), crop, strict=True))
     unet = reader.read("models.pix2pix", Recipe)
-    assert room.warning(unet, crop) is None
+    assert halving.warning(unet, crop) is None
 
 
 def test_a_size_that_makes_a_toy_of_the_network_is_a_warning(repository, capsys):
     unet, resnet = (reader.read(f"models.{name}", Recipe) for name in ("pix2pix", "cyclegan"))
-    said = room.warning(unet, (200, 300))
+    said = halving.warning(unet, (200, 300))
     assert "crop_size 200 x 300 can be halved only 2 times" in said
     assert "crop_size: [192, 320] can be halved 6 times" in said
-    assert room.warning(resnet, (200, 300)) is None
+    assert halving.warning(resnet, (200, 300)) is None
     shallow = unet.model_copy(update={"generator": unet.generator.model_copy(update={"depth": 2})})
-    assert room.warning(shallow, (200, 300)) is None  # as it was asked for
+    assert halving.warning(shallow, (200, 300)) is None  # as it was asked for
     for size in (32, 64, 72, 96, 100, 256, (192, 320)):
-        assert (room.warning(unet, size) is None) == (size != 100), size
+        assert (halving.warning(unet, size) is None) == (size != 100), size
     params = repository / "params.yaml"
     text = params.read_text(encoding="utf-8")
     params.write_text(text.replace("load_size: 64, crop_size: 64", "load_size: [200, 300], crop_size: [200, 300]"))

@@ -40,16 +40,27 @@ def test_model_card_holds_every_number_of_its_records(root):
         assert (root / "exports" / CELL / link).exists(), link
 
 
-def card_of(root, **entry) -> str:
+def card_of(root, exported=None, **entry) -> str:
     from repix.config.archive import Archive
 
     return cards.model_card(
         Trained.read(root / "runs" / CELL / "trained.json"),
         Metrics.read(root / "metrics" / f"{CELL}.json"),
-        Exported.read(root / "exports" / CELL / "export.json"),
+        exported or Exported.read(root / "exports" / CELL / "export.json"),
         Manifest.read(root / "data" / "prepared" / "tiny" / "manifest.json"),
         Archive.model_validate({"urls": ["file:tiny.zip"], "licence": "CC0"} | entry),
     )
+
+
+def test_the_card_says_of_a_format_of_ones_own_nothing_that_it_cannot_know(root):
+    """repix knows of its own formats alone what a reader of the file needs."""
+    exported = Exported.read(root / "exports" / CELL / "export.json")
+    said = "The other files need nothing of repix."
+    held = {"max": 1e-5, "mean": 1e-6}
+    own = exported.model_copy(update={"tolerance": {"keras": held, "onnx": held}})
+    assert said in card_of(root, own)
+    text = card_of(root, own.model_copy(update={"tolerance": own.tolerance | {"toy": held}}))
+    assert said not in text and "SavedModel, ONNX and LiteRT need nothing of repix." in text
 
 
 def test_no_licence_and_no_address_breaks_out_of_the_model_card(root):

@@ -341,7 +341,7 @@ def seconds(recipe: Recipe, found: Cost, images: int) -> float:
 
 def main(arguments: argparse.Namespace) -> int:
     """Run the subcommand."""
-    from repix.config import room
+    from repix.config import halving
     from repix.data import survey as surveys
     from repix.data.images import Limit
     from repix.description import proposal
@@ -397,7 +397,7 @@ def main(arguments: argparse.Namespace) -> int:
         recipe = recipes[model]
         price = cost(model, recipe, images, crop, not arguments.no_measure)
         print("\n".join(_cost_lines(model, recipe, price, train)))
-        if said := room.warning(recipe, crop):
+        if said := halving.warning(recipe, crop):
             print(f"  {'warning':9} {said}")
         if isinstance(price, str) or price.ms is None or seconds(recipe, price, train) <= LONG:
             break

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from repix import profile, tables
 from repix.commands import here
-from repix.config import reader, room
+from repix.config import halving, reader
 from repix.config.models import Recipe
 from repix.errors import UserError
 from repix.files import atomic_path
@@ -181,7 +181,7 @@ def main(arguments: argparse.Namespace) -> int:
             with atomic_path(figure) as temporary:
                 draw(system, f"{model}, {_side(description)}", temporary, figure.suffix[1:].lower())
     for description in found:
-        if said := room.warning(reader.read(f"models.{description.model}", Recipe), description.size):
+        if said := halving.warning(reader.read(f"models.{description.model}", Recipe), description.size):
             print(f"repix describe: warning: {description.model}: {said}", file=sys.stderr)
     if arguments.json:
         print(json.dumps([asdict(one) for one in found] if len(found) > 1 else asdict(found[0]), indent=2))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
-from repix.config import reader, room, sizes
+from repix.config import halving, reader, sizes
 from repix.config.datasets import Dataset
 from repix.config.evaluation import Evaluate, FeatureWeights
 from repix.config.export import Export
@@ -150,7 +150,7 @@ def warnings(path: str | Path = reader.FILE) -> list[str]:
     for name in run.datasets:
         images = reader.read(f"datasets.{name}", Dataset, path).images
         for model, recipe in recipes.items():
-            if said := room.warning(recipe, images.crop_size):
+            if said := halving.warning(recipe, images.crop_size):
                 found.append(f"{path}: models.{model} on datasets.{name}: {said}")
     return found
 

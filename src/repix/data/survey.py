@@ -153,7 +153,7 @@ def _spread(items: list[Item], most: int) -> Iterator[Item]:
 
 
 def look(tree: Path, *, layout: str | None, direction: str, limit: Limit, given: Images | None = None) -> Survey:
-    """Look at a tree.
+    """Find out how the images of a tree lie and which can be used.
 
     Args:
         layout: of :class:`repix.config.images.Images`, or None to find it out.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-from repix.config import room, sizes
+from repix.config import halving, sizes
 from repix.config.models import Recipe
 from repix.errors import UserError
 from repix.registry import SYSTEMS
@@ -43,7 +43,7 @@ def crop_size(found: Counter[Size]) -> Size:
         size = (_middle(shorter),) * 2
     scale = min(1.0, USUAL / min(size))
     size = (size[0] * scale, size[1] * scale)
-    return room.roomy(size)
+    return halving.nearest(size)
 
 
 def load_size(crop: Size) -> Size:

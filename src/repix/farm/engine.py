@@ -19,7 +19,7 @@ class Job(Protocol):
         """Return exit code and standard output (text), None while it runs."""
 
     def cancel(self) -> None:
-        """Ask it to end, if it still runs; it may take a while."""
+        """Ask the command to end, if it still runs; that may take a while."""
 
 
 class Engine(Protocol):

@@ -43,7 +43,7 @@ class Observer:
         """A picture to show: ``image`` is uint8 (height, width, 3), ``name`` its series."""
 
     def finished(self, step: int) -> None:
-        """All ``step`` steps are done and the networks are written."""
+        """All ``step`` steps are done; the networks are not written yet."""
 
     def failed(self, error: BaseException) -> None:
         """Training stops because of ``error``; KeyboardInterrupt and SystemExit included."""

@@ -1,4 +1,4 @@
-"""Which sizes leave a U-Net room: what halves seldom makes a toy of it, without an error."""
+"""How often sizes can be halved: one that halves seldom makes a toy of a U-Net, without an error."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from repix.config.models import TERMS, Recipe
 Size = tuple[int, int]
 
 
-def roomy(size: tuple[float, float]) -> Size:
+def nearest(size: tuple[float, float]) -> Size:
     """Return the nearest size (height, width) that halves down to a few pixels: multiples of up to 64."""
     unit = 2 ** max(2, min(6, int(math.log2(max(min(size), 4))) - 1))
     height, width = (max(unit, math.floor(side / unit + 0.5) * unit) for side in size)
@@ -35,7 +35,7 @@ def warning(recipe: Recipe, crop_size: int | Size) -> str | None:
     # Three halvings short of one pixel, a network still sees most of the image.
     if depth >= int(math.log2(min(size))) - 3:
         return None
-    near = roomy(size)
+    near = nearest(size)
     return (
         f"crop_size {size[0]} x {size[1]} can be halved only {depth} times, which makes a toy of the U-Net: it sees "
         f"a small patch of the image; crop_size: [{near[0]}, {near[1]}] can be halved {halvings(near)} times"
