@@ -150,6 +150,7 @@ def try_record(chance: random.Random, folder: Path) -> tuple[str, str, str]:
     from checks.support import attacks
     from repix import schemas
     from repix.files import digest_arrays
+    from repix.provenance import lock
     from repix.training.checkpoint import Checkpoints
 
     case = attacks.record(chance)
@@ -170,8 +171,16 @@ def try_record(chance: random.Random, folder: Path) -> tuple[str, str, str]:
             and digest_arrays(found.arrays) == digest_arrays(case.original)
         )
         return case.label, "accepted" if right else "wrong", str(sorted(found.arrays))
-    path = folder / "a.json"
+    path = folder / (lock.FILE if case.suffix == lock.FILE else "a.json")
     path.write_bytes(case.data)
+    if case.suffix == lock.FILE:
+        try:
+            entries = lock.read(folder)
+        except UserError as error:
+            return case.label, "wrong" if case.expected == "accept" else "refused", str(error)
+        lock.digest(entries)
+        found = [one for entry in entries.values() for one in lock.causes("x", {}, entry)]
+        return case.label, "accepted", ", ".join(map(str, found))
     kind = getattr(schemas, case.suffix)
     try:
         record = kind.read(path)

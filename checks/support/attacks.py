@@ -15,6 +15,7 @@ import random
 import struct
 import tarfile
 import tempfile
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -371,7 +372,16 @@ def _image_attacks() -> tuple[tuple[str, bytes, str], ...]:
         return npy + struct.pack("<H", len(text)) + text.encode()
 
     array = "{'descr': '|u1', 'fortran_order': False, 'shape': (%s), }"
+    whole = header((array % "4, 4, 3").ljust(117) + "\n")
+    photo, progressive = io.BytesIO(), io.BytesIO()
+    Image.fromarray(_pixels(3)).save(photo, "JPEG")
+    Image.fromarray(_pixels(3)).save(progressive, "JPEG", progressive=True)
+    scans = progressive.getvalue()
     return (
+        ("jpeg cut and closed", photo.getvalue()[: len(photo.getvalue()) * 3 // 4] + b"\xff\xd9", ".jpg"),
+        ("jpeg without its last scans", b"\xff\xda".join(scans.split(b"\xff\xda")[:5]) + b"\xff\xd9", ".jpg"),
+        ("npy with bytes behind it", whole + bytes(60), ".npy"),
+        ("npy cut", whole + bytes(40), ".npy"),
         ("claims 60000 x 60000", png(60_000, 60_000, body=bomb), ".png"),
         ("claims 12000 x 12000", png(12_000, 12_000, body=bomb), ".png"),
         ("claims 16 bits 30000 x 30000", png(30_000, 30_000, 16, body=bomb), ".png"),
@@ -463,8 +473,24 @@ def _hdf5_attacks() -> tuple[tuple[str, bytes, str], ...]:
     def dataset(*given: Any, **options: Any) -> Callable[[Any], None]:
         return lambda file: file.create_dataset("data", *given, **options)
 
+    def chunk(raw: bytes | None, skipped: int = 0, **options: Any) -> Callable[[Any], None]:
+        """Two images of a chunk each; what the second is stored as, or None: it is not."""
+
+        def fill(file: Any) -> None:
+            data = file.create_dataset("data", (2, 8, 8, 3), "uint8", chunks=(1, 8, 8, 3), **options)
+            data[0] = 1
+            if raw is not None:
+                data.id.write_direct_chunk((1, 0, 0, 0), raw, skipped)
+
+        return fill
+
     huge = (1, 30_000, 30_000, 3)
     attacks = (
+        ("never written", dataset((2, 8, 8, 3), "uint8")),
+        ("a chunk never written", chunk(None)),
+        ("a chunk that unpacks to too little", chunk(zlib.compress(bytes(9)), compression="gzip")),
+        ("a chunk that unpacks to too much", chunk(zlib.compress(bytes(900)), compression="gzip")),
+        ("a chunk past its filter, and short", chunk(bytes(9), 1, compression="gzip")),
         ("external link", link(h5py.ExternalLink("/etc/passwd", "/data"))),
         ("soft link", link(h5py.SoftLink("/data"))),
         ("dangling", link(h5py.SoftLink("/nowhere"))),
@@ -503,7 +529,7 @@ def hdf5(chance: random.Random) -> Case:
 
 @functools.cache
 def records() -> dict[str, str]:
-    """Return class of :mod:`repix.schemas` -> the JSON text of a sound record."""
+    """Return class of :mod:`repix.schemas` (or ``dvc.lock``) -> the JSON text of a sound record."""
     side = {"channels": 3, "dtype": "uint8", "low": [0] * 3, "high": [255] * 3, "meaning": list("RGB"), "colour": "rgb"}
     both, digest = {"source": side, "target": side}, "a" * 64
     example = {"name": "a", "file": "a.png", "sha256": digest, "size": [16, 16]}
@@ -531,7 +557,10 @@ def records() -> dict[str, str]:
     }  # fmt: skip
     from repix import schemas
 
-    return {name: json.dumps({"schema": getattr(schemas, name).SCHEMA} | tree) for name, tree in made.items()}
+    out = {"path": "runs/c", "md5": digest[:32] + ".dir", "size": 5}
+    entry = {"cmd": "x", "deps": [out], "outs": [out], "params": {"params.yaml": {"models.m": {"epochs": 1}}}}
+    lock = {"dvc.lock": json.dumps({"schema": "2.0", "stages": {"train@c": entry}})}
+    return lock | {name: json.dumps({"schema": getattr(schemas, name).SCHEMA} | tree) for name, tree in made.items()}
 
 
 ODD = (
@@ -588,6 +617,10 @@ def _npz_attacks() -> tuple[tuple[str, bytes], ...]:
         return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text.encode() + data
 
     head = "{'descr': '<f4', 'fortran_order': False, 'shape': (%s,), }\n"
+    one = ("a.npy", member((head % "1").rjust(118), bytes(4)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of two members of one name
+        twice = _zip([one, one], zipfile.ZIP_STORED)
     million = io.BytesIO()
     with zipfile.ZipFile(million, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("a.npy", "w") as stream:
         stream.write(member(head % "300000000"))
@@ -601,6 +634,8 @@ def _npz_attacks() -> tuple[tuple[str, bytes], ...]:
         b"cos\nsystem\n(S'x'\ntR."))])),
         ("nests", _zip([("a.npy", member("(" * 9000))], zipfile.ZIP_STORED)),
         ("names lead out", _zip([("../../a.npy", member(head % "1", bytes(4)))])),
+        ("two of one name", twice),
+        ("bytes behind an array", _zip([(one[0], one[1] + b"x")], zipfile.ZIP_STORED)),
         ("no arrays", _zip([("a.txt", b"x")])),
         ("empty", _zip([])),
         ("many", _zip([(f"{i}.npy", member(head % "1", bytes(4))) for i in range(3000)])),

@@ -1021,3 +1021,26 @@ def test_weights_need_not_be_an_archive_but_a_web_page_is_refused(tmp_path):
         sources.fetch([weights.as_uri()], None, tmp_path / "out2", **asked)
     with pytest.raises(UserError, match="web page"):
         sources.fetch([page.as_uri()], None, tmp_path / "out3", archive=False, **asked)
+
+
+@pytest.mark.parametrize("change", ["shorter", "longer", "other"])
+def test_a_file_of_a_folder_that_changes_while_it_is_read_is_named(tmp_path, monkeypatch, change):
+    folder, add = tmp_path / "photos", tarfile.TarFile.addfile
+    folder.mkdir()
+    for name in ("1.png", "2.png"):
+        (folder / name).write_bytes(bytes(1000))
+        os.utime(folder / name, (1, 1))
+
+    def write_then_add(self, header, file):
+        if header.name == "2.png":
+            (folder / "2.png").write_bytes(bytes({"shorter": 10, "longer": 2000, "other": 1000}[change]))
+        add(self, header, file)
+
+    asked = {"dataset": "toy", "max_bytes": LIMIT, "work": tmp_path / "work"}
+    assert sources.fetch([f"{folder.as_uri()}/"], None, tmp_path / "out", **asked).file == "photos.tar"
+    monkeypatch.setattr(tarfile.TarFile, "addfile", write_then_add)
+    with pytest.raises(
+        UserError, match=r"2\.png: changed while it was read; run the same command when nobody writes it"
+    ):
+        sources.fetch([f"{folder.as_uri()}/"], None, tmp_path / "again", **asked)
+    assert not (tmp_path / "again").exists()

@@ -45,13 +45,27 @@ def entries(folder: Path) -> Iterator[tuple[str, Path]]:
 
 
 def write_tar(folder: Path, stream: BinaryIO) -> None:
-    """Write a folder's files as a plain tar, in the order of their names; owner, group and time are 0, modes 0644."""
+    """Write a folder's files as a plain tar, in the order of their names; owner, group and time are 0, modes 0644.
+
+    Raises:
+        UserError: a file changed while it was read: half of it would be old, or missing.
+    """
     with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT, copybufsize=CHUNK_BYTES) as tar:
         for name, path in sorted(entries(folder)):
             with open(path, "rb") as file:
                 header = tarfile.TarInfo(name)
-                header.size = os.fstat(file.fileno()).st_size
-                tar.addfile(header, file)
+                before = os.fstat(file.fileno())
+                header.size = before.st_size
+                try:
+                    tar.addfile(header, file)
+                    after = os.fstat(file.fileno())
+                    whole = (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns)
+                except OSError as error:
+                    if error.errno is not None:
+                        raise
+                    whole = False  # it became shorter, as tarfile says without a number
+                if not whole:
+                    raise UserError(f"{path}: changed while it was read; run the same command when nobody writes it")
             tar.members.clear()
 
 
