@@ -59,7 +59,8 @@ def main(cell: Cell) -> None:
             training=True,
         )
         board = TensorBoard(paths.WORK / "tensorboard" / cell.name / record.run_key[:12])
-        frames = Frames(paths.WORK / "frames", record.run_key, paths.WORK / "animation")
+        after = going_on.step if going_on else 0
+        frames = Frames(paths.WORK / "frames", record.run_key, paths.WORK / "animation", after=after)
         observer = Observers([ProgressBar(), board, mlflow_run.MLflowObserver(run), frames])
         validation = Validation(prepared, setup.translators, observer.pictures)
 

@@ -225,6 +225,15 @@ def test_from_a_folder_below_the_root(clone, capsys, monkeypatch):
     assert run(capsys, "--stage", "download")[0] == 0
 
 
+def test_a_lock_that_lost_a_stage_is_not_the_committed_one(clone, capsys):
+    """Cut off behind its first stages, it names no other bytes, and not all of them."""
+    text = (clone / "dvc.lock").read_text()
+    at = text.index("  preprocess@sample:")
+    (clone / "dvc.lock").write_text(text[:at])
+    code, said = run(capsys, "--lock-only")
+    assert code == 6 and "preprocess@sample of the committed dvc.lock" in said and "is missing" in said
+
+
 @pytest.mark.parametrize("arguments", [["--lock-only"], []])
 def test_a_lock_that_is_no_text_is_one_line(clone, capsys, arguments):
     (clone / "dvc.lock").write_bytes(b"schema: \xff\xfe")

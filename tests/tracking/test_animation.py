@@ -116,6 +116,18 @@ def test_missing_frames_leave_no_animation_and_one_line(tmp_path, capsys):
     assert "3 of 3 sample pictures" in capsys.readouterr().err
 
 
+def test_a_training_that_continues_a_parent_shows_its_own_pictures(tmp_path, capsys):
+    """The parent showed step 20; that its picture is not here is no loss."""
+    frames = Frames(tmp_path / "frames", "key", tmp_path / "animation", after=20)
+    frames.started(PLAN | {"first_step": 20})
+    for step in (40, 50):
+        frames.pictures(step, "samples/source_to_target", picture(step))
+    frames.finished(50)
+    assert capsys.readouterr().err == "" and len(frames.written) == 1
+    with Image.open(frames.written[0]) as made:
+        assert made.n_frames == 2
+
+
 def test_damaged_frames_leave_no_animation(tmp_path):
     folder = train(tmp_path, 50).folder / "source_to_target"
     (folder / "step-000000040.png").write_bytes(b"no picture")

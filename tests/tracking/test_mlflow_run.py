@@ -377,3 +377,13 @@ def test_a_dvc_lock_that_says_nothing_costs_nothing(tmp_path, text):
     if text is not None:
         (tmp_path / "dvc.lock").write_text(text)
     assert mlflow_run.dvc_tags(tmp_path, ["x"]) == {}
+
+
+def test_a_servers_words_do_not_command_the_terminal(tmp_path, monkeypatch, capfd):
+    """An answer of a tracking server may hold escapes that colour, move or rename."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    run = open_run("sample-tiny-0", run_key="k", params={}, root=tmp_path)
+    capfd.readouterr()
+    run.off(RuntimeError("answer: \x1b[31mboom\x1b]0;t\x07\nnext"))
+    said = capfd.readouterr().err
+    assert said.endswith("RuntimeError: answer: [31mboom ]0;t next\n") and said[:-1].isprintable()

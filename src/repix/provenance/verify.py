@@ -279,8 +279,13 @@ def lock_line(root: Path) -> tuple[str, int]:
         if stage == FOLDER:  # no result
             continue
         was, now = there.get(stage), here.get(stage)
-        if now is None or (was and lock.hashes(was, "outs") == lock.hashes(now, "outs")):
+        if (was is None and now is None) or (was and now and lock.hashes(was, "outs") == lock.hashes(now, "outs")):
             continue
+        if now is None:
+            return (
+                f"{said}: {stage} of the committed dvc.lock ({lock.digest(there)}) is missing; `dvc repro` makes it",
+                6,
+            )
         if was is None:
             return f"{said}: {stage} is not in the committed dvc.lock ({lock.digest(there)})", 6
         outs = lock.hashes(was, "outs"), lock.hashes(now, "outs")

@@ -41,13 +41,16 @@ class Frames(Observer):
         run_key: digest of everything that determines the training.
         animations: where ``<cell>/<run_key>-<translator>.gif`` goes when the training has finished,
             with 12 digits of the run key; ``.repix/animation``.
+        after: the step that it goes on from, of a parent whose schedule it continues: pictures up to it are the
+            parent's.
 
     Attributes:
         written: the animations, once the training has finished.
     """
 
-    def __init__(self, folder: str | Path, run_key: str, animations: str | Path):
+    def __init__(self, folder: str | Path, run_key: str, animations: str | Path, *, after: int = 0):
         self.folder, self.animations, self.run_key = Path(folder) / run_key, Path(animations), run_key
+        self.after = after
         self.written: list[Path] = []
         self._plan: dict[str, Any] = {}
 
@@ -64,7 +67,8 @@ class Frames(Observer):
     def finished(self, step: int) -> None:
         recipe = Recipe.model_validate(self._plan["recipe"])
         per_epoch = self._plan["steps_per_epoch"]
-        steps = picture_steps(self._plan["epochs"], recipe.picture_every, per_epoch)
+        shown = picture_steps(self._plan["epochs"], recipe.picture_every, per_epoch)
+        steps = [step for step in shown if step > self.after]
         # What lies there, not what this process has shown: it may have had only the last step to do.
         for folder in sorted(self.folder.glob("*")) or [self.folder]:
             out = self.animations / self._plan["cell"] / f"{self.run_key[:12]}-{folder.name}.gif"

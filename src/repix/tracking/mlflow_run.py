@@ -186,7 +186,8 @@ class Run:
     def off(self, error: BaseException) -> None:
         """Go silent for good, and say once why."""
         self.client = None
-        said = " ".join(str(error).split())
+        # A server's words may hold what commands a terminal.
+        said = " ".join("".join(c if c.isprintable() else " " for c in str(error)).split())
         if not isinstance(error, UserError):  # which says what to do
             said = f"{type(error).__name__}: {said[:200]}"
         print(
