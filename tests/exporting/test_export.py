@@ -78,6 +78,9 @@ def test_large_images_get_room_that_nobody_sees(cell, size, low, high, kind, mos
     assert found.max == pytest.approx(most, rel=1e-12) and found.mean == pytest.approx(most / 10, rel=1e-12)
     if size == (64, 64):
         assert found == Tolerance(max=5e-5, mean=5e-6)  # to the last bit
+    assert record.recipe["generator"]["kind"] == "unet"
+    deep = record.model_copy(update=sides | {"recipe": {"generator": {"kind": "resnet"}}})
+    assert allowed(Export(), deep, kind).max == pytest.approx(max(5e-5, 0.2 / (high - low)), rel=1e-12)
     asked = Tolerance(max=1e-9, mean=1e-9)
     assert allowed(Export(tolerance={kind: asked}), record.model_copy(update={"crop_size": size}), kind) == asked
 
