@@ -32,19 +32,23 @@ def pytest_terminal_summary(terminalreporter):
     terminalreporter.write_line(f"skipped for lack of real data: {len(skipped)}")
 
 
-@pytest.fixture(scope="module", autouse=True)
+MOST_GRADIENTS = 400  # that wait to be forgotten: some hundred MB
+
+
+@pytest.fixture(autouse=True)
 def _forget_graphs():
-    """Let go of what a module's graphs hold, so that a worker's memory does not grow with every module.
+    """Let go of the graphs of tests that are over, so that a worker's memory does not grow with every one.
 
     TensorFlow keeps each ``custom_gradient`` that was traced into a graph in a table of the process, for good,
-    and with it the graph: a worker grew to 10 GB.
+    and with it the graph: a worker grew to 10 GB. Only once there are many: a collection takes seconds.
     """
     yield
     ops = sys.modules.get("tensorflow.python.framework.ops")
-    if ops is None:
+    table = ops._gradient_registry._registry if ops else {}
+    names = [name for name in table if name.startswith("CustomGradient-")]
+    if len(names) < MOST_GRADIENTS:
         return
-    table = ops._gradient_registry._registry
-    for name in [name for name in table if name.startswith("CustomGradient-")]:
+    for name in names:
         del table[name]
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)

@@ -69,8 +69,8 @@ def flip(data: bytes) -> bytes:
 
 DAMAGES = {
     "flipped": (flip, "Bad CRC"),
-    "truncated": (lambda data: data[: len(data) // 2], "not a zip file"),
-    "empty": (lambda data: b"", "No data left"),
+    "truncated": (lambda data: data[: len(data) // 2], "no .npz, or was cut short"),
+    "empty": (lambda data: b"", "no .npz, or was cut short"),
     "text": (lambda data: b"not a checkpoint", ""),
 }
 
