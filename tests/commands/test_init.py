@@ -45,7 +45,7 @@ def test_a_project_is_whole_committed_and_its_own_tests_pass(alone, capsys):
     assert (project / "params.yaml").read_bytes() == (ROOT / "params.yaml").read_bytes()
     clean = subprocess.run(["git", "status", "--porcelain"], cwd=project, capture_output=True, text=True, check=True)
     assert clean.stdout == ""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "PYTEST_ADDOPTS": ""}
     own = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"]
     done = subprocess.run(own, cwd=project, env=environment, capture_output=True, text=True)
     assert done.returncode == 0 and "2 passed, 1 skipped" in done.stdout, done.stdout + done.stderr
