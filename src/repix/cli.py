@@ -64,8 +64,12 @@ INSTEAD = {
 def main(argv: list[str] | None = None) -> None:
     """Run a subcommand and exit with its code; a user's mistake is one line and exit code 1 (or its own)."""
     argv = sys.argv[1:] if argv is None else argv
-    asked = next((word for word in argv if not word.startswith("-")), "")
-    said = f"repix {RENAMED.get(asked, asked)}" if asked in COMMANDS or asked in RENAMED else "repix"
+    asked = next((word for word in argv if not word.startswith("-")), None)
+    if asked in RENAMED:
+        print(f"repix: `repix {asked}` is now called `repix {RENAMED[asked]}`", file=sys.stderr)
+        argv = [RENAMED[asked] if word == asked else word for word in argv]
+        asked = RENAMED[asked]
+    said = f"repix {asked}" if asked in COMMANDS else "repix"
     for stream in (sys.stdout, sys.stderr):
         # A name that a terminal has no letters for is told in escapes, and is no error.
         if isinstance(stream, io.TextIOWrapper):
@@ -75,7 +79,7 @@ def main(argv: list[str] | None = None) -> None:
         root = find_root(start)
         commands.START = start.relative_to(root)
         with chdir(root):
-            _run(argv)
+            _run(argv, asked)
     except UserError as error:
         print(printable(f"{said}: {error}"), file=sys.stderr)
         sys.exit(error.exit_code)
@@ -97,18 +101,13 @@ def _start() -> Path:
         raise UserError("the folder that this runs in is gone; change to one that is there") from None
 
 
-def _run(argv: list[str]) -> None:
+def _run(argv: list[str], asked: str | None) -> None:
     profile.forbid_telemetry()  # commands that enter no profile import such libraries too
     parser = argparse.ArgumentParser(
         prog="repix", description="Image-to-image translation that can be reproduced, traced and compared."
     )
     parser.add_argument("--version", action="version", version=f"repix {VERSION}")
     subcommands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    asked = next((word for word in argv if not word.startswith("-")), None)
-    if asked in RENAMED:
-        print(f"repix: `repix {asked}` is now called `repix {RENAMED[asked]}`", file=sys.stderr)
-        argv = [RENAMED[asked] if word == asked else word for word in argv]
-        asked = RENAMED[asked]
     if asked in INSTEAD:
         print(f"repix: there is no `repix {asked}`: {INSTEAD[asked]}", file=sys.stderr)
         sys.exit(2)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_serializer, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_serializer, model_validator
 
 from repix.directions import Direction
 from repix.errors import UserError
@@ -180,6 +180,21 @@ class Manifest(Record):
     skipped: tuple[Skipped, ...] = ()
 
 
+_TEXTS = ("profile", "split")  # of a protocol; all else in it are groups
+
+
+def _is_protocol(given: dict[str, Any]) -> dict[str, Any]:
+    for name, value in given.items():
+        if name not in _TEXTS and not isinstance(value, dict):
+            raise ValueError(f"{name} is {value!r}, expected a group of what it was measured by")
+    return given
+
+
+# Read as they stand: "0.5" and true are no scores, and a protocol that cannot be compared is none.
+Scores = dict[str, dict[str, dict[str, Annotated[float, Field(strict=True)] | None] | None]]
+Protocol = Annotated[dict[str, Any], AfterValidator(_is_protocol)]
+
+
 class Metrics(Record):
     """What ``evaluate`` left in git: ``metrics/<cell>.json``.
 
@@ -193,8 +208,8 @@ class Metrics(Record):
     cell: str
     weights_digest: dict[str, str]
     n: int
-    scores: dict[str, dict[str, dict[str, float | None] | None]]
-    protocol: dict[str, Any]
+    scores: Scores
+    protocol: Protocol
 
     def images(self, translator: str) -> int:
         """Return how many images a translator was scored on: the way back of an unpaired set has its own number."""

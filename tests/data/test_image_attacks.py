@@ -21,7 +21,7 @@ from tests.data.test_image_formats import SIDES, at_every_door
 LIMIT = image_reader.Limit(50_000_000, "ask less")
 
 
-def refused(data, reason: str) -> None:
+def assert_refused(data, reason: str) -> None:
     with pytest.raises(image_reader.ImageError, match=reason) as raised:
         image_reader.decode(data, LIMIT)
     assert "\n" not in str(raised.value)
@@ -83,13 +83,13 @@ def test_an_ome_tiff_opens_no_other_file(tmp_path, monkeypatch, as_path, absolut
     data = ome(("a.tif", "urn:uuid:1"), (other, "urn:uuid:2"), (other, "urn:uuid:3"), channels=3)
     (tmp_path / "set" / "a.tif").write_bytes(data)
     OPENED.clear()
-    refused(tmp_path / "set" / "a.tif" if as_path else data, "an OME-TIFF in several files; save it as one file")
+    assert_refused(tmp_path / "set" / "a.tif" if as_path else data, "an OME-TIFF in several files; save it as one file")
     assert not [one for one in OPENED if one.endswith("private.tif")]
 
 
 def test_ome_metadata_decide_no_pixels_that_are_not_there(tmp_path):
-    refused(ome(("b.tif", "urn:uuid:2"), channels=1), "in several files")
-    refused(ome(("a.tif", "urn:uuid:1"), channels=3), "name pages that it does not hold")
+    assert_refused(ome(("b.tif", "urn:uuid:2"), channels=1), "in several files")
+    assert_refused(ome(("a.tif", "urn:uuid:1"), channels=3), "name pages that it does not hold")
     whole = ome(("a.tif", "urn:uuid:1"), channels=1)
     np.testing.assert_array_equal(image_reader.decode(whole).pixels[..., 0], noise(1, np.uint16))
     stream = io.BytesIO()
@@ -117,7 +117,9 @@ def test_a_strip_is_decompressed_to_its_size_and_no_further(kind):
 
 
 def test_a_strip_of_more_bytes_than_it_can_need_is_refused():
-    refused(ifd(zlib.compress(noise(1).tobytes()) + bytes(200_000), t259=8), "bytes of a strip, which holds 8192")
+    assert_refused(
+        ifd(zlib.compress(noise(1).tobytes()) + bytes(200_000), t259=8), "bytes of a strip, which holds 8192"
+    )
 
 
 @pytest.mark.parametrize("bits", [8, 16])
@@ -127,7 +129,7 @@ def test_a_tile_is_no_larger_than_its_image_needs(bits):
     more = [(324, 4, 0), (325, 4, len(strip))]
     data = ifd(strip, (322, 4, 32768), (323, 4, 32768), *more, **tags)
     assert cost(data)[1] < 1_000_000
-    refused(data, "64 x 64 pixels in tiles of 32768 x 32768")
+    assert_refused(data, "64 x 64 pixels in tiles of 32768 x 32768")
     pixels = noise(1, np.uint8 if bits == 8 else np.uint16)
     np.testing.assert_array_equal(
         image_reader.decode(tiff(pixels, tile=(512, 512), compression="deflate"), LIMIT).pixels[..., 0], pixels
@@ -150,14 +152,14 @@ def test_strips_and_tiles_that_are_whole_are_read(dtype, compression, more, pred
 @pytest.mark.parametrize("bits", [8, 16])
 def test_a_tiff_whose_strips_are_missing_or_short_is_refused(bits):
     strip = bytes(64 * bits // 8)
-    refused(ifd(strip * 64, t258=bits, t278=1), "64 strips that lists 1")
-    refused(ifd(strip * 64, t258=bits, t279=len(strip)), "1 of 1 strips are truncated")
-    refused(ifd(strip * 64, t258=bits, t279=0), "1 of 1 strips are truncated")
-    refused(ifd(zlib.compress(strip * 64)[:-3], t258=16, t259=8), "truncated|reshaped")
+    assert_refused(ifd(strip * 64, t258=bits, t278=1), "64 strips that lists 1")
+    assert_refused(ifd(strip * 64, t258=bits, t279=len(strip)), "1 of 1 strips are truncated")
+    assert_refused(ifd(strip * 64, t258=bits, t279=0), "1 of 1 strips are truncated")
+    assert_refused(ifd(zlib.compress(strip * 64)[:-3], t258=16, t259=8), "truncated|reshaped")
 
 
 def test_signed_numbers_are_no_picture():
-    refused(ifd(bytes(4096), (339, 3, 2), t258=8), "signed 8-bit numbers; expected uint8 or uint16")
+    assert_refused(ifd(bytes(4096), (339, 3, 2), t258=8), "signed 8-bit numbers; expected uint8 or uint16")
 
 
 # PNG
@@ -174,7 +176,7 @@ def test_a_png_that_is_cut_in_its_pixels_is_refused():
     pixels = np.random.default_rng(0).integers(0, 255, (24, 20, 3), np.uint8)
     data = png(pixels)
     for cut in range(40, len(data) - 12):
-        refused(data[:cut], "cannot be decoded: .*truncated")
+        assert_refused(data[:cut], "cannot be decoded: .*truncated")
     for cut in range(len(data) - 12, len(data)):  # within the mark of its end, and all pixels are there
         np.testing.assert_array_equal(image_reader.decode(data[:cut]).pixels, pixels)
 
@@ -190,7 +192,7 @@ def test_a_png_whose_rows_end_early_is_refused(channels, dtype, interlaced):
     head = whole[: at - 4]
     for missing in (1, 1 + pixels[0].nbytes, len(rows) // 2):
         data = head + chunk(b"IDAT", zlib.compress(rows[:-missing])) + chunk(b"IEND", b"")
-        refused(data, "cannot be decoded: .*truncated")
+        assert_refused(data, "cannot be decoded: .*truncated")
     black = png(pixels * 0, interlaced=interlaced)
     assert not image_reader.decode(black).pixels.any()
 
@@ -213,18 +215,18 @@ def test_a_png_that_says_two_things_or_lacks_its_palette_is_refused():
     palette = chunk(b"PLTE", b"\1\2\3\4\5\6")
     size = chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0))
     assert image_reader.decode(raw_png(2, 1, 8, 3, b"\0\0\1", palette)).pixels.tolist() == [[[1, 2, 3], [4, 5, 6]]]
-    refused(raw_png(2, 1, 8, 3, b"\0\0\1"), "indices without its palette")
-    refused(raw_png(2, 1, 8, 3, b"\0\0\2", palette), "an index of 2 in a palette of 2")
-    refused(raw_png(2, 1, 8, 3, b"\0\0\1", palette, palette), "PLTE is a second one")
-    refused(raw_png(2, 1, 8, 0, b"\0\1\2", size), "IHDR is a second one")
-    refused(raw_png(2, 1, 8, 0, b"\0\1\2", after=chunk(b"tRNS", b"\0\1")), "tRNS is .* too late")
+    assert_refused(raw_png(2, 1, 8, 3, b"\0\0\1"), "indices without its palette")
+    assert_refused(raw_png(2, 1, 8, 3, b"\0\0\2", palette), "an index of 2 in a palette of 2")
+    assert_refused(raw_png(2, 1, 8, 3, b"\0\0\1", palette, palette), "PLTE is a second one")
+    assert_refused(raw_png(2, 1, 8, 0, b"\0\1\2", size), "IHDR is a second one")
+    assert_refused(raw_png(2, 1, 8, 0, b"\0\1\2", after=chunk(b"tRNS", b"\0\1")), "tRNS is .* too late")
 
 
 def test_a_png_of_more_bytes_than_its_pixels_need_is_refused(tmp_path):
     whole = png(noise(3))
     more = chunk(b"IDAT", bytes(1 << 20)) * 8
     data = whole[:-12] + more + whole[-12:]
-    refused(data, "far more bytes than its pixels can need")
+    assert_refused(data, "far more bytes than its pixels can need")
     assert cost(data)[1] < 1_000_000
     (tmp_path / "x").write_bytes(data)
     assert cost(tmp_path / "x")[1] < 1_000_000
@@ -300,17 +302,17 @@ def test_bits_are_read_as_pillow_does(width):
     ],
 )
 def test_what_is_wrong_with_a_ppm_is_said(data, reason):
-    refused(data, reason)
+    assert_refused(data, reason)
 
 
 def test_text_costs_what_its_pixels_need(tmp_path):
     (tmp_path / "x").write_bytes(b"P3 1 1 1023\n" + b"1 " * 4_000_000)
     assert cost(tmp_path / "x")[1] < 4_000_000
-    refused(tmp_path / "x", "more than 1048624 bytes of text for 3 numbers")
+    assert_refused(tmp_path / "x", "more than 1048624 bytes of text for 3 numbers")
     comments = b"P2\n8 8\n255\n" + b"#\n" * 300_000 + b"1 " * 64
     assert cost(comments)[0] < 2  # and not the square of their number
     assert image_reader.decode(comments).pixels.shape == (8, 8, 1)
-    refused(b"P2\n" + b"#\n" * 300_000 + b"8 8\n255\n" + b"1 " * 64, "without its width")
+    assert_refused(b"P2\n" + b"#\n" * 300_000 + b"8 8\n255\n" + b"1 " * 64, "without its width")
 
 
 # JPEG
@@ -333,7 +335,7 @@ def scans(many: int) -> bytes:
 
 def test_a_jpeg_of_very_many_scans_is_refused():
     assert image_reader.decode(scans(90), LIMIT).pixels.shape == (512, 512, 1)
-    refused(scans(4000), "a JPEG of more than 100 scans")
+    assert_refused(scans(4000), "a JPEG of more than 100 scans")
     progressive = saved(Image.fromarray(noise(3)), "JPEG", progressive=True)
     assert 2 < progressive.count(b"\xff\xda") < 20
     assert image_reader.decode(progressive).pixels.shape == (4, 6, 3)
@@ -363,20 +365,22 @@ def test_a_jpeg_that_was_cut_and_closed_again_is_truncated(options, size):
     numbers = data.index(b"\xff\xda") + 20
     for part in (0.1, 0.5, 0.9):
         cut = data[: numbers + int(part * (len(data) - numbers))].rstrip(b"\xff")
-        refused(cut + b"\xff\xd9", "truncated")
+        assert_refused(cut + b"\xff\xd9", "truncated")
 
 
 def test_a_progressive_jpeg_without_its_last_scans_is_truncated():
     parts = saved(photo(), "JPEG", progressive=True).split(b"\xff\xda")
     for many in range(1, len(parts) - 1):
-        refused(b"\xff\xda".join(parts[: many + 1]) + b"\xff\xd9", "truncated, though it ends as a whole JPEG does")
+        assert_refused(
+            b"\xff\xda".join(parts[: many + 1]) + b"\xff\xd9", "truncated, though it ends as a whole JPEG does"
+        )
 
 
 def test_an_array_with_bytes_behind_it_is_refused():
     data = npy()
     assert image_reader.decode(data).pixels.shape == (4, 6, 3)
-    refused(data * 2, "bytes behind the array that its header does not count")
-    refused(data[:-5], "cannot be decoded: truncated")
+    assert_refused(data * 2, "bytes behind the array that its header does not count")
+    assert_refused(data[:-5], "cannot be decoded: truncated")
 
 
 def test_a_pipe_is_refused_and_nobody_waits_for_it(tmp_path):

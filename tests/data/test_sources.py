@@ -178,7 +178,7 @@ class Place:
         assert "\n" not in message and "datasets.toy" in message
         return message
 
-    def check(self, record: Archive, data: bytes, name: str = "set.tar.gz", pinned: bool = False) -> None:
+    def assert_holds(self, record: Archive, data: bytes, name: str = "set.tar.gz", pinned: bool = False) -> None:
         """Check that the out holds exactly the archive and its record, and the work folder no rest."""
         assert sorted(path.name for path in self.out.iterdir()) == sorted(["archive.json", name])
         assert [path.name for path in self.out.parent.iterdir()] == [self.out.name]
@@ -198,7 +198,7 @@ def place(tmp_path) -> Place:
 
 def test_a_plain_download_without_a_digest_says_how_to_pin_it(place, serve, data, capsys):
     server = serve()
-    place.check(place.fetch(server.url), data)
+    place.assert_holds(place.fetch(server.url), data)
     assert server.ranges_asked() == [None]
     assert server.asked[0]["Accept-Encoding"] == "identity"
     said = capsys.readouterr().err
@@ -207,8 +207,8 @@ def test_a_plain_download_without_a_digest_says_how_to_pin_it(place, serve, data
 
 def test_a_pinned_download_says_nothing_and_is_used_again_without_network(place, serve, data, capsys):
     server = serve()
-    place.check(place.fetch(server.url, sha256=sha256(data)), data, pinned=True)
-    place.check(place.fetch(server.url, sha256=sha256(data)), data, pinned=True)
+    place.assert_holds(place.fetch(server.url, sha256=sha256(data)), data, pinned=True)
+    place.assert_holds(place.fetch(server.url, sha256=sha256(data)), data, pinned=True)
     assert len(server.asked) == 1
     assert capsys.readouterr().err == ""
 
@@ -218,7 +218,7 @@ def test_a_kept_archive_that_was_damaged_is_fetched_again(place, serve, data):
     place.fetch(server.url, sha256=sha256(data))
     kept = place.work / sha256(data)
     kept.write_bytes(kept.read_bytes()[:-1] + b"?")
-    place.check(place.fetch(server.url, sha256=sha256(data)), data, pinned=True)
+    place.assert_holds(place.fetch(server.url, sha256=sha256(data)), data, pinned=True)
     assert len(server.asked) == 2
     assert kept.read_bytes() == data
 
@@ -227,7 +227,7 @@ def test_an_unpinned_archive_is_asked_for_each_time(place, serve, data):
     server = serve()
     place.fetch(server.url)
     server.body = data[:-1] + b"?"
-    place.check(place.fetch(server.url), data[:-1] + b"?")
+    place.assert_holds(place.fetch(server.url), data[:-1] + b"?")
 
 
 @pytest.mark.parametrize(
@@ -244,31 +244,31 @@ def test_an_unpinned_archive_is_asked_for_each_time(place, serve, data):
     ],
 )
 def test_the_file_is_named_after_the_url(place, serve, data, path, name):
-    place.check(place.fetch(serve(path=path).url), data, name=name)
+    place.assert_holds(place.fetch(serve(path=path).url), data, name=name)
 
 
 def test_the_out_does_not_depend_on_the_mirror_that_answered(place, serve, data):
     bad, good = serve(statuses=[404], path="/first.tar.gz"), serve(path="/other.tgz")
-    place.check(place.fetch(bad.url, good.url, sha256=sha256(data)), data, name="first.tar.gz", pinned=True)
+    place.assert_holds(place.fetch(bad.url, good.url, sha256=sha256(data)), data, name="first.tar.gz", pinned=True)
     assert len(bad.asked) == len(good.asked) == 1
 
 
 def test_a_body_that_claims_an_encoding_is_stored_as_it_lies_on_the_server(place, serve, data):
     server = serve(headers={"Content-Encoding": "gzip"})
-    place.check(place.fetch(server.url, sha256=sha256(data)), data, pinned=True)
+    place.assert_holds(place.fetch(server.url, sha256=sha256(data)), data, pinned=True)
 
 
 def test_a_redirect_is_followed(place, serve, data):
     target = serve(path="/elsewhere?id=7")
     server = serve(statuses=[302], headers={"Location": target.url})
-    place.check(place.fetch(server.url), data)
+    place.assert_holds(place.fetch(server.url), data)
     assert len(target.asked) == 1
 
 
 def test_a_previous_out_is_replaced(place, serve, data):
     place.out.mkdir(parents=True)
     (place.out / "old.zip").write_bytes(b"old")
-    place.check(place.fetch(serve().url), data)
+    place.assert_holds(place.fetch(serve().url), data)
 
 
 # --- cut, resumed, restarted
@@ -277,7 +277,7 @@ def test_a_previous_out_is_replaced(place, serve, data):
 @pytest.mark.parametrize("validator", ["ETag", "Last-Modified"])
 def test_cut_connections_are_resumed_where_they_stopped(place, serve, data, validator, capsys):
     server = serve(cuts=[150_000, 100_000, 70_000], validator=validator)
-    place.check(place.fetch(server.url), data)
+    place.assert_holds(place.fetch(server.url), data)
     starts = [int(wanted[6:-1]) for wanted in server.ranges_asked()[1:]]
     assert starts == sorted(set(starts)) and len(starts) == 3
     assert sum(server.sent) < len(data) + 4 * sources._NETWORK_CHUNK_BYTES
@@ -288,13 +288,13 @@ def test_cut_connections_are_resumed_where_they_stopped(place, serve, data, vali
 
 def test_more_cuts_than_attempts_are_no_failure_while_bytes_come(place, serve, data):
     server = serve(cuts=[66_000] * 6)
-    place.check(place.fetch(server.url, attempts=2), data)
+    place.assert_holds(place.fetch(server.url, attempts=2), data)
     assert len(server.asked) == 7
 
 
 def test_a_server_without_ranges_starts_again(place, serve, data):
     server = serve(cuts=[150_000], ranges=False)
-    place.check(place.fetch(server.url, sha256=sha256(data)), data, pinned=True)
+    place.assert_holds(place.fetch(server.url, sha256=sha256(data)), data, pinned=True)
     assert server.sent == [150_000, len(data)]
 
 
@@ -308,33 +308,33 @@ def test_a_server_without_ranges_that_always_cuts_is_given_up(place, serve, data
 
 def test_a_server_that_gives_less_than_was_asked_for_is_asked_again(place, serve, data):
     server = serve(cuts=[150_000], most=100_000)
-    place.check(place.fetch(server.url), data)
+    place.assert_holds(place.fetch(server.url), data)
     assert server.sent == [150_000, 100_000, 100_000, len(data) - 350_000]
 
 
 def test_a_server_that_answers_another_range_is_not_believed(place, serve, data, capsys):
     server = serve(cuts=[150_000], shift=-512)
-    place.check(place.fetch(server.url), data)
+    place.assert_holds(place.fetch(server.url), data)
     assert len(server.asked) == 3 and server.ranges_asked()[2] is None
     assert "the file changed on the server" in capsys.readouterr().err
 
 
 def test_a_weak_etag_is_no_ground_to_resume_on(place, serve, data):
     server = serve(cuts=[150_000], validator="Last-Modified", headers={"ETag": 'W/"1"'})
-    place.check(place.fetch(server.url), data)
+    place.assert_holds(place.fetch(server.url), data)
     assert server.asked[1]["If-Range"] == "Mon, 01 Jan 2024 00:00:00 GMT"
 
 
 def test_a_changed_length_is_noticed_before_the_digest_is(place, serve, data, capsys):
     server = serve(bodies=[data + b"longer", data, data], cuts=[150_000], validator=None)
-    place.check(place.fetch(server.url, sha256=sha256(data)), data, pinned=True)
+    place.assert_holds(place.fetch(server.url, sha256=sha256(data)), data, pinned=True)
     assert len(server.asked) == 3 and "the file changed on the server" in capsys.readouterr().err
 
 
 def test_a_file_that_changed_between_attempts_is_not_mixed(place, serve, data):
     new = data[:-600] + bytes(600)
     server = serve(bodies=[data, new], cuts=[150_000])
-    place.check(place.fetch(server.url), new)
+    place.assert_holds(place.fetch(server.url), new)
     assert server.ranges_asked()[1] is not None and server.sent[1] == len(new)
 
 
@@ -343,39 +343,39 @@ def test_a_server_that_ignores_if_range_does_not_mix_versions(place, serve, data
     """The changed ETag (same length) or the changed length gives it away; a shorter file answers 416."""
     new = data[: len(data) - new_size - 600] + bytes(600)
     server = serve(bodies=[data, new, new], cuts=[150_000], if_range=False)
-    place.check(place.fetch(server.url), new)
+    place.assert_holds(place.fetch(server.url), new)
     assert len(server.asked) == 3 and server.ranges_asked()[2] is None
 
 
 def test_a_part_longer_than_the_new_file_starts_again(place, serve, data):
     new = data[:100_000]
     server = serve(bodies=[data, new, new], cuts=[150_000], if_range=False)
-    place.check(place.fetch(server.url), new)
+    place.assert_holds(place.fetch(server.url), new)
     assert server.ranges_asked()[1] is not None and len(server.asked) == 3
 
 
 def test_without_validator_and_digest_nothing_is_resumed(place, serve, data):
     server = serve(cuts=[150_000], validator=None)
-    place.check(place.fetch(server.url), data)
+    place.assert_holds(place.fetch(server.url), data)
     assert server.ranges_asked() == [None, None]
 
 
 def test_without_validator_the_digest_finds_mixed_versions_and_starts_again(place, serve, data):
     old = bytes(data[:20]) + b"?" * 1000 + data[1020:]
     server = serve(bodies=[old, data, data], cuts=[150_000], validator=None)
-    place.check(place.fetch(server.url, sha256=sha256(data)), data, pinned=True)
+    place.assert_holds(place.fetch(server.url, sha256=sha256(data)), data, pinned=True)
     assert server.ranges_asked() == [None, "bytes=150000-", None]
 
 
 def test_a_pinned_download_goes_on_at_the_next_mirror(place, serve, data):
     first, second = serve(cuts=[150_000], statuses=[200, 404]), serve()
-    place.check(place.fetch(first.url, second.url, sha256=sha256(data)), data, pinned=True)
+    place.assert_holds(place.fetch(first.url, second.url, sha256=sha256(data)), data, pinned=True)
     assert second.ranges_asked() == ["bytes=150000-"] and "If-Range" not in second.asked[0]
 
 
 def test_an_unpinned_download_starts_again_at_the_next_mirror(place, serve, data):
     first, second = serve(cuts=[150_000], statuses=[200, 404]), serve()
-    place.check(place.fetch(first.url, second.url), data)
+    place.assert_holds(place.fetch(first.url, second.url), data)
     assert second.ranges_asked() == [None]
 
 
@@ -383,7 +383,7 @@ def test_a_failed_download_is_resumed_by_the_next_call(place, serve, data):
     server = serve(cuts=[150_000, 0, 0])
     message = place.refused(server.url, attempts=2, keeps_part=True)
     assert "150000 bytes came" in message
-    place.check(place.fetch(server.url), data)
+    place.assert_holds(place.fetch(server.url), data)
     assert server.sent[-1] == len(data) - 150000
 
 
@@ -393,7 +393,7 @@ def test_a_pinned_part_that_was_complete_is_checked_without_network(place, serve
     part = place.work / f"{sha256(data)}.part"
     part.write_bytes(data)
     asked = len(server.asked)
-    place.check(place.fetch(server.url, sha256=sha256(data)), data, pinned=True)
+    place.assert_holds(place.fetch(server.url, sha256=sha256(data)), data, pinned=True)
     assert len(server.asked) == asked
 
 
@@ -402,13 +402,13 @@ def test_an_unpinned_part_that_was_complete_is_the_servers_to_confirm(place, ser
     place.refused(server.url, attempts=1, keeps_part=True)
     (part,) = place.work.glob("*.part")
     part.write_bytes(data)
-    place.check(place.fetch(server.url), data)
+    place.assert_holds(place.fetch(server.url), data)
     assert server.ranges_asked()[2:] == [f"bytes={len(data)}-"] and server.sent[2] == 0
 
 
 def test_without_a_length_a_cut_is_found_by_the_digest(place, serve, data):
     server = serve(cuts=[150_000], length=None, validator=None)
-    place.check(place.fetch(server.url, sha256=sha256(data)), data, pinned=True)
+    place.assert_holds(place.fetch(server.url, sha256=sha256(data)), data, pinned=True)
     assert len(server.asked) == 2
 
 
@@ -443,7 +443,7 @@ def test_a_killed_download_is_resumed_and_only_the_rest_is_asked_for(place, serv
     there = part.stat().st_size
     assert 100_000 <= there < len(data)
     server.pause = 0
-    place.check(place.fetch(server.url), data)
+    place.assert_holds(place.fetch(server.url), data)
     assert server.ranges_asked() == [None, f"bytes={there}-"]
     assert server.sent[1] == len(data) - there
 
@@ -462,7 +462,7 @@ def test_two_at_once_download_once(place, serve, data, capfd, monkeypatch):
     thread.start()
     place.fetch(server.url, sha256=sha256(data))
     thread.join()
-    results[0][0].check(results[0][1], data, pinned=True)
+    results[0][0].assert_holds(results[0][1], data, pinned=True)
     assert len(server.asked) == 1
     assert "which is at the download of toy" in capfd.readouterr().err
 
@@ -472,13 +472,13 @@ def test_two_at_once_download_once(place, serve, data, capfd, monkeypatch):
 
 def test_a_busy_server_is_asked_again_after_growing_waits(place, serve, data):
     server = serve(statuses=[503, 500, 429, 502])
-    place.check(place.fetch(server.url), data)
+    place.assert_holds(place.fetch(server.url), data)
     assert place.waits == [1.0, 2.0, 4.0, 8.0]
 
 
 def test_a_server_that_names_a_wait_gets_it_up_to_a_minute(place, serve, data):
     server = serve(statuses=[503], headers={"Retry-After": "7"})
-    place.check(place.fetch(server.url), data)
+    place.assert_holds(place.fetch(server.url), data)
     assert place.waits == [7.0]
     server = serve(statuses=[503], headers={"Retry-After": "86400"})
     place.fetch(server.url)
@@ -530,7 +530,7 @@ def test_a_wrong_digest_names_both_and_the_mend(place, serve, data):
 
 def test_a_mirror_with_the_wrong_file_is_passed_over(place, serve, data):
     wrong, right = serve(data[:-1] + b"?"), serve()
-    place.check(place.fetch(wrong.url, right.url, sha256=sha256(data)), data, pinned=True)
+    place.assert_holds(place.fetch(wrong.url, right.url, sha256=sha256(data)), data, pinned=True)
 
 
 def test_too_large_by_its_length_is_not_even_begun(place, serve, data):
@@ -549,7 +549,7 @@ def test_too_large_without_a_length_is_stopped_on_the_way(place, serve):
 
 
 def test_a_limit_of_exactly_its_size_is_enough(place, serve, data):
-    place.check(place.fetch(serve().url, max_bytes=len(data)), data)
+    place.assert_holds(place.fetch(serve().url, max_bytes=len(data)), data)
 
 
 def test_a_kept_archive_above_a_lowered_limit_is_refused_and_kept(place, serve, data):
@@ -642,7 +642,7 @@ def test_a_secret_comes_from_the_environment_and_is_not_repeated(place, serve, d
     monkeypatch.delenv("TOY_TOKEN", raising=False)
     assert "set the environment variable TOY_TOKEN" in place.refused(server.url + "?token=$TOY_TOKEN")
     monkeypatch.setenv("TOY_TOKEN", "hid den")
-    place.check(place.fetch(server.url + "?token=$TOY_TOKEN"), data)
+    place.assert_holds(place.fetch(server.url + "?token=$TOY_TOKEN"), data)
     assert server.paths == ["/set.tar.gz?token=hid%20den"]
     written = b"".join(path.read_bytes() for path in place.out.rglob("*.json"))
     assert b"hid" not in written and "hid" not in capsys.readouterr().err
@@ -681,7 +681,7 @@ def test_https_that_redirects_to_http_needs_a_digest(place, serve, data, trusted
     safe = serve(statuses=[302, 302], headers={"Location": plain.url}, context=trusted)
     assert "plain http in place of https" in place.refused(safe.url)
     assert not plain.asked
-    place.check(place.fetch(safe.url, sha256=sha256(data)), data, pinned=True)
+    place.assert_holds(place.fetch(safe.url, sha256=sha256(data)), data, pinned=True)
 
 
 def test_a_password_is_not_sent_in_clear_where_https_redirects_to_http(
@@ -691,7 +691,7 @@ def test_a_password_is_not_sent_in_clear_where_https_redirects_to_http(
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     plain = serve()
     safe = serve(statuses=[302], headers={"Location": plain.url}, context=trusted)
-    place.check(place.fetch(safe.url, sha256=sha256(data)), data, pinned=True)
+    place.assert_holds(place.fetch(safe.url, sha256=sha256(data)), data, pinned=True)
     assert "Authorization" in safe.asked[0] and "Authorization" not in plain.asked[0]
 
 
@@ -702,7 +702,7 @@ def test_the_body_of_a_redirect_is_not_read(place, serve, data):
     )
     with talking(head.encode(), b"x" * 1000, pause=5.0) as url:
         began = time.monotonic()
-        place.check(place.fetch(url), data)
+        place.assert_holds(place.fetch(url), data)
         assert time.monotonic() - began < 4
 
 
@@ -711,12 +711,12 @@ def test_http_does_not_stand_in_for_https_without_a_digest(place, serve, data, t
     safe = serve(statuses=[404, 404], context=trusted)
     message = place.refused(safe.url, plain.url)
     assert "HTTP 404" in message and "plain http in place of https" in message and not plain.asked
-    place.check(place.fetch(safe.url, plain.url, sha256=sha256(data)), data, pinned=True)
+    place.assert_holds(place.fetch(safe.url, plain.url, sha256=sha256(data)), data, pinned=True)
 
 
 def test_http_alone_was_asked_for_by_name(place, serve, data, trusted):
-    place.check(place.fetch(serve().url), data)
-    place.check(place.fetch(serve(context=trusted).url), data)
+    place.assert_holds(place.fetch(serve().url), data)
+    place.assert_holds(place.fetch(serve(context=trusted).url), data)
 
 
 @contextlib.contextmanager
@@ -812,7 +812,7 @@ def test_nonsense_is_the_failure_of_one_mirror(place, serve, data, answer):
     with talking(answer) as url:
         message = place.refused(url, sha256=sha256(data), attempts=1, keeps_part=True)
         assert message.isprintable() and len(message) < 1200
-        place.check(place.fetch(url, serve().url, sha256=sha256(data), attempts=1), data, pinned=True)
+        place.assert_holds(place.fetch(url, serve().url, sha256=sha256(data), attempts=1), data, pinned=True)
 
 
 @pytest.mark.parametrize("url", ["http://a..b/x.zip", "https://" + "a" * 300 + "/x.zip", "http://host:99999/x.zip"])
@@ -823,7 +823,7 @@ def test_host_names_that_are_none(place, url):
 def test_a_date_within_the_minute_is_no_ground_to_resume_on(place, serve, data):
     now = formatdate(usegmt=True)
     server = serve(cuts=[150_000], validator=None, headers={"Last-Modified": now}, if_range=False)
-    place.check(place.fetch(server.url), data)
+    place.assert_holds(place.fetch(server.url), data)
     assert server.ranges_asked() == [None, None]
 
 
@@ -841,7 +841,7 @@ def test_an_absolute_file_is_copied_not_linked(place, tmp_path, data):
     source = tmp_path / "my set%.tar.gz"
     source.write_bytes(data)
     url = f"file://{tmp_path}/my%20set%25.tar.gz"
-    place.check(place.fetch(url, sha256=sha256(data)), data, name="my_set_.tar.gz", pinned=True)
+    place.assert_holds(place.fetch(url, sha256=sha256(data)), data, name="my_set_.tar.gz", pinned=True)
     copy = place.out / "my_set_.tar.gz"
     assert source.read_bytes() == data and not copy.is_symlink() and copy.stat().st_nlink == 1
     assert copy.stat().st_ino != source.stat().st_ino
@@ -858,9 +858,9 @@ def test_a_relative_address_counts_from_the_repository_that_a_temporary_folder_w
     (origin / "set.tar.gz").write_bytes(data)
     monkeypatch.chdir(temporary)
     monkeypatch.setattr("repix.paths.ORIGIN", origin)
-    place.check(place.fetch("file:set.tar.gz"), data)
+    place.assert_holds(place.fetch("file:set.tar.gz"), data)
     (temporary / "set.tar.gz").write_bytes(data[:-1] + b"?")
-    place.check(place.fetch("file:set.tar.gz"), data[:-1] + b"?")
+    place.assert_holds(place.fetch("file:set.tar.gz"), data[:-1] + b"?")
     code = "from repix.paths import ORIGIN; print(ORIGIN.as_posix())"
     for variables, expected in (
         ({}, "."),
@@ -877,12 +877,12 @@ def test_a_relative_file_is_relative_to_the_current_folder(place, tmp_path, data
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "set.tar.gz").write_bytes(data)
     monkeypatch.chdir(tmp_path)
-    place.check(place.fetch(url), data)
+    place.assert_holds(place.fetch(url), data)
 
 
 def test_file_localhost(place, tmp_path, data):
     (tmp_path / "set.tar.gz").write_bytes(data)
-    place.check(place.fetch(f"file://localhost{tmp_path}/set.tar.gz"), data)
+    place.assert_holds(place.fetch(f"file://localhost{tmp_path}/set.tar.gz"), data)
 
 
 @pytest.mark.parametrize(
@@ -939,7 +939,7 @@ def generator(monkeypatch, data):
 
 def test_a_synthetic_set_is_made_here(place, generator, data):
     record = place.fetch("synthetic:shapes?train=24&size=64&note=a%20b&empty=", sha256=sha256(data))
-    place.check(record, data, name="shapes.tar", pinned=True)
+    place.assert_holds(record, data, name="shapes.tar", pinned=True)
     assert generator == [("shapes", {"train": "24", "size": "64", "note": "a b", "empty": ""})]
     place.fetch("synthetic:shapes")
     assert generator[1] == ("shapes", {})
@@ -954,7 +954,7 @@ def test_what_a_killed_synthetic_run_left_is_cleared(place, generator, data):
         [sys.executable, "-c", program, place.work / "synthetic"], env={"PYTHONPATH": str(ROOT / "src")}, check=False
     )
     assert len(list(place.work.iterdir())) == 1
-    place.check(place.fetch("synthetic:shapes"), data, name="shapes.tar")
+    place.assert_holds(place.fetch("synthetic:shapes"), data, name="shapes.tar")
     assert not list(place.work.iterdir())
 
 
@@ -1004,7 +1004,7 @@ def test_the_real_facades_over_a_line_that_is_cut_twice(place, serve):
     body = real_data("data/facades.tar.gz").read_bytes()
     server = serve(body, path="/facades.tar.gz", cuts=[9_000_000, 8_000_000])
     record = place.fetch(server.url, sha256=sha256(body))
-    place.check(record, body, name="facades.tar.gz", pinned=True)
+    place.assert_holds(record, body, name="facades.tar.gz", pinned=True)
     assert len(server.asked) == 3 and None not in server.ranges_asked()[1:]
     assert sum(server.sent) < len(body) + 3 * sources._NETWORK_CHUNK_BYTES
 

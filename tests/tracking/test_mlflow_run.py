@@ -386,4 +386,4 @@ def test_a_servers_words_do_not_command_the_terminal(tmp_path, monkeypatch, capf
     capfd.readouterr()
     run.off(RuntimeError("answer: \x1b[31mboom\x1b]0;t\x07\nnext"))
     said = capfd.readouterr().err
-    assert said.endswith("RuntimeError: answer: [31mboom ]0;t next\n") and said[:-1].isprintable()
+    assert said.endswith("RuntimeError: answer: \\x1b[31mboom\\x1b]0;t\\x07 next\n") and said[:-1].isprintable()

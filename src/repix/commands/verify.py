@@ -86,10 +86,9 @@ def explain(first: Mapping[str, Any]) -> list[str]:
 
 def noise_of(tree: Path) -> NoiseOf:
     """Return a function that gives the noise between seeds of a cell's scores; nothing where none was measured."""
-    families = tolerance.read_tolerances(tree / METRICS / tolerance.FILE).families
 
     def of(cell: Cell) -> dict[str, float]:
-        family = families.get(f"{cell.dataset}-{cell.model}")
+        family = tolerance.read_tolerances(tree / METRICS / tolerance.FILE).families.get(f"{cell.dataset}-{cell.model}")
         return {
             "/".join(key): noise.tolerance
             for key, noise in tolerance.noises(family.scores if family else {}).items()

@@ -18,7 +18,7 @@ from repix.config.run import Cell, Grid
 from repix.errors import UserError
 from repix.metrics import METRICS, Metric
 from repix.paths import RUNS, STARTS, found
-from repix.registry import SYSTEMS
+from repix.registry import FORMATS, SYSTEMS
 from repix.schemas import Start
 
 FLOAT16 = 2**-11  # most that rounding to it changes a number between 1/2 and 1
@@ -73,10 +73,11 @@ def grid(path: str | Path = reader.FILE) -> None:
                 f"pip install -c constraints.txt -e '.[jax]', or '.[jax-cuda]' on a GPU"
             )
     _parents(run, recipes, path)
-    litert = export.tolerance.get("litert")
-    if litert and export.litert_weights == "float16" and litert.max < FLOAT16:
+    given = export.tolerance.get("litert")
+    most = given.max if given else FORMATS["litert"].max_error
+    if "litert" in export.formats and export.litert_weights == "float16" and most < FLOAT16:
         raise UserError(
-            f"{path}: export.tolerance.litert: max: {litert.max:g} is less than float16 rounds a weight by; "
+            f"{path}: export.tolerance.litert: max: {most:g} is less than float16 rounds a weight by; "
             f"about {{max: 0.05, mean: 0.005}} can hold, or litert_weights: float32"
         )
     for name, entry in sets.items():

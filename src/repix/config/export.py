@@ -44,7 +44,7 @@ class Export(Settings):
 
     formats: tuple[Format, ...] = Field(default=("keras", "saved_model", "onnx", "litert"), min_length=1)
     variant: Literal["auto", "last", "best", "ema"] = "auto"
-    tolerance: dict[Format, Tolerance] = Field(default={}, validate_default=True)
+    tolerance: dict[Format, Tolerance] = Field(default={})
     litert_weights: Literal["float32", "float16"] = "float32"
     images: int = Field(default=4, ge=1)
 
@@ -58,9 +58,5 @@ class Export(Settings):
     @field_validator("tolerance")
     @classmethod
     def _of_the_chosen_formats(cls, given: dict[str, Tolerance], info: ValidationInfo) -> dict[str, Tolerance]:
-        """Fill in what was not given, and leave out formats that are not written: no result follows from those."""
-        return {name: given.get(name) or _tolerance(name) for name in info.data.get("formats", ())}
-
-
-def _tolerance(name: str) -> Tolerance:
-    return Tolerance(max=registry.FORMATS[name].max_error, mean=registry.FORMATS[name].mean_error)
+        """Leave out formats that are not written: no result follows from those."""
+        return {name: given[name] for name in info.data.get("formats", ()) if name in given}

@@ -85,16 +85,16 @@ def allowed(settings: Export, record: Trained, kind: str) -> Tolerance:
     by little, so that the last bit of a sum grows. Measured on drawn shapes: LiteRT of a U-Net of 192 x 320 px 1.6e-4
     at most and 3.6e-6 on average, of a ResNet of 64 x 64 px 9.7e-5 and 6.3e-6.
     """
-    given, usual = settings.tolerance[kind], FORMATS[kind]
-    if (given.max, given.mean) != (usual.max_error, usual.mean_error):
-        return given
+    if kind in settings.tolerance:
+        return settings.tolerance[kind]
+    usual = FORMATS[kind]
     ranges = [
         high - low for side in (record.source, record.target) for low, high in zip(side.low, side.high, strict=True)
     ]
     height, width = record.crop_size
-    most = VISIBLE * 2 / max(ranges) / given.max
+    most = VISIBLE * 2 / max(ranges) / usual.max_error
     room = most if record.recipe["generator"]["kind"] == "resnet" else min(height * width / USUAL_PIXELS, most)
-    return Tolerance(max=given.max * max(1.0, room), mean=given.mean * max(1.0, room))
+    return Tolerance(max=usual.max_error * max(1.0, room), mean=usual.mean_error * max(1.0, room))
 
 
 def export(

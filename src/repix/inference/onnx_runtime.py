@@ -30,8 +30,8 @@ def open_session(path: Path) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = profile.current().resolved_threads()
     options.inter_op_num_threads = 1
-    # A thread that waits for others leaves its core to what decodes and encodes: a fifth of the CPU time.
     options.log_severity_level = 4  # a file's own words, in colours; what it cannot do is raised
+    # A thread that waits for others leaves its core to what decodes and encodes: a fifth of the CPU time.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
 

@@ -3,27 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from repix.errors import UserError
-from repix.schemas import Metrics, Record
+from repix.schemas import Metrics, Protocol, Record, Scores
 
 FILE = "baseline.json"
-_TEXTS = ("profile", "split")  # of a protocol; all else in it are groups
-
-
-def _is_protocol(given: dict[str, Any]) -> dict[str, Any]:
-    for name, value in given.items():
-        if name not in _TEXTS and not isinstance(value, dict):
-            raise ValueError(f"{name} is {value!r}, expected a group of what it was measured by")
-    return given
-
-
-# Read as they stand: "0.5" and true are no scores, and a protocol that cannot be compared is none.
-Scores = dict[str, dict[str, dict[str, Annotated[float, Field(strict=True)] | None] | None]]
-Protocol = Annotated[dict[str, Any], AfterValidator(_is_protocol)]
 
 
 class Entry(BaseModel):
@@ -46,13 +33,6 @@ class Entry(BaseModel):
         return cls(weights_digest=metrics.weights_digest, n=metrics.n, scores=metrics.scores, protocol=protocol)
 
 
-class _Measured(Metrics):
-    """A metrics record that is held against a baseline: nothing in it is taken for something else."""
-
-    scores: Scores
-    protocol: Protocol
-
-
 class Baseline(Record):
     """``metrics/baseline.json``: cell -> what was accepted."""
 
@@ -68,7 +48,7 @@ def read_metrics(folder: str | Path) -> dict[str, Entry]:
     """
     found = {}
     for path in sorted(Path(folder).glob("*-*-*.json")):
-        metrics = _Measured.read(path)
+        metrics = Metrics.read(path)
         if metrics.cell != path.stem:
             raise UserError(f"{path}: holds the metrics of {metrics.cell}; rename it or run `dvc repro`")
         found[metrics.cell] = Entry.of(metrics)

@@ -31,8 +31,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from repix.config.gate import Gate
 from repix.errors import UserError
 from repix.metrics import direction, find
-from repix.regression.baseline import Entry, Protocol, Scores, differences
-from repix.schemas import Record
+from repix.regression.baseline import Entry, differences
+from repix.schemas import Protocol, Record, Scores
 
 FILE = "tolerances.json"
 

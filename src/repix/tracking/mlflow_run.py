@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from repix import machine, profile, yaml12
-from repix.errors import UserError
+from repix.errors import UserError, printable
 from repix.files import canonical_json, digest_text, process_name
 from repix.paths import LINEAGE, RUNS
 from repix.provenance.lineage import Lineage
@@ -186,8 +186,7 @@ class Run:
     def off(self, error: BaseException) -> None:
         """Go silent for good, and say once why."""
         self.client = None
-        # A server's words may hold what commands a terminal.
-        said = " ".join("".join(c if c.isprintable() else " " for c in str(error)).split())
+        said = printable(" ".join(str(error).split()))  # a server's words may hold what commands a terminal
         if not isinstance(error, UserError):  # which says what to do
             said = f"{type(error).__name__}: {said[:200]}"
         print(
