@@ -21,17 +21,17 @@ help: ## list the targets
 # A zip download and a folder that git refuses are told before anything is installed.
 .PHONY: checked
 checked:
-	@$(PYTHON) -c 'import sys; sys.exit("repix needs Python 3.11 to 3.13, this is %d.%d: make repro PYTHON=python3.11" % sys.version_info[:2] if not (3, 11) <= sys.version_info[:2] < (3, 14) else 0)'
-	@$(PYTHON) install.py --check
+	@"$(PYTHON)" -c 'import sys; sys.exit("repix needs Python 3.11 to 3.13, this is %d.%d: make repro PYTHON=python3.11" % sys.version_info[:2] if not (3, 11) <= sys.version_info[:2] < (3, 14) else 0)'
+	@"$(PYTHON)" install.py --check
 
 # A target's name is its stamp: a half-finished installation has none and starts again.
 .venv/.ready: pyproject.toml constraints.txt install.py | checked
-	@$(PYTHON) install.py
+	@"$(PYTHON)" install.py
 	@touch $@
 
 # What no run needs, such as a browser's driver and JAX, comes with the tests.
 .venv/.tests: .venv/.ready
-	@$(PYTHON) install.py --tests
+	@"$(PYTHON)" install.py --tests
 	@touch $@
 
 .PHONY: setup

@@ -176,9 +176,11 @@ def download(tmp_path):
 
 
 def make(folder, *words: str, **variables: str) -> subprocess.CompletedProcess:
-    """Run make as a user does whose git knows this folder's neighbours not."""
+    """Run make as a user does whose git knows this folder's neighbours not, and whose Python has a space in its path."""
     known = {"GIT_CEILING_DIRECTORIES": str(folder.parent), "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
-    command = ["make", *words, f"PYTHON={sys.executable}"]
+    python = folder.parent / "a python"
+    python.symlink_to(sys.executable)
+    command = ["make", *words, f"PYTHON={python}"]
     return subprocess.run(command, cwd=folder, env={**os.environ, **known, **variables}, capture_output=True, text=True)
 
 
