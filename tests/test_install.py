@@ -176,7 +176,7 @@ def download(tmp_path):
 
 
 def make(folder, *words: str, **variables: str) -> subprocess.CompletedProcess:
-    """Run make for a user whose git does not know this folder's neighbours, and whose Python has a space in its path."""
+    """Run make for a user whose git knows no neighbours of this folder, and whose Python has a space in its path."""
     known = {"GIT_CEILING_DIRECTORIES": str(folder.parent), "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
     python = folder.parent / "a python"
     python.symlink_to(sys.executable)
