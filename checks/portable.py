@@ -329,7 +329,7 @@ def main() -> None:
     if given.worker:
         work(Path(given.worker), given.systems[0], given.profiles[0], given.conditions[0])
         return
-        from repix.files import write_json
+    from repix.files import write_json
 
     conditions = given.conditions or list(QUICK if given.quick else CONDITIONS)
     left = [name for name in conditions if CONDITIONS[name].cpu and not shutil.which(QEMU)]
