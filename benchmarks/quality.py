@@ -1,14 +1,22 @@
 """How well options of a recipe learn: façades at equal steps, several seeds each, every metric with its noise.
 
-    python -m benchmarks.quality --features pt_inception.pth       # train what has not been, print the tables
-    python -m benchmarks.quality --only plain augment --seeds 0 1  # some options, some seeds
-    python -m benchmarks.quality --write                           # put the tables into docs/systems.md
+    python -m benchmarks.quality --features pt_inception.pth       # train what has not been, print the table
+    python -m benchmarks.quality --only plain reference --seeds 0 1  # some options, some seeds
+    python -m benchmarks.quality --task cyclegan                   # CycleGAN, on façades without pairs
+    python -m benchmarks.quality --collect                         # train nothing: keep what --out holds by now
+    python -m benchmarks.quality --gate                            # baseline and tolerances of plain, for `repix gate`
+    python -m benchmarks.quality --write                           # the tables of docs/results.md, from the JSON alone
 
-An option is a change of one recipe, pix2pix at half width; each trains 8,000 steps of one image at 64 px, the rate
-falling over the second half, through the stages' own scripts (train, evaluate) in a folder below --out. Killed, the
-same command goes on where it was. All keep a moving average of the generator's weights, which is scored beside the
-last ones: one training gives two rows. A difference to the plain recipe is given in standard deviations over seeds and
-with Welch's t-test, whose p is no measure of size: a test of many metrics finds one in twenty by chance.
+An option is a change of one recipe, pix2pix or CycleGAN at half width; each trains 8,000 steps (CycleGAN 4,000) of one
+image at 64 px, the rate falling over the second half, through the stages' own scripts (train, evaluate) in a folder
+below --out. `reference` is a training in plain PyTorch after the reference code's rules (benchmarks/reference.py), on
+the same prepared arrays, scored by the same function. All of ours keep a moving average of the generator's weights,
+which is scored beside the last ones: one training gives two rows.
+
+Every cell goes to benchmarks/measured/quality.json (--json), which is in git, as soon as it is scored: what is in there
+is not trained again, whatever becomes of --out. Killed, the same command goes on where it was. A difference to the
+plain recipe is given in standard deviations over seeds and with Welch's t-test, whose p is no measure of size: a test
+of many metrics finds one in twenty by chance.
 
 FID and KID at 768 dims need weights of Inception: a file for --features, else they are left out. They are not FID at
 2048 dims and compare with nothing but this table. The archive lies in ../shared/data, or below REPIX_REAL_DATA.
@@ -18,7 +26,9 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,20 +36,28 @@ from typing import Any
 
 import yaml
 
-from checks.harness import ROOT, run_stage, table, write
-from checks.systems import archive_of, data, lay_out, sized
+from checks.harness import ROOT, run_module, run_stage, table, write
+from checks.systems import archive_of, data, lay_out, ms_per_step, sized
 from repix import paths, stage
 from repix.config import reader
+from repix.config.gate import Gate
+from repix.config.models import Recipe
 from repix.config.run import Cell
-from repix.directions import Direction
-from repix.files import digest_file, write_json
+from repix.errors import UserError
+from repix.files import canonical_json, digest_file, digest_text, read_json, write_json
 from repix.metrics import direction
-from repix.schemas import Metrics
+from repix.regression import baseline, tolerance
+from repix.regression.tolerance import mean_and_sd
+from repix.schemas import Metrics, Trained
 
-SIZE, EPOCHS, SEEDS = 64, 20, (0, 1, 2, 3, 4)
-DATASET = "facades"
+SIZE, SEEDS = 64, (0, 1, 2, 3, 4)
+MEASURED = ROOT / "benchmarks" / "measured"
+FILE = MEASURED / "quality.json"
+GATE = MEASURED / "gate"
+GATED = ("l1", "psnr", "ssim", "swd")  # what needs no weights of Inception
 SHOWN = ("l1", "psnr", "ssim", "swd", "fid_768", "kid_768")
 AUGMENT = ("colour", "translation", "cutout")
+REFERENCE = "reference"
 
 
 @dataclass(frozen=True)
@@ -55,18 +73,50 @@ class Option:
     changes: Mapping[str, Any] = field(default_factory=dict)
 
 
-OPTIONS = {
-    "plain": Option("the paper's recipe"),
-    "augment": Option("differentiable augmentation", {"discriminator": {"augment": list(AUGMENT)}}),
-    "no_cutout": Option("the same without cutout", {"discriminator": {"augment": list(AUGMENT[:2])}}),
-    "two_rates": Option("discriminator at a quarter of the weight", {"loss": {"discriminator": 0.125}}),
-    "no_dropout": Option("no dropout", {"generator": {"dropout": 0.0}}),
+@dataclass(frozen=True)
+class Task:
+    """What the options are measured on.
+
+    Attributes:
+        model, dataset: entries of params.yaml.
+        epochs: of 400 steps each.
+        options: name -> change of the recipe.
+    """
+
+    model: str
+    dataset: str
+    epochs: int
+    options: Mapping[str, Option]
+
+
+AUGMENTED = Option("differentiable augmentation", {"discriminator": {"augment": list(AUGMENT)}})
+TASKS = {
+    "pix2pix": Task(
+        "pix2pix",
+        "facades",
+        20,
+        {
+            "plain": Option("the paper's recipe"),
+            "augment": AUGMENTED,
+            "no_cutout": Option("the same without cutout", {"discriminator": {"augment": list(AUGMENT[:2])}}),
+            "two_rates": Option("discriminator at a quarter of the weight", {"loss": {"discriminator": 0.125}}),
+            "no_dropout": Option("no dropout", {"generator": {"dropout": 0.0}}),
+        },
+    ),
+    "cyclegan": Task(
+        "cyclegan", "facades_unaligned", 10, {"plain": Option("the paper's recipe"), "augment": AUGMENTED}
+    ),
 }
 
 
-def recipe_of(option: Option, epochs: int) -> dict[str, Any]:
+def says(task: Task, option: str) -> str:
+    """Return what an option is called in a table."""
+    return "the reference code's rules, PyTorch" if option == REFERENCE else task.options[option].says
+
+
+def recipe_of(task: Task, option: Option, epochs: int) -> dict[str, Any]:
     """Return the entry of ``models`` that an option trains."""
-    entry = dict(reader.load(ROOT / reader.FILE)["models"]["pix2pix"])
+    entry = dict(reader.load(ROOT / reader.FILE)["models"][task.model])
     changes = {
         "generator": {"filters": 32},
         "discriminator": {"filters": 32},
@@ -82,17 +132,20 @@ def recipe_of(option: Option, epochs: int) -> dict[str, Any]:
     return entry
 
 
-def lay_out_params(out: Path, epochs: int, weights: Path | None) -> None:
+def lay_out_params(out: Path, task: Task, epochs: int, weights: Path | None) -> None:
     """Write the params.yaml of all trainings into ``out``; other parameters than before start it anew.
 
     Without weights of Inception those of an earlier run stay, since the trainings are the same.
     """
     tree = reader.load(ROOT / reader.FILE)
-    entry = tree["datasets"][DATASET]
-    groups = {"archive": entry["archive"] | archive_of(DATASET), "images": entry["images"] | sized(DATASET, SIZE)}
-    tree["datasets"] = {DATASET: entry | groups}
-    tree["models"] = {name: recipe_of(option, epochs) for name, option in OPTIONS.items()}
-    tree["run"] = {"datasets": [DATASET], "models": list(tree["models"]), "seeds": list(SEEDS), "profile": "auto"}
+    entry = tree["datasets"][task.dataset]
+    groups = {
+        "archive": entry["archive"] | archive_of(task.dataset),
+        "images": entry["images"] | sized(task.dataset, SIZE),
+    }
+    tree["datasets"] = {task.dataset: entry | groups}
+    tree["models"] = {name: recipe_of(task, option, epochs) for name, option in task.options.items()}
+    tree["run"] = {"datasets": [task.dataset], "models": list(tree["models"]), "seeds": list(SEEDS), "profile": "auto"}
     tree["evaluate"] = tree["evaluate"] | {"swd": True, "fid": bool(weights), "kid": bool(weights), "dims": [768]}
     if weights is None and (out / reader.FILE).exists():
         kept = reader.load(out / reader.FILE)
@@ -103,91 +156,296 @@ def lay_out_params(out: Path, epochs: int, weights: Path | None) -> None:
     lay_out(out, yaml.safe_dump(tree, sort_keys=False))
 
 
-def train(out: Path, options: Sequence[str], seeds: Sequence[int]) -> dict[str, dict[str, dict[str, float]]]:
-    """Bring every cell through train and evaluate, seed by seed, so that a stop leaves as many of each option.
+# --- a cell
 
-    Returns:
-        What :func:`collect` does.
+
+def make_cell(out: Path, cell: Cell, entry: str) -> None:
+    """Train and score a cell in a folder, as far as it is not there.
+
+    Args:
+        out: with params.yaml, the prepared data and what the stage ``features`` left.
+        cell: its model is an entry of params.yaml, or ``reference``.
+        entry: the model whose entry the reference takes.
     """
-    data(out, DATASET)
+    if (out / paths.METRICS / f"{cell.name}.json").exists():
+        return
+    cost = out / "costs" / f"{cell.name}.json"
+    if cell.model == REFERENCE:
+        write_json(cost, {"commit": commit()})
+        run_module(out, "benchmarks.reference", cell.dataset, entry, str(cell.seed))
+        return
+    if not (out / paths.RUNS / cell.name).exists():
+        # A training that was killed and is taken up has only its last part timed.
+        resumed = (out / ".repix" / "tensorboard" / cell.name).exists()
+        seconds, peak = run_stage(out, "train", *cell.name.split("-"))
+        write_json(cost, {"commit": commit(), "seconds": None if resumed else seconds, "peak_gb": peak})
+    run_stage(out, "evaluate", *cell.name.split("-"))
+
+
+def commit() -> str | None:
+    """Return the repository's commit, its first twelve digits; None outside of git."""
+    said = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    return said.stdout.strip()[:12] or None
+
+
+def cost_of(out: Path, cell: Cell) -> dict[str, Any]:
+    """Return ``ms_per_step`` (of the fastest epoch), ``seconds``, ``peak_gb`` and ``commit``, null where not known."""
+    found: dict[str, Any] = {"seconds": None, "peak_gb": None, "commit": None}
+    for path in (out / "costs" / f"{cell.name}.json", out / paths.RUNS / cell.name / "cost.json"):
+        found |= read_json(path) if path.exists() else {}
+    return found if cell.model == REFERENCE else found | {"ms_per_step": ms_per_step(cell.name, out)}
+
+
+def record_of(out: Path, cell: Cell) -> dict[str, Any]:
+    """Return what is kept of a scored cell: its scores and floors by direction, digests of weights, and cost."""
+    metrics = Metrics.read(out / paths.METRICS / f"{cell.name}.json")
+    trained = Trained.read(out / paths.RUNS / cell.name / "trained.json")
+    described = metrics.protocol["description"]
+    return {
+        "steps": trained.steps,
+        "profile": trained.profile["name"],
+        "n": {name: metrics.images(name) for name in metrics.scores},
+        "scores": {
+            name: {
+                variant: {metric: value for metric, value in scores.items() if value is not None}
+                for variant, scores in variants.items()
+                if scores
+            }
+            for name, variants in metrics.scores.items()
+        },
+        "floor": {
+            name: {metric: one["floor"] for metric, one in described[name]["last"].items() if "floor" in one}
+            for name in metrics.scores
+        },
+        "weights": metrics.weights_digest,
+        "cost": cost_of(out, cell),
+    }
+
+
+# --- all cells
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """Return task -> ``size``, ``steps`` and ``options``; nothing where there is no file."""
+    return read_json(path) if path.exists() else {}
+
+
+def entry_of(task: Task, option: str, epochs: int) -> dict[str, Any]:
+    """Return what an option is trained by, as results keep it: its entry, or what the reference takes of plain's."""
+    entry = recipe_of(task, task.options["plain" if option == REFERENCE else option], epochs)
+    if option != REFERENCE:
+        return entry
+    whole = Recipe.model_validate(entry).model_dump(mode="json")
+    taken = {key: whole[key] for key in ("system", "epochs", "decay_epochs")}
+    return taken | {"filters": whole["generator"]["filters"], "loss": whole["loss"]}
+
+
+def check_settings(found: Mapping[str, Any], path: Path, name: str, task: Task, epochs: int) -> None:
+    """Refuse to mix cells of other settings with those that a file of results holds.
+
+    Raises:
+        UserError: an option of the file was trained otherwise than it would be now.
+    """
+    for option, kept in found.get(name, {}).get("options", {}).items():
+        if kept["entry"] != entry_of(task, option, epochs):
+            raise UserError(
+                f"{path}: {name} {option} was trained by another entry ({kept['entry']['epochs']} epochs); "
+                f"name another file with --json, or remove the option from this one"
+            )
+
+
+def collect(out: Path, path: Path, name: str, epochs: int) -> dict[str, Any]:
+    """Add what was scored in ``out`` to a file of results, and return all of the file."""
+    task, found = TASKS[name], read_results(path)
+    check_settings(found, path, name, task, epochs)
+    here = found.setdefault(name, {"dataset": task.dataset, "size": SIZE, "options": {}})
+    for file in sorted((out / paths.METRICS).glob(f"{task.dataset}-*.json")):
+        _, option, seed = file.stem.split("-")
+        if option not in (*task.options, REFERENCE):
+            continue
+        kept = here["options"].setdefault(option, {"entry": entry_of(task, option, epochs), "seeds": {}})
+        if seed not in kept["seeds"]:
+            kept["seeds"][seed] = record_of(out, Cell(task.dataset, option, int(seed)))
+    write_json(path, found)
+    return found
+
+
+def train(out: Path, path: Path, name: str, epochs: int, options: Sequence[str], seeds: Sequence[int]) -> None:
+    """Bring every cell that the results lack through train and evaluate, seed by seed.
+
+    So a stop leaves as many seeds of each option.
+    """
+    task = TASKS[name]
+    kept = read_results(path).get(name, {}).get("options", {})
+    cells = [Cell(task.dataset, option, seed) for seed in seeds for option in options]
+    missing = [cell for cell in cells if str(cell.seed) not in kept.get(cell.model, {}).get("seeds", {})]
+    if not missing:
+        return
+    data(out, task.dataset)
     if not (out / paths.FEATURES).exists():
         run_stage(out, "features")
-    cells = [Cell(DATASET, option, seed) for seed in seeds for option in options]
-    for number, cell in enumerate(cells, 1):
-        for name, left in (("train", paths.RUNS / cell.name), ("evaluate", paths.METRICS / f"{cell.name}.json")):
-            if not (out / left).exists():
-                print(f"{number} of {len(cells)}: {name} {cell.name}", file=sys.stderr, flush=True)
-                run_stage(out, name, *cell.name.split("-"))
-        found = collect(out)
+    for number, cell in enumerate(missing, 1):
+        print(f"{time.strftime('%H:%M')} {number} of {len(missing)}: {cell.name}", file=sys.stderr, flush=True)
+        make_cell(out, cell, "plain")
+        collect(out, path, name, epochs)
+
+
+# --- tables
+
+
+def values_of(seeds: Mapping[str, Mapping], translator: str, variant: str, metric: str) -> list[float]:
+    """Return a metric's value for every seed that has it; other than published weights stand in the score's name."""
+    found = []
+    for record in seeds.values():
+        scores = record["scores"].get(translator, {}).get(variant, {})
+        found += [value for name, value in scores.items() if name == metric or name.startswith(f"{metric}_")]
     return found
 
 
-def collect(out: Path) -> dict[str, dict[str, dict[str, float]]]:
-    """Return option -> ``<variant>/<metric>`` -> seed -> score of what was evaluated, and keep it beside the cells."""
-    found: dict[str, dict[str, dict[str, float]]] = {}
-    for path in sorted((out / paths.METRICS).glob(f"{DATASET}-*.json")):
-        record = Metrics.read(path)
-        _, option, seed = record.cell.split("-")
-        for variant in ("last", "ema"):
-            scores = record.scores[Direction.SOURCE_TO_TARGET].get(variant) or {}
-            for name, value in scores.items():
-                # Weights of Inception that are not the published ones stand in the name.
-                metric = next((shown for shown in SHOWN if name == shown or name.startswith(f"{shown}_")), None)
-                if metric and value is not None:
-                    found.setdefault(option, {}).setdefault(f"{variant}/{metric}", {})[seed] = value
-    write_json(out / "quality.json", found)
-    return found
+def mean_sd(values: Sequence[float]) -> str:
+    """Return mean and standard deviation as a cell of a table."""
+    if len(values) < 2:
+        return f"{values[0]:.4g}" if values else ""
+    return "{:.4g} ± {:.2g}".format(*mean_and_sd(values))
 
 
-def rows_of(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[list[Any]]:
-    """Return the table: option, variant, seeds, and per metric mean, sd and the gain over the plain recipe in sds."""
+def difference(metric: str, values: Sequence[float], others: Sequence[float]) -> str:
+    """Return how much better values are than others, in standard deviations over seeds, with the p of Welch's test."""
     from scipy.stats import ttest_ind
 
-    rows = []
-    for option, scores in found.items():
-        for variant in ("last", "ema"):
-            row: list[Any] = [OPTIONS[option].says, variant, len(next(iter(scores.values())))]
-            for metric in SHOWN:
-                values = list(scores.get(f"{variant}/{metric}", {}).values())
-                plain = list(found.get("plain", {}).get(f"last/{metric}", {}).values())
-                if not values:
-                    row.append("")
+    if min(len(values), len(others)) < 2:
+        return ""
+    (mean, sd), (other, other_sd) = mean_and_sd(values), mean_and_sd(others)
+    pooled = ((sd**2 + other_sd**2) / 2) ** 0.5
+    gain = direction(metric) * (mean - other) / pooled if pooled else 0.0
+    return f" ({gain:+.1f} sd, p {ttest_ind(values, others, equal_var=False).pvalue:.2g})"
+
+
+def rows_of(task: Task, found: Mapping[str, Any]) -> list[list[Any]]:
+    """Return the table's rows: option, weights, seeds, each metric beside the plain recipe's, time and memory."""
+    rows: list[list[Any]] = []
+    options = found["options"]
+    names = [name for name in (*task.options, REFERENCE) if name in options]
+    translators = list(next(iter(options[names[0]]["seeds"].values()))["scores"]) if names else []
+    for translator in translators:
+        plain = options.get("plain", {}).get("seeds", {})
+        for option in names:
+            seeds = options[option]["seeds"]
+            costs = [record["cost"] for record in seeds.values()]
+            for variant in ("last", "ema"):
+                if not any(variant in record["scores"][translator] for record in seeds.values()):
                     continue
-                mean = statistics.mean(values)
-                cell = f"{mean:.4g}"
-                if len(values) > 1:
-                    cell += f" ± {statistics.stdev(values):.2g}"
-                if (option, variant) != ("plain", "last") and len(values) > 1 and len(plain) > 1:
-                    pooled = ((statistics.variance(values) + statistics.variance(plain)) / 2) ** 0.5
-                    gain = direction(metric) * (mean - statistics.mean(plain)) / pooled if pooled else 0.0
-                    p = ttest_ind(values, plain, equal_var=False).pvalue
-                    cell += f" ({gain:+.1f} sd, p {p:.2g})"
-                row.append(cell)
-            rows.append(row)
+                row: list[Any] = [says(task, option), variant, len(seeds)]
+                for metric in SHOWN:
+                    values = values_of(seeds, translator, variant, metric)
+                    text = mean_sd(values)
+                    if (option, variant) != ("plain", "last"):
+                        text += difference(metric, values, values_of(plain, translator, "last", metric))
+                    row.append(text)
+                row += [least(costs, "ms_per_step"), least(costs, "peak_gb", max)]
+                rows.append(row if len(translators) == 1 else [translator.replace("_", " "), *row])
+        floors = [record["floor"][translator] for option in names for record in options[option]["seeds"].values()]
+        floor = ["real photos, one half against the other", "", ""]
+        floor += [shown_floor(floors, metric) for metric in SHOWN] + ["", ""]
+        rows.append(floor if len(translators) == 1 else [translator.replace("_", " "), *floor])
     return rows
 
 
-def report(found: Mapping) -> str:
-    """Return the table as Markdown."""
-    return table(["recipe", "weights", "seeds", *SHOWN], rows_of(found), left=2)
+def shown_floor(floors: Sequence[Mapping[str, float]], metric: str) -> str:
+    """Return the floor of a metric, the same for every cell, as a cell of a table."""
+    found = [value for one in floors for name, value in one.items() if name == metric or name.startswith(f"{metric}_")]
+    return f"{statistics.median(found):.4g}" if found else ""
+
+
+def least(costs: Sequence[Mapping[str, Any]], key: str, of=min) -> str:
+    """Return the smallest of the known costs (or what ``of`` takes) as a cell of a table."""
+    known = [cost[key] for cost in costs if cost.get(key) is not None]
+    return f"{of(known):.3g}" if known else ""
+
+
+def report(found: Mapping[str, Any]) -> str:
+    """Return the tables of all tasks as Markdown, from the results alone."""
+    parts = []
+    for name, task in TASKS.items():
+        if name not in found or not found[name]["options"]:
+            continue
+        rows = rows_of(task, found[name])
+        records = [one for option in found[name]["options"].values() for one in option["seeds"].values()]
+        steps, n = (sorted({str(value) for value in all_}) for all_ in ([r["steps"] for r in records], counts(records)))
+        head = ["recipe", "weights", "seeds", *SHOWN, "ms per step", "peak GB"]
+        head = head if len(rows[0]) == len(head) else ["direction", *head]
+        parts.append(
+            f"`{task.model}` on `{task.dataset}`, {found[name]['size']} px, half width, {', '.join(steps)} steps, "
+            f"{', '.join(n)} test images:\n\n" + table(head, rows, left=len(head) - 9)
+        )
+    missing = [name for name in TASKS if name not in found]
+    if missing:
+        lines = [f"- `{name}`: {', '.join((*TASKS[name].options, REFERENCE))}" for name in missing]
+        parts.append("\n".join(["Not measured yet:", "", *lines]))
+    return "\n\n".join(parts)
+
+
+def counts(records: Sequence[Mapping[str, Any]]) -> set[int]:
+    """Return the numbers of test images of some records."""
+    return {n for record in records for n in record["n"].values()}
+
+
+# --- the gate
+
+
+def write_gate(out: Path, name: str, folder: Path) -> list[Path]:
+    """Write baseline (the first seed) and tolerances (all seeds) of the plain recipe; return both files.
+
+    Raises:
+        UserError: fewer than three seeds of it are scored in ``out``.
+    """
+    task = TASKS[name]
+    entries = baseline.read_metrics(out / paths.METRICS)
+    cells = {cell: entry for cell, entry in entries.items() if cell.startswith(f"{task.dataset}-plain-")}
+    if len(cells) < 3:
+        raise UserError(f"{out}: {len(cells)} seeds of {task.dataset}-plain are scored; a tolerance takes three")
+    params = reader.load(out / reader.FILE)
+    asked = {"models.plain": params["models"]["plain"], "evaluate": params["evaluate"]}
+    settings = reader.parse(params.get("gate", {}) | {"metrics": list(GATED)}, Gate, "gate")
+    family = tolerance.estimate(cells, settings, params=asked, run_key=digest_text(canonical_json(asked)))
+    first = min(cells, key=lambda cell: int(cell.rpartition("-")[2]))
+    files = [folder / baseline.FILE, folder / tolerance.FILE]
+    baseline.Baseline(cells={first: cells[first]}).write(files[0])
+    tolerance.Tolerances(families={f"{task.dataset}-plain": family}).write(files[1])
+    return files
 
 
 def main(given: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=ROOT / ".repix" / "quality", help="default: .repix/quality")
-    parser.add_argument("--only", nargs="+", choices=OPTIONS, default=list(OPTIONS), help="some options")
+    parser.add_argument("--task", choices=TASKS, default="pix2pix", help="default: pix2pix")
+    parser.add_argument("--out", type=Path, help="default: .repix/quality, of cyclegan .repix/quality_cyclegan")
+    parser.add_argument("--json", type=Path, default=FILE, help="default: benchmarks/measured/quality.json")
+    parser.add_argument("--only", nargs="+", metavar="OPTION", help="some options; default: all, and reference")
     parser.add_argument("--seeds", nargs="+", type=int, choices=SEEDS, default=list(SEEDS), help="some seeds")
-    parser.add_argument("--epochs", type=int, default=EPOCHS, help=f"400 steps each; default: {EPOCHS}")
+    parser.add_argument("--epochs", type=int, help="400 steps each; default: 20, of cyclegan 10")
     parser.add_argument("--features", type=Path, help="weights of Inception, for FID and KID at 768 dims")
-    parser.add_argument("--write", action="store_true", help="put the table into docs/systems.md")
-    arguments = parser.parse_args(given)
-    out = arguments.out.resolve()
-    lay_out_params(out, arguments.epochs, arguments.features)
-    text = report(train(out, arguments.only, arguments.seeds))
-    print(text)
-    if arguments.write:
-        write("systems", "options", text)
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--collect", action="store_true", help="add what --out holds to the JSON; train nothing")
+    how.add_argument("--gate", action="store_true", help="write benchmarks/measured/gate/ from what --out holds")
+    how.add_argument("--write", action="store_true", help="put the tables into docs/results.md; train nothing")
+    asked = parser.parse_args(given)
+    if asked.write:
+        write("results", "options", report(read_results(asked.json)))
+        return 0
+    task = TASKS[asked.task]
+    out = (asked.out or ROOT / ".repix" / ("quality" if asked.task == "pix2pix" else f"quality_{asked.task}")).resolve()
+    epochs, options = asked.epochs or task.epochs, asked.only or [*task.options, REFERENCE]
+    if unknown := [name for name in options if name not in (*task.options, REFERENCE)]:
+        raise UserError(f"--only {unknown[0]}: no option; there are {', '.join((*task.options, REFERENCE))}")
+    if asked.gate:
+        print("\n".join(str(path) for path in write_gate(out, asked.task, GATE)))
+        return 0
+    check_settings(read_results(asked.json), asked.json, asked.task, task, epochs)
+    if not asked.collect:
+        lay_out_params(out, task, epochs, asked.features)
+        train(out, asked.json, asked.task, epochs, options, asked.seeds)
+    print(report(collect(out, asked.json, asked.task, epochs)))
     return 0
 
 
