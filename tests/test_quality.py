@@ -138,21 +138,31 @@ def cells_side():
 # --- options
 
 
+def make_small(patch):
+    patch.setattr(quality, "archive_of", lambda dataset: DRAWN)
+    patch.setattr(quality, "SIZE", 32)
+    patch.setattr(quality, "TASKS", {"pix2pix": TASK})
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """The one task of these tests is a toy."""
+    make_small(monkeypatch)
+
+
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory):
     """The path of benchmarks.quality, one seed of plain and of the reference; its folder and its JSON."""
     folder = tmp_path_factory.mktemp("quality")
+    asked = ["--out", str(folder / "out"), "--json", str(folder / "q.json"), "--seeds", "0"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(quality, "archive_of", lambda dataset: DRAWN)
-        patch.setattr(quality, "SIZE", 32)
-        patch.setattr(quality, "TASKS", {"pix2pix": TASK})
-        asked = ["--out", str(folder / "out"), "--json", str(folder / "q.json"), "--seeds", "0"]
+        make_small(patch)
         assert quality.main(asked) == 0
-        yield folder, asked, patch
+    return folder, asked
 
 
 def test_every_option_and_the_reference_are_scored_by_the_same_protocol(toy):
-    folder, _, _ = toy
+    folder, _ = toy
     options = read_json(folder / "q.json")["pix2pix"]["options"]
     assert options.keys() == {"plain", "reference"}
     ours, other = (options[name]["seeds"]["0"] for name in ("plain", "reference"))
@@ -167,8 +177,8 @@ def test_every_option_and_the_reference_are_scored_by_the_same_protocol(toy):
     assert bare[0] == bare[1]
 
 
-def test_what_the_json_has_is_not_trained_again(toy, monkeypatch, capsys):
-    folder, asked, _ = toy
+def test_what_the_json_has_is_not_trained_again(toy, small, monkeypatch, capsys):
+    folder, asked = toy
     monkeypatch.setattr(quality, "make_cell", lambda *_: pytest.fail("trained again"))
     before = (folder / "q.json").read_bytes()
     elsewhere = ["--out", str(folder / "empty"), *asked[2:]]
@@ -176,18 +186,18 @@ def test_what_the_json_has_is_not_trained_again(toy, monkeypatch, capsys):
     assert (folder / "q.json").read_bytes() == before and "as it stands" in capsys.readouterr().out
 
 
-def test_cells_of_other_settings_are_not_mixed(toy):
-    _, asked, _ = toy
+def test_cells_of_other_settings_are_not_mixed(toy, small):
+    _, asked = toy
     with pytest.raises(UserError, match=r"plain was trained by another entry \(2 epochs\); name another"):
         quality.main([*asked, "--epochs", "3"])
     with pytest.raises(UserError, match="--only plane: no option; there are plain, reference"):
         quality.main([*asked, "--only", "plane"])
 
 
-def test_baseline_and_tolerances_of_the_seeds_let_the_gate_judge(toy, tmp_path, capsys):
+def test_baseline_and_tolerances_of_the_seeds_let_the_gate_judge(toy, small, tmp_path, capsys):
     from repix import cli
 
-    folder, _, _ = toy
+    folder, _ = toy
     out = tmp_path / "out"
     (out / "metrics").mkdir(parents=True)
     (out / "params.yaml").write_bytes((folder / "out" / "params.yaml").read_bytes())
