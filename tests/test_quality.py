@@ -9,15 +9,14 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks import quality, results
 from checks.harness import ROOT
-from checks.support import cells
+from checks.support import cells, quality, results
 from repix import paths
 from repix.data.prepared import Prepared
 from repix.errors import UserError
 from repix.files import read_json, write_json
 
-DRAWN = {"urls": ["synthetic:facades?size=64&train=4&val=2&test=3&seed=0"], "sha256": None, "withdrawn": None}
+DRAWN = {"urls": ["synthetic:facades?size=64&train=4&val=2&test=5&seed=0"], "sha256": None, "withdrawn": None}
 TASK = quality.Task("pix2pix_small", "sample", 2, {"plain": quality.Option("as it stands")})
 
 
@@ -27,7 +26,7 @@ TASK = quality.Task("pix2pix_small", "sample", 2, {"plain": quality.Option("as i
 def test_the_reference_has_the_published_counts_of_parameters():
     from torch import nn
 
-    from benchmarks.torch_reference import patch, resnet, unet
+    from checks.support.torch_reference import patch, resnet, unet
 
     found = [
         unet(256, 64),
@@ -44,7 +43,7 @@ def test_the_references_first_weights_are_drawn_as_its_code_draws_them():
     import torch
     from torch import nn
 
-    from benchmarks.torch_reference import first_weights, unet
+    from checks.support.torch_reference import first_weights, unet
 
     torch.manual_seed(0)
     network = first_weights(unet(64, 16))
@@ -58,7 +57,7 @@ def test_the_references_first_weights_are_drawn_as_its_code_draws_them():
 
 
 def test_pairs_are_cut_and_mirrored_together_and_an_epoch_takes_each_once(tmp_path):
-    from benchmarks.reference import batches
+    from checks.support.reference import batches
 
     split = Prepared.open(cells.prepare_set(tmp_path, counts=(("train", 6), ("test", 1)))).split("train")
     same = split._replace(target=split.source)
@@ -77,7 +76,7 @@ def test_pairs_are_cut_and_mirrored_together_and_an_epoch_takes_each_once(tmp_pa
 
 
 def test_unpaired_domains_are_drawn_independently(tmp_path):
-    from benchmarks.reference import batches
+    from checks.support.reference import batches
 
     split = Prepared.open(cells.prepare_set(tmp_path, paired=False, counts=(("train", 6), ("test", 1)))).split("train")
     same = split._replace(target=split.source)
@@ -88,7 +87,7 @@ def test_unpaired_domains_are_drawn_independently(tmp_path):
 def test_the_pool_returns_earlier_fakes_once_it_is_full():
     import random
 
-    from benchmarks.torch_reference import Pool
+    from checks.support.torch_reference import Pool
 
     random.seed(0)
     pool = Pool(3)
@@ -98,12 +97,15 @@ def test_the_pool_returns_earlier_fakes_once_it_is_full():
     assert [Pool(0)(number) for number in range(5)] == list(range(5))
 
 
-def test_the_reference_learns_cyclegan_and_pix2pix(tmp_path):
+def test_the_reference_learns_cyclegan_and_pix2pix(request):
     """Tiny trainings: weights move, and the same seed gives the same ones."""
     import torch
 
-    from benchmarks.torch_reference import Way, training
+    from checks.support.torch_reference import Way, training
 
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # of two, each waits for the other on a busy machine
+    request.addfinalizer(lambda: torch.set_num_threads(threads))
     for system in ("pix2pix", "cyclegan"):
         states = []
         for _ in range(2):
@@ -120,7 +122,7 @@ def test_the_reference_learns_cyclegan_and_pix2pix(tmp_path):
 
 
 def test_stored_integers_come_back():
-    from benchmarks.reference import to_stored, to_unit
+    from checks.support.reference import to_stored, to_unit
 
     side = cells_side()
     images = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, axis=3)
@@ -154,19 +156,18 @@ def small(monkeypatch):
 def toy(tmp_path_factory):
     """The path of benchmarks.quality, one seed of plain and of the reference; its folder and its JSON."""
     folder = tmp_path_factory.mktemp("quality")
-    asked = ["--out", str(folder / "out"), "--json", str(folder / "q.json"), "--seeds", "0"]
     with pytest.MonkeyPatch.context() as patch:
         make_small(patch)
-        assert quality.main(asked) == 0
-    return folder, asked
+        quality.measure("pix2pix", folder / "out", folder / "q.json", seeds=[0])
+    return folder
 
 
 def test_every_option_and_the_reference_are_scored_by_the_same_protocol(toy):
-    folder, _ = toy
+    folder = toy
     options = read_json(folder / "q.json")["pix2pix"]["options"]
     assert options.keys() == {"plain", "reference"}
     ours, other = (options[name]["seeds"]["0"] for name in ("plain", "reference"))
-    assert ours["steps"] == other["steps"] == 8 and ours["n"] == other["n"] == {"source_to_target": 3}
+    assert ours["steps"] == other["steps"] == 8 and ours["n"] == other["n"] == {"source_to_target": 5}
     scores = ours["scores"]["source_to_target"], other["scores"]["source_to_target"]
     assert scores[0].keys() >= {"last", "ema"} and scores[1].keys() == {"last"}
     assert scores[0]["last"].keys() == scores[1]["last"].keys() >= {"l1", "psnr", "ssim", "swd"}
@@ -177,27 +178,26 @@ def test_every_option_and_the_reference_are_scored_by_the_same_protocol(toy):
     assert bare[0] == bare[1]
 
 
-def test_what_the_json_has_is_not_trained_again(toy, small, monkeypatch, capsys):
-    folder, asked = toy
+def test_what_the_json_has_is_not_trained_again(toy, small, monkeypatch):
+    folder = toy
     monkeypatch.setattr(quality, "make_cell", lambda *_: pytest.fail("trained again"))
     before = (folder / "q.json").read_bytes()
-    elsewhere = ["--out", str(folder / "empty"), *asked[2:]]
-    assert quality.main(elsewhere) == 0
-    assert (folder / "q.json").read_bytes() == before and "as it stands" in capsys.readouterr().out
+    found = quality.measure("pix2pix", folder / "empty", folder / "q.json", seeds=[0])
+    assert (folder / "q.json").read_bytes() == before and "| as it stands" in quality.report(found)
 
 
 def test_cells_of_other_settings_are_not_mixed(toy, small):
-    _, asked = toy
+    where = "pix2pix", toy / "out", toy / "q.json"
     with pytest.raises(UserError, match=r"plain was trained by another entry \(2 epochs\); name another"):
-        quality.main([*asked, "--epochs", "3"])
+        quality.measure(*where, epochs=3)
     with pytest.raises(UserError, match="--only plane: no option; there are plain, reference"):
-        quality.main([*asked, "--only", "plane"])
+        quality.measure(*where, options=["plane"])
 
 
 def test_baseline_and_tolerances_of_the_seeds_let_the_gate_judge(toy, small, tmp_path, capsys):
     from repix import cli
 
-    folder, _ = toy
+    folder = toy
     out = tmp_path / "out"
     (out / "metrics").mkdir(parents=True)
     (out / "params.yaml").write_bytes((folder / "out" / "params.yaml").read_bytes())
@@ -265,12 +265,8 @@ def test_a_difference_is_in_standard_deviations_with_the_p_of_welch():
     assert quality.difference("swd", better, worse).startswith(" (-5.0 sd")  # lower is better
 
 
-def test_the_table_of_the_page_comes_from_the_json_alone(tmp_path, monkeypatch):
-    written = {}
-    monkeypatch.setattr(quality, "write", lambda page, name, text: written.update({(page, name): text}))
-    write_json(tmp_path / "q.json", {"pix2pix": {"size": 64, "dataset": "facades", "options": {"plain": kept([0.2])}}})
-    assert quality.main(["--write", "--json", str(tmp_path / "q.json")]) == 0
-    text = written["results", "options"]
+def test_the_table_of_the_page_comes_from_the_json_alone():
+    text = quality.report({"pix2pix": {"size": 64, "dataset": "facades", "options": {"plain": kept([0.2])}}})
     assert "8 steps, 3 test images" in text and "| the paper's recipe" in text and "- `cyclegan`: plain" in text
 
 
