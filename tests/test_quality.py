@@ -273,7 +273,7 @@ def test_the_table_of_the_page_comes_from_the_json_alone():
 def test_the_page_has_what_its_command_writes():
     """The committed page is that of the committed JSON: figures are not edited by hand."""
     page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
-    assert f"-->\n{results.page_rows(results.MEASURED, results.PICTURES)}\n<!-- rows:end" in page
+    assert f"-->\n{results.page_rows(quality.MEASURED, results.PICTURES)}\n<!-- rows:end" in page
     assert f"-->\n{quality.report(quality.read_results(quality.FILE))}\n<!-- options:end" in page
 
 

@@ -342,9 +342,9 @@ def least(costs: Sequence[Mapping[str, Any]], key: str, of=min) -> str:
 
 def report(found: Mapping[str, Any]) -> str:
     """Return the tables of all tasks as Markdown, from the results alone."""
-    parts = []
+    parts, missing = [], [name for name in TASKS if not found.get(name, {}).get("options")]
     for name, task in TASKS.items():
-        if name not in found or not found[name]["options"]:
+        if name in missing:
             continue
         rows = rows_of(task, found[name])
         records = [one for option in found[name]["options"].values() for one in option["seeds"].values()]
@@ -355,7 +355,6 @@ def report(found: Mapping[str, Any]) -> str:
             f"`{task.model}` on `{task.dataset}`, {found[name]['size']} px, half width, {', '.join(steps)} steps, "
             f"{', '.join(n)} test images:\n\n" + table(head, rows, left=len(head) - 9)
         )
-    missing = [name for name in TASKS if name not in found]
     if missing:
         lines = [f"- `{name}`: {', '.join((*TASKS[name].options, REFERENCE))}" for name in missing]
         parts.append("\n".join(["Not measured yet:", "", *lines]))
