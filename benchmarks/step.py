@@ -33,11 +33,11 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 
 from checks.harness import Contender, answer, turns
 from checks.support.steps import FILTERS, built_step, recipe_of
+from checks.support.torch_reference import Way, training
 from repix import stage
 
 CONTENDERS = {
@@ -58,32 +58,12 @@ def repix_step(system: str, size: int, batch: int, precision: str):
     return lambda: step.run(next(count), 1, 2e-4)
 
 
-@dataclass(frozen=True)
-class Way:
-    """How PyTorch computes a step; as it stands, as the reference code does.
-
-    Attributes:
-        precision: ``float32``, ``tf32`` or ``bfloat16`` (autocast; weights stay float32).
-        tuned: channels last in memory, and the optimizer's fused kernel.
-        compiled: the backend of ``torch.compile`` that the networks go through, or None.
-        graph: whether the whole step is recorded once, as a CUDA graph, and replayed.
-        device: ``cpu`` or ``cuda``.
-    """
-
-    precision: str = "float32"
-    tuned: bool = False
-    compiled: str | None = None
-    graph: bool = False
-    device: str = "cpu"
-
-
 def torch_step(system: str, size: int, batch: int, way: Way, filters: int = FILTERS):
     """Return the same step in PyTorch, written as the reference code is organised; it returns both losses as tensors.
 
     They stay on the device, so that a caller may wait for them when it likes.
     """
     import torch
-    from torch import nn
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     for of in (torch.backends.cuda.matmul, torch.backends.cudnn):
@@ -91,148 +71,11 @@ def torch_step(system: str, size: int, batch: int, way: Way, filters: int = FILT
     if way.device == "cuda":
         torch.backends.cudnn.benchmark = True
     memory = torch.channels_last if way.tuned else torch.contiguous_format
-
-    class Level(nn.Module):
-        """One level of the U-Net: down, what lies below, up, and the skip."""
-
-        def __init__(self, outside, inside, below=None, outermost=False, dropout=False):
-            super().__init__()
-            down = nn.Conv2d(3 if outermost else outside, inside, 4, 2, 1, bias=False)
-            up = nn.ConvTranspose2d(inside * (2 if below else 1), outside, 4, 2, 1, bias=outermost)
-            parts = [down] if outermost else [nn.LeakyReLU(0.2), down]
-            if below is not None:
-                parts += ([] if outermost else [nn.BatchNorm2d(inside)]) + [below]
-            parts += [nn.ReLU(), up]
-            parts += [nn.Tanh()] if outermost else [nn.BatchNorm2d(outside)]
-            parts += [nn.Dropout(0.5)] if dropout else []
-            self.body, self.outermost = nn.Sequential(*parts), outermost
-
-        def forward(self, x):
-            y = self.body(x)
-            return y if self.outermost else torch.cat([x, y], 1)
-
-    def unet():
-        level = Level(8 * filters, 8 * filters, dropout=True)
-        for number in range(size.bit_length() - 6):
-            level = Level(8 * filters, 8 * filters, level, dropout=number < 2)
-        for outside, inside in ((4 * filters, 8 * filters), (2 * filters, 4 * filters), (filters, 2 * filters)):
-            level = Level(outside, inside, level)
-        return Level(3, filters, level, outermost=True)
-
-    def resnet():
-        def block():
-            pad = nn.ReflectionPad2d(1)
-            return nn.Sequential(
-                pad, nn.Conv2d(4 * filters, 4 * filters, 3), nn.InstanceNorm2d(4 * filters), nn.ReLU(),
-                pad, nn.Conv2d(4 * filters, 4 * filters, 3), nn.InstanceNorm2d(4 * filters),
-            )  # fmt: skip
-
-        class Residual(nn.Module):
-            def __init__(self):
-                super().__init__()
-                self.body = block()
-
-            def forward(self, x):
-                return x + self.body(x)
-
-        return nn.Sequential(
-            nn.ReflectionPad2d(3), nn.Conv2d(3, filters, 7), nn.InstanceNorm2d(filters), nn.ReLU(),
-            nn.Conv2d(filters, 2 * filters, 3, 2, 1), nn.InstanceNorm2d(2 * filters), nn.ReLU(),
-            nn.Conv2d(2 * filters, 4 * filters, 3, 2, 1), nn.InstanceNorm2d(4 * filters), nn.ReLU(),
-            *[Residual() for _ in range(9 if size >= 256 else 6)],
-            nn.ConvTranspose2d(4 * filters, 2 * filters, 3, 2, 1, output_padding=1),
-            nn.InstanceNorm2d(2 * filters), nn.ReLU(),
-            nn.ConvTranspose2d(2 * filters, filters, 3, 2, 1, output_padding=1), nn.InstanceNorm2d(filters), nn.ReLU(),
-            nn.ReflectionPad2d(3), nn.Conv2d(filters, 3, 7), nn.Tanh(),
-        )  # fmt: skip
-
-    def patch(channels, norm):
-        layers, before = [nn.Conv2d(channels, filters, 4, 2, 1), nn.LeakyReLU(0.2)], filters
-        for inside, stride in ((2 * filters, 2), (4 * filters, 2), (8 * filters, 1)):
-            layers += [nn.Conv2d(before, inside, 4, stride, 1), norm(inside), nn.LeakyReLU(0.2)]
-            before = inside
-        return nn.Sequential(*layers, nn.Conv2d(before, 1, 4, 1, 1))
-
-    def adam(*networks):
-        parameters = itertools.chain(*(network.parameters() for network in networks))
-        how = {"fused": way.tuned or None, "capturable": way.graph}
-        return torch.optim.Adam(parameters, lr=2e-4, betas=(0.5, 0.999), **how)
-
-    def place(network):
-        network = network.to(way.device, memory_format=memory)
-        return torch.compile(network, backend=way.compiled) if way.compiled else network
-
-    a, b = (torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8, device=way.device) for _ in range(2))
-    cast = torch.autocast(way.device, torch.bfloat16, enabled=way.precision == "bfloat16")
-
-    def scaled():
-        return [x.float().div(127.5).sub(1).contiguous(memory_format=memory) for x in (a, b)]
-
-    if system == "pix2pix":
-        G, D = place(unet()), place(patch(6, nn.BatchNorm2d))
-        G_adam, D_adam = adam(G), adam(D)
-        bce = nn.BCEWithLogitsLoss()
-
-        def step():
-            source, target = scaled()
-            with cast:
-                fake = G(source)
-                D_adam.zero_grad()
-                real_score, fake_score = D(torch.cat([source, target], 1)), D(torch.cat([source, fake.detach()], 1))
-                d_loss = 0.5 * (
-                    bce(real_score.float(), torch.ones_like(real_score, dtype=torch.float32))
-                    + bce(fake_score.float(), torch.zeros_like(fake_score, dtype=torch.float32))
-                )
-            d_loss.backward()
-            D_adam.step()
-            for parameter in D.parameters():
-                parameter.requires_grad_(False)
-            with cast:
-                G_adam.zero_grad()
-                score = D(torch.cat([source, fake], 1))
-                fool = bce(score.float(), torch.ones_like(score, dtype=torch.float32))
-                g_loss = fool + 100 * (fake.float() - target).abs().mean()
-            g_loss.backward()
-            G_adam.step()
-            for parameter in D.parameters():
-                parameter.requires_grad_(True)
-            return d_loss.detach(), g_loss.detach()
-
-        return recorded(step) if way.graph else step
-
-    G, F = place(resnet()), place(resnet())
-    D_x, D_y = place(patch(3, nn.InstanceNorm2d)), place(patch(3, nn.InstanceNorm2d))
-    G_adam, D_adam = adam(G, F), adam(D_x, D_y)
-
-    def distance(score, goal):
-        return (score.float() - goal).square().mean()
-
-    def l1(one, other):
-        return (one.float() - other).abs().mean()
+    images = [torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8, device=way.device) for _ in range(2)]
+    train = training(system, size, filters, way).step
 
     def step():
-        x, y = scaled()
-        discriminators = list(itertools.chain(D_x.parameters(), D_y.parameters()))
-        for parameter in discriminators:
-            parameter.requires_grad_(False)
-        with cast:
-            G_adam.zero_grad()
-            fake_y, fake_x = G(x), F(y)
-            g_loss = distance(D_y(fake_y), 1) + distance(D_x(fake_x), 1)
-            g_loss = g_loss + 10 * (l1(F(fake_y), x) + l1(G(fake_x), y)) + 5 * (l1(F(x), x) + l1(G(y), y))
-        g_loss.backward()
-        G_adam.step()
-        for parameter in discriminators:
-            parameter.requires_grad_(True)
-        with cast:
-            D_adam.zero_grad()
-            d_loss = 0.5 * sum(
-                distance(D(real), 1) + distance(D(fake.detach()), 0)
-                for D, real, fake in ((D_x, x, fake_x), (D_y, y, fake_y))
-            )
-        d_loss.backward()
-        D_adam.step()
-        return d_loss.detach(), g_loss.detach()
+        return train(*(x.float().div(127.5).sub(1).contiguous(memory_format=memory) for x in images))
 
     return recorded(step) if way.graph else step
 

@@ -166,10 +166,28 @@ def run_stage(folder: Path, name: str, *names: str, seconds: float | None = None
         TimeoutError: it was asked to stop, and did.
         UserError: it failed; the last line that it said is in the message.
     """
-    log = folder / "logs" / f"{'-'.join([name, *names])}.log"
+    script = str(ROOT / "stages" / f"{name}.py")
+    return _run_logged(folder, name, "-".join([name, *names]), [script, *options(*names)], {}, seconds)
+
+
+def run_module(folder: Path, module: str, *words: str) -> tuple[float, float]:
+    """Run a module of the repository in a folder as :func:`run_stage` does a stage's script.
+
+    Raises:
+        UserError: it failed; the last line that it said is in the message.
+    """
+    name = module.rpartition(".")[2]
+    where = os.pathsep.join([str(ROOT), str(ROOT / "src")])
+    return _run_logged(folder, name, "-".join([name, *words]), ["-m", module, *words], {"PYTHONPATH": where}, None)
+
+
+def _run_logged(
+    folder: Path, name: str, log_name: str, words: Sequence[str], more: Mapping[str, str], seconds: float | None
+) -> tuple[float, float]:
+    log = folder / "logs" / f"{log_name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    environment = os.environ | {"DVC_ROOT": str(folder.resolve()), "REPIX_TRACKING": "off"}
-    command = [sys.executable, str(ROOT / "stages" / f"{name}.py"), *options(*names)]
+    environment = os.environ | {"DVC_ROOT": str(folder.resolve()), "REPIX_TRACKING": "off"} | dict(more)
+    command = [sys.executable, *words]
     begun = time.perf_counter()
     with open(log, "w", encoding="utf-8") as said:
         process = subprocess.Popen(

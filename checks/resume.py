@@ -2,12 +2,14 @@
 
     python -m checks.resume --system pix2pix --kills 20 --sigterm 5
     python -m checks.resume --system cyclegan --checks
+    python -m checks.resume --system pix2pix_plus --kills 20
 
 A tiny training (dropout, image pool, falling learning rate, validation) runs in processes of
 its own. They are killed at random steps (the seed says which), some of them while a checkpoint is being
 written, and started again until the training is done. Compared are all weights, Adam's state,
-the pools, the best weights and the loss table. ``--checks`` damages checkpoints (a flipped
-byte, a truncated file, another run's file) and fills a small disk (tmpfs; needs root).
+the pools, the best weights and the loss table; the systems ``..._plus`` have a moving average of
+the generators' weights too, and a discriminator that sees augmented images. ``--checks`` damages
+checkpoints (a flipped byte, a truncated file, another run's file) and fills a small disk (tmpfs; needs root).
 Prints a table and JSON; exit code 1 unless everything is equal.
 """
 
@@ -29,6 +31,7 @@ from repix import profile, stage
 EPOCHS, PAIRS = 12, 10
 STEPS = EPOCHS * PAIRS
 PARTS = ("state", "best", "losses")
+SYSTEMS = ("pix2pix", "cyclegan", "pix2pix_plus", "cyclegan_plus")
 
 
 def work(system: str, root: Path, checkpoints: Path, save_seconds: float) -> None:
@@ -52,7 +55,11 @@ def work(system: str, root: Path, checkpoints: Path, save_seconds: float) -> Non
             print(step, flush=True)
 
     loop.SAVE_SECONDS = save_seconds
+    system, _, plus = system.partition("_")
     recipe = cells.recipe(system, pool=3, epochs=EPOCHS, decay_epochs=6, validate_every=2, checkpoint_every=3)
+    if plus:
+        augmented = recipe.discriminator.model_copy(update={"augment": ("colour", "translation", "cutout")})
+        recipe = recipe.model_copy(update={"ema": 0.99, "discriminator": augmented})
     prepared = Prepared.open(root / "prepared")
     setup = set_up(Cell("tiny", system, 0), recipe, prepared, flip=True)
     history, best = loop.train(
@@ -72,7 +79,7 @@ def prepare_data(system: str, root: Path) -> None:
     """Write the tiny data set that all trainings share."""
     from checks.support import cells
 
-    cells.prepare_set(root, paired=system == "pix2pix", counts=(("train", PAIRS), ("val", 2), ("test", 1)))
+    cells.prepare_set(root, paired=system.startswith("pix2pix"), counts=(("train", PAIRS), ("val", 2), ("test", 1)))
 
 
 def run(system, root, *, at=None, number=signal.SIGKILL, delay=0.0, save_seconds=600.0, checkpoints=None):
@@ -196,7 +203,7 @@ def full_disk(system: str, root: Path, expected: dict) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--system", choices=("pix2pix", "cyclegan"), default="pix2pix")
+    parser.add_argument("--system", choices=SYSTEMS, default="pix2pix")
     parser.add_argument("--kills", type=int, default=0, help="how often SIGKILL is sent")
     parser.add_argument("--sigterm", type=int, default=0, help="how often SIGTERM is sent")
     parser.add_argument("--seed", type=int, default=0, help="of the random times")

@@ -63,7 +63,7 @@ class Row:
         name: of the row.
         model, dataset: entries of params.yaml.
         size: side of the images in pixels; load_size follows in proportion.
-        epochs: instead of the recipe's, at a constant rate.
+        epochs: instead of the recipe's.
         changes: keys of the data set's ``images`` that the source of the recipe asks for.
     """
 
@@ -212,19 +212,21 @@ def train_row(row: Row, folder: Path) -> dict[str, Any]:
     }
 
 
-def ms_per_step(cell: str) -> float:
-    """Return the time of a step in the fastest epoch but the first, which compiles.
+def ms_per_step(cell: str, folder: Path | None = None) -> float | None:
+    """Return the time of a step in the fastest epoch but the first, which compiles; None of a single epoch.
 
     The fastest, since other work on the machine only ever adds. A stage's outs hold no times; those of
     TensorBoard's events are the only ones that a training leaves.
     """
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    board = max((paths.WORK / "tensorboard" / cell).iterdir(), key=lambda folder: folder.stat().st_mtime)
+    work = paths.WORK if folder is None else folder / ".repix"
+    board = max((work / "tensorboard" / cell).iterdir(), key=lambda folder: folder.stat().st_mtime)
     events = EventAccumulator(str(board))
     events.Reload()
     ends = events.Scalars("schedule/learning_rate")
-    return min(1000 * (b.wall_time - a.wall_time) / (b.step - a.step) for a, b in pairwise(ends))
+    times = (1000 * (b.wall_time - a.wall_time) / (b.step - a.step) for a, b in pairwise(ends))
+    return min(times, default=None)
 
 
 def baselines(prepared, translator: str) -> dict[str, dict[str, float | None]]:

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT
+from tests.test_documents import check
 
 WORKFLOWS = sorted(path for folder in (ROOT, ROOT / "project") for path in folder.glob(".github/workflows/*.yml"))
 
@@ -20,6 +21,21 @@ def test_actions_are_pinned_and_may_do_little(path):
     assert used and all(re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}  # v\d+\.\d+\.\d+.*", line) for line in used), used
     assert yaml.safe_load(text)["permissions"]["contents"] == "read"
     assert text.count("persist-credentials: false") == text.count("actions/checkout@")
+
+
+def test_the_nightly_gate_runs_commands_that_exist(tmp_path):
+    text = (ROOT / ".github" / "workflows" / "nightly.yml").read_text(encoding="utf-8")
+    steps = yaml.safe_load(text)["jobs"]["facades"]["steps"]
+    lines = [line.strip() for step in steps for line in step.get("run", "").splitlines()]
+    found = [line.partition(" >")[0].removeprefix(".venv/bin/") for line in lines if line.startswith(".venv/bin/")]
+    assert [line.split()[:3] for line in found] == [
+        ["python", "-m", "benchmarks.quality"],
+        ["repix", "gate", "--metrics"],
+    ]
+    for line in found:
+        check(line, tmp_path / "params.yaml")
+    # Results of other code must not be taken for this one's.
+    assert "restore-keys:" not in text.replace("no restore-keys:", "")
 
 
 def test_what_builds_the_package_is_one_version_and_the_installed_one():

@@ -14,6 +14,7 @@ from repix import cli
 ROOT = Path(__file__).resolve().parents[2]
 CELLS = (
     "facades-pix2pix",
+    "facades-pix2pix_plus",
     "facades_unaligned-cyclegan",
     "maps-pix2pix_scratch",
     "facades_bw-pix2pix_book",
@@ -70,6 +71,7 @@ def by_hand():
 PINNED = {
     # the reference codes' counts
     "facades-pix2pix": (54_413_955, (256, 256, 3), 2_768_705, (30, 30, 1), 70),
+    "facades-pix2pix_plus": (54_413_955, (256, 256, 3), 2_768_705, (30, 30, 1), 70),
     "facades_unaligned-cyclegan": (11_378_179, (256, 256, 3), 2_764_737, (30, 30, 1), 70),
     # the tutorial's totals less their moving statistics, see below
     "maps-pix2pix_scratch": (54_419_459, (256, 256, 3), 6_965_441, (16, 16, 1), 142),
@@ -200,7 +202,8 @@ def test_passes_and_checkpoint_are_those_of_the_step(tmp_path):
     system = build(recipe, (32, 32), 3, 3, paired=True)
     sampler = SimpleNamespace(steps_per_epoch=1)
     ranges = ((0,) * 3, (255,) * 3), ((0,) * 3, (255,) * 3)
-    step = backend.Step(system, recipe.optimizer, sampler, *ranges, seed=0)
-    path = Checkpoints(tmp_path, "key").save(Checkpoint(0, step.state(), {}))
-    assert checkpoint_bytes(system) == pytest.approx(path.stat().st_size, rel=0.01)
+    for ema in (None, 0.999):
+        step = backend.Step(system, recipe.optimizer, sampler, *ranges, seed=0, ema=ema)
+        path = Checkpoints(tmp_path, "key").save(Checkpoint(0, step.state(), {}))
+        assert checkpoint_bytes(system, ema is not None) == pytest.approx(path.stat().st_size, rel=0.01)
     assert np.isfinite(checkpoint_bytes(system))

@@ -155,12 +155,20 @@ def passes(recipe: Recipe, source: int, target: int) -> tuple[Counter, Counter]:
     return Counter({name: number / length for name, number in total.items()}), kept
 
 
-def checkpoint_bytes(system: System) -> int:
-    """Return the size of a checkpoint: weights, both moments of Adam, pools (best weights not counted)."""
+def checkpoint_bytes(system: System, ema: bool = False) -> int:
+    """Return the size of a checkpoint: weights, both moments of Adam, pools (best weights not counted).
+
+    Args:
+        system: its networks are built.
+        ema: whether it holds the moving average of the generators' weights too.
+    """
     numbers = arrays = 0
     for network in system.networks.values():
         numbers += sum(math.prod(variable.shape) for variable in network.weights) + 2 * parameters(network)
         arrays += len(network.weights) + 2 * len(network.trainable_variables)
+    for network in system.optimizer_groups["generator"] if ema else ():
+        numbers += parameters(system.networks[network])
+        arrays += len(system.networks[network].trainable_variables)
     arrays += 2 * len(system.optimizer_groups)
     for pool in system.pools.values():
         numbers += math.prod(pool.images.shape)
@@ -222,5 +230,5 @@ def facts(system: System, recipe: Recipe, source: int, target: int) -> Facts:
             * recipe.batch_size
             * sum(kept[name] * activations(network) for name, network in system.networks.items())
         ),
-        checkpoint_bytes=checkpoint_bytes(system),
+        checkpoint_bytes=checkpoint_bytes(system, recipe.ema is not None),
     )

@@ -1,0 +1,64 @@
+"""Recipes trained on real images, and docs/results.md made of what they reached.
+
+    python -m benchmarks.results --train facades_256 --features pt_inception.pth   # a row; again: where it was
+    python -m benchmarks.results --train facades_64 --seeds 0 1 --reference        # more seeds, PyTorch beside them
+    python -m benchmarks.results --list                                            # which rows there are
+    python -m benchmarks.results --write                                           # docs/results.md, from git alone
+
+A row is a recipe of params.yaml as it stands, but for its epochs, on a real data set of params.yaml, but for its size.
+It goes through the stages' own scripts (train, evaluate) in a folder of its own below --out; killed, the same command
+goes on where it was. What it reached goes to benchmarks/measured/<row>.json, its first test images at full size (source
+| output | target) to docs/images/<row>.png: both are in git, --write needs nothing else, and a seed that the JSON has
+is not trained again. Beside the scores stand the best trivial predictor's, metric by metric, and the floor: the
+distance between two halves of the real images. --reference trains PyTorch after the reference code's rules for as many
+steps.
+
+The archives lie in ../shared/data, or below REPIX_REAL_DATA. FID and KID at 768 dims need weights of Inception: a file
+for --features, else they are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from checks.harness import ROOT, write
+from checks.support.quality import FILE, MEASURED, read_results, report
+from checks.support.results import PICTURES, ROWS, lay_out_row, one_line, page_rows, section, train
+from repix import stage
+from repix.errors import UserError
+
+
+def main(given_: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    how = parser.add_mutually_exclusive_group(required=True)
+    how.add_argument("--train", nargs="+", metavar="ROW", help="rows to train and to score")
+    how.add_argument("--list", action="store_true", help="print the rows")
+    how.add_argument("--write", action="store_true", help="write docs/results.md from JSON and pictures")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="default: 0")
+    parser.add_argument("--reference", action="store_true", help="train PyTorch after the reference code's rules too")
+    parser.add_argument("--out", type=Path, default=ROOT / ".repix" / "results", help="default: .repix/results")
+    parser.add_argument("--features", type=Path, help="weights of Inception, for FID and KID at 768 dims")
+    asked = parser.parse_args(given_)
+    if asked.list:
+        print("\n".join(one_line(name) for name in ROWS))
+        return 0
+    if asked.write:
+        write("results", "rows", page_rows(MEASURED, PICTURES))
+        write("results", "options", report(read_results(FILE)))
+        return 0
+    for name in asked.train:
+        if name not in ROWS:
+            raise UserError(f"--train {name}: no row; there are {', '.join(ROWS)}")
+        folder = asked.out.resolve() / name
+        lay_out_row(folder, ROWS[name], asked.features)
+        record = train(ROWS[name], folder, MEASURED, PICTURES, asked.seeds, asked.reference)
+        print(section(ROWS[name], record, PICTURES))
+    return 0
+
+
+if __name__ == "__main__":
+    stage.guard(lambda: sys.exit(main()))

@@ -1,0 +1,230 @@
+"""Recipes trained on real images, and what docs/results.md says of them: `benchmarks.results`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from checks.harness import ROOT, run_stage, table
+from checks.support.quality import (
+    REFERENCE,
+    least,
+    make_cell,
+    mean_sd,
+    read_results,
+    record_of,
+    shown_floor,
+    values_of,
+)
+from checks.systems import Row, archive_of, baselines, compared, data, lay_out, params_of, sized
+from repix import paths
+from repix.config import reader
+from repix.config.run import Cell
+from repix.errors import UserError
+from repix.files import digest_file, read_json, write_json
+from repix.metrics import NAMES, find
+
+PICTURES = ROOT / "docs" / "images"
+PICTURED = 3  # images of a row's picture
+
+
+SAYS = {
+    "facades": "labels to façades",
+    "facades_bw": "labels to grey façades",
+    "facades_unaligned": "façades without pairs",
+    "lab_colorization": "colours of photos",
+}
+"""Data set -> the task, in words."""
+
+ROWS = {
+    row.name: row
+    for row in (
+        Row("facades_256", "pix2pix", "facades", 256, 50),
+        Row("facades_256_plus", "pix2pix_plus", "facades", 256, 50),
+        Row("facades_128_plus", "pix2pix_plus", "facades", 128, 20),
+        Row("facades_64", "pix2pix", "facades", 64, 20),
+        Row("facades_64_plus", "pix2pix_plus", "facades", 64, 20),
+        Row("cyclegan_64", "cyclegan", "facades_unaligned", 64, 13),
+        Row("scratch_64", "pix2pix_scratch", "facades", 64, 13),
+        Row("book_64", "pix2pix_book", "facades_bw", 64, 13),
+        Row("tf2_64", "pix2pix_tf2", "facades", 64, 13, {"resample": "nearest"}),
+        Row("affine_64", "pix2pix_affine", "facades", 64, 13, {"resample": "box"}),
+        Row("lab_128", "pix2pix_affine", "lab_colorization", 128, 84),
+    )
+}
+
+
+# --- training
+
+
+def lay_out_row(folder: Path, row: Row, weights: Path | None) -> None:
+    """Write the params.yaml of a row into its folder; other parameters than before start it anew."""
+    model = {"epochs": row.epochs, "picture_every": row.epochs}
+    if reader.section(f"models.{row.model}", ROOT / reader.FILE).get("decay_epochs"):
+        model["decay_epochs"] = row.epochs // 2
+    images = sized(row.dataset, row.size) | row.changes
+    tree = yaml.safe_load(params_of({row.model: model}, {row.dataset: (archive_of(row.dataset), images)}))
+    on = {"fid": weights is not None, "kid": weights is not None, "dims": [768]}
+    tree["evaluate"] |= {"swd": True, "paper_mode": True} | on
+    if weights is not None:
+        entry = {"urls": [weights.resolve().as_uri()], "sha256": digest_file(weights), "licence": "see the file"}
+        tree["features"] = {"inception": entry}
+    lay_out(folder, yaml.safe_dump(tree, sort_keys=False))
+
+
+def train(
+    row: Row, folder: Path, results: Path, pictures: Path, seeds: Sequence[int], reference: bool
+) -> dict[str, Any]:
+    """Bring the seeds of a row that its JSON lacks through the stages; write JSON and picture, return the record.
+
+    Args:
+        row: what is trained; its name is that of its JSON and picture.
+        folder: where, with the params.yaml of :func:`lay_out_row`.
+        results, pictures: folders of JSON and picture.
+        seeds: which.
+        reference: whether PyTorch is trained as well.
+
+    Raises:
+        UserError: the JSON was made by other parameters, or the recipe is none that the reference code has.
+    """
+    name = row.name
+    asked = {"row": name, "model": row.model, "dataset": row.dataset, "size": row.size, "epochs": row.epochs}
+    file = results / f"{name}.json"
+    record = read_results(file) or asked | {"seeds": {}, REFERENCE: {}}
+    if record | asked != record:
+        raise UserError(f"{file}: was made by another row; remove it to train this one")
+    if reference and row.model not in ("pix2pix", "cyclegan"):
+        raise UserError(f"--reference: the reference code has pix2pix and cyclegan, not {row.model}")
+    wanted = [(row.model, "seeds", seed) for seed in seeds]
+    wanted += [(REFERENCE, REFERENCE, seed) for seed in seeds if reference]
+    for model, key, seed in wanted:
+        if str(seed) in record[key]:
+            continue
+        cell = Cell(row.dataset, model, seed)
+        print(f"{time.strftime('%H:%M')} {name}: {cell.name}", file=sys.stderr, flush=True)
+        data(folder, row.dataset)
+        if not (folder / paths.FEATURES).exists():
+            run_stage(folder, "features")
+        make_cell(folder, cell, row.model)
+        record[key][str(seed)] = record_of(folder, cell)
+        if "baselines" not in record:
+            record["baselines"] = best_baselines(folder, cell, record[key][str(seed)])
+        if model == row.model and not (pictures / f"{name}.png").exists():
+            picture(folder, cell, row.size, pictures / f"{name}.png")
+        write_json(file, record)
+    return record
+
+
+def best_baselines(folder: Path, cell: Cell, record: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
+    """Return translator -> metric -> score of the best trivial predictor on that metric."""
+    from repix.quiet import import_keras
+
+    import_keras()
+    from repix.data.prepared import Prepared
+
+    prepared = Prepared.open(folder / paths.PREPARED / cell.dataset)
+    return {
+        name: compared(dict.fromkeys(NAMES), baselines(prepared, name))["best_baseline"] for name in record["scores"]
+    }
+
+
+def picture(folder: Path, cell: Cell, size: int, out: Path) -> None:
+    """Write source | output | target of the first test images at full size: the top of the stage's own picture."""
+    import numpy as np
+    from PIL import Image
+
+    from repix.data.image_writer import write as write_image
+    from repix.evaluation.pictures import GAP
+
+    with Image.open(next((folder / paths.TRANSLATIONS / cell.name).glob("*_to_target.png"))) as whole:
+        pixels = np.asarray(whole.convert("RGB"))
+    paired = pixels.shape[1] > 2 * (3 * size + 2 * GAP)  # two columns of three pictures, not of two
+    pieces = 3 if paired else 2
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_image(out, pixels[: PICTURED * (size + GAP) - GAP, : pieces * (size + GAP) - GAP])
+
+
+# --- the page
+
+
+def section(row: Row, record: Mapping[str, Any], pictures: Path) -> str:
+    """Return what the page says of a row that was trained."""
+    seeds, others = record["seeds"], record[REFERENCE]
+    costs = [one["cost"] for one in seeds.values()]
+    hours = [cost["seconds"] for cost in costs if cost.get("seconds")]
+    first = next(iter(seeds.values()))
+    digests = " ".join(f"{network} `{digest[:12]}`" for network, digest in first["weights"].items())
+    counted = ", ".join(f"{n} {direction.replace('_', ' ')}" for direction, n in first["n"].items())
+    facts = [
+        f"recipe `{row.model}`, data `{row.dataset}`, {record['size']} px, {first['steps']:,} steps",
+        f"{len(seeds)} seed{'s'[: len(seeds) > 1]}; test images: {counted}",
+        f"profile `{first['profile']}`",
+        f"{least(costs, 'ms_per_step')} ms per step, {max(hours) / 3600:.1f} h"
+        if hours
+        else f"{least(costs, 'ms_per_step')} ms per step",
+    ]
+    if peak := least(costs, "peak_gb", max):
+        facts.append(f"at most {peak} GB")
+    facts.append(f"weights of seed {next(iter(seeds))}: {digests}")
+    lines = [
+        f"### {row.name}: {SAYS.get(row.dataset, row.dataset)}, {record['size']} px",
+        "",
+        "; ".join(facts) + ".",
+        "",
+    ]
+    lines += [f"    python -m benchmarks.results --train {row.name} --seeds {' '.join(seeds)}", ""]
+    lines.append(scores_table(record, seeds, others))
+    if (pictures / f"{row.name}.png").exists():
+        heads = "source | output | target" if "l1" in first["scores"]["source_to_target"]["last"] else "source | output"
+        lines += ["", f"![{heads} of the first test images](images/{row.name}.png)"]
+    return "\n".join(lines)
+
+
+def scores_table(record: Mapping[str, Any], seeds: Mapping[str, Any], others: Mapping[str, Any]) -> str:
+    """Return a row's scores: each of its weights, the reference's, the best trivial predictor's, and the floor."""
+    first = next(iter(seeds.values()))
+    found = {name for variants in first["scores"].values() for scores in variants.values() for name in scores}
+    metrics = sorted(found, key=lambda name: NAMES.index(find(name).name))
+    rows: list[list[Any]] = []
+    for translator, variants in first["scores"].items():
+        start = [translator.replace("_", " ")]
+        for variant in variants:
+            rows.append(
+                [*start, variant, len(seeds), *(mean_sd(values_of(seeds, translator, variant, m)) for m in metrics)]
+            )
+        if others:
+            for variant in next(iter(others.values()))["scores"][translator]:
+                values = [mean_sd(values_of(others, translator, variant, metric)) for metric in metrics]
+                rows.append([*start, f"{variant}, reference code's rules", len(others), *values])
+        best = record["baselines"][translator]
+        rows.append([*start, "best trivial predictor", "", *(mean_sd(given(best.get(m))) for m in metrics)])
+        floors = [one["floor"][translator] for one in seeds.values()]
+        rows.append([*start, "floor", "", *(shown_floor(floors, metric) for metric in metrics)])
+    return table(["direction", "weights", "seeds", *metrics], rows, left=2)
+
+
+def given(value: float | None) -> list[float]:
+    """Return a value as a list of what there is."""
+    return [] if value is None else [value]
+
+
+def page_rows(results: Path, pictures: Path) -> str:
+    """Return the part of the page on the rows, from JSON and pictures alone."""
+    made = {name: results / f"{name}.json" for name in ROWS if (results / f"{name}.json").exists()}
+    parts = [section(ROWS[name], read_json(file), pictures) for name, file in made.items()]
+    missing = [name for name in ROWS if name not in made]
+    if missing:
+        head = "Not trained yet" if made else "Nothing has been trained yet. These rows are prepared"
+        parts.append("\n".join([f"{head}:", "", *(f"- {one_line(name)}" for name in missing)]))
+    return "\n\n".join(parts)
+
+
+def one_line(name: str) -> str:
+    """Return what a row is, in a line."""
+    row = ROWS[name]
+    return f"`{name}`: {SAYS[row.dataset]}, `{row.model}` on `{row.dataset}`, {row.size} px, {row.epochs} epochs"

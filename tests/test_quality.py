@@ -1,0 +1,320 @@
+"""The benchmarks of quality and the page of results: their whole path at toy sizes, and figures that survive it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from checks.harness import ROOT
+from checks.support import cells, quality, results
+from repix import paths
+from repix.data.prepared import Prepared
+from repix.errors import UserError
+from repix.files import read_json, write_json
+
+DRAWN = {"urls": ["synthetic:facades?size=64&train=4&val=2&test=5&seed=0"], "sha256": None, "withdrawn": None}
+TASK = quality.Task("pix2pix_small", "sample", 2, {"plain": quality.Option("as it stands")})
+
+
+# --- the reference
+
+
+def test_the_reference_has_the_published_counts_of_parameters():
+    from torch import nn
+
+    from checks.support.torch_reference import patch, resnet, unet
+
+    found = [
+        unet(256, 64),
+        patch(6, 64, nn.BatchNorm2d),
+        resnet(256, 64),
+        resnet(64, 64),
+        patch(3, 64, nn.InstanceNorm2d),
+    ]
+    counts = [sum(parameter.numel() for parameter in network.parameters()) for network in found]
+    assert counts == [54_413_955, 2_768_705, 11_378_179, 7_837_699, 2_764_737]
+
+
+def test_the_references_first_weights_are_drawn_as_its_code_draws_them():
+    import torch
+    from torch import nn
+
+    from checks.support.torch_reference import first_weights, unet
+
+    torch.manual_seed(0)
+    network = first_weights(unet(64, 16))
+    kernels = torch.cat(
+        [m.weight.flatten() for m in network.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
+    )
+    scales = torch.cat([m.weight.flatten() for m in network.modules() if isinstance(m, nn.BatchNorm2d)])
+    assert (kernels.mean().item(), kernels.std().item()) == pytest.approx((0, 0.02), abs=1e-3)
+    assert (scales.mean().item(), scales.std().item()) == pytest.approx((1, 0.02), abs=5e-3)
+    assert all((m.bias == 0).all() for m in network.modules() if getattr(m, "bias", None) is not None)
+
+
+def test_pairs_are_cut_and_mirrored_together_and_an_epoch_takes_each_once(tmp_path):
+    from checks.support.reference import batches
+
+    split = Prepared.open(cells.prepare_set(tmp_path, counts=(("train", 6), ("test", 1)))).split("train")
+    same = split._replace(target=split.source)
+    rows = list(batches(same, (16, 16), True, True, 3, 0))
+    assert all((source == target).all() for source, target in rows)
+    heads = {source.tobytes() for source, _ in rows}
+    mirrored = {source[:, ::-1].tobytes() for source, _ in rows}
+    whole = [image[top : top + 16, left : left + 16] for image in split.source for top in range(3) for left in range(3)]
+    cuts = {cut.tobytes() for cut in whole}
+    assert (
+        len(heads) == 6 and heads & cuts and mirrored & cuts and heads <= cuts | {c[:, ::-1].tobytes() for c in whole}
+    )
+    again = [source.tobytes() for source, _ in batches(same, (16, 16), True, True, 3, 0)]
+    assert again == [source.tobytes() for source, _ in rows]
+    assert again != [source.tobytes() for source, _ in batches(same, (16, 16), True, True, 3, 1)]
+
+
+def test_unpaired_domains_are_drawn_independently(tmp_path):
+    from checks.support.reference import batches
+
+    split = Prepared.open(cells.prepare_set(tmp_path, paired=False, counts=(("train", 6), ("test", 1)))).split("train")
+    same = split._replace(target=split.source)
+    rows = [pair for epoch in range(4) for pair in batches(same, (18, 18), False, False, 0, epoch)]
+    assert any((source != target).any() for source, target in rows)
+
+
+def test_the_pool_returns_earlier_fakes_once_it_is_full():
+    import random
+
+    from checks.support.torch_reference import Pool
+
+    random.seed(0)
+    pool = Pool(3)
+    shown = [pool(number) for number in range(200)]
+    assert shown[:3] == [0, 1, 2]
+    assert 60 < sum(fake < number for number, fake in enumerate(shown)) < 140
+    assert [Pool(0)(number) for number in range(5)] == list(range(5))
+
+
+def test_the_reference_learns_cyclegan_and_pix2pix(request):
+    """Tiny trainings: weights move, and the same seed gives the same ones."""
+    import torch
+
+    from checks.support.torch_reference import Way, training
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # of two, each waits for the other on a busy machine
+    request.addfinalizer(lambda: torch.set_num_threads(threads))
+    for system in ("pix2pix", "cyclegan"):
+        states = []
+        for _ in range(2):
+            torch.manual_seed(1)
+            made = training(system, 32, 4, Way(), pool=2)
+            before = made.networks["generator"].state_dict()
+            before = {name: value.clone() for name, value in before.items()}
+            images = [torch.rand(1, 3, 32, 32) * 2 - 1 for _ in range(2)]
+            losses = [made.step(*images) for _ in range(3)]
+            assert torch.isfinite(torch.stack([one for pair in losses for one in pair])).all()
+            states.append(made.networks["generator"].state_dict())
+            assert any((before[name] != value).any() for name, value in states[-1].items())
+        assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+
+
+def test_stored_integers_come_back():
+    from checks.support.reference import to_stored, to_unit
+
+    side = cells_side()
+    images = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, axis=3)
+    unit = to_unit(images, side)
+    assert unit.shape == (1, 3, 16, 16) and (unit.min().item(), unit.max().item()) == (-1, 1)
+    assert (to_stored(unit, side) == images).all()
+
+
+def cells_side():
+    from tests.evaluation.score_cases import RGB
+
+    return RGB
+
+
+# --- options
+
+
+def make_small(patch):
+    patch.setattr(quality, "archive_of", lambda dataset: DRAWN)
+    patch.setattr(quality, "SIZE", 32)
+    patch.setattr(quality, "TASKS", {"pix2pix": TASK})
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """The one task of these tests is a toy."""
+    make_small(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory):
+    """The path of benchmarks.quality, one seed of plain and of the reference; its folder and its JSON."""
+    folder = tmp_path_factory.mktemp("quality")
+    with pytest.MonkeyPatch.context() as patch:
+        make_small(patch)
+        quality.measure("pix2pix", folder / "out", folder / "q.json", seeds=[0])
+    return folder
+
+
+def test_every_option_and_the_reference_are_scored_by_the_same_protocol(toy):
+    folder = toy
+    options = read_json(folder / "q.json")["pix2pix"]["options"]
+    assert options.keys() == {"plain", "reference"}
+    ours, other = (options[name]["seeds"]["0"] for name in ("plain", "reference"))
+    assert ours["steps"] == other["steps"] == 8 and ours["n"] == other["n"] == {"source_to_target": 5}
+    scores = ours["scores"]["source_to_target"], other["scores"]["source_to_target"]
+    assert scores[0].keys() >= {"last", "ema"} and scores[1].keys() == {"last"}
+    assert scores[0]["last"].keys() == scores[1]["last"].keys() >= {"l1", "psnr", "ssim", "swd"}
+    assert ours["floor"] == other["floor"] and ours["floor"]["source_to_target"]["swd"] > 0
+    assert all(cost["ms_per_step"] > 0 and cost["peak_gb"] > 0 for cost in (ours["cost"], other["cost"]))
+    records = [read_json(path)["protocol"] for path in sorted((folder / "out" / "metrics").glob("*.json"))]
+    bare = [{key: value for key, value in record.items() if key not in ("description", "best")} for record in records]
+    assert bare[0] == bare[1]
+
+
+def test_what_the_json_has_is_not_trained_again(toy, small, monkeypatch):
+    folder = toy
+    monkeypatch.setattr(quality, "make_cell", lambda *_: pytest.fail("trained again"))
+    before = (folder / "q.json").read_bytes()
+    found = quality.measure("pix2pix", folder / "empty", folder / "q.json", seeds=[0])
+    assert (folder / "q.json").read_bytes() == before and "| as it stands" in quality.report(found)
+
+
+def test_cells_of_other_settings_are_not_mixed(toy, small):
+    where = "pix2pix", toy / "out", toy / "q.json"
+    with pytest.raises(UserError, match=r"plain was trained by another entry \(2 epochs\); name another"):
+        quality.measure(*where, epochs=3)
+    with pytest.raises(UserError, match="--only plane: no option; there are plain, reference"):
+        quality.measure(*where, options=["plane"])
+
+
+def test_baseline_and_tolerances_of_the_seeds_let_the_gate_judge(toy, small, tmp_path, capsys):
+    from repix import cli
+
+    folder = toy
+    out = tmp_path / "out"
+    (out / "metrics").mkdir(parents=True)
+    (out / "params.yaml").write_bytes((folder / "out" / "params.yaml").read_bytes())
+    first = read_json(folder / "out" / "metrics" / "sample-plain-0.json")
+    with pytest.raises(UserError, match="0 seeds of sample-plain are scored"):
+        quality.write_gate(out, "pix2pix", tmp_path / "gate")
+    for seed in range(5):
+        cell = f"sample-plain-{seed}"
+        record = json.loads(json.dumps(first)) | {"cell": cell}
+        record["scores"]["source_to_target"]["last"]["ssim"] += 0.001 * seed
+        record["weights_digest"] = {"generator": f"{seed}" * 64}
+        write_json(out / "metrics" / f"{cell}.json", record)
+    files = quality.write_gate(out, "pix2pix", tmp_path / "gate")
+    for seed in range(1, 5):
+        (out / "metrics" / f"sample-plain-{seed}.json").unlink()
+
+    def gate():
+        with pytest.raises(SystemExit) as ended:
+            cli.main(["gate", "--metrics", str(out / "metrics"), *gate_options(files)])
+        return ended.value.code, capsys.readouterr().out
+
+    code, said = gate()
+    assert code == 0 and "judged: sample-plain-0 (4 of" in said
+    record = first | {"weights_digest": {"generator": "ab" * 32}}
+    record["scores"]["source_to_target"]["last"]["ssim"] -= 0.1
+    write_json(out / "metrics" / "sample-plain-0.json", record)
+    code, said = gate()
+    assert code == 1 and "ssim" in said
+
+
+def gate_options(files):
+    return ["--baseline", str(files[0]), "--tolerances", str(files[1])]
+
+
+# --- tables
+
+
+def kept(values, variants=("last",), option="plain", **cost):
+    return {
+        "entry": {"epochs": 2},
+        "seeds": {
+            str(seed): {
+                "steps": 8,
+                "profile": "fast",
+                "n": {"source_to_target": 3},
+                "scores": {"source_to_target": {variant: {"ssim": value} for variant in variants}},
+                "floor": {"source_to_target": {"swd": 1.5}},
+                "weights": {"generator": f"{seed}" * 64},
+                "cost": {"ms_per_step": 50.0 + seed, "peak_gb": 1.0, "seconds": 3600.0, "commit": "abc"} | cost,
+            }
+            for seed, value in enumerate(values)
+        },
+    }
+
+
+def test_a_difference_is_in_standard_deviations_with_the_p_of_welch():
+    better, worse = [0.30, 0.32, 0.34], [0.20, 0.22, 0.24]
+    found = {"size": 64, "options": {"plain": kept(worse), "reference": kept(better)}}
+    rows = {row[0]: row for row in quality.rows_of(TASK, found)}
+    ssim = 3 + quality.SHOWN.index("ssim")
+    assert rows["as it stands"][ssim] == "0.22 ± 0.02"
+    # Means 0.1 apart, both sd 0.02: t = 0.1 / (0.02 sqrt(2/3)) = 6.124 with 4 degrees of freedom.
+    assert rows["the reference code's rules, PyTorch"][ssim] == "0.32 ± 0.02 (+5.0 sd, p 0.0036)"
+    assert rows["as it stands"][-2:] == ["50", "1"]
+    assert quality.difference("swd", better, worse).startswith(" (-5.0 sd")  # lower is better
+
+
+def test_the_table_of_the_page_comes_from_the_json_alone():
+    text = quality.report({"pix2pix": {"size": 64, "dataset": "facades", "options": {"plain": kept([0.2])}}})
+    assert "8 steps, 3 test images" in text and "| the paper's recipe" in text and "- `cyclegan`: plain" in text
+
+
+def test_the_page_has_what_its_command_writes():
+    """The committed page is that of the committed JSON: figures are not edited by hand."""
+    page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    assert f"-->\n{results.page_rows(quality.MEASURED, results.PICTURES)}\n<!-- rows:end" in page
+    assert f"-->\n{quality.report(quality.read_results(quality.FILE))}\n<!-- options:end" in page
+
+
+def test_every_row_is_a_recipe_on_a_data_set_that_its_check_takes():
+    from repix.config import reader
+    from repix.config.models import Recipe
+
+    for name, row in results.ROWS.items():
+        recipe = reader.read(f"models.{row.model}", Recipe, ROOT / "params.yaml")
+        images = reader.section(f"datasets.{row.dataset}.images", ROOT / "params.yaml")
+        assert row.epochs < recipe.epochs and name == name.lower()
+        assert (images.get("layout") == "unaligned") == (recipe.system == "cyclegan")
+
+
+def test_a_row_is_made_kept_and_shown(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "archive_of", lambda dataset: DRAWN)
+    row = results.Row("drawn", "pix2pix_small", "sample", 32, 2)
+    folder = tmp_path / "work"
+    results.lay_out_row(folder, row, None)
+    made = tmp_path / "json", tmp_path / "pictures"
+    record = results.train(row, folder, *made, [0], False)
+    assert read_json(tmp_path / "json" / "drawn.json") == record
+    text = results.section(row, record, tmp_path / "pictures")
+    assert "python -m benchmarks.results --train drawn --seeds 0" in text and "8 steps" in text
+    lines = {line.split("|")[2].strip(): line for line in text.splitlines() if line.startswith("| source to target")}
+    assert lines.keys() >= {"last", "last_paper", "best trivial predictor", "floor"}
+    from PIL import Image
+
+    with Image.open(tmp_path / "pictures" / "drawn.png") as picture:
+        assert picture.size == (3 * 32 + 2 * 2, 3 * 32 + 2 * 2)
+    # What the JSON has is not trained again, whatever became of the folder.
+    monkeypatch.setattr(results, "make_cell", lambda *_: pytest.fail("trained again"))
+    assert results.train(row, tmp_path / "gone", *made, [0], False) == record
+    with pytest.raises(UserError, match="was made by another row"):
+        results.train(results.Row("drawn", "pix2pix", "sample", 32, 2), folder, *made, [0], False)
+    with pytest.raises(UserError, match="the reference code has pix2pix and cyclegan"):
+        results.train(row, folder, *made, [0], True)
+
+
+def test_a_row_that_is_none_is_refused_by_name():
+    command = [sys.executable, "-m", "benchmarks.results", "--train", "facade"]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == 1 and ended.stderr.startswith("repix: --train facade: no row; there are facades_256,")
+    assert not (ROOT / paths.WORK / "results" / "facade").exists()
