@@ -11,13 +11,13 @@ from repix.metrics import METRICS
 
 
 @pytest.fixture(scope="module")
-def cell(tmp_path_factory) -> TinyCell:
-    return train_cell(tmp_path_factory.mktemp("paired"))
+def cell(tmp_path_factory, tiny_cell) -> TinyCell:
+    return tiny_cell(tmp_path_factory.mktemp("paired"))
 
 
 @pytest.fixture(scope="module")
-def unpaired(tmp_path_factory) -> TinyCell:
-    return train_cell(tmp_path_factory.mktemp("unpaired"), system="cyclegan", paired=False)
+def unpaired(tmp_path_factory, tiny_cell) -> TinyCell:
+    return tiny_cell(tmp_path_factory.mktemp("unpaired"), "cyclegan")
 
 
 def run(cell: TinyCell, out, **settings):
@@ -156,7 +156,7 @@ def test_a_data_set_of_other_values_is_refused(cell, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_an_average_is_a_variant_that_is_shown_scored_and_exported(tmp_path):
+def test_an_average_is_a_variant_that_is_shown_scored_and_exported(tmp_path, library_convolutions):
     from repix.config.export import Export
     from repix.data.images import decode
     from repix.data.prepared import Prepared

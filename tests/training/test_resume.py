@@ -17,6 +17,8 @@ from repix.training.checkpoint import Checkpoints
 from repix.training.observer import Observer
 from repix.training.setup import set_up
 
+pytestmark = pytest.mark.usefixtures("library_convolutions")  # what is kept and taken up is another thing
+
 
 class KilledError(Exception):
     """Stands for what leaves no time to save."""

@@ -23,6 +23,8 @@ from repix.training.observer import Observer
 from repix.training.result import record_of, write
 from repix.training.setup import set_up
 
+pytestmark = pytest.mark.usefixtures("library_convolutions")  # what a training starts from is another thing
+
 COUNTS = (("train", 3), ("val", 2), ("test", 1))
 
 
@@ -35,7 +37,7 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def short(data, tmp_path_factory):
+def short(data, tmp_path_factory, library_convolutions):
     """Return a folder where ``tiny-short-0`` was trained for two epochs, and kept its state."""
     folder = tmp_path_factory.mktemp("short")
     with pytest.MonkeyPatch.context() as patch:

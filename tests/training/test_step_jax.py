@@ -22,7 +22,7 @@ SYSTEMS = ("pix2pix", "cyclegan")
 
 
 @pytest.fixture(scope="module", params=SYSTEMS)
-def both(request, tmp_path_factory):
+def both(request, tmp_path_factory, library_convolutions):
     """Return (system, setup on TensorFlow after all steps, its losses, folder of what JAX left, a state, data)."""
     system, folder = request.param, tmp_path_factory.mktemp(request.param)
     counts = (("train", 5), ("val", 1), ("test", 1))
