@@ -324,27 +324,44 @@ def test_outs_carry_no_time_host_path_or_user(routes):
         assert traces(root, needles(root, here)) == []
 
 
-@pytest.mark.parametrize(
-    ("leak", "what"),
-    [
-        ("import time; text = str(time.time_ns())", None),
-        ("import datetime; text = str(datetime.datetime.now(datetime.UTC))", "the date"),
-        ("import platform; text = platform.node()", "the host"),
-        ("text = str(Path.cwd())", "the path"),
-        ("import getpass; text = getpass.getuser()", "the user"),
-    ],
-)
-def test_a_stage_that_leaks_is_seen(tmp_path, leak, what):
+LEAKS = {
+    "nanoseconds": ("import time; text = str(time.time_ns())", None),
+    "now": ("import datetime; text = str(datetime.datetime.now(datetime.UTC))", "the date"),
+    "node": ("import platform; text = platform.node()", "the host"),
+    "folder": ("text = str(Path.cwd())", "the path"),
+    "login": ("import getpass; text = getpass.getuser()", "the user"),
+}
+
+
+@pytest.fixture(scope="session")
+def leaky(tmp_path_factory):
+    """The first stages, run here and there, with an unpack that leaves a file of each leak."""
+
     def spoil(root: Path) -> None:
         script = root / "stages/unpack.py"
-        line = f"    {leak}; (out / 'note.txt').write_text(text)\n    record.write(out)\n"
-        script.write_text(script.read_text().replace("    record.write(out)\n", line))
+        lines = [f"    {leak}; (out / '{name}.txt').write_text(text)\n" for name, (leak, _) in LEAKS.items()]
+        text = script.read_text()
+        assert "    record.write(out)\n" in text
+        script.write_text(text.replace("    record.write(out)\n", "".join([*lines, "    record.write(out)\n"])))
 
-    copies = [travel(tmp_path, here, ("download", "unpack"), spoil=spoil) for here in (HERE, THERE)]
+    base = tmp_path_factory.mktemp("leaky")
+    return [travel(base, here, ("download", "unpack"), spoil=spoil) for here in (HERE, THERE)]
+
+
+def test_a_stage_that_leaks_is_seen(leaky):
     # The record of the stage tells as well, since it has the digest of the out.
-    assert differences(*copies) == ["data/images/sample/note.txt", "lineage/unpack/sample.json"]
-    if what:
-        assert traces(copies[0], needles(copies[0], HERE)) == [f"data/images/sample/note.txt carries {what}"]
+    notes = [f"data/images/sample/{name}.txt" for name in sorted(LEAKS)]
+    assert differences(*leaky) == [*notes, "lineage/unpack/sample.json"]
+
+
+@pytest.mark.parametrize("name", [name for name, (_, what) in LEAKS.items() if what])
+def test_what_a_stage_leaks_is_named(leaky, name):
+    found = [line for line in traces(leaky[0], needles(leaky[0], HERE)) if f"/{name}.txt" in line]
+    assert found == [f"data/images/sample/{name}.txt carries {LEAKS[name][1]}"]
+
+
+def test_of_what_a_stage_leaks_nothing_else_is_named(leaky):
+    assert len(traces(leaky[0], needles(leaky[0], HERE))) == sum(what is not None for _, what in LEAKS.values())
 
 
 # (d) dvc.lock fits the tree
