@@ -117,8 +117,12 @@ def tiny_cell(made_once) -> Callable[..., TinyCell]:
     from checks.support import cells
 
     def lay(root: Path, system: str = "pix2pix") -> TinyCell:
-        made = made_once(system, lambda folder: cells.train_cell(folder, system=system, paired=system == "pix2pix"))
-        shutil.copytree(made, root, dirs_exist_ok=True)
+        def make(folder: Path) -> None:
+            # Pix2pix as the stage trains it; CycleGAN takes too long for that, and checks/portable.py does it.
+            with library_convolutions() if system == "cyclegan" else nullcontext():
+                cells.train_cell(folder, system=system, paired=system == "pix2pix")
+
+        shutil.copytree(made_once(system, make), root, dirs_exist_ok=True)
         return cells.TinyCell(root, root / "prepared", root / "runs" / f"tiny-{system}-0")
 
     return lay
