@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from repix import profile
+from repix import files, profile
 
 profile.apply("portable")
 # A traced graph is a million objects, which are garbage all at once: looking for some less often saves a tenth.
 gc.set_threshold(20_000, 10, 10)
 # Whether bytes outlive a power cut is what no test tries, and a sync waits for all that the machine has to write.
 os.sync, os.fsync = (lambda: None), (lambda descriptor: None)
+# Nobody lists a folder while a test replaces it; the test of those who do says how long they are left.
+LOOK_SECONDS, files.LOOK_SECONDS = files.LOOK_SECONDS, 0.0
 
 if TYPE_CHECKING:
     from checks.support.cells import TinyCell
@@ -96,14 +98,12 @@ def made_once(tmp_path_factory) -> Callable[[str, Callable[[Path], object]], Pat
 
     Nobody may change what is in it.
     """
-    from repix.files import locked
-
     base = tmp_path_factory.getbasetemp()
     base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
     def of(name: str, make: Callable[[Path], object]) -> Path:
         folder, done = base / "made-once" / name, base / "made-once" / f"{name}.done"
-        with locked(done.with_suffix(".lock"), name):
+        with files.locked(done.with_suffix(".lock"), name):
             if not done.exists():
                 shutil.rmtree(folder, ignore_errors=True)  # half of one, by a worker that died
                 make(folder)
