@@ -25,7 +25,10 @@ SYSTEMS = ("pix2pix", "cyclegan")
 
 @pytest.fixture(scope="module", params=SYSTEMS)
 def both(request, tmp_path_factory, library_convolutions):
-    """Return (system, setup on TensorFlow after all steps, its losses, folder of what JAX left, a state, data)."""
+    """Return (system, setup on TensorFlow after all steps, its losses, folder of what JAX left, a state, data).
+
+    It takes as long as the compilation of JAX, which gets a process of its own: one has one Keras backend.
+    """
     system, folder = request.param, tmp_path_factory.mktemp(request.param)
     counts = (("train", 5), ("val", 1), ("test", 1))
     data = cells.prepare_set(folder, paired=system == "pix2pix", counts=counts)
