@@ -210,7 +210,7 @@ def test_the_entries_of_the_page_on_your_own_are_as_those_of_params_yaml(tmp_pat
 
 @pytest.mark.parametrize("profile", ["auto", "jax"])
 def test_the_page_on_your_own_can_be_followed(followed, profile):
-    """By the stages and by the commands of the page, each in a process of its own: it takes as long as their start."""
+    """By stages and commands of the page, each in a process of its own: it takes as long as their start."""
     if profile == "jax":
         pytest.importorskip("jax")
         params = yaml12.load((followed / "params.yaml").read_text(encoding="utf-8"), "params.yaml")

@@ -72,7 +72,7 @@ def dvc(tmp_path_factory):
 
 
 def test_a_changed_parent_retrains_its_child_in_one_repro_and_nothing_else(dvc):
-    """DVC itself, four times, with five trainings: each imports TensorFlow in a process of its own, which takes long."""
+    """DVC itself, four times, with five trainings, each in a process of its own: it takes as long as their start."""
     root, repro = dvc
     stages, said = repro()
     assert [name for name in stages if name.startswith("train")] == [
