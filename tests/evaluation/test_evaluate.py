@@ -8,6 +8,7 @@ import pytest
 
 from checks.support.cells import TinyCell, train_cell
 from repix.metrics import METRICS
+from tests.conftest import library_convolutions
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +157,7 @@ def test_a_data_set_of_other_values_is_refused(cell, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_an_average_is_a_variant_that_is_shown_scored_and_exported(tmp_path, library_convolutions):
+def test_an_average_is_a_variant_that_is_shown_scored_and_exported(tmp_path):
     from repix.config.export import Export
     from repix.data.images import decode
     from repix.data.prepared import Prepared
@@ -164,7 +165,8 @@ def test_an_average_is_a_variant_that_is_shown_scored_and_exported(tmp_path, lib
     from repix.inference.trained import TrainedModel
     from repix.schemas import Exported
 
-    cell = train_cell(tmp_path, ema=0.5)
+    with library_convolutions():
+        cell = train_cell(tmp_path, ema=0.5)
     metrics = run(cell, tmp_path / "out")
     scores = metrics.scores["source_to_target"]
     assert set(scores) == {"last", "best", "ema"} and scores["ema"]["l1"] != scores["last"]["l1"]
