@@ -11,6 +11,8 @@ export DO_NOT_TRACK := 1
 export DVC_NO_ANALYTICS := 1
 export ORT_DISABLE_TELEMETRY := 1
 export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
+# Byte code is kept: images of containers like to forbid it, and then every process compiles TensorFlow anew (10 s).
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 
@@ -54,7 +56,7 @@ repro: .venv/.ready ## run the pipeline on the embedded sample, print the result
 
 .PHONY: test
 test: .venv/.tests ## run the tests, in two processes
-	@"$(BIN)/python" -m pytest --numprocesses 2 --dist loadfile
+	@"$(BIN)/python" -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: portable
 portable: .venv/.tests ## the same cells on other CPUs, hidden, forced and emulated: which bits hold

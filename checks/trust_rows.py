@@ -390,7 +390,8 @@ def outcomes(names: Iterable[str]) -> dict[str, str]:
     names = list(dict.fromkeys(names))
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", f"--junit-xml={report}"]
+        command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
+        command.append(f"--junit-xml={report}")
         done = subprocess.run([*command, *map(node_of, names)], cwd=ROOT, capture_output=True, text=True, check=False)
         if not report.exists():
             sys.exit((done.stdout + done.stderr)[-3000:])

@@ -5,14 +5,27 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import shutil
 import sys
+from collections.abc import Callable
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from repix import profile
+from repix import files, profile
 
 profile.apply("portable")
+# A traced graph is a million objects, which are garbage all at once: looking for some less often saves a tenth.
+gc.set_threshold(20_000, 10, 10)
+# Whether bytes outlive a power cut is what no test tries, and a sync waits for all that the machine has to write.
+os.sync, os.fsync = (lambda: None), (lambda descriptor: None)
+# Nobody lists a folder while a test replaces it; the test of those who do says how long they are left.
+LOOK_SECONDS, files.LOOK_SECONDS = files.LOOK_SECONDS, 0.0
+
+if TYPE_CHECKING:
+    from checks.support.cells import TinyCell
 
 ROOT = Path(__file__).resolve().parents[1]
 REAL_DATA = Path(os.environ.get("REPIX_REAL_DATA", ROOT.parent / "shared"))
@@ -24,6 +37,29 @@ def real_data(name: str) -> Path:
     if not path.exists():
         pytest.skip(f"real data not there: {name} (set REPIX_REAL_DATA)")
     return path
+
+
+# The files that take longest, in this order: two workers that share files end together if the last ones are short.
+LONGEST = (
+    "training/test_step_jax.py",
+    "test_pipeline.py",
+    "test_start_stage.py",
+    "test_docs.py",
+    "test_routes.py",
+    "training/test_start.py",
+    "training/test_resume.py",
+    "evaluation/test_evaluate.py",
+    "translation/test_runtimes.py",
+    "exporting/test_export.py",
+    "test_api.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    """Run the longest files first, and leave what is there by now out of what is looked at for garbage."""
+    order = {ROOT / "tests" / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path, len(order)))
+    gc.freeze()  # what was imported stays: nobody need look at it again
 
 
 def pytest_terminal_summary(terminalreporter):
@@ -54,3 +90,70 @@ def _forget_graphs():
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """Return a function that makes a folder once for all workers: of ``name``, by ``make(folder)``.
+
+    Nobody may change what is in it.
+    """
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def of(name: str, make: Callable[[Path], object]) -> Path:
+        folder, done = base / "made-once" / name, base / "made-once" / f"{name}.done"
+        with files.locked(done.with_suffix(".lock"), name):
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # half of one, by a worker that died
+                make(folder)
+                done.touch()
+        return folder
+
+    return of
+
+
+@pytest.fixture(scope="session")
+def tiny_cell(made_once) -> Callable[..., TinyCell]:
+    """Return a function that lays a tiny trained cell of a system in a folder: trained once, copied each time."""
+    from checks.support import cells
+
+    def lay(root: Path, system: str = "pix2pix") -> TinyCell:
+        def make(folder: Path) -> None:
+            # Pix2pix as the stage trains it; CycleGAN takes too long for that, and checks/portable.py does it.
+            with library_convolutions() if system == "cyclegan" else nullcontext():
+                cells.train_cell(folder, system=system, paired=system == "pix2pix")
+
+        shutil.copytree(made_once(system, make), root, dirs_exist_ok=True)
+        return cells.TinyCell(root, root / "prepared", root / "runs" / f"tiny-{system}-0")
+
+    return lay
+
+
+@pytest.fixture(scope="session")
+def tiny_repository(made_once) -> Callable[[Path], Path]:
+    """Return a function that lays a repository with a tiny exported cell in a folder: made once, copied each time."""
+    from checks.support import repository
+
+    return lambda root: shutil.copytree(made_once("repository", repository.make), root, symlinks=True)
+
+
+@contextmanager
+def library_convolutions():
+    """Trace networks with the library's convolutions where what is tested is not how the portable profile sums.
+
+    Its own are dozens of operations each: with them a tiny system takes four times as long to trace.
+    """
+    from repix.inference import translator
+    from repix.training import step_tensorflow
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (step_tensorflow, translator):
+            patch.setattr(module, "fixed_sums", lambda networks: nullcontext())
+        yield
+
+
+@pytest.fixture(scope="module", name="library_convolutions")
+def _library_convolutions():
+    with library_convolutions():
+        yield

@@ -18,15 +18,15 @@ from PIL import Image
 
 import repix
 from checks.support.cells import SIZE, images
-from checks.support.repository import CELL, make
+from checks.support.repository import CELL
 from repix.schemas import Metrics
 from tests.conftest import ROOT
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory):
+def root(tmp_path_factory, tiny_repository):
     """A repository with a trained, scored and exported cell; the export holds ONNX alone."""
-    return make(tmp_path_factory.mktemp("api") / "repository")
+    return tiny_repository(tmp_path_factory.mktemp("api") / "repository")
 
 
 @pytest.fixture(scope="module")

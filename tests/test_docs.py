@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 
@@ -150,10 +151,10 @@ TABLES = {
 }
 
 
-@pytest.fixture
-def followed(tmp_path):
-    """A copy of the repository with every block of docs/your-own.md put where the page says; its folder."""
-    root = route.copy(tmp_path / "repix")
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory):
+    """A copy of the repository with every block of docs/your-own.md put where the page says, and the data prepared."""
+    root = route.copy(tmp_path_factory.mktemp("followed") / "repix")
     page = (ROOT / "docs" / "your-own.md").read_text(encoding="utf-8")
     params = yaml12.load((root / "params.yaml").read_text(encoding="utf-8"), "params.yaml")
     for language, text in re.findall(r"^```(python|yaml)\n(.*?)^```", page, re.DOTALL | re.MULTILINE):
@@ -177,7 +178,13 @@ def followed(tmp_path):
     for model in params["run"]["models"]:
         params["models"][model]["epochs"] = 2
     (root / "params.yaml").write_text(yaml12.dump(params), encoding="utf-8")
-    return root
+    return route.run(root, "code", "download", "unpack", "preprocess", "features")
+
+
+@pytest.fixture
+def followed(begun, tmp_path):
+    """A copy of what was begun; its folder."""
+    return shutil.copytree(begun, tmp_path / "repix")
 
 
 def test_the_entries_of_the_page_on_your_own_are_as_those_of_params_yaml(tmp_path):
@@ -203,12 +210,13 @@ def test_the_entries_of_the_page_on_your_own_are_as_those_of_params_yaml(tmp_pat
 
 @pytest.mark.parametrize("profile", ["auto", "jax"])
 def test_the_page_on_your_own_can_be_followed(followed, profile):
+    """By stages and commands of the page, each in a process of its own: it takes as long as their start."""
     if profile == "jax":
         pytest.importorskip("jax")
         params = yaml12.load((followed / "params.yaml").read_text(encoding="utf-8"), "params.yaml")
         params["run"] |= {"profile": "jax", "models": ["wgan_discs"]}
         (followed / "params.yaml").write_text(yaml12.dump(params), encoding="utf-8")
-    route.run(followed, "code", "download", "unpack", "preprocess", "features")
+        route.run(followed, "code", "preprocess")
     route.run(followed, "train")
     route.run(followed, "evaluate", "export")
     trained = Trained.read(followed / "runs" / "discs-wgan_discs-0" / "trained.json")

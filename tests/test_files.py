@@ -19,6 +19,7 @@ from repix import files
 from repix.data import packing
 from repix.errors import UserError
 from repix.translation.jobs import find_jobs
+from tests.conftest import LOOK_SECONDS
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[1] / "src")}
 
@@ -172,7 +173,7 @@ def test_who_looks_sees_a_whole_folder_while_writers_replace_it_and_are_killed(t
             (folder / f"first-0-{number}").touch()
     reader = start(WATCH.format(path=str(path), stop=str(stop), many=many))
     reader.stdout.readline()
-    replace = REPLACE.format(path=str(path), many=many, look=files.LOOK_SECONDS)
+    replace = REPLACE.format(path=str(path), many=many, look=LOOK_SECONDS)
     if not exchange:
         replace = replace.replace("files.LOOK", "files._exchange = lambda one, other: False\nfiles.LOOK", 1)
     turns = 0

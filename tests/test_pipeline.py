@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import datetime
+import itertools
 import os
 import shutil
 import subprocess
@@ -17,6 +18,9 @@ import pytest
 import yaml
 
 from checks.support import route
+from repix.config import reader
+from repix.config.run import Grid
+from repix.errors import UserError
 from repix.files import digest_file
 from repix.provenance import lock, pipeline
 from repix.provenance.code import CodeRecord
@@ -92,15 +96,16 @@ def rewritten(root: Path) -> None:
 def routes(tmp_path_factory):
     """The route, run here and run there, where all is rewritten that no out may depend on.
 
-    There train and evaluate share a process, since its start takes longer than they do. Not
-    so export: TensorFlow numbers functions by process, so that a SavedModel's bytes depend
-    on what was built before; DVC, too, gives every stage a process.
+    There stages share a process where they may, since its start takes longer than they do. preprocess and train
+    begin one, as they enter a profile before NumPy is imported, and so does export: TensorFlow numbers functions by
+    process, so that a SavedModel's bytes depend on what was built before; DVC, too, gives every stage a process.
     """
     base = tmp_path_factory.mktemp("routes")
     kinds = [stage.kind for stage in pipeline.stages(ROOT)]
-    assert kinds[0] == "code" and kinds[-4:] == ["train", "evaluate", "export", "scores"]
+    light = "code", "download", "unpack", "features", "start"
+    groups = light, ("preprocess",), ("train", "evaluate"), ("export", "scores")
+    assert sorted(kinds) == sorted(itertools.chain(*groups))
     here = travel(base, HERE, *((kind,) for kind in kinds))
-    groups = *((kind,) for kind in kinds[:-4]), ("train", "evaluate"), ("export",), ("scores",)
     there = travel(base, THERE, *groups, spoil=rewritten)
     return here, there
 
@@ -150,13 +155,13 @@ def test_the_stages_are_those_that_dvc_sees(tmp_path):
     assert ours[f"download@{name}"][0] == """python stages/download.py --dataset 'it'"'"'s a set'"""
 
 
-@pytest.mark.parametrize("name", ["x;touch Y", "$(touch Y)", "`touch Y`", "';touch Y;'"])
-def test_a_name_in_the_grid_never_reaches_a_shell_as_code(tmp_path, name):
+def test_a_name_in_the_grid_never_reaches_a_shell_as_code(tmp_path):
     """The stage `code` refuses such a name; a stage that is run without it gets the name as one word."""
     root = route.copy(tmp_path / "clone")
     params = yaml.safe_load((root / "params.yaml").read_text())
-    params["run"]["datasets"] = [name]
-    params["datasets"] = {name: params["datasets"]["sample"]}
+    names = ["x;touch Y", "$(touch Y)", "`touch Y`", "';touch Y;'"]
+    params["run"]["datasets"] = names
+    params["datasets"] = dict.fromkeys(names, params["datasets"]["sample"])
     shutil.copytree(ROOT / "code", root / "code")  # as an earlier, sound grid left it
     route.write_params(root, params)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -167,11 +172,16 @@ def test_a_name_in_the_grid_never_reaches_a_shell_as_code(tmp_path, name):
 
     assert dvc("init", "--no-scm", "-q").returncode == 0
     alone = dvc("repro", "--single-item", "download")
-    assert "Running stage 'download@" in alone.stdout, alone.stderr
+    assert all(f"Running stage 'download@{name}'" in alone.stdout for name in names), alone.stdout + alone.stderr
     said = dvc("repro", "--ignore-errors")
     assert "repix: params.yaml: run.datasets" in said.stderr
     assert "names are letters, digits and underscores" in said.stderr
     assert list(root.rglob("Y")) == []
+    for name in names:
+        params["run"]["datasets"] = [name]
+        route.write_params(root, params)
+        with pytest.raises(UserError, match="names are letters, digits and underscores"):
+            reader.read("run", Grid, root / "params.yaml")
 
 
 # (b) the params that a stage reads
@@ -322,27 +332,44 @@ def test_outs_carry_no_time_host_path_or_user(routes):
         assert traces(root, needles(root, here)) == []
 
 
-@pytest.mark.parametrize(
-    ("leak", "what"),
-    [
-        ("import time; text = str(time.time_ns())", None),
-        ("import datetime; text = str(datetime.datetime.now(datetime.UTC))", "the date"),
-        ("import platform; text = platform.node()", "the host"),
-        ("text = str(Path.cwd())", "the path"),
-        ("import getpass; text = getpass.getuser()", "the user"),
-    ],
-)
-def test_a_stage_that_leaks_is_seen(tmp_path, leak, what):
+LEAKS = {
+    "nanoseconds": ("import time; text = str(time.time_ns())", None),
+    "now": ("import datetime; text = str(datetime.datetime.now(datetime.UTC))", "the date"),
+    "node": ("import platform; text = platform.node()", "the host"),
+    "folder": ("text = str(Path.cwd())", "the path"),
+    "login": ("import getpass; text = getpass.getuser()", "the user"),
+}
+
+
+@pytest.fixture(scope="session")
+def leaky(tmp_path_factory):
+    """The first stages, run here and there, with an unpack that leaves a file of each leak."""
+
     def spoil(root: Path) -> None:
         script = root / "stages/unpack.py"
-        line = f"    {leak}; (out / 'note.txt').write_text(text)\n    record.write(out)\n"
-        script.write_text(script.read_text().replace("    record.write(out)\n", line))
+        lines = [f"    {leak}; (out / '{name}.txt').write_text(text)\n" for name, (leak, _) in LEAKS.items()]
+        text = script.read_text()
+        assert "    record.write(out)\n" in text
+        script.write_text(text.replace("    record.write(out)\n", "".join([*lines, "    record.write(out)\n"])))
 
-    copies = [travel(tmp_path, here, ("download", "unpack"), spoil=spoil) for here in (HERE, THERE)]
+    base = tmp_path_factory.mktemp("leaky")
+    return [travel(base, here, ("download", "unpack"), spoil=spoil) for here in (HERE, THERE)]
+
+
+def test_a_stage_that_leaks_is_seen(leaky):
     # The record of the stage tells as well, since it has the digest of the out.
-    assert differences(*copies) == ["data/images/sample/note.txt", "lineage/unpack/sample.json"]
-    if what:
-        assert traces(copies[0], needles(copies[0], HERE)) == [f"data/images/sample/note.txt carries {what}"]
+    notes = [f"data/images/sample/{name}.txt" for name in sorted(LEAKS)]
+    assert differences(*leaky) == [*notes, "lineage/unpack/sample.json"]
+
+
+@pytest.mark.parametrize("name", [name for name, (_, what) in LEAKS.items() if what])
+def test_what_a_stage_leaks_is_named(leaky, name):
+    found = [line for line in traces(leaky[0], needles(leaky[0], HERE)) if f"/{name}.txt" in line]
+    assert found == [f"data/images/sample/{name}.txt carries {LEAKS[name][1]}"]
+
+
+def test_of_what_a_stage_leaks_nothing_else_is_named(leaky):
+    assert len(traces(leaky[0], needles(leaky[0], HERE))) == sum(what is not None for _, what in LEAKS.values())
 
 
 # (d) dvc.lock fits the tree

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from checks.support.cells import train_cell
-
 
 @pytest.mark.parametrize(("system", "paired"), [("pix2pix", True), ("cyclegan", False)])
-def test_tiny_cell_trains_evaluates_and_exports(tmp_path, system, paired):
+def test_tiny_cell_trains_evaluates_and_exports(tmp_path, tiny_cell, system, paired):
     from repix.config.evaluation import Evaluate
     from repix.config.export import Export
     from repix.data.prepared import Prepared
@@ -16,7 +14,7 @@ def test_tiny_cell_trains_evaluates_and_exports(tmp_path, system, paired):
     from repix.exporting.export import export
     from repix.inference.trained import TrainedModel
 
-    cell = train_cell(tmp_path, system=system, paired=paired)
+    cell = tiny_cell(tmp_path, system)
     model = TrainedModel(cell.trained)
     assert model.record.steps == 6
     assert model.variants == ["last", "best"]

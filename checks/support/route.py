@@ -30,7 +30,7 @@ def copy(root: Path, mtime: int | None = None) -> Path:
     put(params, "datasets.sample.archive", urls=[url], sha256=None)
     put(params, "datasets.sample.images", load_size=18, crop_size=16)
     put(params, "models.pix2pix_small", epochs=2, decay_epochs=1, validate_every=1, checkpoint_every=1)
-    put(params, "models.pix2pix_small.generator", filters=4)
+    put(params, "models.pix2pix_small.generator", filters=4, depth=2)
     put(params, "models.pix2pix_small.discriminator", filters=4, layers=1)
     params["export"]["images"] = 2
     write_params(root, params)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import yaml
 
-from checks.support.cells import recipe, train_cell
+from checks.support.cells import recipe
 from repix import cli
 from repix.commands.baselines import trained_cells
 from repix.config.gate import Gate
@@ -84,13 +84,13 @@ def test_training_images_are_brought_to_test_size():
     assert margins.resized(small, (16, 16)) is not None and (margins.resized(small, (16, 16)) == small).all()
 
 
-def test_the_command_on_a_trained_cell(tmp_path, monkeypatch, capsys):
+def test_the_command_on_a_trained_cell(tmp_path, tiny_cell, monkeypatch, capsys):
     from repix.config.evaluation import Evaluate
     from repix.data.prepared import Prepared
     from repix.evaluation.evaluate import evaluate
     from repix.inference.trained import TrainedModel
 
-    made = train_cell(tmp_path)
+    made = tiny_cell(tmp_path)
     metrics = evaluate(TrainedModel(made.trained), Prepared.open(made.prepared), Evaluate(), tmp_path / "out")
     assert metrics.protocol["profile"] == "portable"
     metrics.write(tmp_path / "metrics" / "tiny-pix2pix-0.json")

@@ -13,7 +13,7 @@ import time
 import pytest
 import yaml
 
-from checks.support.repository import CELL, git, make
+from checks.support.repository import CELL, git
 from repix import cli
 from repix.errors import UserError
 from repix.files import digest_file, digest_tree
@@ -21,8 +21,8 @@ from repix.provenance import lock
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    root = make(tmp_path_factory.mktemp("bundle") / "repository")
+def root(tmp_path_factory, tiny_repository):
+    root = tiny_repository(tmp_path_factory.mktemp("bundle") / "repository")
     outs = [
         f"runs/{CELL}",
         f"exports/{CELL}",

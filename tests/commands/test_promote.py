@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from checks.support.repository import CELL, git, make, write_lineage
+from checks.support.repository import CELL, git, write_lineage
 from repix import cli
 from repix.errors import UserError
 
@@ -24,8 +24,8 @@ def verdict(word: str = "pass", code: int = 0, cell: str = CELL, why: str = ""):
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    return make(tmp_path_factory.mktemp("promote") / "repository")
+def made(tmp_path_factory, tiny_repository):
+    return tiny_repository(tmp_path_factory.mktemp("promote") / "repository")
 
 
 @pytest.fixture

@@ -8,12 +8,12 @@ import shutil
 import numpy as np
 import pytest
 
-from checks.support.cells import TinyCell, images, train_cell
+from checks.support.cells import TinyCell, images
 
 
 @pytest.fixture(scope="module")
-def cell(tmp_path_factory) -> TinyCell:
-    return train_cell(tmp_path_factory.mktemp("cell"))
+def cell(tmp_path_factory, tiny_cell) -> TinyCell:
+    return tiny_cell(tmp_path_factory.mktemp("cell"))
 
 
 @pytest.fixture(scope="module")
@@ -218,8 +218,8 @@ def test_a_changed_export_is_refused(exported, tmp_path, capsys):
     assert "not the file of export.json" in capsys.readouterr().err
 
 
-def test_the_way_back_of_cyclegan(tmp_path):
-    cell = train_cell(tmp_path, system="cyclegan", paired=False)
+def test_the_way_back_of_cyclegan(tmp_path, tiny_cell):
+    cell = tiny_cell(tmp_path, "cyclegan")
     image = images(12, 1)[0]
     file = save(tmp_path / "a.png", image)
     assert run(cell.trained, file, "-o", tmp_path / "out", "--translator", "target_to_source") == 0

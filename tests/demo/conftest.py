@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from checks.support.repository import CELL, make
+from checks.support.repository import CELL
 
 SECOND = "tiny-pix2pix-1"
 BFLOAT16 = "tiny-pix2pix-2"
@@ -41,8 +41,8 @@ def negate(folder: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def repository(tmp_path_factory):
-    root = make(tmp_path_factory.mktemp("demo") / "repository")
+def repository(tmp_path_factory, tiny_repository):
+    root = tiny_repository(tmp_path_factory.mktemp("demo") / "repository")
     negate(double(root, SECOND))
     folder = double(root, BFLOAT16)
     record = json.loads((folder / "export.json").read_text())

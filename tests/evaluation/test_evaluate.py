@@ -8,16 +8,17 @@ import pytest
 
 from checks.support.cells import TinyCell, train_cell
 from repix.metrics import METRICS
+from tests.conftest import library_convolutions
 
 
 @pytest.fixture(scope="module")
-def cell(tmp_path_factory) -> TinyCell:
-    return train_cell(tmp_path_factory.mktemp("paired"))
+def cell(tmp_path_factory, tiny_cell) -> TinyCell:
+    return tiny_cell(tmp_path_factory.mktemp("paired"))
 
 
 @pytest.fixture(scope="module")
-def unpaired(tmp_path_factory) -> TinyCell:
-    return train_cell(tmp_path_factory.mktemp("unpaired"), system="cyclegan", paired=False)
+def unpaired(tmp_path_factory, tiny_cell) -> TinyCell:
+    return tiny_cell(tmp_path_factory.mktemp("unpaired"), "cyclegan")
 
 
 def run(cell: TinyCell, out, **settings):
@@ -164,7 +165,8 @@ def test_an_average_is_a_variant_that_is_shown_scored_and_exported(tmp_path):
     from repix.inference.trained import TrainedModel
     from repix.schemas import Exported
 
-    cell = train_cell(tmp_path, ema=0.5)
+    with library_convolutions():
+        cell = train_cell(tmp_path, ema=0.5)
     metrics = run(cell, tmp_path / "out")
     scores = metrics.scores["source_to_target"]
     assert set(scores) == {"last", "best", "ema"} and scores["ema"]["l1"] != scores["last"]["l1"]

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 import repix
-from checks.support.cells import train_cell
 from repix.config import reader
 from repix.config.evaluation import Evaluate
 from repix.errors import UserError
@@ -73,7 +72,7 @@ assert catalogue.better("ownrmse") == "lower"
 """
 
 
-def test_a_metric_is_one_file_and_one_line(tmp_path):
+def test_a_metric_is_one_file_and_one_line(tmp_path, tiny_cell):
     package = tmp_path / "src" / "repix"
     shutil.copytree(Path(repix.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "stages", tmp_path / "stages", ignore=shutil.ignore_patterns("__pycache__"))
@@ -96,7 +95,7 @@ def test_a_metric_is_one_file_and_one_line(tmp_path):
         "evaluate": False,
     }
 
-    cell = train_cell(tmp_path / "cell")
+    cell = tiny_cell(tmp_path / "cell")
     paths = os.pathsep.join([str(tmp_path / "src"), str(ROOT)])
     environment = os.environ | {"PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, "-c", USE, str(cell.trained), str(cell.prepared), str(tmp_path / "out")]

@@ -7,15 +7,15 @@ import re
 
 import pytest
 
-from checks.support.repository import CELL, make
+from checks.support.repository import CELL
 from repix.exporting import cards
 from repix.files import digest_file
 from repix.schemas import Exported, Manifest, Metrics, Trained
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    return make(tmp_path_factory.mktemp("cards") / "repository")
+def root(tmp_path_factory, tiny_repository):
+    return tiny_repository(tmp_path_factory.mktemp("cards") / "repository")
 
 
 def test_model_card_holds_every_number_of_its_records(root):

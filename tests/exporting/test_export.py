@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 
 import repix
-from checks.support.cells import train_cell
 from repix import stage
 from repix.config import reader
 from repix.config.export import Export, Tolerance
@@ -26,8 +25,8 @@ from repix.schemas import Exported
 
 
 @pytest.fixture(scope="module")
-def cell(tmp_path_factory):
-    return train_cell(tmp_path_factory.mktemp("cell"))
+def cell(tmp_path_factory, tiny_cell):
+    return tiny_cell(tmp_path_factory.mktemp("cell"))
 
 
 def run(cell, out, **settings):

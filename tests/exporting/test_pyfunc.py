@@ -21,7 +21,7 @@ import pytest
 from PIL import Image
 
 from checks.support.cells import images
-from checks.support.repository import CELL, make
+from checks.support.repository import CELL
 from repix.schemas import Exported
 
 
@@ -36,11 +36,11 @@ def text(data: bytes) -> str:
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory):
+def served(tmp_path_factory, tiny_repository):
     """Return (repository, folder of the MLflow model)."""
     from repix.publishing import registry
 
-    root = make(tmp_path_factory.mktemp("served") / "repository")
+    root = tiny_repository(tmp_path_factory.mktemp("served") / "repository")
     out = root.parent / "model"
     registry.save(root, Exported.read(root / "exports" / CELL / "export.json"), "source_to_target", out)
     return root, out

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from checks.support.cells import SIZE
-from checks.support.repository import CELL, make
+from checks.support.repository import CELL
 from repix.schemas import Exported
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,11 +45,11 @@ WAYS = {
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, tiny_repository):
     from repix.publishing import registry
 
     folder = tmp_path_factory.mktemp("telemetry")
-    root = make(folder / "repository")
+    root = tiny_repository(folder / "repository")
     record = Exported.read(root / "exports" / CELL / "export.json")
     registry.save(root, record, "source_to_target", folder / "model")
     Image.new("RGB", (SIZE, SIZE)).save(folder / "a.png")

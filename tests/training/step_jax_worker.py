@@ -142,8 +142,11 @@ def main(system: str, data: str, folder: Path, first: int) -> None:
     from repix.training import step_jax
 
     assert keras.backend.backend() == "jax" and "tensorflow" not in sys.modules
-    setup = new(system, data)
+    # One compiled function of the large system does for all that is asked of it.
+    shared = system == "cyclegan"
+    setup = compared(system, data) if shared else new(system, data)
     step = setup.step
+    beginning = {name: np.array(array) for name, array in step.state().items()}
     if first:
         step.restore(dict(np.load(folder / f"state-{first}.npz")))
         run(step, first, STEPS, at_once=1)
@@ -170,7 +173,9 @@ def main(system: str, data: str, folder: Path, first: int) -> None:
     if system == "pix2pix":
         np.savez(folder / "adam.npz", hat=adam(True), corrected=adam(False))
 
-    other = compared(system, data)
+    other = setup if shared else compared(system, data)
+    if shared:
+        step.restore(beginning)
     np.savez(folder / "compared-0.npz", **other.step.state())
     losses = []
     for number in range(3):

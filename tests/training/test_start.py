@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from repix.training.observer import Observer
 from repix.training.result import record_of, write
 from repix.training.setup import set_up
 
+pytestmark = pytest.mark.usefixtures("library_convolutions")  # what a training starts from is another thing
+
 COUNTS = (("train", 3), ("val", 2), ("test", 1))
 
 
@@ -35,7 +38,7 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def short(data, tmp_path_factory):
+def short(data, tmp_path_factory, library_convolutions):
     """Return a folder where ``tiny-short-0`` was trained for two epochs, and kept its state."""
     folder = tmp_path_factory.mktemp("short")
     with pytest.MonkeyPatch.context() as patch:
@@ -69,8 +72,11 @@ def begin(prepared, model="tuned", seed=0, flip=True, system="pix2pix", **change
     return setup.step.state(), going_on
 
 
-def train(model: str, prepared, system="pix2pix", seed=0, flip=True, **changes):
-    """Do for a cell what its stages `start` and `train` do; return (weights, Adam and all; best; the loss table)."""
+def train(model: str, prepared, system="pix2pix", seed=0, flip=True, traced=None, **changes):
+    """Do for a cell what its stages `start` and `train` do; return (weights, Adam and all; best; the loss table).
+
+    ``traced`` keeps the first training's step, which the others then use from the state of their own.
+    """
     cell = Cell("tiny", model, seed)
     recipe = cells.recipe(system, **({"decay_epochs": 0} | changes))
     folder = Path("starts") / cell.name
@@ -78,6 +84,11 @@ def train(model: str, prepared, system="pix2pix", seed=0, flip=True, **changes):
     data, digest = Prepared.open(prepared), digest_tree(prepared)
     setup = set_up(cell, recipe, data, flip=flip, start=folder if recipe.start_from else None)
     going_on = setup.beginning.goes_on(setup.step, data, flip=flip, data=digest) if setup.beginning else None
+    if traced:
+        traced[0].step.restore(setup.step.state())
+        setup = dataclasses.replace(traced[0], beginning=setup.beginning)
+    elif traced is not None:
+        traced.append(setup)
     history, best = loop.train(
         setup.step,
         recipe,
@@ -110,15 +121,16 @@ GO_ON = {"model": "short", "schedule": "continue"}
 
 
 @pytest.mark.parametrize(
-    ("system", "changes"),
+    ("system", "share", "changes"),
     [
-        ("pix2pix", {"pool": 2, "ema": 0.9}),
-        ("cyclegan", {}),
-        ("pix2pix", {"updates": "alternate", "discriminator_updates": 2}),
+        ("pix2pix", False, {"pool": 2, "ema": 0.9}),
+        ("cyclegan", True, {}),
+        ("pix2pix", True, {"updates": "alternate", "discriminator_updates": 2}),
     ],
     ids=["pix2pix", "cyclegan", "schedule of two"],
 )
-def test_two_epochs_and_two_more_are_four_to_the_last_bit(data, capsys, system, changes):
+def test_two_epochs_and_two_more_are_four_to_the_last_bit(data, capsys, system, share, changes):
+    changes = changes | {"traced": [] if share else None}
     prepared = data["pairs" if system == "pix2pix" else "unpaired"]
     straight = train("long", prepared, system, epochs=4, **changes)
     short = train("short", prepared, system, epochs=2, keep_state=True, **changes)

@@ -6,6 +6,7 @@ import inspect
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from itertools import pairwise
 
 import numpy as np
@@ -16,14 +17,18 @@ from repix.files import digest_arrays
 from tests.conftest import ROOT
 from tests.training.step_jax_worker import ADAM, ADAM_STEPS, ONE, STEPS, adam, adam_data, augmented, compared, run
 
-pytest.importorskip("jax", reason="JAX is not installed: pip install -e '.[jax]'")
+if find_spec("jax") is None:  # looked for, not imported: that is a second of each worker
+    pytest.skip("JAX is not installed: pip install -e '.[jax]'", allow_module_level=True)
 
 SYSTEMS = ("pix2pix", "cyclegan")
 
 
 @pytest.fixture(scope="module", params=SYSTEMS)
-def both(request, tmp_path_factory):
-    """Return (system, setup on TensorFlow after all steps, its losses, folder of what JAX left, a state, data)."""
+def both(request, tmp_path_factory, library_convolutions):
+    """Return (system, setup on TensorFlow after all steps, its losses, folder of what JAX left, a state, data).
+
+    It takes as long as the compilation of JAX, which gets a process of its own: one has one Keras backend.
+    """
     system, folder = request.param, tmp_path_factory.mktemp(request.param)
     counts = (("train", 5), ("val", 1), ("test", 1))
     data = cells.prepare_set(folder, paired=system == "pix2pix", counts=counts)

@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import pytest
 
-from checks.support.cells import images, train_cell
+from checks.support.cells import images
 from repix.errors import UserError
 from tests.conftest import ROOT
 
@@ -27,9 +27,9 @@ def export_of(cell, out, *formats):
 
 
 @pytest.fixture(scope="module", params=["pix2pix", "cyclegan"])
-def folders(request, tmp_path_factory):
+def folders(request, tmp_path_factory, tiny_cell):
     """A U-Net and a ResNet: the folder of runs/, of exports/ with both files, and with ONNX alone."""
-    cell = train_cell(tmp_path_factory.mktemp("cell"), system=request.param, paired=request.param == "pix2pix")
+    cell = tiny_cell(tmp_path_factory.mktemp("cell"), request.param)
     return (
         cell.trained,
         export_of(cell, cell.root / "exports" / "both", "keras", "onnx"),
