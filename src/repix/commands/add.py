@@ -257,7 +257,9 @@ def _checked(new: str, old: str, name: str, entry: Any, by_hand: str) -> str:
 
 
 def _by_hand(text: str) -> UserError:
-    return UserError(f"{reader.FILE}: datasets is not written as DVC does; add this to it by hand:\n{text.rstrip()}")
+    return UserError(
+        f"{reader.FILE}: datasets is not written as DVC does; add this to it by hand:", *text.rstrip().split("\n")
+    )
 
 
 def _times(size: tuple[int, int]) -> str:
@@ -369,11 +371,9 @@ def main(arguments: argparse.Namespace) -> int:
             )
         except UserError as error:
             # The copies are ours and gone in a moment: name what was given.
-            shown = re.sub(
-                rf"{re.escape(str(folder))}/(?:{TREE}|raw/[^/:\s]+)", lambda _: arguments.path.rstrip("/"), str(error)
-            )
-            raise UserError(shown) from None
-    print(printable("\n".join(report(name, found))))
+            ours = re.compile(rf"{re.escape(str(folder))}/(?:{TREE}|raw/[^/:\s]+)")
+            raise UserError(*(ours.sub(lambda _: arguments.path.rstrip("/"), line) for line in error.lines)) from None
+    print("\n".join(map(printable, report(name, found))))
     if found.bad and not arguments.skip and found.wanted.on_error != "skip":
         raise UserError(f"{len(found.bad)} images cannot be used: mend or remove them, or leave them out by --skip")
 

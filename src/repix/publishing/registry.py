@@ -59,7 +59,8 @@ def check_clean(root: Path) -> str:
         try:
             return subprocess.run(["git", "-C", str(root), *command], capture_output=True, text=True, check=True).stdout
         except (OSError, subprocess.CalledProcessError) as error:
-            raise UserError(f"{root.resolve()}: git says: {getattr(error, 'stderr', '') or error}".strip()) from None
+            said = " ".join((getattr(error, "stderr", "") or str(error)).split())
+            raise UserError(f"{root.resolve()}: git says: {said}") from None
 
     changed = git("status", "--porcelain").splitlines()
     if changed:
