@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import functools
 import io
 import os
@@ -13,6 +14,7 @@ import unicodedata
 import zipfile
 from collections import Counter
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -567,3 +569,36 @@ def test_options_that_an_entry_already_answers_are_refused(repository, capsys):
     for option in (["--skip"], ["--layout", "folders"], ["--direction", "BtoA"]):
         code, _, error = run(capsys, "add", "pairs", "--no-measure", *option)
         assert code == 1 and "datasets.pairs is there already" in error
+
+
+def test_a_folder_whose_name_is_no_utf_8_is_added_and_packed(repository, capsys):
+    folder = repository / "pairs\udcff"
+    for number in range(12):
+        draw(folder / f"{number}.png", (20, 40))
+    code, _, err = run(capsys, "add", os.fspath(folder), "--name", "odd", "--no-measure")
+    assert (code, err) == (0, "")
+    assert yaml12.read(Path("params.yaml"))["datasets"]["odd"]["archive"]["urls"] == ["file:pairs%FF/"]
+    assert sources.changed_folder(["file:pairs%FF/"], "0" * 64, repository / "none.json") is None
+
+
+def test_two_at_once_leave_both_entries(repository, capsys, monkeypatch):
+    """Each reads params.yaml and writes it anew: one would take the other's entry away."""
+    for name in ("one", "two"):
+        for number in range(12):
+            draw(repository / name / f"{number}.png", (20, 40), seed=len(name))
+    write = add.write_text
+
+    def written(path, text):
+        if not second.is_alive() and second.ident is None:
+            second.start()
+            second.join(0.5)  # it has to wait for this one
+        write(path, text)
+
+    parser = argparse.ArgumentParser()
+    add.add_arguments(parser)
+    parsed = parser.parse_args(["two", "--name", "two", "--no-measure"])
+    second = threading.Thread(target=lambda: add.main(parsed))
+    monkeypatch.setattr(add, "write_text", written)
+    assert run(capsys, "add", "one", "--name", "one", "--no-measure")[0] == 0
+    second.join(30)
+    assert {"one", "two"} <= yaml12.read(Path("params.yaml"))["datasets"].keys()

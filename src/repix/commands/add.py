@@ -32,7 +32,7 @@ from repix.config.limits import Limits
 from repix.config.models import Recipe
 from repix.config.run import NAME, Grid
 from repix.errors import UserError, printable
-from repix.files import scratch_folder, write_text
+from repix.files import locked, scratch_folder, write_text
 from repix.tables import duration
 
 if TYPE_CHECKING:
@@ -78,8 +78,8 @@ def address(path: str) -> str:
         raise UserError(f"{path}: is the repository itself; name the folder of the images")
     end = "/" if absolute.is_dir() else ""
     if absolute.is_relative_to(root):
-        return f"file:{quote(absolute.relative_to(root).as_posix())}{end}"
-    return f"file://{quote(str(absolute))}{end}"
+        return f"file:{quote(os.fsencode(absolute.relative_to(root).as_posix()))}{end}"
+    return f"file://{quote(os.fsencode(absolute))}{end}"
 
 
 def _name(given: str | None, url: str) -> str:
@@ -403,9 +403,10 @@ def main(arguments: argparse.Namespace) -> int:
             break
     if not arguments.dry_run:
         path = Path(reader.FILE)
-        text = path.read_text(encoding="utf-8")
-        new = with_pin(text, name, sha256) if entry else with_entry(text, name, entry_text(name, url, sha256, settings))
-        write_text(path, new)
+        with locked(paths.WORK / "add.lock", reader.FILE):  # or of two at once one would take the other's entry away
+            text = path.read_text(encoding="utf-8")
+            made = entry_text(name, url, sha256, settings) if not entry else ""
+            write_text(path, with_pin(text, name, sha256) if entry else with_entry(text, name, made))
         print(f"  {'written':9} datasets.{name} in {reader.FILE}")
     print(f"next: dvc exp run -S 'run.datasets=[{name}]' -S 'run.models=[{model}]'")
     return 0
