@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import functools
 import io
 import os
@@ -22,13 +21,14 @@ import pytest
 from PIL import Image
 from ruamel.yaml import YAML
 
-from repix import cli, yaml12
+from repix import cli, paths, yaml12
 from repix.commands import add
 from repix.config import check, halving, reader
 from repix.config.datasets import Dataset
 from repix.config.models import Recipe
 from repix.data import archives, packing, preprocess, sources
 from repix.description import proposal
+from repix.files import locked
 from repix.schemas import Archive
 from tests.conftest import ROOT
 
@@ -581,24 +581,22 @@ def test_a_folder_whose_name_is_no_utf_8_is_added_and_packed(repository, capsys)
     assert sources.changed_folder(["file:pairs%FF/"], "0" * 64, repository / "none.json") is None
 
 
-def test_two_at_once_leave_both_entries(repository, capsys, monkeypatch):
+def test_two_at_once_take_turns(repository, capsys, monkeypatch):
     """Each reads params.yaml and writes it anew: one would take the other's entry away."""
-    for name in ("one", "two"):
-        for number in range(12):
-            draw(repository / name / f"{number}.png", (20, 40), seed=len(name))
-    write = add.write_text
+    for number in range(12):
+        draw(repository / "pairs" / f"{number}.png", (20, 40))
+    read, write, turns = add.with_entry, add.write_text, []
 
-    def written(path, text):
-        if not second.is_alive() and second.ident is None:
-            second.start()
-            second.join(0.5)  # it has to wait for this one
-        write(path, text)
+    def in_turn(function):
+        def called(*given):
+            with pytest.raises(TimeoutError), locked(paths.WORK / "add.lock", "another", seconds=0):
+                pass
+            turns.append(function)
+            return function(*given)
 
-    parser = argparse.ArgumentParser()
-    add.add_arguments(parser)
-    parsed = parser.parse_args(["two", "--name", "two", "--no-measure"])
-    second = threading.Thread(target=lambda: add.main(parsed))
-    monkeypatch.setattr(add, "write_text", written)
-    assert run(capsys, "add", "one", "--name", "one", "--no-measure")[0] == 0
-    second.join(30)
-    assert {"one", "two"} <= yaml12.read(Path("params.yaml"))["datasets"].keys()
+        return called
+
+    monkeypatch.setattr(add, "with_entry", in_turn(read))
+    monkeypatch.setattr(add, "write_text", in_turn(write))
+    assert run(capsys, "add", "pairs", "--no-measure")[0] == 0
+    assert turns == [read, write]
