@@ -88,9 +88,9 @@ HOSTILE = {
         ),
         "cannot be computed",
     ),
-    "garbage": (lambda: b"garbage", "is no ONNX file"),
+    "garbage": (lambda: b"garbage", r"cannot be read \(it is no ONNX file"),
     "empty": (lambda: b"", "cannot be read"),
-    "ort": (lambda: b"\0\0\0\0ORTM" + bytes(100), "is no ONNX file"),
+    "ort": (lambda: b"\0\0\0\0ORTM" + bytes(100), r"cannot be read \(it is no ONNX file"),
 }
 
 

@@ -40,7 +40,7 @@ def _number(data: memoryview, at: int) -> tuple[int, int]:
         at, shift = at + 1, shift + 7
         if data[at - 1] < 0x80:
             return value, at
-    raise ModelError("is no ONNX file, or was cut short")
+    raise ModelError("cannot be read (it is no ONNX file, or was cut short)")
 
 
 def _fields(data: memoryview) -> Iterator[tuple[int, memoryview]]:
@@ -55,7 +55,7 @@ def _fields(data: memoryview) -> Iterator[tuple[int, memoryview]]:
             size, at = _number(data, at)
         # Bits above 32 are dropped by some readers: the field would be another one to them.
         if kind not in (0, 1, 2, 5) or key >= 1 << 32 or size > len(data) - at:
-            raise ModelError("is no ONNX file, or was cut short")
+            raise ModelError("cannot be read (it is no ONNX file, or was cut short)")
         if kind == 2:
             yield key >> 3, data[at : at + size]
         at += size
