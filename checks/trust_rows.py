@@ -172,6 +172,43 @@ ROWS = (
         _tests("exporting/pyfunc", "what_cannot_be_translated_is_refused_with_the_reason", "http"),
     ),
     Row(
+        "an ONNX file that never ends, calls itself 2**40 times, or gives NaN or other sizes",
+        "refused by translate alone; no end, a traceback or a picture of NaN from the demo and the served model",
+        "one reason, the same from all three",
+        _tests(
+            "inference/onnx_file",
+            "what_is_not_to_be_taken_is_refused_alike_by_translate_demo_and_served_model",
+            "a_field_that_two_readers_see_differently_is_refused",
+        ),
+    ),
+    Row(
+        "a parent whose record names a network `../../x`, or that is trained anew while it is copied",
+        "a file written outside; one state's record with the other's weights",
+        "refused, with the name and the mend",
+        _tests("schemas", "a_record_that_could_not_be_loaded")
+        + _tests(
+            "training/start",
+            "a_name_of_a_network_leads_nowhere",
+            "a_parent_that_is_trained_anew_while_it_is_copied_is_not_taken",
+            "a_damaged_lineage_of_a_parent_is_one_line",
+        ),
+    ),
+    Row(
+        "requests to the demo with two lengths, `Content-Length: +5`, a space before the colon, `http://[x/`",
+        "the body was taken for the next request; a traceback",
+        "400, and the connection ends",
+        _tests(DEMO, "what_two_servers_would_read_differently_is_refused_and_hides_no_request"),
+    ),
+    Row(
+        "names with line breaks, no UTF-8, 255 letters",
+        "a line of the stranger's on the terminal, tracebacks, an end in the middle",
+        "one line, as many results as images",
+        _tests("stage", "what_a_terminal_would_obey_is_spelt_out")
+        + _tests("commands/translate", "a_file_may_have_any_name_that_a_disk_takes")
+        + _tests("commands/add", "a_folder_whose_name_is_no_utf_8_is_added_and_packed")
+        + _tests("files", "a_name_as_long_as_a_disk_takes_can_be_written_and_what_a_killed_one_left_is_found"),
+    ),
+    Row(
         "a server that drips, never ends its headers, redirects badly",
         "no end, a traceback",
         "a failure of that mirror",
@@ -366,6 +403,7 @@ ROWS = (
             "stage",
             "a_full_disk_is_one_line_and_other_errors_keep_their_traceback",
             "a_limit_on_memory_is_one_line_at_the_end_and_no_traceback",
+            "a_command_without_memory_is_one_line_although_nothing_can_be_imported_any_more",
         ),
     ),
     Row(

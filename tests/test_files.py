@@ -207,6 +207,20 @@ def test_a_kill_between_two_renames_leaves_the_old_folder_to_be_put_back(tmp_pat
     assert os.listdir(tmp_path) == ["out"] and (tmp_path / "out" / "a").read_text() == "1"
 
 
+@pytest.mark.parametrize("name", ["x" * 255, "\u4e16" * 85, "x" * 251 + ".npy"], ids=["plain", "wide", "suffix"])
+def test_a_name_as_long_as_a_disk_takes_can_be_written_and_what_a_killed_one_left_is_found(tmp_path, name, monkeypatch):
+    files.write_text(tmp_path / name, "text")
+    (tmp_path / "folders").mkdir()
+    with files.atomic_folder(tmp_path / "folders" / name[:80]) as folder:
+        (folder / "a").touch()
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "process_name", lambda number: "1")
+        left = files._temporary(tmp_path / name, Path(name).stem, Path(name).suffix)
+    left.touch()
+    files.clear_leftovers(tmp_path, Path(name).stem)
+    assert os.listdir(tmp_path / "folders") == [name[:80]] and sorted(os.listdir(tmp_path)) == ["folders", name]
+
+
 def test_a_link_to_a_folder_is_replaced_and_its_target_left(tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "a").touch()

@@ -64,6 +64,11 @@ def test_a_side_of_no_number():
         (Exported, EXPORTED, {"digests": {"../source_to_target": {}}}, "no direction of translation"),
         (Exported, EXPORTED, {"digests": {"source_to_target": {}, "x": {}}}, "'x' is no direction"),
         (Exported, EXPORTED, {"crop_size": [-1, 0]}, "no size of an image"),
+        (Exported, EXPORTED, {"cell": "../../x-y-0"}, "'../../x-y-0' is not <dataset>-<model>-<seed>"),
+        (Exported, EXPORTED, {"weights": {"../x": ""}}, "'../x' is no name of a network"),
+        (Trained, TRAINED, {"cell": "a-b-0\nrepix: all is well"}, "is not <dataset>-<model>-<seed>"),
+        (Trained, TRAINED, {"networks": {"generator": "", "../../x": ""}}, "'../../x' is no name of a network"),
+        (Trained, TRAINED, {"best": {"networks": {"generator": "", "/tmp/x": ""}}}, "'/tmp/x' is no name"),
         (Trained, TRAINED, {"translators": {"x": "generator"}}, "'x' is no direction"),
         (Trained, TRAINED, {"translators": {"source_to_target": "nope"}}, "last has no digest of 'nope'"),
         (Trained, TRAINED, {"networks": {}}, "last has no digest of 'generator'"),
@@ -79,4 +84,4 @@ def test_a_record_that_could_not_be_loaded(tmp_path, kind, base, change, message
     write_json(tmp_path / "record.json", {"schema": kind.SCHEMA} | base | change)
     with pytest.raises(UserError, match=message) as caught:
         kind.read(tmp_path / "record.json")
-    assert "\n" not in str(caught.value) and "re-run its stage" in str(caught.value)
+    assert "\n" not in str(caught.value) and "re-run its stage" in str(caught.value) and ": :" not in str(caught.value)

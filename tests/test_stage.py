@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from checks.harness import options
-from repix import cli, paths, stage
+from repix import cli, paths, stage, tables
 from repix.config.images import Images
 from repix.config.run import Cell
 from repix.errors import UserError
@@ -59,9 +59,9 @@ def test_a_users_mistake_is_one_line_and_its_exit_code(capsys):
 
 
 def test_what_a_terminal_would_obey_is_spelt_out(tmp_path, monkeypatch, capsys):
-    name = "a\x1b[2J\x9b1m\u202eb\udcff é.png"
-    shown = "a\\x1b[2J\\x9b1m\\u202eb\\udcff é.png"
-    assert guarded(raising(UserError(f"{name}:\n  bad")), capsys) == (1, f"repix: {shown}:\n  bad\n")
+    name = "a\x1b[2J\x9b1m\u202eb\udcff\nrepix: all is well é.png"
+    shown = "a\\x1b[2J\\x9b1m\\u202eb\\udcff\\nrepix: all is well é.png"
+    assert guarded(raising(UserError(f"{name}:", "  bad")), capsys) == (1, f"repix: {shown}:\n  bad\n")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "x").mkdir()
     os.symlink("nowhere", tmp_path / "x" / name)
@@ -73,6 +73,7 @@ def test_what_a_terminal_would_obey_is_spelt_out(tmp_path, monkeypatch, capsys):
         == f"repix add: x/{shown}: a link to nothing; remove it, or bring back what it leads to\n"
     )
     assert lock.shown("\x1b[2Jx") == "\\x1b[2Jx"
+    assert tables.aligned([("a\nb\x1b", "c")]) == ["a\\nb\\x1b  c"]
 
 
 def test_a_full_disk_is_one_line_and_other_errors_keep_their_traceback(capsys):
@@ -267,6 +268,29 @@ stage.guard(import_keras)
     ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
     assert ended.returncode == 1 and "Traceback" not in ended.stderr
     assert ended.stderr.splitlines()[-1].startswith("repix: not enough memory; give it more")
+
+
+def test_a_command_without_memory_is_one_line_although_nothing_can_be_imported_any_more():
+    code = """
+import sys
+from repix import cli
+from repix.commands import results
+
+class Full:
+    def find_spec(self, *_):
+        raise MemoryError
+
+def main(arguments):
+    sys.meta_path.insert(0, Full())
+    raise MemoryError
+
+results.main = main
+cli.main(["results"])
+"""
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "src")}
+    ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("repix results: not enough memory; give it more") and ended.stderr.count("\n") == 1
 
 
 def test_a_python_without_the_packages_is_one_line():

@@ -11,7 +11,7 @@ from contextlib import chdir
 from pathlib import Path
 
 from repix import commands, profile
-from repix.errors import UserError, printable
+from repix.errors import UserError, limit_of_the_machine, printable, told
 from repix.paths import find_root
 from repix.version import VERSION
 
@@ -81,14 +81,14 @@ def main(argv: list[str] | None = None) -> None:
         with chdir(root):
             _run(argv, asked)
     except UserError as error:
-        print(printable(f"{said}: {error}"), file=sys.stderr)
+        print(f"{said}: {told(error)}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:  # the reader of `repix ... | head` has gone
         sys.exit(141)
     except Exception as error:
-        if (line := commands.limit_of_the_machine(error)) is None:
+        if (line := limit_of_the_machine(error)) is None:
             raise
         print(printable(f"{said}: {line}"), file=sys.stderr)
         sys.exit(1)

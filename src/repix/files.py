@@ -72,12 +72,20 @@ def _host() -> str:
 
 
 _COUNT = itertools.count()
+_NAME_BYTES = 160  # of a name that a temporary one begins with
 _TEMPORARY = re.compile(r"\.(.+)\.([0-9a-f]{8})-((\d+)(?:-([0-9a-f]{8})-\d+)?)-\d+\.tmp(?:\.[^.]+)?")
 
 
 def _temporary(path: Path, name: str, suffix: str = "") -> Path:
     """Return a name beside ``path`` that tells who writes there, see :func:`clear_leftovers`."""
-    return path.with_name(f".{name}.{_host()}-{process_name(os.getpid())}-{next(_COUNT)}.tmp{suffix}")
+    who = f"{_host()}-{process_name(os.getpid())}-{next(_COUNT)}.tmp{suffix}"
+    return path.with_name(f".{_shortened(name)}.{who}")
+
+
+def _shortened(name: str) -> str:
+    """Return a name, or its beginning where it would leave no room for who writes there: a disk takes 255 bytes."""
+    raw = os.fsencode(name)
+    return name if len(raw) <= _NAME_BYTES else raw[:_NAME_BYTES].decode(errors="ignore")
 
 
 def clear_leftovers(folder: str | Path, name: str | None = None, *, alone: bool = False) -> None:
@@ -94,7 +102,7 @@ def clear_leftovers(folder: str | Path, name: str | None = None, *, alone: bool 
     """
     for path in Path(folder).glob(".*.tmp*"):
         match = _TEMPORARY.fullmatch(path.name)
-        if not match or name not in (None, match[1]):
+        if not match or (name is not None and _shortened(name) != match[1]):
             continue
         _, host, writer, pid, boot = match.groups()
         gone = host == _host() and process_name(int(pid)) != writer

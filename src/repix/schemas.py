@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
@@ -62,14 +63,27 @@ class Record(BaseModel):
             return cls.model_validate(tree)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
-            where = ".".join(map(str, first["loc"]))
-            raise UserError(f"{path}: {where}: {first['msg']}; re-run its stage") from None
+            said = [".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")]
+            raise UserError(f"{path}: {': '.join(filter(None, said))}; re-run its stage") from None
 
 
 def _check_directions(translators: Mapping[str, Any]) -> None:
     for name in translators:
         if name not in list(Direction):
             raise ValueError(f"{name!r} is no direction of translation; those are {', '.join(Direction)}")
+
+
+_CELL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*-[A-Za-z0-9][A-Za-z0-9_]*-[0-9]{1,10}\Z")
+_NETWORK = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*\Z")
+
+
+def _check_names(cell: str, networks: Iterable[str]) -> None:
+    """Refuse names that would lead out of the folders that are named after them."""
+    if not _CELL.match(cell):
+        raise ValueError(f"cell {cell!a} is not <dataset>-<model>-<seed>")
+    for name in networks:
+        if not _NETWORK.match(name):
+            raise ValueError(f"{name!a} is no name of a network")
 
 
 def _check_size(size: tuple[int, int]) -> None:
@@ -296,6 +310,7 @@ class Trained(Record):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         """Refuse what could not be loaded: a record that a stranger has edited."""
+        _check_names(self.cell, [*self.networks, *self.translators.values()])
         _check_directions(self.translators)
         _check_size(self.crop_size)
         if not isinstance(self.profile.get("name"), str):
@@ -303,6 +318,7 @@ class Trained(Record):
         for variant, kept in (("best", self.best), ("ema", self.ema)):
             if kept is not None and not isinstance(kept.get("networks"), dict):
                 raise ValueError(f"{variant} names no networks")
+            _check_names(self.cell, map(str, kept["networks"] if kept is not None else ()))
         for variant, networks in self.variants().items():
             for network in self.translators.values():
                 if network not in networks:
@@ -353,6 +369,7 @@ class Exported(Record):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         """Refuse what could not be loaded: a record that a stranger has edited."""
+        _check_names(self.cell, self.weights)
         _check_directions(self.digests)
         _check_size(self.crop_size)
         return self

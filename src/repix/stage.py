@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import errno
-import os
 import signal
 import sys
 import threading
@@ -15,7 +13,7 @@ from typing import Any
 from repix import profile
 from repix.config import reader
 from repix.config.run import Cell, Grid
-from repix.errors import UserError, printable
+from repix.errors import UserError, limit_of_the_machine, printable, told
 from repix.files import clear_leftovers, digest_tree
 from repix.paths import LINEAGE, METRICS, PLOTS
 from repix.provenance import lineage
@@ -42,46 +40,6 @@ def run(main: Callable[..., None], doc: str, *names: str, profiled: bool = True,
     guard(lambda: _enter_and_call(main, given, profiled, trains))
 
 
-_ROOM = "make room and run the same command, what was finished is kept"
-# What the system refuses -> the mend: no defect of ours, and nothing that a traceback would explain.
-_REFUSED = {
-    errno.ENOSPC: _ROOM,
-    errno.EDQUOT: _ROOM,
-    errno.EFBIG: _ROOM,
-    errno.EROFS: "work in a folder that can be written",
-    errno.EACCES: "let this user read and write there, or work in a folder of its own",
-    errno.EPERM: "let this user read and write there, or work in a folder of its own",
-    errno.ENAMETOOLONG: "choose a shorter name",
-    errno.EMFILE: "`ulimit -n 4096` allows more, then run the same command",
-}
-# TensorFlow and HDF5 have errors of their own, which say it in the words of the system, and the loader of
-# shared libraries an ImportError.
-_WORDS = {os.strerror(number): _REFUSED[number] for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)}
-_MEMORY_WORDS = (os.strerror(errno.ENOMEM), "OOM when allocating", "failed to map segment", "bad_alloc")
-_SHOWN = 200  # letters of a name
-
-
-def limit_of_the_machine(error: BaseException) -> str | None:
-    """Return one line that says what the system refused, where that is what an error says; else None.
-
-    That is disk, memory, the right to read or write, a name that is too long. Errors that it was raised from
-    count as well: a library may say that it cannot be imported, and why below.
-    """
-    seen: BaseException | None = error
-    while seen is not None:
-        text = str(seen)
-        if isinstance(seen, OSError) and seen.errno in _REFUSED:
-            name = os.fsdecode(seen.filename) if isinstance(seen.filename, str | bytes | os.PathLike) else ""
-            where = f"{name if len(name) <= _SHOWN else f'{name[:_SHOWN]}...'}: " if name else ""
-            return f"{where}{seen.strerror}; {_REFUSED[seen.errno]}"
-        if (words := next((words for words in _WORDS if words in text), None)) is not None:
-            return f"{words}; {_WORDS[words]}"
-        if isinstance(seen, MemoryError) or any(words in text for words in _MEMORY_WORDS):
-            return "not enough memory; give it more, or lower batch_size or crop_size; what was finished is kept"
-        seen = seen.__cause__ or seen.__context__
-    return None
-
-
 class _TerminatedError(KeyboardInterrupt):
     """SIGTERM came: like Ctrl-C it unwinds, so that half-written files are removed."""
 
@@ -101,7 +59,7 @@ def guard(function: Callable[[], Any]) -> None:
     try:
         function()
     except UserError as error:
-        _end(str(error), error.exit_code)
+        _end(told(error), error.exit_code)
     except KeyboardInterrupt as error:
         terminated = isinstance(error, _TerminatedError)
         what = "stopped by SIGTERM" if terminated else "interrupted"
@@ -109,14 +67,14 @@ def guard(function: Callable[[], Any]) -> None:
     except Exception as error:
         if (line := limit_of_the_machine(error)) is None:
             raise
-        _end(line, 1)
+        _end(printable(line), 1)
     finally:
         if main:
             signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
 
 
 def _end(message: str, code: int) -> None:
-    print(f"repix: {printable(message)}", file=sys.stderr)
+    print(f"repix: {message}", file=sys.stderr)
     sys.exit(code)
 
 

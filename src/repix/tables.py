@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 
+from repix.errors import printable
+
 _WIDEST = 40  # characters: wider cells are not padded
 
 
@@ -12,9 +14,10 @@ def aligned(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> list[
     """Return a line per row, columns two spaces apart and as wide as their longest text.
 
     Args:
-        rows: texts, the heading among them; all rows have one length.
+        rows: texts, the heading among them; all rows have one length. What a terminal would obey is spelt out.
         right: columns whose texts end together, such as numbers; the others begin together.
     """
+    rows = [[printable(text) for text in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(

@@ -13,6 +13,7 @@ import unicodedata
 import zipfile
 from collections import Counter
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -20,13 +21,14 @@ import pytest
 from PIL import Image
 from ruamel.yaml import YAML
 
-from repix import cli, yaml12
+from repix import cli, paths, yaml12
 from repix.commands import add
 from repix.config import check, halving, reader
 from repix.config.datasets import Dataset
 from repix.config.models import Recipe
 from repix.data import archives, packing, preprocess, sources
 from repix.description import proposal
+from repix.files import locked
 from repix.schemas import Archive
 from tests.conftest import ROOT
 
@@ -567,3 +569,34 @@ def test_options_that_an_entry_already_answers_are_refused(repository, capsys):
     for option in (["--skip"], ["--layout", "folders"], ["--direction", "BtoA"]):
         code, _, error = run(capsys, "add", "pairs", "--no-measure", *option)
         assert code == 1 and "datasets.pairs is there already" in error
+
+
+def test_a_folder_whose_name_is_no_utf_8_is_added_and_packed(repository, capsys):
+    folder = repository / "pairs\udcff"
+    for number in range(12):
+        draw(folder / f"{number}.png", (20, 40))
+    code, _, err = run(capsys, "add", os.fspath(folder), "--name", "odd", "--no-measure")
+    assert (code, err) == (0, "")
+    assert yaml12.read(Path("params.yaml"))["datasets"]["odd"]["archive"]["urls"] == ["file:pairs%FF/"]
+    assert sources.changed_folder(["file:pairs%FF/"], "0" * 64, repository / "none.json") is None
+
+
+def test_two_at_once_take_turns(repository, capsys, monkeypatch):
+    """Each reads params.yaml and writes it anew: one would take the other's entry away."""
+    for number in range(12):
+        draw(repository / "pairs" / f"{number}.png", (20, 40))
+    read, write, turns = add.with_entry, add.write_text, []
+
+    def in_turn(function):
+        def called(*given):
+            with pytest.raises(TimeoutError), locked(paths.WORK / "add.lock", "another", seconds=0):
+                pass
+            turns.append(function)
+            return function(*given)
+
+        return called
+
+    monkeypatch.setattr(add, "with_entry", in_turn(read))
+    monkeypatch.setattr(add, "write_text", in_turn(write))
+    assert run(capsys, "add", "pairs", "--no-measure")[0] == 0
+    assert turns == [read, write]

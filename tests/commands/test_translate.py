@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -249,6 +250,18 @@ def test_formats_that_cannot_hold_the_values_are_refused_at_once():
     for kind, wrong in (("jpeg", side(1, 16)), ("jpg", side(4, 8)), ("png", side(5, 8))):
         with pytest.raises(UserError, match=f"format {kind}: holds"):
             choose_suffix(kind, wrong)
+
+
+def test_a_file_may_have_any_name_that_a_disk_takes(cell, tmp_path, capfd):
+    names = ["a\nrepix: all is well.png", "b\u202egnp.png", "c" * 251 + ".png", "d\udcff.png", "\x1b[31m.png", "-o.png"]
+    for name in names:
+        save(tmp_path / "in" / name, images(14, 1)[0])
+    (tmp_path / "in" / "e\nbad.png").write_bytes(b"bad")
+    assert run(cell.trained, tmp_path / "in", "-o", tmp_path / "out") == 1
+    assert sorted(os.listdir(tmp_path / "out")) == sorted(names)
+    said = capfd.readouterr().err
+    assert f"repix translate: {tmp_path}/in/e\\nbad.png: cannot be decoded" in said
+    assert all(line.isprintable() for line in said.splitlines())
 
 
 def test_links_to_one_file_are_as_many_inputs(cell, tmp_path, capsys):

@@ -171,6 +171,14 @@ def test_macos_litter_is_left_out(tmp_path, kind):
     assert unpack(tmp_path, PACKERS[kind]((FILES | litter).items())) == FILES
 
 
+@pytest.mark.parametrize("kind", PACKERS)
+def test_folders_of_git_are_left_out(tmp_path, kind):
+    """Their configuration may name programs, which git runs for whoever stands there."""
+    theirs = {".git/config": b"x", "set/.GIT/hooks/post-checkout": b"x", "set/train/.git": b"gitdir: /tmp"}
+    kept = {".gitattributes": b"x"}
+    assert unpack(tmp_path, PACKERS[kind]((FILES | theirs | kept).items())) == FILES | kept
+
+
 def test_names_are_stored_composed(tmp_path):
     assert unpack(tmp_path, zip_bytes([("cafe\u0301.png", b"x")])) == {"caf\u00e9.png": b"x"}
 

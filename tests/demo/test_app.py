@@ -379,6 +379,30 @@ def test_a_body_in_chunks_is_refused_before_it_is_read(port, size):
     assert connection.getresponse().status == 200
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        "POST /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: +36",
+        "POST /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3_6",
+        "POST /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0x24",
+        "POST /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1",
+        "POST /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 36\r\nContent-Length: 0",
+        "POST /x HTTP/1.1\r\nHost: localhost\r\nContent-Length : 36",
+        "POST http://[x/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 36",
+        "POST http://localhost/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 36",
+    ],
+)
+def test_what_two_servers_would_read_differently_is_refused_and_hides_no_request(port, odd, capfd):
+    hidden = b"GET /models HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    answer = b""
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection, contextlib.suppress(ConnectionError):
+        connection.sendall(odd.encode() + b"\r\n\r\n" + hidden)
+        while more := connection.recv(4096):
+            answer += more
+    assert answer.startswith(b"HTTP/1.1 400 ") and answer.count(b"HTTP/1.1 ") == 1
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_a_changed_file_is_not_shown(repository, entries, tmp_path):
     from repix.demo import catalogue
 

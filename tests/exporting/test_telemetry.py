@@ -24,7 +24,10 @@ os._exit(0)
 """
 
 WAYS = {
-    "export": "from repix.exporting import onnx_format; onnx_format.load('x')",
+    "export": (
+        "from pathlib import Path; from repix.exporting import onnx_format\n"
+        "onnx_format.load(next(Path('repository').rglob('model.onnx')))"
+    ),
     "stage": "from repix import profile; profile.leave(); import onnxruntime",
     "stage with a profile": "from repix import profile; profile.apply('portable'); import onnxruntime",
     "command line": (

@@ -328,6 +328,37 @@ def test_the_folder_is_replaced_only_when_the_parent_changes(parent_there):
     assert Start.read(out / "start.json").parent is None
 
 
+def test_a_parent_that_is_trained_anew_while_it_is_copied_is_not_taken(parent_there, monkeypatch):
+    weights, copy = Path("runs/tiny-short-0/last/generator.npz"), parent.shutil.copyfile
+
+    def copied(source, target):
+        save_arrays(weights, {name: array + 1 for name, array in load_arrays(weights).items()})
+        return copy(source, target)
+
+    monkeypatch.setattr(parent.shutil, "copyfile", copied)
+    with pytest.raises(UserError, match=r"runs/tiny-short-0: changed while models\.tuned\.start_from was copied"):
+        parent.fetch(Cell("tiny", "tuned", 0), StartFrom(model="short"), Path("starts/tiny-tuned-0"))
+    assert not Path("starts/tiny-tuned-0").exists()
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", "{}", '{"params": {}, "inputs": {}}', '{"params": 5, "inputs": 6}'])
+def test_a_damaged_lineage_of_a_parent_is_one_line(parent_there, text):
+    Path("lineage/train/tiny-short-0.json").write_text(text)
+    with pytest.raises(UserError, match=r"lineage/train/tiny-short-0\.json: is no record of this training"):
+        parent.fetch(Cell("tiny", "longer", 0), StartFrom(**GO_ON), Path("starts/tiny-longer-0"))
+
+
+def test_a_name_of_a_network_leads_nowhere(parent_there):
+    """Networks are copied to files of their names: from a stranger's record one could be written anywhere."""
+    record = read_json("runs/tiny-short-0/trained.json")
+    networks = record["networks"] | {"../../escaped": "0" * 64}
+    write_json("runs/tiny-short-0/trained.json", record | {"networks": networks})
+    Path("runs/escaped.npz").touch()
+    with pytest.raises(UserError, match=r"'\.\./\.\./escaped' is no name of a network"):
+        parent.fetch(Cell("tiny", "tuned", 0), StartFrom(model="short"), Path("starts/tiny-tuned-0"))
+    assert not Path("escaped.npz").exists()
+
+
 def test_recipes_without_a_parent_record_nothing_of_it():
     plain = Recipe(system="pix2pix").model_dump(mode="json")
     assert not {"start_from", "keep_state"} & plain.keys()

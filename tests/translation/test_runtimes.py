@@ -66,7 +66,7 @@ def test_onnx_is_within_the_exports_tolerance_of_keras(folders):
 
 
 def test_a_waiting_thread_of_onnxruntime_leaves_its_core_to_what_decodes_and_encodes(folders):
-    options = load(folders[2], "onnx")._session.get_session_options()
+    options = load(folders[2], "onnx")._network.session.get_session_options()
     assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
 
 

@@ -14,10 +14,3 @@ START = Path()
 def here(text: str) -> Path:
     """Return a path that was given on the command line, as it is seen from where the command runs."""
     return START / text
-
-
-def limit_of_the_machine(error: Exception) -> str | None:
-    """Return one line where the system refused something; see :func:`repix.stage.limit_of_the_machine`."""
-    from repix import stage  # only now: what it imports is no part of `repix --help`
-
-    return stage.limit_of_the_machine(error)

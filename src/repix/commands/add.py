@@ -32,7 +32,7 @@ from repix.config.limits import Limits
 from repix.config.models import Recipe
 from repix.config.run import NAME, Grid
 from repix.errors import UserError, printable
-from repix.files import scratch_folder, write_text
+from repix.files import locked, scratch_folder, write_text
 from repix.tables import duration
 
 if TYPE_CHECKING:
@@ -78,8 +78,8 @@ def address(path: str) -> str:
         raise UserError(f"{path}: is the repository itself; name the folder of the images")
     end = "/" if absolute.is_dir() else ""
     if absolute.is_relative_to(root):
-        return f"file:{quote(absolute.relative_to(root).as_posix())}{end}"
-    return f"file://{quote(str(absolute))}{end}"
+        return f"file:{quote(os.fsencode(absolute.relative_to(root).as_posix()))}{end}"
+    return f"file://{quote(os.fsencode(absolute))}{end}"
 
 
 def _name(given: str | None, url: str) -> str:
@@ -257,7 +257,9 @@ def _checked(new: str, old: str, name: str, entry: Any, by_hand: str) -> str:
 
 
 def _by_hand(text: str) -> UserError:
-    return UserError(f"{reader.FILE}: datasets is not written as DVC does; add this to it by hand:\n{text.rstrip()}")
+    return UserError(
+        f"{reader.FILE}: datasets is not written as DVC does; add this to it by hand:", *text.rstrip().split("\n")
+    )
 
 
 def _times(size: tuple[int, int]) -> str:
@@ -369,11 +371,9 @@ def main(arguments: argparse.Namespace) -> int:
             )
         except UserError as error:
             # The copies are ours and gone in a moment: name what was given.
-            shown = re.sub(
-                rf"{re.escape(str(folder))}/(?:{TREE}|raw/[^/:\s]+)", lambda _: arguments.path.rstrip("/"), str(error)
-            )
-            raise UserError(shown) from None
-    print(printable("\n".join(report(name, found))))
+            ours = re.compile(rf"{re.escape(str(folder))}/(?:{TREE}|raw/[^/:\s]+)")
+            raise UserError(*(ours.sub(lambda _: arguments.path.rstrip("/"), line) for line in error.lines)) from None
+    print("\n".join(map(printable, report(name, found))))
     if found.bad and not arguments.skip and found.wanted.on_error != "skip":
         raise UserError(f"{len(found.bad)} images cannot be used: mend or remove them, or leave them out by --skip")
 
@@ -403,9 +403,10 @@ def main(arguments: argparse.Namespace) -> int:
             break
     if not arguments.dry_run:
         path = Path(reader.FILE)
-        text = path.read_text(encoding="utf-8")
-        new = with_pin(text, name, sha256) if entry else with_entry(text, name, entry_text(name, url, sha256, settings))
-        write_text(path, new)
+        with locked(paths.WORK / "add.lock", reader.FILE):  # or of two at once one would take the other's entry away
+            text = path.read_text(encoding="utf-8")
+            made = entry_text(name, url, sha256, settings) if not entry else ""
+            write_text(path, with_pin(text, name, sha256) if entry else with_entry(text, name, made))
         print(f"  {'written':9} datasets.{name} in {reader.FILE}")
     print(f"next: dvc exp run -S 'run.datasets=[{name}]' -S 'run.models=[{model}]'")
     return 0

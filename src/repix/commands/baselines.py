@@ -18,7 +18,7 @@ import json
 from pathlib import Path
 
 from repix.commands import here
-from repix.errors import UserError
+from repix.errors import UserError, printable_lines
 from repix.regression import baseline, tolerance
 
 
@@ -71,5 +71,5 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps([comparison.as_json() for comparison in found], indent=2, sort_keys=True))
     else:
-        print("\n\n".join(comparison.text() for comparison in found))
+        print(printable_lines("\n\n".join(comparison.text() for comparison in found)))
     return 0

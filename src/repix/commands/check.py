@@ -15,6 +15,7 @@ import sys
 
 from repix.config import check, reader
 from repix.config.run import Grid
+from repix.errors import printable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,5 +33,5 @@ def main(arguments: argparse.Namespace) -> int:
     else:
         print(f"all {len(cells)} cells can run" if len(cells) > 1 else f"{cells[0]} can run")
     for line in warnings:
-        print(f"repix check: warning: {line}", file=sys.stderr)
+        print(printable(f"repix check: warning: {line}"), file=sys.stderr)
     return 0

@@ -27,7 +27,7 @@ from typing import Any
 
 from repix import pages
 from repix.commands import here
-from repix.errors import UserError
+from repix.errors import UserError, printable
 from repix.files import write_text
 from repix.metrics import direction
 from repix.paths import METRICS, TRANSLATIONS, WORK
@@ -293,13 +293,13 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(_as_json(found, scores, params, [*notes, *missing], page), indent=2, sort_keys=True))
         return 0
-    print("\n".join(f"{letter}  {title}" for letter, title in zip(letters, titles, strict=True)))
+    print("\n".join(printable(f"{letter}  {title}") for letter, title in zip(letters, titles, strict=True)))
     print("\n".join(["", *aligned(rows, right=_numbers(len(names))), ""]))
     if params:
         print("\n".join(aligned([("parameter", *letters), *params])))
     else:
         print("parameters: the same in all")
-    print("\n".join([*notes, *missing, f"page: {page}"]))
+    print("\n".join(map(printable, [*notes, *missing, f"page: {page}"])))
     return 0
 
 

@@ -23,7 +23,7 @@ import sys
 from pathlib import Path
 
 from repix.commands import here
-from repix.errors import UserError, printable
+from repix.errors import UserError, printable_lines
 from repix.farm.engines import ENGINES
 
 
@@ -68,7 +68,7 @@ def main(arguments: argparse.Namespace) -> int:
 
     made, failed = driver.run(plan, open_engine, workers=workers, secrets=local)
     for cell, error in failed.items():
-        print(f"repix farm: {cell}: {printable(str(error))}", file=sys.stderr)
+        print(f"repix farm: {cell}: {printable_lines(str(error))}", file=sys.stderr)
     told = f"{len(made)} of {len(plan.cells)} cells made" if made else "no cell to make"
     print(f"{told}{f', {len(failed)} failed' if failed else ', `dvc repro` has nothing to do'}")
     return 1 if failed else 0

@@ -21,7 +21,7 @@ import json
 from pathlib import Path
 
 from repix.commands import here
-from repix.errors import UserError
+from repix.errors import UserError, printable, printable_lines
 from repix.regression import baseline, gate, report, tolerance
 
 
@@ -58,12 +58,12 @@ def _main(arguments: argparse.Namespace) -> int:
         if arguments.json:
             print(json.dumps({"baseline": file.as_posix(), "changes": changes}, indent=2))
         else:
-            print("\n".join([*changes, f"{file}: accepted, {len(changes)} changes; commit it"]))
+            print("\n".join(map(printable, [*changes, f"{file}: accepted, {len(changes)} changes; commit it"])))
         return 0
     limits = tolerance.read_tolerances(arguments.tolerances or arguments.metrics / tolerance.FILE)
     result = gate.judge(accepted, now, limits)
     if arguments.json:
         print(json.dumps(report.as_json(result), indent=2, sort_keys=True))
     else:
-        print(report.markdown(result) if arguments.markdown else report.text(result))
+        print(printable_lines(report.markdown(result) if arguments.markdown else report.text(result)))
     return result.exit_code

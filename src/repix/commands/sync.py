@@ -23,7 +23,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from repix.errors import UserError
+from repix.errors import UserError, printable, told
 from repix.files import digest_tree
 from repix.schemas import Exported, Manifest, Metrics, Trained
 from repix.tracking import curves, mlflow_run, store
@@ -113,7 +113,7 @@ def _sync_evaluation(run: mlflow_run.Run, root: Path, trained: Trained, outs: di
     """Log scores, pictures and export of a cell, those that belong to these very weights."""
     metrics = Metrics.read(root / outs["metrics"]) if (root / outs["metrics"]).is_file() else None
     if metrics is not None and metrics.weights("last").items() - trained.networks.items():
-        print(f"{trained.cell}: metrics are of other weights, left out; run `dvc repro`", file=sys.stderr)
+        print(f"{printable(trained.cell)}: metrics are of other weights, left out; run `dvc repro`", file=sys.stderr)
         metrics = None
     if metrics is not None:
         mlflow_run.log_metrics_record(run, metrics)
@@ -144,7 +144,7 @@ def main(arguments: argparse.Namespace) -> int:
         try:
             run = sync_cell(root, folder)
         except UserError as error:  # the other cells can be brought up to date all the same
-            tqdm.write(f"repix sync: {folder.name} is left out: {error}", file=sys.stderr)
+            tqdm.write(f"repix sync: {printable(folder.name)} is left out: {told(error)}", file=sys.stderr)
             left_out.append(folder.name)
             continue
         if not run:  # its reason was said on standard error
@@ -157,11 +157,11 @@ def main(arguments: argparse.Namespace) -> int:
     except Exception as error:
         raise UserError(f"MLflow: {type(error).__name__}: {' '.join(str(error).split())[:200]}") from None
     if arguments.json:
-        told = {"runs": synced, "left_out": left_out, "closed": closed, "running_elsewhere": unsure}
-        print(json.dumps(told, indent=2, sort_keys=True))
+        answer = {"runs": synced, "left_out": left_out, "closed": closed, "running_elsewhere": unsure}
+        print(json.dumps(answer, indent=2, sort_keys=True))
         return 1 if left_out else 0
     for cell, run_id in synced.items():
-        print(f"{cell}: run {run_id}")
+        print(printable(f"{cell}: run {run_id}"))
     if not folders:
         print("no trained cell in runs/: nothing to sync (`dvc pull` or `dvc repro` brings them)")
     if closed:

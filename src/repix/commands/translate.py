@@ -106,6 +106,7 @@ def main(arguments: argparse.Namespace) -> int:
         how = network.choose(pixels.shape[:2], arguments.how)
         # The masks follow from the output's name, so that no image depends on its neighbours.
         name = job.output.relative_to(arguments.out).with_suffix("").as_posix()
+        name = name.encode(errors="backslashreplace").decode()  # a name that is no UTF-8
         index = rng.key("translate", arguments.seed, name) % 2**24
         return translate_image(pixels, network, how, index), how
 

@@ -39,7 +39,7 @@ from pathlib import Path
 from typing import Any
 
 from repix.config.run import Cell
-from repix.errors import UserError
+from repix.errors import UserError, printable
 from repix.paths import METRICS
 from repix.provenance import lock
 from repix.provenance.checkout import changes, checkout
@@ -107,11 +107,11 @@ def main(arguments: argparse.Namespace) -> int:
         if arguments.json:
             print(json.dumps({"exit_code": code, "line": line, "packages": packages}))
         else:
-            print("\n".join(filter(None, [line, packages])))
+            print("\n".join(map(printable, filter(None, [line, packages]))))
         return code
 
     def say(line: str) -> None:
-        print(line, file=sys.stderr)
+        print(printable(line), file=sys.stderr)
 
     changed = changes(root)
     if changed and not arguments.dirty:
@@ -157,7 +157,7 @@ def main(arguments: argparse.Namespace) -> int:
         tree_ = {"level": result["level"].name, "exit_code": code, "why": result["why"], "causes": causes}
         print(json.dumps(tree_ | {"changed_since": since}, indent=2, sort_keys=True))
     else:
-        print("\n".join(lines))
+        print("\n".join(map(printable, lines)))
     return code
 
 

@@ -114,7 +114,7 @@ def unpack(archive: str | Path, folder: str | Path, *, max_bytes: int, max_files
 
     Regular files and folders only (a hard link to a file of the archive becomes a copy of it);
     modes and times are not carried over (files are 0644), names are stored in Unicode NFC, and
-    what macOS adds (``__MACOSX``, ``.DS_Store``, ``._*``) is left out. Backslashes in a zip from
+    what macOS adds (``__MACOSX``, ``.DS_Store``, ``._*``) and folders of git's are left out. Backslashes in a zip from
     Windows separate folders. Memory does not grow with the archive, save for its names.
 
     Args:
@@ -218,7 +218,12 @@ def _checked(members: Iterable[_Member], archive: Path, meter: _Meter) -> Iterat
     for name, kind, chunks, target in members:
         shown = ascii(name)
         parts = _parts(name, archive)
-        if "__MACOSX" in parts or (parts and (parts[-1] == ".DS_Store" or parts[-1].startswith("._"))):
+        # A folder of git's may name programs, which git would run for whoever stands there.
+        if (
+            "__MACOSX" in parts
+            or ".git" in map(str.casefold, parts)
+            or (parts and (parts[-1] == ".DS_Store" or parts[-1].startswith("._")))
+        ):
             for _ in chunks:  # its checksum is looked at, too
                 pass
             continue

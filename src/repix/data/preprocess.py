@@ -307,8 +307,8 @@ def _batches(jobs: Iterable[_Job]) -> Iterator[list[_Job]]:
         yield batch
 
 
-def _listed(bad: dict[str, str]) -> str:
-    return "".join(f"\n  {file}: {reason}" for file, reason in bad.items())
+def _listed(bad: dict[str, str]) -> list[str]:
+    return [f"  {file}: {reason}" for file, reason in bad.items()]
 
 
 def prepare(
@@ -375,12 +375,12 @@ def prepare(
                         progress.update()
             if bad and wanted.on_error == "strict":
                 mend = f"mend or remove them, or leave out {lost} of {total} by datasets.{name}.images.on_error: skip"
-                raise UserError(f"{name}: {len(bad)} image(s) cannot be used; {mend}:{_listed(bad)}")
+                raise UserError(f"{name}: {len(bad)} image(s) cannot be used; {mend}:", *_listed(bad))
             for plan in plans:
                 for rows, examples in zip(plan.rows, plan.examples, strict=True):
                     kept = [row for row, example in enumerate(examples) if example]
                     if not kept:
-                        raise UserError(f"{name}: all images of {plan.split} cannot be used; mend them:{_listed(bad)}")
+                        raise UserError(f"{name}: all images of {plan.split} cannot be used; mend them:", *_listed(bad))
                     if len(kept) < len(examples):
                         rows.keep(kept)
         finally:

@@ -412,7 +412,8 @@ def _deliver(source: Path, name: str, folder: Path, job: _Job) -> Archive:
 
 def _file_path(url: str) -> Path:
     rest = url.partition(":")[2]
-    path = Path(unquote("/" + rest[2:].partition("/")[2] if rest.startswith("//") else rest))
+    quoted = "/" + rest[2:].partition("/")[2] if rest.startswith("//") else rest
+    path = Path(unquote(quoted, errors="surrogateescape"))  # a name that is no UTF-8
     return paths.found(path)
 
 

@@ -26,7 +26,7 @@ from repix.data import image_reader
 from repix.data.resizing import resize
 from repix.demo.catalogue import Entry
 from repix.exporting.cards import MODEL_CARD
-from repix.exporting.pyfunc import MAX_BYTES, RequestError, TranslatorModel, decode
+from repix.exporting.pyfunc import MAX_BYTES, ModelError, RequestError, TranslatorModel, decode
 
 MAX_PIXELS = 50_000_000
 OPEN = 4  # models that are held in memory
@@ -232,13 +232,15 @@ def create(
         """Return the translation of an image of exactly the model's size: PNG, and how long it took."""
         entry = entry_of(cell, translator)
         with body() as data, translating.one():
-            model = models.get(entry)
             try:
+                model = models.get(entry)
                 image = decode(data, model.size, model.source)
+                begun = time.perf_counter()
+                found = model.translate(image)
             except RequestError as error:
                 abort(400, str(error))
-            begun = time.perf_counter()
-            found = model.translate(image)
+            except ModelError as error:
+                abort(422, f"{entry.model.name}: {error}; run `dvc checkout` or `dvc repro`")
             spent = (time.perf_counter() - begun) * 1000
             return png(found, **{"Server-Timing": f"model;dur={spent:.2f}"})
 

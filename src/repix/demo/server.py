@@ -11,6 +11,7 @@ import contextlib
 import http.client
 import io
 import logging
+import re
 import socket
 import sys
 import threading
@@ -31,6 +32,7 @@ REQUEST_SECONDS = 60.0
 HEADER_BYTES = 1 << 17
 """Most of a request before its body."""
 
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # a header's name, RFC 9110
 _DRAINED = 1 << 20  # of a refused body, read at once and thrown away; Werkzeug reads a thousand times
 _BUSY = (
     b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 2\r\nConnection: close\r\n"
@@ -95,6 +97,11 @@ class _Handler(WSGIRequestHandler):
             self.close_connection = True
             self.send_error(411, "a request says its length")
             return False
+        if found and (why := _odd(self)):
+            # Read otherwise by a proxy before us: its next client would be answered what this one hid in its body.
+            self.close_connection = True
+            self.send_error(400, why)
+            return False
         return found
 
     def send_response(self, *args, **options) -> None:
@@ -103,6 +110,21 @@ class _Handler(WSGIRequestHandler):
 
     def log(self, *_: object) -> None:
         """Say nothing: what a stranger sends is no event of ours."""
+
+    def log_request(self, *_: object) -> None:
+        """Say nothing; an address that cannot be read is no error of ours."""
+
+
+def _odd(request: WSGIRequestHandler) -> str | None:
+    """Return what two servers would read differently in a request, or None."""
+    lengths = request.headers.get_all("Content-Length", [])
+    if len(lengths) > 1 or not all(re.fullmatch("[0-9]{1,18}", length) for length in lengths):
+        return "its length is no number"
+    if request.headers.defects or not all(map(_TOKEN.fullmatch, request.headers)):
+        return "a header without a name"
+    if not request.path.startswith("/"):  # of a proxy, or broken
+        return "its address is no path"
+    return None
 
 
 class _Server(ThreadedWSGIServer):

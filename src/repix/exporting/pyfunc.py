@@ -1,6 +1,6 @@
 """The exported translator as an MLflow model: images in, images out.
 
-MLflow stores this file and the reader of image files beside the model ("models from code"), so nothing
+MLflow stores this file and the readers of image files and of ONNX beside the model ("models from code"), so nothing
 is pickled, and it needs no more of repix: mlflow, numpy, onnxruntime, Pillow and tifffile are enough to serve it.
 
 A request names an ``image`` per row: the bytes of an image file, which is read, or refused, as
@@ -16,7 +16,6 @@ import base64
 import binascii
 import io
 import json
-import os
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -30,16 +29,16 @@ from mlflow.pyfunc import PythonModel
 
 try:  # in an MLflow model the reader lies beside this file
     import image_reader
+    import onnx_file
 except ImportError:
     from repix.data import image_reader
-
-# onnxruntime would look up a host and keep a device id, unless this is set before its import.
-os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    from repix.inference import onnx_file
 
 MAX_IMAGES = 64  # of one request
 MAX_BYTES = 16_000_000  # of one image file
 MAX_CHANNELS = 256  # of one image file
 _PICTURES = ("rgb", "gray")
+ModelError = onnx_file.ModelError
 
 
 class RequestError(ValueError):
@@ -155,26 +154,27 @@ class TranslatorModel(PythonModel):
             model: the file.
             record: ``crop_size``, ``source`` and ``target`` of the export's record.
             translator: which way it translates.
-        """
-        import onnxruntime
 
+        Raises:
+            ModelError: the file is not what the record says, see :mod:`repix.inference.onnx_file`.
+        """
         self.size = tuple(record["crop_size"])
         source, _, target = translator.partition("_to_")  # repix need not be installed where this runs
         self.source, self.target = record[source], record[target]
-        options = onnxruntime.SessionOptions()
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 4  # a file's own words, in colours; what it cannot do is raised
-        self.session = onnxruntime.InferenceSession(
-            Path(model).read_bytes(), options, providers=["CPUExecutionProvider"]
-        )
+        channels = (self.source["channels"], self.target["channels"])
+        self.network = onnx_file.Network(Path(model).read_bytes(), self.size, channels)
 
     def translate(self, image: np.ndarray) -> np.ndarray:
-        """Return the translation of one image, stored integers both ways, (height, width, channels)."""
+        """Return the translation of one image, stored integers both ways, (height, width, channels).
+
+        Raises:
+            ModelError: the file cannot be computed, or gives NaN.
+        """
         low, high = (np.asarray(self.source[key], np.float32) for key in ("low", "high"))
         unit = (image.astype(np.float32) - low) * (np.float32(2) / (high - low)) - 1
-        (found,) = self.session.run(["translation"], {"image": unit[None]})
+        found = self.network(unit)
         low, high = (np.asarray(self.target[key], np.float32) for key in ("low", "high"))
-        stored = (found[0] + 1) * ((high - low) / np.float32(2)) + low
+        stored = (found + 1) * ((high - low) / np.float32(2)) + low
         return np.round(np.clip(stored, low, high)).astype(self.target["dtype"])
 
     def predict(self, context, model_input: pandas.DataFrame, params: dict[str, Any] | None = None):
@@ -199,8 +199,9 @@ class TranslatorModel(PythonModel):
                     raise RequestError(f"image {row}: {error}") from None
             found = [self.translate(image) for image in images]
             told = [to_png(each, self.target) if output == "png" else each.tolist() for each in found]
-        except RequestError as error:
-            raise MlflowException(str(error), error_code=INVALID_PARAMETER_VALUE) from None
+        except (RequestError, ModelError) as error:
+            text = str(error) if isinstance(error, RequestError) else f"model.onnx: {error}"
+            raise MlflowException(text, error_code=INVALID_PARAMETER_VALUE) from None
         return pandas.DataFrame({"translation": told})
 
 

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from repix.errors import printable
 from repix.tables import aligned, duration
 
 TAIL_BYTES = 4096
@@ -63,7 +64,7 @@ class Screen:
     def say(self, line: str) -> None:
         """Say a line, above the table where one is drawn."""
         self._wipe()
-        print(line, file=self._stream, flush=True)
+        print(printable(line), file=self._stream, flush=True)
 
     def started(self, cell: str, log: Path) -> None:
         """Note that a cell runs."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from repix import profile
 from repix.errors import UserError
+from repix.inference import onnx_file
 from repix.inference.sizes import Size, Sizes
 
 if TYPE_CHECKING:
@@ -19,21 +20,17 @@ if TYPE_CHECKING:
     from repix.schemas import Side
 
 
+MEND = "run `dvc checkout` or `dvc repro`"
+
+
 def open_session(path: Path) -> onnxruntime.InferenceSession:
     """Return a file opened by onnxruntime, on the profile's threads.
 
-    It is given bytes and no path: weights in files beside it, of which no digest speaks, are then an error.
+    Raises:
+        ModelError: it is refused, see :mod:`repix.inference.onnx_file`.
     """
     profile.forbid_telemetry()  # read when onnxruntime is imported
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = profile.current().resolved_threads()
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 4  # a file's own words, in colours; what it cannot do is raised
-    # A thread that waits for others leaves its core to what decodes and encodes: a fifth of the CPU time.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+    return onnx_file.open_session(path.read_bytes(), profile.current().resolved_threads())
 
 
 class OnnxSizes(Sizes):
@@ -51,21 +48,12 @@ class OnnxSizes(Sizes):
     """
 
     def __init__(self, path: Path, source: Side, target: Side, trained: Size, other: Callable[[], Sizes]):
+        profile.forbid_telemetry()  # read when onnxruntime is imported
+        threads, channels = profile.current().resolved_threads(), (source.channels, target.channels)
         try:
-            self._session = open_session(path)
-        except Exception as error:  # its errors have no common class
-            said = " ".join(str(error).split())[:200]
-            raise UserError(f"{path}: cannot be read ({said}); run `dvc checkout` or `dvc repro`") from None
-        found = [(one.name, one.type, *one.shape[1:]) for one in self._session.get_inputs()]
-        found += [(one.name, one.type, *one.shape[1:]) for one in self._session.get_outputs()]
-        named = [
-            (name, "tensor(float)", *trained, side.channels)
-            for name, side in (("image", source), ("translation", target))
-        ]
-        if found != named:
-            raise UserError(
-                f"{path}: takes and gives {found}, its record says {named}; run `dvc checkout` or `dvc repro`"
-            )
+            self._network = onnx_file.Network(path.read_bytes(), tuple(trained), channels, threads)
+        except onnx_file.ModelError as error:
+            raise UserError(f"{path}: {error}; {MEND}") from None
         super().__init__(trained, source, target)
         self._path, self._ask = path, other
 
@@ -82,13 +70,9 @@ class OnnxSizes(Sizes):
         low, high = (np.asarray(value, np.float32) for value in (self.source.low, self.source.high))
         given = (image.astype(np.float32) - low) * (np.float32(2) / (high - low)) - 1
         try:
-            found = self._session.run(["translation"], {"image": given[None]})[0][0]
-        except Exception as error:  # its errors have no common class
-            said = " ".join(str(error).split())[:200]
-            raise UserError(f"{self._path}: cannot be computed ({said}); run `dvc checkout` or `dvc repro`") from None
-        if not np.isfinite(found).all():
-            raise UserError(f"{self._path}: gives NaN or infinite numbers; run `dvc checkout` or `dvc repro`")
-        return found
+            return self._network(given)
+        except onnx_file.ModelError as error:
+            raise UserError(f"{self._path}: {error}; {MEND}") from None
 
     def _translate(self, image: np.ndarray, index: int) -> np.ndarray:
         if image.shape[:2] != self.trained:

@@ -47,7 +47,7 @@ def _git(root: Path, *command: str, given: bytes | None = None) -> bytes:
         done = subprocess.run(["git", "-C", str(root), *command], input=given, capture_output=True, check=True)
     except (OSError, subprocess.CalledProcessError) as error:
         said = getattr(error, "stderr", b"") or b""
-        raise UserError(f"git {command[0]}: {said.decode(errors='replace').strip() or error}") from None
+        raise UserError(f"git {command[0]}: {' '.join(said.decode(errors='replace').split()) or error}") from None
     return done.stdout
 
 

@@ -30,6 +30,7 @@ from repix.tracking import mlflow_run, store
 ALIAS = "champion"
 PREVIOUS = "repix.previous_champion"
 DIGEST = "repix.digest"
+CARRIED = ("data/image_reader.py", "inference/onnx_file.py")  # by a served model, which has no repix
 REQUIREMENTS = ("mlflow", "numpy", "onnxruntime", "pandas", "pillow", "tifffile")
 
 Gate = Callable[[Path], tuple[int, str]]
@@ -59,7 +60,8 @@ def check_clean(root: Path) -> str:
         try:
             return subprocess.run(["git", "-C", str(root), *command], capture_output=True, text=True, check=True).stdout
         except (OSError, subprocess.CalledProcessError) as error:
-            raise UserError(f"{root.resolve()}: git says: {getattr(error, 'stderr', '') or error}".strip()) from None
+            said = " ".join((getattr(error, "stderr", "") or str(error)).split())
+            raise UserError(f"{root.resolve()}: git says: {said}") from None
 
     changed = git("status", "--porcelain").splitlines()
     if changed:
@@ -166,7 +168,7 @@ def save(root: Path, exported: Exported, translator: str, out: Path) -> None:
         mlflow.pyfunc.save_model(
             path=str(out),
             python_model=str(Path(__file__).parents[1] / "exporting" / "pyfunc.py"),
-            code_paths=[str(Path(__file__).parents[1] / "data" / "image_reader.py")],
+            code_paths=[str(Path(__file__).parents[1] / name) for name in CARRIED],
             artifacts={"export": str(folder)},
             signature=ModelSignature(
                 Schema([ColSpec(AnyType(), "image")]),

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from repix.config.models import Recipe
-from repix.errors import UserError
+from repix.errors import UserError, told
 from repix.files import atomic_path
 from repix.training.observer import Observer
 
@@ -76,7 +76,7 @@ class Frames(Observer):
                 columns = COLUMNS if self._plan["paired"] else COLUMNS[:2]
                 self.written.append(assemble(folder, steps, out, per_epoch=per_epoch, columns=columns))
             except UserError as error:
-                print(f"repix: {error}", file=sys.stderr)
+                print(f"repix: {told(error)}", file=sys.stderr)
 
 
 def assemble(folder: Path, steps: list[int], out: Path, *, per_epoch: int, columns: Sequence[str]) -> Path:

@@ -11,6 +11,8 @@ import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from repix.errors import printable
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -65,7 +67,7 @@ class Observers(Observer):
                 getattr(observer, event)(*details)
             except Exception as error:
                 self.listening.remove(observer)
-                said = " ".join(str(error).split())[:200]
+                said = printable(" ".join(str(error).split())[:200])
                 print(
                     f"{type(observer).__name__} is switched off, training goes on: {type(error).__name__}: {said}",
                     file=sys.stderr,

@@ -28,10 +28,11 @@ def fetch(cell: Cell, start: StartFrom | None, out: Path) -> None:
     A parent that is no longer there is no mistake as long as ``out`` has what was taken of it.
 
     Raises:
-        UserError: there is no such parent, or it has not what is asked for.
+        UserError: there is no such parent, it has not what is asked for, or it changed while it was copied: an
+            experiment in a temporary folder reads what the repository may be training anew.
     """
     key = f"models.{cell.model}.start_from"
-    record, files = Start(cell=cell.name), {}
+    record, files, source = Start(cell=cell.name), {}, Path()
     if start is not None:
         name = start.parent(cell)
         source = found(RUNS / name) if name is not None else found(Path(start.file))
@@ -48,8 +49,7 @@ def fetch(cell: Cell, start: StartFrom | None, out: Path) -> None:
                 print(f"{cell.name}: {source} is gone; it starts from what {out} has of it")
                 return
             raise UserError(f"{source}: not there, and {key} names it; train that cell first, or `dvc checkout` it")
-        record, files = _of_cell(cell, start, source, key) if name is not None else _of_file(cell, start, source, key)
-    record = record.model_copy(update={"files": {name: digest_file(path) for name, path in sorted(files.items())}})
+        record, files = _taken(cell, start, source, key)
     if _kept(out) == record and _is_whole(out, record):
         return
     with atomic_folder(out) as folder:
@@ -57,6 +57,16 @@ def fetch(cell: Cell, start: StartFrom | None, out: Path) -> None:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, folder / name)
         record.write(folder / RECORD)
+        if not _is_whole(folder, record) or (start is not None and _taken(cell, start, source, key)[0] != record):
+            raise UserError(f"{source}: changed while {key} was copied from it; run the same command again")
+
+
+def _taken(cell: Cell, start: StartFrom, source: Path, key: str) -> tuple[Start, dict[str, Path]]:
+    """Return the record of what is there to be taken over, digests included, and its files."""
+    of = _of_file if start.file is not None else _of_cell
+    record, files = of(cell, start, source, key)
+    digests = {name: digest_file(path) for name, path in sorted(files.items())}
+    return record.model_copy(update={"files": digests}), files
 
 
 def _kept(out: Path) -> Start | None:
@@ -105,12 +115,24 @@ def _of_cell(cell: Cell, start: StartFrom, source: Path, key: str) -> tuple[Star
 
 
 def _trained_by(cell: str) -> dict[str, Any]:
-    """Return params and inputs of a cell's training by its lineage record; empty where that is not here."""
+    """Return params and inputs of a cell's training by its lineage record; empty where that is not here.
+
+    Raises:
+        UserError: it is damaged.
+    """
     path = found(LINEAGE / "train" / f"{cell}.json")
     if not path.is_file():
         return {}
-    record = read_json(path)
-    return {name: record[name] for name in ("params", "inputs")}
+    dataset, model, _ = cell.split("-")
+    try:
+        record = read_json(path)
+        groups = [record["params"], record["inputs"]]
+        groups += [groups[0][f"models.{model}"], groups[0][f"datasets.{dataset}.augment"]]
+    except (OSError, ValueError, TypeError, LookupError):
+        groups = [None]
+    if not all(isinstance(group, dict) for group in groups):
+        raise UserError(f"{path}: is no record of this training; restore it by `git checkout` or `dvc checkout`")
+    return {"params": groups[0], "inputs": groups[1]}
 
 
 def _of_file(cell: Cell, start: StartFrom, source: Path, key: str) -> tuple[Start, dict[str, Path]]:
