@@ -282,8 +282,8 @@ def libraries(packages: Path) -> list[Path]:
 def remove_symbols(library: Path, least: int = SYMBOL_BYTES) -> int:
     """Remove the table of symbols that debuggers read from a library of Linux; return how many bytes that was.
 
-    As `strip` does, which a machine without a compiler has not. The table of the symbols that other libraries link against is another
-    one and stays, as all that is loaded: the same bytes at the same place.
+    As `strip` does, which a machine without a compiler has not. The table of the symbols that other libraries link
+    against is another one and stays, as all that is loaded: the same bytes at the same place.
 
     Args:
         library: replaced by a smaller file in one step; left as it is where it has no such table at its end.
