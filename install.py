@@ -283,15 +283,16 @@ def remove_symbols(library: Path, least: int = SYMBOL_BYTES) -> int:
     """Remove the table of symbols that debuggers read from a library of Linux; return how many bytes that was.
 
     As `strip` does, which a machine without a compiler has not. The table of the symbols that other libraries link
-    against is another one and stays, as all that is loaded: the same bytes at the same place.
+    against is another one and stays, as all that is loaded: no byte of it is written, so that a program can run the
+    library meanwhile, and an interruption leaves one that can be run.
 
     Args:
-        library: replaced by a smaller file in one step; left as it is where it has no such table at its end.
+        library: left as it is where it has no such table at its end, or where a cache has the same file.
         least: a table of fewer bytes is left.
     """
-    with open(library, "rb") as file:
-        head = bytearray(file.read(64))
-        if len(head) < 64 or not head.startswith(ELF_64_LITTLE):
+    with open(library, "r+b") as file:
+        head = file.read(64)
+        if len(head) < 64 or not head.startswith(ELF_64_LITTLE) or os.fstat(file.fileno()).st_nlink > 1:
             return 0
         _, where, _, _, _, _, width, count, names = struct.unpack_from("<QQIHHHHHH", head, 32)
         if width != SECTION.size:
@@ -310,26 +311,21 @@ def remove_symbols(library: Path, least: int = SYMBOL_BYTES) -> int:
         loaded = max(end for n, end in ends.items() if n not in unloaded)
         if loaded > start or max(*ends.values(), where + count * width) != library.stat().st_size:
             return 0
-        small = library.with_name(library.name + ".small")
-        with open(small, "wb") as copy:
-            file.seek(0)
-            while copy.tell() < start:
-                copy.write(file.read(min(start - copy.tell(), 2**22)))
-            for n in unloaded:
-                if n in gone:
-                    sections[n] = [0] * len(sections[n])  # an empty one, so that the others keep their numbers
-                    continue
-                file.seek(sections[n][OFFSET])
-                copy.write(bytes(-copy.tell() % max(sections[n][ALIGNMENT], 1)))
-                sections[n][OFFSET] = copy.tell()
-                copy.write(file.read(sections[n][SIZE]))
-            copy.write(bytes(-copy.tell() % 8))
-            struct.pack_into("<Q", head, 40, copy.tell())
-            copy.write(b"".join(SECTION.pack(*it) for it in sections))
-            copy.seek(0)
-            copy.write(head)
-    shutil.copymode(library, small)
-    os.replace(small, library)  # a program that runs it keeps the file that it has
+        tail = bytearray()
+        for n in unloaded:
+            if n in gone:
+                sections[n] = [0] * len(sections[n])  # an empty one, so that the others keep their numbers
+                continue
+            file.seek(sections[n][OFFSET])
+            tail += bytes(-(start + len(tail)) % max(sections[n][ALIGNMENT], 1))
+            sections[n][OFFSET] = start + len(tail)
+            tail += file.read(sections[n][SIZE])
+        tail += bytes(-(start + len(tail)) % 8)
+        file.seek(start)
+        end = start + file.write(tail + b"".join(SECTION.pack(*it) for it in sections))
+        file.seek(40)
+        file.write(struct.pack("<Q", start + len(tail)))
+        file.truncate(end)
     return freed
 
 

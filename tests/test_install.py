@@ -169,6 +169,13 @@ def test_a_library_without_its_symbols_is_smaller_and_runs(library):
     assert ended.stdout.strip() == "&lt;", ended.stderr
 
 
+def test_a_file_that_a_cache_has_as_well_is_left(library, tmp_path):
+    os.link(library, tmp_path / "cached")
+    assert install.remove_symbols(library, least=1) == 0
+    (tmp_path / "cached").unlink()
+    assert install.remove_symbols(library, least=1) > 0
+
+
 def test_a_file_whose_end_is_not_understood_is_left(library, tmp_path):
     more = tmp_path / "more.so"
     more.write_bytes(library.read_bytes() + b"something that is read from the end")
