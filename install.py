@@ -283,8 +283,8 @@ def remove_symbols(library: Path, least: int = SYMBOL_BYTES) -> int:
     """Remove the table of symbols that debuggers read from a library of Linux; return how many bytes that was.
 
     As `strip` does, which a machine without a compiler has not. The table of the symbols that other libraries link
-    against is another one and stays, as all that is loaded: of it only the head's pointer to the sections is written, so
-    that a program can run the library meanwhile, and an interruption leaves one that can be run.
+    against is another one and stays, as all that is loaded: of it only the head's pointer to the sections is written,
+    so that a program can run the library meanwhile, and an interruption leaves one that can be run.
 
     Args:
         library: left as it is where it has no such table at its end, or where a cache has the same file.
