@@ -15,6 +15,7 @@ import argparse
 import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import threading
@@ -31,8 +32,9 @@ CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 ANSWER_SECONDS = 2.0
 FREE_BYTES = 5 * 10**9  # the environment, and what pip keeps while it unpacks
 SAY_SECONDS = 15.0  # between two lines where there is no terminal
-# What the wheels hold for those who compile against them, and for their own tests: no program that runs reads it.
-# An upgrade or `pip install --force-reinstall --no-deps <package>` brings it back.
+# What the wheels hold for those who compile against them, for debuggers, and for their own tests: no program that runs
+# reads it. An upgrade or `pip install --force-reinstall --no-deps <package>` brings it back.
+TESTED = ("h5py", "matplotlib", "networkx", "numpy", "pandas", "pyarrow", "scipy", "skimage", "sklearn", "sympy")
 UNUSED = (
     "tensorflow/include",
     "clang/native",
@@ -41,11 +43,18 @@ UNUSED = (
     "torch/bin/test_*",
     "torch/bin/*Test",
     "torch/bin/protoc*",
-    "pandas/tests",
     "onnx/backend/test/data",
+    "onnxruntime/capi/libonnxruntime.so.*",  # for C; Python's module has all of it inside
     "pyarrow/include",
-    "pyarrow/tests",
+    *(f"{name}/**/tests" for name in TESTED),
 )
+SYMBOL_BYTES = 10**6  # tables of symbols below it stay: they are many and small
+# The numbers of the ELF format: https://refspecs.linuxfoundation.org/elf/gabi4+/contents.html
+ELF_64_LITTLE = b"\x7fELF\x02\x01"
+SECTION = struct.Struct("<IIQQQQIIQQ")  # name, type, flags, address, offset, size, link, info, alignment, entry size
+TYPE, FLAGS, OFFSET, SIZE, LINK, ALIGNMENT = 1, 2, 4, 5, 6, 8
+SYMTAB, NOBITS = 2, 8  # types of sections
+LOADED = 2  # a flag of them
 
 
 class StopError(Exception):
@@ -255,13 +264,68 @@ def remove_unused(packages: Path) -> int:
     """Remove what :data:`UNUSED` names from a folder of packages; return how many bytes that were."""
     freed = 0
     for pattern in UNUSED:
-        for path in packages.glob(pattern):
+        for path in sorted(packages.glob(pattern), reverse=True):  # what is inside another one first
             files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
             freed += sum(file.lstat().st_size for file in files)
             if path.is_dir():
                 shutil.rmtree(path)
             else:
                 path.unlink()
+    return freed
+
+
+def libraries(packages: Path) -> list[Path]:
+    """Return the compiled libraries of a folder of packages, links to them left out."""
+    return sorted(path for path in packages.rglob("*.so*") if path.is_file() and not path.is_symlink())
+
+
+def remove_symbols(library: Path, least: int = SYMBOL_BYTES) -> int:
+    """Remove the table of symbols that debuggers read from a library of Linux; return how many bytes that was.
+
+    As `strip` does, which a machine without a compiler has not. The table of the symbols that other libraries link
+    against is another one and stays, as all that is loaded: of it only the head's pointer to the sections is written,
+    so that a program can run the library meanwhile, and an interruption leaves one that can be run.
+
+    Args:
+        library: left as it is where it has no such table at its end, or where a cache has the same file.
+        least: a table of fewer bytes is left.
+    """
+    with open(library, "r+b") as file:
+        head = file.read(64)
+        if len(head) < 64 or not head.startswith(ELF_64_LITTLE) or os.fstat(file.fileno()).st_nlink > 1:
+            return 0
+        _, where, _, _, _, _, width, count, names = struct.unpack_from("<QQIHHHHHH", head, 32)
+        if width != SECTION.size:
+            return 0
+        file.seek(where)
+        sections = [list(SECTION.unpack(file.read(width))) for _ in range(count)]
+        unloaded = [n for n, it in enumerate(sections) if it[TYPE] not in (0, NOBITS) and not it[FLAGS] & LOADED]
+        tables = [n for n in unloaded if sections[n][TYPE] == SYMTAB]
+        gone = {*tables, *(sections[n][LINK] for n in tables)}  # and the strings that it points to
+        ends = {n: it[OFFSET] + it[SIZE] for n, it in enumerate(sections) if it[TYPE] not in (0, NOBITS)}
+        freed = sum(sections[n][SIZE] for n in gone)
+        if not gone or freed < least or names in gone:
+            return 0
+        start = min(sections[n][OFFSET] for n in unloaded)
+        # Neither is anything loaded from behind it, nor is there anything behind all that the file's head tells of.
+        loaded = max(end for n, end in ends.items() if n not in unloaded)
+        if loaded > start or max(*ends.values(), where + count * width) != library.stat().st_size:
+            return 0
+        tail = bytearray()
+        for n in unloaded:
+            if n in gone:
+                sections[n] = [0] * len(sections[n])  # an empty one, so that the others keep their numbers
+                continue
+            file.seek(sections[n][OFFSET])
+            tail += bytes(-(start + len(tail)) % max(sections[n][ALIGNMENT], 1))
+            sections[n][OFFSET] = start + len(tail)
+            tail += file.read(sections[n][SIZE])
+        tail += bytes(-(start + len(tail)) % 8)
+        file.seek(start)
+        end = start + file.write(tail + b"".join(SECTION.pack(*it) for it in sections))
+        file.seek(40)
+        file.write(struct.pack("<Q", start + len(tail)))
+        file.truncate(end)
     return freed
 
 
@@ -303,14 +367,14 @@ def install(environment: Path, tests: bool) -> None:
     checked = subprocess.run([str(python), "-m", "pip", "check"], capture_output=True, text=True)
     if checked.returncode:
         raise StopError(f"pip check: {checked.stdout.strip()}")
-    freed = remove_unused(packages)
+    freed = remove_unused(packages) + sum(remove_symbols(path) for path in libraries(packages))
     if first:
         cuda = any(packages.glob("nvidia_cublas*.dist-info"))
         say(torch_line(installed(packages, "torch"), why, cuda))
     seconds = time.monotonic() - began
     say(
         f"installed in {seconds:.0f} s"
-        + (f"; {freed / 1e6:.0f} MB of headers, compilers' tools and tests left out" if freed else "")
+        + (f"; {freed / 1e6:.0f} MB of headers, compilers' tools, tests and symbols left out" if freed else "")
     )
 
 

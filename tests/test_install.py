@@ -11,9 +11,11 @@ import threading
 import time
 import zipfile
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from markupsafe import _speedups
 
 import install
 from tests.conftest import ROOT
@@ -143,6 +145,44 @@ def test_what_no_program_reads_is_removed_and_the_rest_is_left(tmp_path):
     left = sorted(path.name for path in tmp_path.rglob("*") if path.is_file())
     assert left == ["torch_shm_manager", "x.so"]
     assert install.remove_unused(tmp_path) == 0
+
+
+@pytest.fixture
+def library(tmp_path):
+    """A compiled module with the small table of symbols that its wheel brings, in a folder of its own."""
+    if not sys.platform.startswith("linux"):
+        pytest.skip("only Linux' libraries have such a table")
+    (tmp_path / "library").mkdir()
+    return Path(shutil.copy(_speedups.__file__, tmp_path / "library"))
+
+
+def test_a_library_without_its_symbols_is_smaller_and_runs(library):
+    before, mode = library.read_bytes(), library.stat().st_mode
+    assert install.remove_symbols(library, least=len(before)) == 0  # a small table stays
+    assert library.read_bytes() == before
+    freed = install.remove_symbols(library, least=1)
+    assert 0 < freed < len(before) and library.stat().st_mode == mode
+    assert abs(len(before) - library.stat().st_size - freed) < 64
+    assert install.remove_symbols(library, least=1) == 0 and [*library.parent.iterdir()] == [library]
+    load = "import sys; sys.path.insert(0, sys.argv[1]); import _speedups; print(_speedups._escape_inner('<'))"
+    ended = subprocess.run([sys.executable, "-c", load, library.parent], capture_output=True, text=True)
+    assert ended.stdout.strip() == "&lt;", ended.stderr
+
+
+def test_a_file_that_a_cache_has_as_well_is_left(library, tmp_path):
+    os.link(library, tmp_path / "cached")
+    assert install.remove_symbols(library, least=1) == 0
+    (tmp_path / "cached").unlink()
+    assert install.remove_symbols(library, least=1) > 0
+
+
+def test_a_file_whose_end_is_not_understood_is_left(library, tmp_path):
+    more = tmp_path / "more.so"
+    more.write_bytes(library.read_bytes() + b"something that is read from the end")
+    (tmp_path / "text.so").write_text("INPUT(libother.so)")
+    for path in (more, tmp_path / "text.so"):
+        content = path.read_bytes()
+        assert install.remove_symbols(path, least=1) == 0 and path.read_bytes() == content
 
 
 def test_an_environment_that_cannot_be_made_leaves_nothing_and_is_one_line(tmp_path, monkeypatch):

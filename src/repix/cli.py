@@ -43,9 +43,11 @@ RENAMED = {"floors": "baselines", "sweep": "seeds"}
 _TRAIN = "`dvc exp run -S 'run.datasets=[sample]' -S 'run.models=[pix2pix_small]'` trains, scores and exports"
 _SCORE = "`repix results` prints the scores; `dvc exp run` computes those that are missing"
 _APPLY = "`repix translate MODEL IMAGES -o OUT` applies a trained model"
+_LONGER = "`dvc exp run` goes on from trained weights where the model has a start_from, see docs/continue.md"
 _UI = "`make ui` shows the curves; `repix demo` tries exported models"
 INSTEAD = {
     **dict.fromkeys(("train", "fit", "run", "repro", "start", "resume"), _TRAIN),
+    **dict.fromkeys(("continue", "finetune", "fine-tune", "longer"), _LONGER),
     **dict.fromkeys(("test", "eval", "evaluate", "score", "metrics"), _SCORE),
     **dict.fromkeys(("predict", "infer", "inference", "apply", "generate", "convert"), _APPLY),
     **dict.fromkeys(("ui", "view", "show", "plot", "curves"), _UI),

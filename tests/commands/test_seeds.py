@@ -111,6 +111,7 @@ def test_in_mlflow_the_seeds_are_nested_under_the_study(root, monkeypatch):  # n
     assert sorted(run.data.tags["repix.seed"] for run in nested) == ["0", "1", "2"]
     assert {run.info.status for run in [parent, *nested]} == {"FINISHED"}
     assert parent.data.metrics["score/test/source_to_target/last/ssim mean"] == pytest.approx(0.51)
+    assert parent.data.tags["repix.profile"] == "portable"  # the cells', not that of `repix seeds`
     assert "nested under this one" in parent.data.tags["mlflow.note.content"]
     assert [run.info.run_id for run in runs if run not in [parent, *nested]] == [pipelines.run_id]
 

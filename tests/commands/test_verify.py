@@ -263,6 +263,15 @@ def test_the_lock_line_says_same_or_what_differs_first(clone, capsys):
     same = "names the same bytes for every out as the committed one (the two files were compared, no out)"
     assert said == f"dvc.lock {digest}: {same}\n"
 
+    record = clone / "lineage" / "download" / "sample.json"
+    kept = record.read_text()
+    replace(record, '"profile"', '"profile" ')  # as another Python would leave another record of the same outs
+    route.locked(clone)
+    code, said = run(capsys, "--lock-only")
+    assert code == 7 and said.count("\n") == 1
+    assert f"the same bytes as the committed one ({digest}) for every out but lineage records; first download@" in said
+    record.write_text(kept)
+
     replace(clone / "params.yaml", "load_size: 18", "load_size: 17")
     route.locked(route.run(clone, "preprocess"))
     code, said = run(capsys, "--lock-only")

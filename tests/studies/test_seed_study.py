@@ -29,6 +29,7 @@ def root(tmp_path: Path) -> Path:
     tree["datasets"] = {"toy": tree["datasets"]["sample"]}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(tree))
     write_json(tmp_path / "data/prepared/toy/manifest.json", {"any": "thing"})
+    (tmp_path / "data/features").mkdir()
     return tmp_path
 
 
@@ -129,6 +130,9 @@ def test_mistakes_are_named(root):
         seed_study.plan(root, "toy", "nett")
     with pytest.raises(UserError, match="epochs"):
         seed_study.plan(root, "toy", "net", changes={"epochs": 0})
+    (root / "data/features").rmdir()
+    with pytest.raises(UserError, match="data/features: not there; run `dvc repro features`"):
+        seed_study.plan(root, "toy", "net")
     shutil.rmtree(root / "data/prepared/toy")
     with pytest.raises(UserError, match="not prepared yet"):
         seed_study.plan(root, "toy", "net")

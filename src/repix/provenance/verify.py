@@ -275,6 +275,9 @@ def lock_line(root: Path) -> tuple[str, int]:
     except UserError:
         return f"{said}: no dvc.lock is committed at HEAD, so there is nothing to compare with", 1
     there = lock.parse(text, "HEAD:dvc.lock")
+    other = f"not the committed dvc.lock ({lock.digest(there)})"
+    if _beside_lineage(here) == _beside_lineage(there):  # how it was made, and not what
+        other = f"names the same bytes as the committed one ({lock.digest(there)}) for every out but lineage records"
     for stage in [*(s.name for s in stages(root)), *sorted(here)]:
         if stage == FOLDER:  # no result
             continue
@@ -294,14 +297,20 @@ def lock_line(root: Path) -> tuple[str, int]:
         records = [path for path in outs[0] if path.startswith("lineage/") and outs[0][path] == outs[1].get(path)]
         if records:  # it holds the digests of the stage's other outs
             because = f"{records[0]} is the same in both and knows one {out}, so one lock was edited by hand"
-            return f"{said}: not the committed dvc.lock ({lock.digest(there)}); first {stage}: {out}; {because}", 6
+            return f"{said}: {other}; first {stage}: {out}; {because}", 6
         because = "; ".join(f"{c.kind} {c.name}: {lock.shown(c.was)} -> {lock.shown(c.now)}" for c in causes[:3])
         if not causes:
             because = _undeclared(root, there, stage)
         elif len(causes) > 3:
             because += f" and {len(causes) - 3} more"
-        return f"{said}: not the committed dvc.lock ({lock.digest(there)}); first {stage}: {out}; {because}", 6
+        return f"{said}: {other}; first {stage}: {out}; {because}", 6 if other.startswith("not ") else 7
     return f"{said}: names the same bytes for every out as the committed one (the two files were compared, no out)", 0
+
+
+def _beside_lineage(entries: Mapping[str, Mapping[str, Any]]) -> dict[tuple[str, str], str]:
+    """Return (stage, out) -> its hash in a lock's entries, for all outs but the lineage records."""
+    found = {(stage, out): md5 for stage, entry in entries.items() for out, md5 in lock.hashes(entry, "outs").items()}
+    return {key: md5 for key, md5 in found.items() if not key[1].startswith("lineage/") and key[0] != FOLDER}
 
 
 def other_packages(root: Path) -> str | None:

@@ -101,6 +101,8 @@ def plan(root: Path, dataset: str, model: str, *, changes: Mapping[str, Any] | N
     prepared = root / PREPARED / dataset
     if not (prepared / "manifest.json").exists():
         raise UserError(f"{prepared}: not prepared yet; run `dvc repro preprocess` with {dataset} in run.datasets")
+    if not (root / FEATURES).exists():  # every evaluation reads it, and comes after the first training
+        raise UserError(f"{root / FEATURES}: not there; run `dvc repro features`")
     tree = reader.load(path)
     code = {stage: Closure.of_stage(root, tree, stage, model) for stage in STAGES}
     files = {file for closure in code.values() for file in closure.places.values()}

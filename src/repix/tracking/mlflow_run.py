@@ -484,10 +484,11 @@ def study(name: str, *, run_key: str, params: Mapping[str, Any], root: Path) -> 
     Args:
         name: ``<dataset>-<model>``.
         run_key: digest of all that the cells share.
-        params: nested parameters that they share.
+        params: nested parameters that they share, ``run.profile`` among them: this process enters none.
         root: the repository whose store it goes to.
     """
-    run = open_run(name, run_key=run_key, params=params, training=True, root=root)
+    tags = {"repix.profile": params["run.profile"]}
+    run = open_run(name, run_key=run_key, params=params, tags=tags, training=True, root=root)
     wanted = {PARENT_RUN: run.run_id, "MLFLOW_TRACKING_URI": run.uri} if run else {}
     before = {key: os.environ.get(key) for key in wanted}
     os.environ.update(wanted)
