@@ -41,12 +41,17 @@ def real_data(name: str) -> Path:
 
 # The files that take longest, in this order: two workers that share files end together if the last ones are short.
 LONGEST = (
-    "training/test_step_jax.py",
-    "test_pipeline.py",
     "test_start_stage.py",
+    "test_pipeline.py",
     "test_docs.py",
+    "training/test_step_jax.py",
     "test_routes.py",
+    "test_quality.py",
     "training/test_start.py",
+    "training/test_convolutions.py",
+    "farm/test_farm.py",
+    "evaluation/test_features.py",
+    "test_files.py",
     "training/test_resume.py",
     "evaluation/test_evaluate.py",
     "translation/test_runtimes.py",
