@@ -541,16 +541,16 @@ def records() -> dict[str, str]:
             "load_size": [18, 18], "crop_size": [16, 16], "splits": {"train": {"source": half, "target": half}}, **both,
         },
         "Metrics": {
-            "cell": "c", "weights_digest": {"generator": digest}, "n": 2, "protocol": {"kid": {"reason": "no"}},
+            "cell": "d-m-0", "weights_digest": {"generator": digest}, "n": 2, "protocol": {"kid": {"reason": "no"}},
             "scores": {"source_to_target": {"last": {"l1": 0.5, "kid": None}, "best": None}},
         },
         "Trained": {
-            "cell": "c", "dataset": "d", "model": "m", "seed": 0, "steps": 3, "epochs": 1, "profile": {"name": "fast"},
-            "recipe": {"system": "pix2pix"}, "crop_size": [16, 16], "translators": {"source_to_target": "generator"},
+            "cell": "d-m-0", "dataset": "d", "model": "m", "seed": 0, "steps": 3, "epochs": 1,
+            "profile": {"name": "fast"}, "recipe": {"system": "pix2pix"}, "crop_size": [16, 16], "translators": {"source_to_target": "generator"},
             "networks": {"generator": digest}, "best": None, "data_digest": digest, "direction": None, **both,
         },
         "Exported": {
-            "cell": "c", "variant": "last", "crop_size": [16, 16], "weights": {"generator": digest},
+            "cell": "d-m-0", "variant": "last", "crop_size": [16, 16], "weights": {"generator": digest},
             "bytes": {"source_to_target": {"onnx": 5}}, "digests": {"source_to_target": {"onnx": digest}},
             "tolerance": {"onnx": {"max": 1e-3, "mean": 1e-4}}, "parity": "pass", **both,
         },
