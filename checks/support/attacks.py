@@ -546,8 +546,9 @@ def records() -> dict[str, str]:
         },
         "Trained": {
             "cell": "d-m-0", "dataset": "d", "model": "m", "seed": 0, "steps": 3, "epochs": 1,
-            "profile": {"name": "fast"}, "recipe": {"system": "pix2pix"}, "crop_size": [16, 16], "translators": {"source_to_target": "generator"},
-            "networks": {"generator": digest}, "best": None, "data_digest": digest, "direction": None, **both,
+            "profile": {"name": "fast"}, "recipe": {"system": "pix2pix"}, "crop_size": [16, 16],
+            "translators": {"source_to_target": "generator"}, "networks": {"generator": digest},
+            "best": None, "data_digest": digest, "direction": None, **both,
         },
         "Exported": {
             "cell": "d-m-0", "variant": "last", "crop_size": [16, 16], "weights": {"generator": digest},
