@@ -84,7 +84,7 @@ def check_pip(words: list[str]) -> None:
     assert "-c" not in words or (ROOT / words[words.index("-c") + 1]).is_file()
 
 
-def check(line: str, params) -> None:
+def assert_read(line: str, params) -> None:
     """Let the programs of a command line read it; raise what they have against it, none of which runs it."""
     for command in re.split(r"\s&&\s|;", line):
         words = shlex.split(command)
@@ -111,7 +111,7 @@ def check(line: str, params) -> None:
 
 @pytest.mark.parametrize(("block", "command"), SOUND, ids=[f"{b.page}:{b.line}: {c[:50]}" for b, c in SOUND])
 def test_every_command_is_read_by_its_program(block, command, tmp_path):
-    check(command, tmp_path / "params.yaml")
+    assert_read(command, tmp_path / "params.yaml")
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_every_command_is_read_by_its_program(block, command, tmp_path):
 )
 def test_a_command_that_is_wrong_is_seen(command, tmp_path, capsys):
     with pytest.raises(BaseException) as found:
-        check(command, tmp_path / "params.yaml")
+        assert_read(command, tmp_path / "params.yaml")
     assert not isinstance(found.value, KeyboardInterrupt)
 
 

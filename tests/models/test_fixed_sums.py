@@ -31,7 +31,7 @@ def numbers(*shape):
     return np.random.default_rng(sum(shape)).standard_normal(shape).astype(np.float32)
 
 
-def close(found, expected):
+def assert_close(found, expected):
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
@@ -55,7 +55,7 @@ def test_a_convolution_and_its_gradients(backend, case):
     plain = value_and_gradients(backend, lambda x, w: ops.conv(x, w, stride, padding), x, weights)
     found = value_and_gradients(backend, lambda x, w: fixed_sums.convolution(x, w, stride, padding), x, weights)
     for one, other in zip(found, plain, strict=True):
-        close(one, other)
+        assert_close(one, other)
 
 
 @pytest.mark.parametrize(
@@ -70,12 +70,12 @@ def test_a_transposed_convolution_and_its_gradients(backend, side, kernel, strid
     def plain(x, w):
         return ops.conv_transpose(x, w, stride, padding)
 
-    close(np.asarray(plain(x, weights)), (layer.kernel.assign(weights), np.asarray(layer(x)))[1])
+    assert_close(np.asarray(plain(x, weights)), (layer.kernel.assign(weights), np.asarray(layer(x)))[1])
     found = value_and_gradients(
         backend, lambda x, w: fixed_sums.transposed_convolution(x, w, stride, padding), x, weights
     )
     for one, other in zip(found, value_and_gradients(backend, plain, x, weights), strict=True):
-        close(one, other)
+        assert_close(one, other)
 
 
 @pytest.mark.parametrize("cut", [True, False])
@@ -109,7 +109,7 @@ def test_no_product_sums_more_than_the_longest(backend, monkeypatch, cut):
 def test_pieces_are_added_pair_by_pair(k):
     a, b = numbers(3, k), numbers(k, 2)
     found = np.asarray(fixed_sums.product(ops.convert_to_tensor(a), ops.convert_to_tensor(b)))
-    close(found, a.astype(np.float64) @ b)
+    assert_close(found, a.astype(np.float64) @ b)
     count = 1
     while count * fixed_sums.LONGEST < k:
         count *= 2
@@ -118,7 +118,7 @@ def test_pieces_are_added_pair_by_pair(k):
     while len(terms) > 1:
         half = len(terms) // 2
         terms = [one + other for one, other in zip(terms[:half], terms[half:], strict=True)]
-    np.testing.assert_array_equal(found, terms[0]) if k == count * length else close(found, terms[0])
+    np.testing.assert_array_equal(found, terms[0]) if k == count * length else assert_close(found, terms[0])
 
 
 NETWORKS = {
