@@ -58,8 +58,8 @@ def main(given: Sequence[str] | None = None) -> int:
     elif asked.collect:
         print(report(collect(out, asked.json, asked.task, asked.epochs or TASKS[asked.task].epochs)))
     else:
-        how = {"epochs": asked.epochs, "options": asked.only, "seeds": asked.seeds, "weights": asked.features}
-        print(report(measure(asked.task, out, asked.json, **how)))
+        wanted = {"epochs": asked.epochs, "options": asked.only, "seeds": asked.seeds, "weights": asked.features}
+        print(report(measure(asked.task, out, asked.json, **wanted)))
     return 0
 
 

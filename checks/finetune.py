@@ -17,20 +17,20 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
-import statistics
 import sys
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from checks import systems
 from checks.harness import ROOT, run_stage, table, write
-from checks.systems import data
-from repix import metrics, paths, stage, yaml12
+from repix import paths, stage, yaml12
 from repix.config import reader
 from repix.data.synthetic import draw_facade
-from repix.files import write_text
+from repix.files import atomic_folder
+from repix.metrics import direction
+from repix.regression.tolerance import mean_and_sd
 from repix.schemas import Metrics
 
 IMAGES = {"train": 30, "val": 5, "test": 60}
@@ -57,7 +57,7 @@ def draw(folder: Path, counts: dict[str, int]) -> None:
 
 
 def lay_out(folder: Path, quick: bool) -> None:
-    """Write params.yaml and the drawn set; a folder that was made for others is removed first."""
+    """Write params.yaml and draw the second set, as far as they are not there."""
     tree = reader.load(ROOT / reader.FILE)
     small, sample = tree["models"]["pix2pix_small"], tree["datasets"]["sample"]
     child = small | {"profile": "fast", "epochs": 1 if quick else EPOCHS, "decay_epochs": 0}
@@ -70,12 +70,10 @@ def lay_out(folder: Path, quick: bool) -> None:
     second = {"archive": {"urls": [f"file:{folder / 'evening'}/"]}, "images": images, "augment": sample["augment"]}
     tree["datasets"] = {"sample": sample, "evening": second}
     tree["run"] |= {"datasets": ["evening"], "models": [SCRATCH, TUNED]}
-    text = yaml12.dump(tree)
-    if folder.exists() and (folder / reader.FILE).read_text(encoding="utf-8") != text:
-        shutil.rmtree(folder)
-    if not folder.exists():
-        draw(folder / "evening", IMAGES)
-        write_text(folder / reader.FILE, text)
+    systems.lay_out(folder, yaml12.dump(tree))
+    if not (folder / "evening").exists():
+        with atomic_folder(folder / "evening") as drawn:
+            draw(drawn, IMAGES)
 
 
 def run(folder: Path, kind: str, out: Path, *names: str) -> None:
@@ -99,12 +97,11 @@ def scores(folder: Path, model: str, seed: int) -> dict[str, float]:
 
 def compared(scratch: list[dict[str, float]], tuned: list[dict[str, float]]) -> tuple[str, list[str]]:
     """Return the table of both, and the metrics on which fine-tuning is not better by more than the noise."""
-    better = {metric.name: metric.better for metric in metrics.METRICS}
     rows, short = [], []
     for name in scratch[0]:
-        sign = 1 if better[name] == "higher" else -1
+        sign = direction(name)
         sides = [[seed[name] for seed in side] for side in (scratch, tuned)]
-        means, sds = [statistics.mean(side) for side in sides], [statistics.stdev(side) for side in sides]
+        means, sds = zip(*map(mean_and_sd, sides), strict=True)
         apart = sign * (means[1] - means[0]) / max(sds)
         clear = min(sign * score for score in sides[1]) > max(sign * score for score in sides[0])
         rows.append((name, means[0], sds[0], means[1], sds[1], apart, clear))
@@ -125,8 +122,8 @@ def main() -> int:
         parser.error("--quick trains too little to be written; leave out one of them")
     folder = asked.out.resolve() / ("quick" if asked.quick else "full")
     lay_out(folder, asked.quick)
-    data(folder, "sample")
-    data(folder, "evening")
+    systems.data(folder, "sample")
+    systems.data(folder, "evening")
     run(folder, "features", paths.FEATURES)
     run(folder, "train", paths.RUNS / f"sample-{PARENT}-0", "sample", PARENT, "0")
     seeds = range(2 if asked.quick else SEEDS)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from repix.api import COLUMNS, records, rows
 from repix.commands import here
-from repix.errors import UserError, printable_lines
+from repix.errors import UserError
 from repix.files import write_text
 from repix.schemas import Metrics
 from repix.tables import aligned
@@ -60,5 +60,5 @@ def main(arguments: argparse.Namespace) -> int:
     elif arguments.write:
         write_between_markers(arguments.write, f"```text\n{table(found)}\n```")
     else:
-        print(printable_lines(table(found)))
+        print(table(found))
     return 0

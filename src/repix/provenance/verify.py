@@ -275,9 +275,10 @@ def lock_line(root: Path) -> tuple[str, int]:
     except UserError:
         return f"{said}: no dvc.lock is committed at HEAD, so there is nothing to compare with", 1
     there = lock.parse(text, "HEAD:dvc.lock")
-    other = f"not the committed dvc.lock ({lock.digest(there)})"
+    other, code = f"not the committed dvc.lock ({lock.digest(there)})", 6
     if _beside_lineage(here) == _beside_lineage(there):  # how it was made, and not what
-        other = f"names the same bytes as the committed one ({lock.digest(there)}) for every out but lineage records"
+        known = f"the committed one ({lock.digest(there)})"
+        other, code = f"names the same bytes as {known} for every out but lineage records", 7
     for stage in [*(s.name for s in stages(root)), *sorted(here)]:
         if stage == FOLDER:  # no result
             continue
@@ -303,7 +304,7 @@ def lock_line(root: Path) -> tuple[str, int]:
             because = _undeclared(root, there, stage)
         elif len(causes) > 3:
             because += f" and {len(causes) - 3} more"
-        return f"{said}: {other}; first {stage}: {out}; {because}", 6 if other.startswith("not ") else 7
+        return f"{said}: {other}; first {stage}: {out}; {because}", code
     return f"{said}: names the same bytes for every out as the committed one (the two files were compared, no out)", 0
 
 
