@@ -13,7 +13,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from checks.support.cells import images
-from checks.support.repository import CELL, make
+from checks.support.repository import CELL
 from repix.errors import UserError
 from repix.files import digest_file
 from repix.inference import onnx_file
@@ -95,8 +95,8 @@ HOSTILE = {
 
 
 @pytest.fixture(scope="module")
-def repository(tmp_path_factory):
-    return make(tmp_path_factory.mktemp("onnx") / "repository")
+def repository(tmp_path_factory, tiny_repository):
+    return tiny_repository(tmp_path_factory.mktemp("onnx") / "repository")
 
 
 @pytest.fixture
