@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT
-from tests.test_documents import check
+from tests.test_documents import assert_read
 
 WORKFLOWS = sorted(path for folder in (ROOT, ROOT / "project") for path in folder.glob(".github/workflows/*.yml"))
 
@@ -33,7 +33,7 @@ def test_the_nightly_gate_runs_commands_that_exist(tmp_path):
         ["repix", "gate", "--metrics"],
     ]
     for line in found:
-        check(line, tmp_path / "params.yaml")
+        assert_read(line, tmp_path / "params.yaml")
     # Results of other code must not be taken for this one's.
     assert "restore-keys:" not in text.replace("no restore-keys:", "")
 
