@@ -197,8 +197,14 @@ def _run_logged(
         clock = threading.Timer(seconds or 0, os.kill, (process.pid, signal.SIGTERM))
         if seconds is not None:
             clock.start()
-        _, status, usage = os.wait4(process.pid, 0)
-        clock.cancel()
+        try:
+            _, status, usage = os.wait4(process.pid, 0)
+        except BaseException:  # who is stopped stops what it started: a training saves its state first
+            os.kill(process.pid, signal.SIGTERM)
+            os.wait4(process.pid, 0)
+            raise
+        finally:
+            clock.cancel()
     process.returncode = os.waitstatus_to_exitcode(status)
     if seconds is not None and process.returncode in (-signal.SIGTERM, 128 + signal.SIGTERM):
         raise TimeoutError(f"{name} was asked to stop after {seconds:.0f} s; all that it said: {log}")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -51,6 +53,23 @@ def test_a_stage_that_takes_too_long_is_asked_to_stop(tmp_path):
     (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
     with pytest.raises(TimeoutError, match=r"download was asked to stop after 0 s"):
         run_stage(tmp_path, "download", "sample", seconds=0.01)
+
+
+def test_who_is_stopped_leaves_nothing_running(tmp_path):
+    program = (
+        "from pathlib import Path; from checks.harness import run_module; from repix import stage; "
+        "stage.guard(lambda: run_module(Path('.'), 'http.server', '0', '--bind', '127.0.0.1'))"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src")])}
+    one = subprocess.Popen([sys.executable, "-c", program], cwd=tmp_path, env=environment, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("logs/*.log")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    one.terminate()
+    assert one.wait(30) == 143
+    with pytest.raises(ProcessLookupError):
+        os.killpg(one.pid, 0)
 
 
 @pytest.mark.slow
