@@ -1,10 +1,13 @@
-"""Holding back what native libraries say while they load, unless something goes wrong."""
+"""Importing Keras in half its time, without what native libraries say while they load, unless something goes wrong."""
 
 from __future__ import annotations
 
+import functools
+import gc
 import os
 import sys
 import tempfile
+import typing
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -38,6 +41,34 @@ def native_chatter() -> Iterator[None]:
             os.close(kept)
 
 
+OPTIONAL = ("jax", "matplotlib", "pandas", "sklearn")
+"""What Keras and TensorFlow import for features that repix never calls, where they find it installed."""
+
+
+@contextmanager
+def _faster_imports() -> Iterator[None]:
+    """Let thousands of modules load in half the time, which every stage spends at its start.
+
+    :data:`OPTIONAL` looks as if it were not installed, but for the backend; the type of each operation's argument,
+    some forty that are written out twenty thousand times, is compiled once; and nobody looks for garbage among
+    what is here to stay, now or later.
+    """
+    backend, collects = os.environ.get("KERAS_BACKEND"), gc.isenabled()
+    hidden = [name for name in OPTIONAL if name != backend and name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None: importing it raises ImportError
+    typing.compile = functools.cache(compile)  # type: ignore[attr-defined]  # the name that ForwardRef looks up
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
+        gc.freeze()
+        del typing.compile  # type: ignore[attr-defined]
+        for name in hidden:
+            del sys.modules[name]
+
+
 def import_keras() -> None:
     """Import Keras and its backend without their chatter; the profile must be in force.
 
@@ -45,7 +76,7 @@ def import_keras() -> None:
         UserError: the backend is JAX, which is not installed.
     """
     try:
-        with native_chatter():
+        with native_chatter(), _faster_imports():
             import keras  # noqa: F401
     except ModuleNotFoundError as error:
         if error.name not in ("jax", "jaxlib"):

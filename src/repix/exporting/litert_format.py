@@ -34,7 +34,9 @@ def write(network: keras.Model, path: Path, spec: ExportSpec) -> None:
             f"take litert out of export.formats"
         )
 
-    @tf.function(input_signature=[tf.TensorSpec((1, *spec.size, spec.source.channels), tf.float32, "image")])
+    @tf.function(
+        autograph=False, input_signature=[tf.TensorSpec((1, *spec.size, spec.source.channels), tf.float32, "image")]
+    )
     def translation(image):
         return network(image, training=False)
 

@@ -33,13 +33,16 @@ def write(network: keras.Model, path: Path, spec: ExportSpec) -> None:
             self.weights = [variable.value for variable in network.weights]
 
         @tf.function(
-            input_signature=[tf.TensorSpec((None, *size, source.channels), tf.as_dtype(source.dtype), "image")]
+            autograph=False,
+            input_signature=[tf.TensorSpec((None, *size, source.channels), tf.as_dtype(source.dtype), "image")],
         )
         def stored(self, image):
             unit = network(to_network_range(image, source.low, source.high), training=False)
             return {"translation": to_stored_range(unit, target.low, target.high, target.dtype)}
 
-        @tf.function(input_signature=[tf.TensorSpec((None, *size, source.channels), tf.float32, "image")])
+        @tf.function(
+            autograph=False, input_signature=[tf.TensorSpec((None, *size, source.channels), tf.float32, "image")]
+        )
         def unit(self, image):
             return {"translation": network(image, training=False)}
 

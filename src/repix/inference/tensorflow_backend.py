@@ -53,4 +53,5 @@ def compile_function(function: Callable, network: keras.Model | None = None) -> 
     Args:
         network: the network that it runs, for backends whose functions cannot see weights change.
     """
-    return tf.function(function, reduce_retracing=False)
+    # No function of ours branches on a tensor: rewriting their source for that would be most of the time of tracing.
+    return tf.function(function, autograph=False, reduce_retracing=False)

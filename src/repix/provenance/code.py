@@ -110,13 +110,12 @@ def _is_type_checking(test: ast.expr) -> bool:
 
 def _nodes(node: ast.AST) -> Iterable[ast.AST]:
     """Yield every node that can run, in functions and classes too."""
-    yield node
-    if isinstance(node, ast.If) and _is_type_checking(node.test):
-        children: Iterable[ast.AST] = node.orelse
-    else:
-        children = ast.iter_child_nodes(node)
-    for child in children:
-        yield from _nodes(child)
+    waiting = [node]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        skips = isinstance(node, ast.If) and _is_type_checking(node.test)
+        waiting += node.orelse if skips else ast.iter_child_nodes(node)
 
 
 def imported_names(path: Path, module: str | None = None) -> list[str]:

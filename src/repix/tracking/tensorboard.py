@@ -155,7 +155,9 @@ class TensorBoard(Observer):
         import tensorflow as tf
 
         inputs = [tf.TensorSpec((1, *each.shape[1:]), each.dtype, name=each.name) for each in network.inputs]
-        traced = tf.function(lambda *given: network(list(given) if len(given) > 1 else given[0], training=False))
+        traced = tf.function(
+            lambda *given: network(list(given) if len(given) > 1 else given[0], training=False), autograph=False
+        )
         _forget(self._folder / name)
         file = EventFile(self._folder / name)
         file.write(graph_def=traced.get_concrete_function(*inputs).graph.as_graph_def().SerializeToString())
