@@ -325,7 +325,7 @@ def peak(place: Place) -> bool:
 
     def ask(library: str) -> dict[str, float]:
         with place.worker("peak", library) as one:
-            return {name: round(value / 1e9, 1) for name, value in one.ask(1).items()}
+            return {name: float(f"{value / 1e9:.3g}") for name, value in one.ask(1).items()}
 
     return fill(place, {library: lambda library=library: ask(library) for library in ("jax", "torch")})
 

@@ -6,11 +6,12 @@ import argparse
 import difflib
 import importlib
 import io
+import signal
 import sys
 from contextlib import chdir
 from pathlib import Path
 
-from repix import commands, profile
+from repix import commands, processes, profile
 from repix.errors import UserError, limit_of_the_machine, printable, told
 from repix.paths import find_root
 from repix.version import VERSION
@@ -80,13 +81,13 @@ def main(argv: list[str] | None = None) -> None:
         start = _start()
         root = find_root(start)
         commands.START = start.relative_to(root)
-        with chdir(root):
+        with chdir(root), processes.unwinding():
             _run(argv, asked)
     except UserError as error:
         print(f"{said}: {told(error)}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    except KeyboardInterrupt as error:
+        sys.exit(128 + getattr(error, "number", signal.SIGINT))
     except BrokenPipeError:  # the reader of `repix ... | head` has gone
         sys.exit(141)
     except Exception as error:

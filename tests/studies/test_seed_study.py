@@ -57,12 +57,13 @@ def tree(root: Path) -> dict[str, bytes]:
     }
 
 
-def test_every_seed_once_and_the_workspace_as_it_was(root):
+def test_every_seed_once_and_the_workspace_as_it_was(root, capsys):
     before, runner = tree(root), Runner()
     cells = seed_study.run(seed_study.plan(root, "toy", "net"), [0, 1], root=root, runner=runner)
     assert runner.ran == [("train", 0), ("evaluate", 0), ("train", 1), ("evaluate", 1)]
     assert cells == {"toy-net-0": entry(0), "toy-net-1": entry(1)}
     assert tree(root) == before
+    assert capsys.readouterr().err.splitlines() == ["toy-net-0: 1 of 2 seeds", "toy-net-1: 2 of 2 seeds"]
 
 
 def test_two_workers_make_two_seeds_at_once(root):

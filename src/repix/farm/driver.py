@@ -21,7 +21,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from repix import profile
+from repix import processes, profile
 from repix.config import reader
 from repix.config.run import Cell
 from repix.errors import UserError
@@ -173,9 +173,7 @@ def _dvc(root: Path, *arguments: str) -> None:
     """Run DVC in a tree, its words on standard error."""
     command = [sys.executable, "-m", "dvc", *arguments]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"  # stages say `python`
-    code = subprocess.run(
-        command, cwd=root, env=os.environ | {"PATH": path}, stdin=subprocess.DEVNULL, stdout=2, check=False
-    ).returncode
+    code = processes.run(command, cwd=root, env=os.environ | {"PATH": path}, stdin=subprocess.DEVNULL, stdout=2)
     if code:
         raise UserError(f"dvc {arguments[0]} failed with exit code {code}: see above")
 

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
+from repix import processes
 from repix.errors import UserError
 from repix.provenance.pipeline import Stage
 
@@ -106,6 +107,6 @@ def run(tree: Path, stage: Stage, origin: Path) -> None:
     environment["REPIX_ORIGIN"] = str(origin.resolve())
     command = [sys.executable, *shlex.split(stage.cmd)[1:]]
     # Standard output is for the verdict, so a stage speaks on standard error (2).
-    code = subprocess.run(command, cwd=tree, env=environment, stdout=2).returncode
+    code = processes.run(command, cwd=tree, env=environment, stdout=2)
     if code:
         raise UserError(f"{stage.name} failed with exit code {code} in the clean tree: see above")

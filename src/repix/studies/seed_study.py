@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import os
 import shutil
 import subprocess
@@ -25,7 +26,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from repix import profile, yaml12
+from repix import processes, profile, yaml12
 from repix.config import evaluation, models, reader
 from repix.config.augment import Augment
 from repix.config.run import Cell, Grid
@@ -161,9 +162,9 @@ def run_stage(folder: Path, stage: str, cell: Cell) -> None:
     # The work folder is found by this variable: checkpoints and TensorBoard files are the study's own.
     environment["DVC_ROOT"] = str(folder.resolve())
     with open(log, "w", encoding="utf-8") as stream:
-        code = subprocess.run(
-            command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, check=False
-        ).returncode
+        code = processes.run(
+            command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream
+        )
     if code:
         said = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
         raise UserError(
@@ -188,7 +189,7 @@ def run(
     """
     lay_out(root, wanted)
     with tqdm(total=len(seeds), desc=f"{wanted.dataset}-{wanted.model}", unit="seed", disable=None) as bar:
-        stopped = threading.Event()
+        stopped, made = threading.Event(), itertools.count(1)
 
         def make(seed: int) -> None:
             if stopped.is_set():
@@ -202,13 +203,19 @@ def run(
                 stopped.set()
                 raise
             bar.update()
+            if bar.disable:  # no terminal: a line for the log
+                print(f"{wanted.cell(seed).name}: {next(made)} of {len(seeds)} seeds", file=sys.stderr, flush=True)
 
         with ThreadPoolExecutor(workers) as pool:
             try:
                 for done in as_completed([pool.submit(make, seed) for seed in seeds]):
                     done.result()
+            except KeyboardInterrupt:  # in the main thread; the others wait for their stages
+                stopped.set()
+                processes.stop_running()
+                raise
             finally:
-                stopped.set()  # Ctrl-C comes here, in the main thread
+                stopped.set()
     return collect(wanted, seeds)
 
 

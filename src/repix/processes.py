@@ -1,0 +1,81 @@
+"""Programs that a command starts, and signals that end it: who is stopped stops what it started.
+
+A stage script does this for itself (:mod:`repix.stage`); a command of ``repix`` that was stopped used to leave the
+training that it had started running alone, beside the one that the same command started again.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+_RUNNING: set[subprocess.Popen] = set()
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM or SIGHUP came: like Ctrl-C it unwinds.
+
+    Attributes:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int):
+        super().__init__()
+        self.number = number
+
+
+@contextmanager
+def unwinding() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP raise :class:`Terminated`, where nobody has asked for something else (``nohup``)."""
+
+    def raise_terminated(number, frame):
+        raise Terminated(number)
+
+    numbers = [signal.SIGTERM, *filter(None, [getattr(signal, "SIGHUP", None)])]
+    ours = threading.current_thread() is threading.main_thread()
+    taken = [number for number in numbers if ours and signal.getsignal(number) == signal.SIG_DFL]
+    for number in taken:
+        signal.signal(number, raise_terminated)
+    try:
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def run(command: Sequence[str], **options: Any) -> int:
+    """Run a program to its end and return its exit code; where this process is stopped, the program is too.
+
+    It gets a process group of its own, so that what it starts in turn (DVC a stage) is asked to stop with it, by
+    SIGTERM, so that a training saves its state first. The program is waited for.
+
+    Args:
+        command: the program and its arguments.
+        options: of :class:`subprocess.Popen`.
+    """
+    process = subprocess.Popen(command, process_group=0, **options)
+    _RUNNING.add(process)
+    try:
+        return process.wait()
+    except BaseException:
+        _stop(process)
+        process.wait()
+        raise
+    finally:
+        _RUNNING.discard(process)
+
+
+def stop_running() -> None:
+    """Ask what :func:`run` runs in other threads to stop; they come back with its exit code."""
+    for process in list(_RUNNING):
+        _stop(process)
+
+
+def _stop(process: subprocess.Popen) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)

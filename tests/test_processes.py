@@ -1,0 +1,99 @@
+"""Who is stopped stops what it started, asks before it ends anything, and waits."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from repix import processes
+from tests.conftest import ROOT
+
+# What a command starts: DVC, which would die of SIGTERM alone, and a training below it, which saves first.
+TRAINING = """
+import os, signal, sys, time
+signal.signal(signal.SIGTERM, lambda number, frame: (open("saved", "w").close(), sys.exit(143)))
+open("pid", "w").write(str(os.getpid()))
+os.rename("pid", "ready")
+time.sleep(60)
+"""
+DVC = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {TRAINING!r}])"
+COMMAND = f"""
+import sys
+from repix import cli, commands, processes
+def run(argv, asked):
+    if sys.argv[1] == "thread":
+        import threading
+        one = threading.Thread(target=lambda: processes.run([sys.executable, "-c", {DVC!r}]))
+        one.start()
+        try:
+            while True:
+                one.join(0.1)
+        except KeyboardInterrupt:
+            processes.stop_running()
+            raise
+    processes.run([sys.executable, "-c", {DVC!r}])
+cli._run = run
+cli.main(["results"])
+"""
+
+
+def until(path):
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < deadline, path
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("where", ["main", "thread"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_command_that_is_stopped_leaves_nothing_running(number, where, tmp_path):
+    (tmp_path / "params.yaml").write_text("run: {}\n")
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    one = subprocess.Popen(
+        [sys.executable, "-c", COMMAND, where], cwd=tmp_path, env=environment, stderr=subprocess.PIPE
+    )
+    until(tmp_path / "ready")
+    one.send_signal(number)
+    said = one.communicate(timeout=30)[1]
+    assert one.returncode == 128 + number and b"Traceback" not in said
+    until(tmp_path / "saved")
+    training = int((tmp_path / "ready").read_text())
+    with pytest.raises(ProcessLookupError):
+        for _ in range(500):
+            os.kill(training, 0)
+            time.sleep(0.02)
+
+
+def test_what_nobody_waits_for_is_not_asked_for(tmp_path):
+    """``nohup`` has said that a terminal that closes ends nothing; and a thread has no signals."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with processes.unwinding():
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+            assert signal.getsignal(signal.SIGTERM) != signal.SIG_DFL
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    failed = []
+
+    def enter():
+        try:
+            with processes.unwinding():
+                pass
+        except ValueError as error:
+            failed.append(error)
+
+    one = threading.Thread(target=enter)
+    one.start()
+    one.join()
+    assert not failed
+
+
+def test_the_exit_code_is_that_of_the_program():
+    assert processes.run([sys.executable, "-c", "import sys; sys.exit(7)"]) == 7
