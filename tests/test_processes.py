@@ -24,8 +24,11 @@ time.sleep(60)
 """
 DVC = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {TRAINING!r}])"
 COMMAND = f"""
-import sys
-from repix import cli, commands, processes
+import signal, sys
+from repix import cli, processes
+for number in (signal.SIGTERM, signal.SIGHUP):  # as in a terminal, however the tests were started
+    signal.signal(number, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 def run(argv, asked):
     if sys.argv[1] == "thread":
         import threading
