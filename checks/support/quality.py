@@ -342,9 +342,12 @@ def least(costs: Sequence[Mapping[str, Any]], key: str, of=min) -> str:
 
 def report(found: Mapping[str, Any]) -> str:
     """Return the tables of all tasks as Markdown, from the results alone."""
-    parts, missing = [], [name for name in TASKS if not found.get(name, {}).get("options")]
+    parts, missing = [], []
     for name, task in TASKS.items():
-        if name in missing:
+        measured = found.get(name, {}).get("options", {})
+        if lacking := [option for option in (*task.options, REFERENCE) if option not in measured]:
+            missing.append(f"- `{name}`: {', '.join(lacking)}")
+        if not measured:
             continue
         rows = rows_of(task, found[name])
         records = [one for option in found[name]["options"].values() for one in option["seeds"].values()]
@@ -356,8 +359,7 @@ def report(found: Mapping[str, Any]) -> str:
             f"{', '.join(n)} test images:\n\n" + table(head, rows, left=len(head) - 9)
         )
     if missing:
-        lines = [f"- `{name}`: {', '.join((*TASKS[name].options, REFERENCE))}" for name in missing]
-        parts.append("\n".join(["Not measured yet:", "", *lines]))
+        parts.append("\n".join(["Not measured yet:", "", *missing]))
     return "\n\n".join(parts)
 
 
