@@ -35,7 +35,7 @@ def run(argv, asked):
         one = threading.Thread(target=lambda: processes.run([sys.executable, "-c", {DVC!r}]))
         one.start()
         try:
-            while True:
+            while one.is_alive():
                 one.join(0.1)
         except KeyboardInterrupt:
             processes.stop_running()
@@ -61,9 +61,12 @@ def test_a_command_that_is_stopped_leaves_nothing_running(number, where, tmp_pat
     one = subprocess.Popen(
         [sys.executable, "-c", COMMAND, where], cwd=tmp_path, env=environment, stderr=subprocess.PIPE
     )
-    until(tmp_path / "ready")
-    one.send_signal(number)
-    said = one.communicate(timeout=30)[1]
+    try:
+        until(tmp_path / "ready")
+        one.send_signal(number)
+        said = one.communicate(timeout=30)[1]
+    finally:
+        one.kill()
     assert one.returncode == 128 + number and b"Traceback" not in said
     until(tmp_path / "saved")
     training = int((tmp_path / "ready").read_text())
