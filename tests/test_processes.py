@@ -76,7 +76,7 @@ def test_a_command_that_is_stopped_leaves_nothing_running(number, where, tmp_pat
             time.sleep(0.02)
 
 
-def test_what_nobody_waits_for_is_not_asked_for(tmp_path):
+def test_what_nobody_waits_for_is_not_asked_for():
     """``nohup`` has said that a terminal that closes ends nothing; and a thread has no signals."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
@@ -99,6 +99,18 @@ def test_what_nobody_waits_for_is_not_asked_for(tmp_path):
     one.start()
     one.join()
     assert not failed
+
+
+def test_after_a_stop_no_thread_starts_anything_and_the_next_command_does(tmp_path):
+    """A seed that was between its training and its evaluation would go on for minutes."""
+    command = [sys.executable, "-c", f"open({str(tmp_path / 'ran')!r}, 'w')"]
+    with processes.unwinding():
+        processes.stop_running()
+        with pytest.raises(processes.Terminated):
+            processes.run(command)
+        assert not (tmp_path / "ran").exists()
+    with processes.unwinding():
+        assert processes.run(command) == 0 and (tmp_path / "ran").exists()
 
 
 def test_the_exit_code_is_that_of_the_program():

@@ -15,6 +15,8 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 _RUNNING: set[subprocess.Popen] = set()
+_LOCK = threading.Lock()  # nothing starts while what runs is stopped, or afterwards
+_stopped = False
 
 
 class Terminated(KeyboardInterrupt):
@@ -36,6 +38,8 @@ def unwinding() -> Iterator[None]:
     def raise_terminated(number, frame):
         raise Terminated(number)
 
+    global _stopped
+    _stopped = False
     numbers = [signal.SIGTERM, *filter(None, [getattr(signal, "SIGHUP", None)])]
     ours = threading.current_thread() is threading.main_thread()
     taken = [number for number in numbers if ours and signal.getsignal(number) == signal.SIG_DFL]
@@ -57,9 +61,15 @@ def run(command: Sequence[str], **options: Any) -> int:
     Args:
         command: the program and its arguments.
         options: of :class:`subprocess.Popen`.
+
+    Raises:
+        Terminated: :func:`stop_running` was called before.
     """
-    process = subprocess.Popen(command, process_group=0, **options)
-    _RUNNING.add(process)
+    with _LOCK:
+        if _stopped:
+            raise Terminated(signal.SIGTERM)
+        process = subprocess.Popen(command, process_group=0, **options)
+        _RUNNING.add(process)
     try:
         return process.wait()
     except BaseException:
@@ -67,13 +77,17 @@ def run(command: Sequence[str], **options: Any) -> int:
         process.wait()
         raise
     finally:
-        _RUNNING.discard(process)
+        with _LOCK:
+            _RUNNING.discard(process)
 
 
 def stop_running() -> None:
-    """Ask what :func:`run` runs in other threads to stop; they come back with its exit code."""
-    for process in list(_RUNNING):
-        _stop(process)
+    """Ask what :func:`run` runs in other threads to stop; they come back with its exit code, and start nothing else."""
+    global _stopped
+    with _LOCK:
+        _stopped = True
+        for process in _RUNNING:
+            _stop(process)
 
 
 def _stop(process: subprocess.Popen) -> None:

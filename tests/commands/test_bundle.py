@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import tarfile
-import time
 
 import pytest
 import yaml
@@ -298,10 +297,10 @@ def test_many_outs_and_many_files_take_no_product_of_their_numbers(hostile):
     from repix.publishing.bundle import check
 
     archive = locked(hostile, *(f"z{number}" for number in range(10_000)), files=10_000)
-    began = time.process_time()  # a busy machine takes longer, not more of the processor
+    began = sum(os.times()[:4])  # with children; a busy machine takes longer, not more of the processor
     with pytest.raises(UserError, match=f"runs/{CELL} is not what dvc.lock names"):
         check(archive)
-    assert time.process_time() - began < 20
+    assert sum(os.times()[:4]) - began < 20
 
 
 def test_a_pipe_is_no_bundle_and_nobody_waits_for_it(tmp_path):

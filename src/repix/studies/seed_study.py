@@ -211,7 +211,6 @@ def run(
                 for done in as_completed([pool.submit(make, seed) for seed in seeds]):
                     done.result()
             except KeyboardInterrupt:  # in the main thread; the others wait for their stages
-                stopped.set()
                 processes.stop_running()
                 raise
             finally:
