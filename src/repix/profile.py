@@ -113,7 +113,7 @@ PROFILES: dict[str, Profile] = {
             "portable",
             threads=2,
             onednn=False,
-            isa="SSE41",
+            isa="AVX2",
             numpy_disable="X86_V4 AVX512_ICL AVX512_SPR",
             openblas_core="Haswell",
             graph_optimizer=False,

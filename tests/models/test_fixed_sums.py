@@ -79,18 +79,20 @@ def test_a_transposed_convolution_and_its_gradients(backend, side, kernel, strid
 
 
 @pytest.mark.parametrize("cut", [True, False])
-def test_no_product_sums_more_than_the_longest(backend, monkeypatch, cut):
+def test_no_product_sums_more_than_the_longest_or_has_more_rows(backend, monkeypatch, cut):
     """Neither forwards, nor in a gradient, nor in a gradient of a gradient (the penalty of WGAN-GP)."""
-    lengths, plain, longest = [], ops.matmul, fixed_sums.LONGEST
+    lengths, rows, plain, longest, most = [], [], fixed_sums.matmul, fixed_sums.LONGEST, fixed_sums.MOST_ROWS
     if not cut:  # what is to be cut is there
         monkeypatch.setattr(fixed_sums, "LONGEST", 10**6)
+        monkeypatch.setattr(fixed_sums, "MOST_ROWS", 10**6)
 
-    def watched(a, b):
-        lengths.append(a.shape[-1])
-        return plain(a, b)
+    def watched(a, b, turned):
+        rows.append(a.shape[-1 if turned == "a" else -2])
+        lengths.append(a.shape[-2 if turned == "a" else -1])
+        return plain(a, b, turned)
 
-    monkeypatch.setattr(fixed_sums.ops, "matmul", watched)
-    x, weights = ops.convert_to_tensor(numbers(1, 40, 40, 20)), ops.convert_to_tensor(numbers(4, 4, 20, 300))
+    monkeypatch.setattr(fixed_sums, "matmul", watched)
+    x, weights = ops.convert_to_tensor(numbers(1, 60, 60, 20)), ops.convert_to_tensor(numbers(4, 4, 20, 300))
 
     def total(w):
         def inner(x):
@@ -100,25 +102,35 @@ def test_no_product_sums_more_than_the_longest(backend, monkeypatch, cut):
 
     backend._gradient(total, weights)
     if cut:
-        assert len(lengths) >= 6 and max(lengths) <= longest
+        assert len(lengths) >= 6 and max(lengths) <= longest and max(rows) <= most
     else:  # channels times taps, places, filters
-        assert {320, 400, 300} <= set(lengths)
+        assert {320, 900, 300} <= set(lengths) and max(rows) == 900
 
 
-@pytest.mark.parametrize("k", [1, 256, 257, 1000, 4096])
-def test_pieces_are_added_pair_by_pair(k):
-    a, b = numbers(3, k), numbers(k, 2)
+@pytest.mark.parametrize(("m", "k"), [(3, 1), (3, 256), (3, 257), (513, 1), (3, 1000), (3, 4096), (2048, 4096)])
+def test_pieces_are_added_pair_by_pair(m, k):
+    a, b = numbers(m, k), numbers(k, 2)
     found = np.asarray(fixed_sums.product(ops.convert_to_tensor(a), ops.convert_to_tensor(b)))
     assert_close(found, a.astype(np.float64) @ b)
-    count = 1
-    while count * fixed_sums.LONGEST < k:
-        count *= 2
-    length = -(-k // count)
-    terms = [np.asarray(ops.matmul(a[:, i : i + length], b[i : i + length])) for i in range(0, count * length, length)]
+    pieces, blocks = 1, 1
+    while pieces * fixed_sums.LONGEST < k:
+        pieces *= 2
+    while blocks * fixed_sums.MOST_ROWS < m:
+        blocks *= 2
+    length, rows = k // pieces, m // blocks
+    if pieces == blocks == 1 or (length * pieces, rows * blocks) != (k, m):  # nothing was cut, or zeros were added
+        return
+    columns = [slice(i, i + length) for i in range(0, k, length)]
+    parts = [[a[i : i + rows, part] for i in range(0, m, rows)] for part in columns]
+    # A product of its own for each piece: of two at once, so that the library takes the way that it takes for many.
+    terms = [
+        np.concatenate([np.asarray(ops.matmul(np.stack([one, one]), np.stack([b[part]] * 2)))[0] for one in each])
+        for each, part in zip(parts, columns, strict=True)
+    ]
     while len(terms) > 1:
         half = len(terms) // 2
         terms = [one + other for one, other in zip(terms[:half], terms[half:], strict=True)]
-    np.testing.assert_array_equal(found, terms[0]) if k == count * length else assert_close(found, terms[0])
+    np.testing.assert_array_equal(found, terms[0])
 
 
 NETWORKS = {
@@ -164,7 +176,9 @@ def test_training_and_translation_use_them_under_the_portable_profile_alone(back
     from repix.schemas import Side
 
     used = []
-    monkeypatch.setattr(fixed_sums, "product", lambda a, b: used.append(1) or ops.matmul(a, b))
+    monkeypatch.setattr(
+        fixed_sums, "product", lambda a, b, turned=None: used.append(1) or fixed_sums.matmul(a, b, turned)
+    )
     network = build_generator(Generator(filters=2, dropout=0), (16, 16), 3, 3)
     side = Side(channels=3, dtype="uint8", low=(0,) * 3, high=(255,) * 3, meaning=("R", "G", "B"), colour="rgb")
     for name in ("fast", "portable"):
@@ -176,13 +190,13 @@ def test_training_and_translation_use_them_under_the_portable_profile_alone(back
 
 
 def test_a_last_layer_of_many_channels_takes_no_more_memory_than_its_products(backend, monkeypatch):
-    sizes, plain = [], ops.matmul
+    sizes, plain = [], fixed_sums.matmul
 
-    def watched(a, b):
-        result = plain(a, b)
+    def watched(a, b, turned):
+        result = plain(a, b, turned)
         sizes.extend(int(np.prod(one.shape)) for one in (a, result))
         return result
 
-    monkeypatch.setattr(fixed_sums.ops, "matmul", watched)
+    monkeypatch.setattr(fixed_sums, "matmul", watched)
     fixed_sums.convolution(*map(ops.convert_to_tensor, (numbers(1, 38, 38, 64), numbers(7, 7, 64, 3))), 1, "valid")
     assert max(sizes) <= 38 * 38 * 49 * 3  # and not 49 times 64 a place
