@@ -134,7 +134,7 @@ def main() -> None:
     """Measure every format in a process of its own and print the table."""
     asked = arguments()
     if asked.format:
-        from repix.quiet import import_keras
+        from repix.libraries import import_keras
 
         import_keras()
         print(json.dumps(measure(asked)))

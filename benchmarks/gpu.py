@@ -200,7 +200,7 @@ def work_bits(scale: Scale, precision: str) -> None:
 def work_scores(folder: Path, name: str) -> None:
     """Score a trained cell as the stage evaluate does, its networks on JAX: that stage needs TensorFlow."""
     os.chdir(folder)
-    from repix.quiet import import_keras
+    from repix.libraries import import_keras
 
     import_keras()
     from repix.config import evaluation, reader

@@ -93,7 +93,7 @@ def repro(given) -> dict:
 
 def translate(given) -> dict:
     """Return milliseconds of one image through pix2pix's generator: the first, and the median of later ones."""
-    from repix.quiet import import_keras
+    from repix.libraries import import_keras
 
     before = time.perf_counter()
     import_keras()

@@ -103,7 +103,7 @@ def recorded(step):
 
 def tutorial_step(size: int, batch: int):
     """Return the step as tutorials write it: predict, train_on_batch thrice, four compiled models."""
-    from repix.quiet import import_keras
+    from repix.libraries import import_keras
 
     import_keras()
     import keras
@@ -182,7 +182,7 @@ def measure_peak() -> dict[str, float]:
 def contender(name: str, system: str, size: int, batch: int):
     """Return the function that runs one step of a contender; the profile is in force."""
     if name == "repix-convolutions":
-        from repix.quiet import import_keras
+        from repix.libraries import import_keras
 
         import_keras()
         from repix.training import step_tensorflow

@@ -467,7 +467,7 @@ def facades(workspace: Workspace) -> dict[str, Any]:
     """Return scores of real, blurred, trained and untrained façades against the real test photos."""
     import numpy as np
 
-    from repix.quiet import import_keras
+    from repix.libraries import import_keras
 
     import_keras()
     from repix.config import reader

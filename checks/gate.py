@@ -157,7 +157,7 @@ def main() -> int:
 
 def judge_all(arguments: argparse.Namespace, scratch: Path) -> list[dict]:
     """Return a row per case: name, expected exit code, exit code, reason."""
-    from repix.quiet import import_keras
+    from repix.libraries import import_keras
 
     import_keras()
     from repix.data.prepared import Prepared

@@ -37,7 +37,7 @@ SYSTEMS = ("pix2pix", "cyclegan", "pix2pix_plus", "cyclegan_plus")
 def work(system: str, root: Path, checkpoints: Path, save_seconds: float) -> None:
     """Train in this process, saying each step; write the digests of what came out."""
     profile.enter("portable")
-    from repix.quiet import import_keras
+    from repix.libraries import import_keras
 
     import_keras()
     from checks.support import cells

@@ -176,7 +176,7 @@ def train_row(row: Row, folder: Path) -> dict[str, Any]:
             run_stage(folder, name, *cell.name.split("-"))
 
     os.chdir(folder)  # `describe` reads params.yaml like any command
-    from repix.quiet import import_keras
+    from repix.libraries import import_keras
 
     import_keras()
     from repix.commands.describe import describe
@@ -307,7 +307,7 @@ def build_data(out: Path) -> Path:
 
 def set_up_row(row: Row):
     """Return the row's setup at full size, at its first weights; the working folder is that of the data."""
-    from repix.quiet import import_keras
+    from repix.libraries import import_keras
 
     import_keras()
     from repix.config import models

@@ -218,6 +218,32 @@ def test_the_folder_of_a_bundle_is_a_model(root, tmp_path, model):
     assert bundled.scores().equals(model.scores())
 
 
+def test_training_is_dvc_repro_of_the_cell(root, tmp_path, capfd):
+    """By a real DVC, whose stages only copy: what is called, in which Python, and what a failure says."""
+    shutil.copytree(root / "metrics", tmp_path / "metrics")
+    (tmp_path / "params.yaml").write_text("run: {datasets: [tiny], models: [pix2pix], seeds: [0, 1]}\n")
+    (tmp_path / "copy.py").write_text(
+        "import pathlib, shutil, sys\nprint('PYTHON', sys.executable)\n"
+        f"shutil.copytree({str(root / 'exports' / CELL)!r}, sys.argv[1])\n"
+    )
+    name = "${item.dataset}-${item.model}-${item.seed}"
+    (tmp_path / "dvc.yaml").write_text(
+        "stages:\n  evaluate:\n    matrix: {dataset: '${run.datasets}', model: '${run.models}', seed: '${run.seeds}'}\n"
+        "    cmd: echo evaluated ${item.seed}\n"
+        "  export:\n    matrix: {dataset: '${run.datasets}', model: '${run.models}', seed: '${run.seeds}'}\n"
+        f"    cmd: test ${{item.seed}} = 0 && python copy.py exports/{name}\n    outs: ['exports/{name}']\n"
+    )
+    subprocess.run([sys.executable, "-P", "-m", "dvc", "init", "--no-scm", "-q"], cwd=tmp_path, check=True)
+    model = repix.train(CELL, tmp_path)
+    said = capfd.readouterr().out
+    assert "evaluated 0" in said and f"PYTHON {sys.executable}" in said and "evaluated 1" not in said
+    assert model.folder == tmp_path / "exports" / CELL and len(model.scores())
+    with pytest.raises(repix.UserError, match="tiny-pix2pix-1: `dvc repro` ended with exit code"):
+        repix.train("tiny-pix2pix-1", tmp_path)
+    with pytest.raises(repix.UserError, match=f"tiny-pix2pix-7: is not among the cells of run in .*: {CELL}, tiny-"):
+        repix.train("tiny-pix2pix-7", tmp_path)
+
+
 def test_a_folder_without_a_model_is_one_line(tmp_path):
     with pytest.raises(repix.UserError, match=r"no trained.json \(runs/<cell>\) and no export.json") as found:
         repix.load(tmp_path)

@@ -136,7 +136,7 @@ def test_portable_computes_the_graph_that_was_written():
 import sys
 from repix import profile
 profile.apply(sys.argv[1])
-from repix.quiet import import_keras
+from repix.libraries import import_keras
 import_keras()
 import numpy as np
 from repix.inference.backend import backend_module
@@ -177,7 +177,7 @@ def test_a_backend_that_is_not_installed_is_one_line():
 import sys
 sys.modules["jax"] = None  # what Python finds where it is not installed
 from repix import profile, stage
-from repix.quiet import import_keras
+from repix.libraries import import_keras
 profile.apply("jax")
 stage.guard(import_keras)
 """

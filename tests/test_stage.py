@@ -260,7 +260,7 @@ def test_a_limit_on_memory_is_one_line_at_the_end_and_no_traceback():
 import resource
 resource.setrlimit(resource.RLIMIT_AS, (2**29, 2**29))
 from repix import profile, stage
-from repix.quiet import import_keras
+from repix.libraries import import_keras
 profile.apply("fast")
 stage.guard(import_keras)
 """

@@ -181,7 +181,7 @@ def run(cell: Cell, entry: Recipe, flip: bool) -> None:
             record.write(out / "trained.json")
             write_json(out / "cost.json", cost)
 
-    from repix.quiet import import_keras
+    from repix.libraries import import_keras
 
     import_keras()  # not before: its memory is none of the training's
     from repix.evaluation.evaluate import evaluate

@@ -122,7 +122,7 @@ def train(
 
 def best_baselines(folder: Path, cell: Cell, record: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
     """Return translator -> metric -> score of the best trivial predictor on that metric."""
-    from repix.quiet import import_keras
+    from repix.libraries import import_keras
 
     import_keras()
     from repix.data.prepared import Prepared

@@ -25,7 +25,7 @@ def built_step(system: str, size: int, batch: int, precision: str, filters: int 
     Returns:
         The :class:`repix.training.step.Step`, and the floating-point operations of one iteration.
     """
-    from repix.quiet import import_keras
+    from repix.libraries import import_keras
 
     import_keras()
     import numpy as np

@@ -13,10 +13,10 @@ importing this one imports nothing: what is named here comes from :mod:`repix.ap
 import importlib
 from typing import TYPE_CHECKING
 
-__all__ = ["Model", "UserError", "load", "results"]
+__all__ = ["Model", "UserError", "load", "results", "train"]
 
 if TYPE_CHECKING:
-    from repix.api import Model, UserError, load, results
+    from repix.api import Model, UserError, load, results, train
 else:  # a type checker shall not think that there is every name
 
     def __getattr__(name: str):

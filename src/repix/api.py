@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, overload
 
+from repix import processes
 from repix.errors import UserError
 from repix.paths import find_root
 
@@ -16,11 +19,12 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from repix.inference.sizes import Sizes
+    from repix.publishing.registry import Registered
     from repix.schemas import Exported, Metrics, Side, Trained
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
 How: TypeAlias = Literal["whole", "tile", "resize"]
-__all__ = ["Files", "Model", "UserError", "load", "results"]
+__all__ = ["Files", "Model", "UserError", "load", "results", "train"]
 COLUMNS = ("cell", "translator", "weights", "metric", "value", "n")
 
 
@@ -34,9 +38,10 @@ def load(
     """Return a trained or exported model, its files checked against their record.
 
     Args:
-        model: a folder exports/<cell> or runs/<cell>, of a bundle that was unpacked, or the name of a cell in
-            runs/ of the repository that the current folder lies in.
-        translator: which way it translates.
+        model: a folder exports/<cell> or runs/<cell>, of a bundle that was unpacked, the name of a cell in
+            runs/ of the repository that the current folder lies in, or a registered model of it, such as
+            ``models:/repix-sample@champion``.
+        translator: which way it translates; a registered model has one.
         variant: which weights of runs/<cell>; by default ``ema`` where the recipe kept one, else ``last``.
         backend: ``auto`` computes exports/ with onnxruntime, without TensorFlow, where the image goes through the
             network in the trained size, and all else with Keras; ``onnx`` and ``keras`` stay with one.
@@ -47,11 +52,57 @@ def load(
     from repix.translation.model import find_model, read_record
     from repix.translation.model import load as load_network
 
-    given, root = Path(model), find_root(Path.cwd())
+    root = find_root(Path.cwd())
+    if isinstance(model, str) and model.startswith("models:"):
+        return _registered(root, model)
+    given = Path(model)
     found = find_model(given, (given, root / "runs" / given), root)
     record = read_record(found)
     network = load_network(found.parent, record, translator, variant, backend=backend)
     return Model(found.parent, record, translator, network, variant)
+
+
+def _registered(root: Path, uri: str) -> Model:
+    from repix.inference.onnx_runtime import OnnxSizes
+    from repix.inference.sizes import SizeError
+    from repix.publishing import registry
+
+    found = registry.fetch(root, uri)
+
+    def other():
+        height, width = found.crop_size
+        raise SizeError(
+            f"not of {height} x {width} px, all that a registered model takes: tile, resize, or use exports/"
+        )
+
+    network = OnnxSizes(found.folder / "model.onnx", found.source, found.target, found.crop_size, other)
+    return Model(found.folder, found, found.translator, network, found.variant)
+
+
+def train(cell: str, root: PathLike | None = None) -> Model:
+    """Train a cell of the grid, score and export it, and return the exported model.
+
+    It is ``dvc repro`` of the cell: what is done and unchanged is not done again, and a call that was stopped goes
+    on from the last checkpoint. What the stages say goes to the terminal.
+
+    Args:
+        cell: ``<dataset>-<model>-<seed>``; data set, model and seed stand under ``run`` in params.yaml.
+        root: the repository; by default the one that the current folder lies in.
+
+    Raises:
+        UserError: there is no such cell, or a stage failed; what it said stands above.
+    """
+    from repix.config import reader
+    from repix.config.run import Grid
+
+    place = Path(root) if root is not None else find_root(Path.cwd())
+    cells = [one.name for one in reader.read("run", Grid, place / reader.FILE).cells()]
+    if cell not in cells:
+        raise UserError(f"{cell}: is not among the cells of run in {place / reader.FILE}: {', '.join(cells)}")
+    command = [sys.executable, "-P", "-m", "dvc", "repro", f"evaluate@{cell}", f"export@{cell}"]
+    if code := subprocess.run(command, cwd=place, env=processes.environment(), check=False).returncode:
+        raise UserError(f"{cell}: `dvc repro` ended with exit code {code}; it said why above")
+    return load(place / "exports" / cell)
 
 
 class Files(NamedTuple):
@@ -81,7 +132,7 @@ class Model:
     def __init__(
         self,
         folder: Path,
-        record: Trained | Exported,
+        record: Trained | Exported | Registered,
         translator: str,
         network: Sizes,
         variant: str | None = None,
@@ -202,8 +253,10 @@ class Model:
         Raises:
             UserError: there are none, or they are those of other weights.
         """
-        from repix.schemas import Exported, Metrics
+        from repix.schemas import Exported, Metrics, Trained
 
+        if not isinstance(self._record, Exported | Trained):
+            raise UserError(f"{self.cell}: a registered model; its scores are tags of its version in MLflow")
         path = self.folder.resolve().parents[1] / "metrics" / f"{self.cell}.json"
         if not path.is_file():
             raise UserError(f"{path}: no such file; scores are where the model was trained, or in its bundle")

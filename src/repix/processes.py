@@ -1,7 +1,7 @@
 """Programs that a command starts, and signals that end it: who is stopped stops what it started.
 
-A stage script does this for itself (:mod:`repix.stage`); a command of ``repix`` that was stopped used to leave the
-training that it had started running alone, beside the one that the same command started again.
+Stages and commands unwind alike. A command that was stopped used to leave the training that it had started running
+alone, beside the one that the same command started again.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -31,6 +32,12 @@ class Terminated(KeyboardInterrupt):
         self.number = number
 
 
+def ending_signals() -> list[int]:
+    """Return the signals by which others ask a process to end, but for those that it ignores (under ``nohup``)."""
+    numbers = [signal.SIGTERM, *filter(None, [getattr(signal, "SIGHUP", None)])]
+    return [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
+
+
 @contextmanager
 def unwinding() -> Iterator[None]:
     """Let SIGTERM and SIGHUP raise :class:`Terminated`, where nobody has asked for something else (``nohup``)."""
@@ -40,9 +47,8 @@ def unwinding() -> Iterator[None]:
 
     global _stopped
     _stopped = False
-    numbers = [signal.SIGTERM, *filter(None, [getattr(signal, "SIGHUP", None)])]
     ours = threading.current_thread() is threading.main_thread()
-    taken = [number for number in numbers if ours and signal.getsignal(number) == signal.SIG_DFL]
+    taken = [number for number in ending_signals() if ours and signal.getsignal(number) == signal.SIG_DFL]
     for number in taken:
         signal.signal(number, raise_terminated)
     try:
@@ -50,6 +56,12 @@ def unwinding() -> Iterator[None]:
     finally:
         for number in taken:
             signal.signal(number, signal.SIG_DFL)
+
+
+def environment() -> dict[str, str]:
+    """Return the environment in which ``python``, as stages are called, is the Python that runs this."""
+    path = f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    return {**os.environ, "PATH": path}
 
 
 def run(command: Sequence[str], **options: Any) -> int:

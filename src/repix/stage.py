@@ -5,20 +5,19 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from repix import profile
+from repix import processes, profile
 from repix.config import reader
 from repix.config.run import Cell, Grid
 from repix.errors import UserError, limit_of_the_machine, printable, told
 from repix.files import clear_leftovers, digest_tree
+from repix.libraries import import_keras
 from repix.paths import LINEAGE, METRICS, PLOTS
 from repix.provenance import lineage
 from repix.provenance.code import Closure
-from repix.quiet import import_keras
 
 
 def run(main: Callable[..., None], doc: str, *names: str, profiled: bool = True, trains: bool = False) -> None:
@@ -40,37 +39,25 @@ def run(main: Callable[..., None], doc: str, *names: str, profiled: bool = True,
     guard(lambda: _enter_and_call(main, given, profiled, trains))
 
 
-class _TerminatedError(KeyboardInterrupt):
-    """SIGTERM came: like Ctrl-C it unwinds, so that half-written files are removed."""
-
-
-def _terminate(number, frame):
-    raise _TerminatedError
-
-
 def guard(function: Callable[[], Any]) -> None:
     """Call ``function``; what a user can mend becomes one line on standard error and an exit code.
 
     Exit codes: that of the :class:`UserError` (1 unless it says otherwise), 1 for too little
-    disk or memory, 130 for Ctrl-C and 143 for SIGTERM. Anything else keeps its traceback.
+    disk or memory, 130 for Ctrl-C, 143 for SIGTERM and 129 for SIGHUP. Anything else keeps its traceback.
     """
-    main = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, _terminate) if main else None
     try:
-        function()
+        with processes.unwinding():  # so that half-written files are removed, and a training saves its state
+            function()
     except UserError as error:
         _end(told(error), error.exit_code)
     except KeyboardInterrupt as error:
-        terminated = isinstance(error, _TerminatedError)
-        what = "stopped by SIGTERM" if terminated else "interrupted"
-        _end(f"{what}; run the same command to go on", 128 + (signal.SIGTERM if terminated else signal.SIGINT))
+        number = error.number if isinstance(error, processes.Terminated) else signal.SIGINT
+        what = "interrupted" if number == signal.SIGINT else f"stopped by {signal.Signals(number).name}"
+        _end(f"{what}; run the same command to go on", 128 + number)
     except Exception as error:
         if (line := limit_of_the_machine(error)) is None:
             raise
         _end(printable(line), 1)
-    finally:
-        if main:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
 
 
 def _end(message: str, code: int) -> None:

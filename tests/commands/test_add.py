@@ -91,6 +91,24 @@ def prepared(name, tmp_path):
     return preprocess.prepare(tree, entry.images, tmp_path / "out", name=name, workers=1)
 
 
+def test_pad_keeps_the_pixels_and_is_offered(repository, tmp_path, capsys):
+    draw_pairs(repository / "pairs", n=8)
+    _, said, _ = run(capsys, "add", "pairs", "--name", "mine", "--no-measure", "--dry-run")
+    assert "  or        --pad: pixels as they are, mirrored at the borders to 256 x 320 px" in said.splitlines()
+    code, said, _ = run(capsys, "add", "pairs", "--name", "mine", "--no-measure", "--pad")
+    assert code == 0 and "mirrored to 286 x 358 px, cut to 256 x 320 px" in said and "--pad:" not in said
+    assert reader.read("datasets.mine", Dataset).images.resize == "pad"
+    manifest = prepared("mine", tmp_path)
+    assert manifest.resize == "pad" and manifest.splits["test"].target.size == (256, 320)
+    draw_pairs(repository / "fitting", n=8, size=(64, 64))
+    _, said, _ = run(capsys, "add", "fitting", "--name", "fitting", "--no-measure", "--dry-run")
+    assert "--pad" not in said  # nothing would be mirrored
+    draw(repository / "fitting" / "label" / "9_label.png", (300, 300), "gray")
+    draw(repository / "fitting" / "photo" / "9_photo.png", (300, 300), seed=1)
+    _, said, _ = run(capsys, "add", "fitting", "--name", "fitting", "--no-measure", "--dry-run")
+    assert "--pad" not in said  # nearly all of most images would be borders
+
+
 def test_two_folders_with_suffixes_and_mixed_extensions_become_an_entry(repository, tmp_path, capsys):
     draw_pairs(repository / "my pairs")
     before = (repository / "params.yaml").read_text(encoding="utf-8")

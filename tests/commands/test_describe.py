@@ -29,7 +29,7 @@ CELLS = (
 def described(cell):
     """A description without its networks, and the channels of each network's batch norms together."""
     from repix.commands import describe
-    from repix.quiet import import_keras
+    from repix.libraries import import_keras
 
     import_keras()
     from repix.models.layers import BatchNormalization
@@ -158,7 +158,7 @@ def test_mistakes_are_one_line(capsys, words, message):
 
 
 def test_flops_by_hand():
-    from repix.quiet import import_keras
+    from repix.libraries import import_keras
 
     import_keras()
     from keras import Input, Model, layers
@@ -177,7 +177,7 @@ def test_flops_by_hand():
 
 
 def test_passes_and_checkpoint_are_those_of_the_step(tmp_path):
-    from repix.quiet import import_keras
+    from repix.libraries import import_keras
 
     import_keras()
     from checks.support import cells

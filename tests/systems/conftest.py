@@ -2,7 +2,7 @@
 
 import pytest
 
-from repix.quiet import import_keras
+from repix.libraries import import_keras
 
 
 @pytest.fixture(autouse=True, scope="session")

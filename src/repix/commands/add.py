@@ -7,6 +7,7 @@ is the command that trains it. A folder is packed by the pipeline itself; after 
 Examples:
   repix add photos --name shoes
   repix add pairs.zip --name maps2 --direction BtoA
+  repix add cells --name cells --pad
   repix add https://host/set.tar.gz --name theirs --no-measure
 """
 
@@ -42,6 +43,7 @@ TREE = "tree"  # a folder of ours, where the images are looked at
 LONG = 1800  # seconds of training from which a smaller recipe is proposed, where there is one
 ENOUGH = (3.0, 10)  # seconds, and steps, that a measurement takes at most
 FEW = 10  # lines of a list
+PADDED = 512  # longer side up to which keeping the pixels as they are is offered
 SHORT = 1000  # steps below which a training has hardly begun, whatever the recipe
 
 
@@ -52,6 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--direction", choices=("AtoB", "BtoA"), help="which side is the source (default: AtoB)")
     layouts = Images.model_fields["layout"].annotation.__args__
     parser.add_argument("--layout", choices=layouts, help="how the images lie (default: found out)")
+    pad = "keep the pixels as they are: mirror images at their borders to one size (resize: pad)"
+    parser.add_argument("--pad", action="store_true", help=pad)
     parser.add_argument("--skip", action="store_true", help="leave out images that cannot be used (on_error: skip)")
     parser.add_argument("--no-measure", action="store_true", help="do not time training steps")
     parser.add_argument("--dry-run", action="store_true", help="write nothing")
@@ -140,7 +144,7 @@ def answer(model: str, wanted: str) -> None:
     """
     asked = json.loads(wanted)
     profile.enter(asked["profile"])
-    from repix.quiet import import_keras
+    from repix.libraries import import_keras
 
     import_keras()
     from repix.commands.describe import field_text
@@ -202,7 +206,7 @@ def cost(model: str, recipe: Recipe, images: Images, crop: tuple[int, int], meas
         "measure": measure and used != "jax",
     }
     code = "import sys; from repix.commands import add; add.answer(*sys.argv[1:])"
-    command = [sys.executable, "-c", code, model, json.dumps(asked)]
+    command = [sys.executable, "-P", "-c", code, model, json.dumps(asked)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         return (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
@@ -354,7 +358,7 @@ def main(arguments: argparse.Namespace) -> int:
     entry = reader.parse(there, Dataset, f"datasets.{name}") if there is not None else None
     if entry and entry.archive.urls[0] != url:
         raise UserError(f"{reader.FILE} has an entry datasets.{name} of another place; choose another --name")
-    if entry and (arguments.layout or arguments.direction or arguments.skip):
+    if entry and (arguments.layout or arguments.direction or arguments.skip or arguments.pad):
         raise UserError(f"datasets.{name} is there already: say how it is read in its images, in {reader.FILE}")
     pixels = reader.read("limits", Limits).pixels
     recipes = {model: reader.read(f"models.{model}", Recipe) for model in reader.section("models") or {}}
@@ -381,16 +385,22 @@ def main(arguments: argparse.Namespace) -> int:
         images, crop = entry.images, height_width(entry.images.crop_size)
     else:
         sizes = found.sides[0].sizes + found.sides[1].sizes
-        crop = proposal.crop_size(sizes)
+        crop, whole = proposal.crop_size(sizes), proposal.padded_size(sizes)
+        crop = whole if arguments.pad else crop
         settings = {key: getattr(found.wanted, key) for key in found.wanted.model_fields_set}
         load = proposal.load_size(crop)
         settings |= {"load_size": proposal.written(load), "crop_size": proposal.written(crop)}
         settings |= {"on_error": "skip"} if arguments.skip else {}
+        settings |= {"resize": "pad"} if arguments.pad else {}
         # What differs from the defaults, in the order of the module that explains it.
         fields = Images.model_fields.items()
         settings = {key: settings[key] for key, field in fields if settings.get(key, field.default) != field.default}
         images = reader.parse(settings, Images, f"datasets.{name}.images")
-        print(f"  {'sizes':9} stored at {_times(load)} px, cut to {_times(crop)} px")
+        how = "mirrored to" if arguments.pad else "stored at"
+        print(f"  {'sizes':9} {how} {_times(load)} px, cut to {_times(crop)} px")
+        little = all(whole[0] < 2 * height and whole[1] < 2 * width for height, width in sizes)
+        if not arguments.pad and set(sizes) != {crop} and little and max(whole) <= PADDED:
+            print(f"  {'or':9} --pad: pixels as they are, mirrored at the borders to {_times(whole)} px")
     able = proposal.candidates(recipes, crop, images.paired)
     train = max(found.counts["train"])
     for model in able:

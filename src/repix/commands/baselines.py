@@ -62,7 +62,7 @@ def main(arguments: argparse.Namespace) -> int:
     models = trained_cells(arguments.dataset, arguments.cells, arguments.metrics)
     profile.enter(profile_of(next(iter(models))))
 
-    from repix.quiet import import_keras
+    from repix.libraries import import_keras
 
     import_keras()
     from repix.studies import margins

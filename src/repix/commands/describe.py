@@ -24,7 +24,7 @@ from repix.config import halving, reader
 from repix.config.models import Recipe
 from repix.errors import UserError
 from repix.files import atomic_path
-from repix.quiet import import_keras
+from repix.libraries import import_keras
 
 if TYPE_CHECKING:
     from repix.description.facts import Facts

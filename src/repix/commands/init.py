@@ -96,7 +96,7 @@ def put_under_git(folder: Path) -> bool:
     if below is None:
         _run(folder, "git", "init", "--quiet", "--initial-branch", "main")
     nested = below is not None and Path(below.strip()).resolve() != folder.resolve()
-    _run(folder, sys.executable, "-m", "dvc", "init", "--quiet", *(["--subdir"] if nested else []))
+    _run(folder, sys.executable, "-P", "-m", "dvc", "init", "--quiet", *(["--subdir"] if nested else []))
     shutil.copyfile(project_files()[CONFIG], folder / CONFIG)
     _run(folder, "git", "add", "--", ".")
     made = subprocess.run(

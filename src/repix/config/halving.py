@@ -13,9 +13,20 @@ Size = tuple[int, int]
 
 def nearest(size: tuple[float, float]) -> Size:
     """Return the nearest size (height, width) that halves down to a few pixels: multiples of up to 64."""
-    unit = 2 ** max(2, min(6, int(math.log2(max(min(size), 4))) - 1))
+    unit = _unit(size)
     height, width = (max(unit, math.floor(side / unit + 0.5) * unit) for side in size)
     return height, width
+
+
+def enclosing(size: tuple[float, float]) -> Size:
+    """Return the least size (height, width) not below ``size`` that halves down to a few pixels, as :func:`nearest`."""
+    unit = _unit(size)
+    height, width = (math.ceil(side / unit) * unit for side in size)
+    return height, width
+
+
+def _unit(size: tuple[float, float]) -> int:
+    return 2 ** max(2, min(6, int(math.log2(max(min(size), 4))) - 1))
 
 
 def halvings(size: Size) -> int:

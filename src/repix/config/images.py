@@ -35,7 +35,8 @@ class Images(Settings):
         bit_depth: 8 or 16 bits per channel, from file to array.
         resize: how an image reaches ``load_size``: ``resize_and_crop`` (resize to load
             size, train crops), ``crop`` (no resize, train crops), ``scale_width`` (width to
-            load size, height in proportion), ``none``.
+            load size, height in proportion), ``pad`` (no resize; images up to crop size are mirrored at their
+            borders, to load size in train), ``none``.
         resample: interpolation of the resize.
         load_size: size that training images are stored at, n or [height, width].
         crop_size: size that networks see, n or [height, width]; other splits are stored
@@ -53,7 +54,7 @@ class Images(Settings):
     colour: Literal["rgb", "gray", "lab", "raw"] = "rgb"
     channels: tuple[int, int] = Field(default=None, validate_default=True)
     bit_depth: Literal[8, 16] = 8
-    resize: Literal["resize_and_crop", "crop", "scale_width", "none"] = "resize_and_crop"
+    resize: Literal["resize_and_crop", "crop", "scale_width", "pad", "none"] = "resize_and_crop"
     resample: Literal["bicubic", "bilinear", "nearest", "lanczos", "box"] = "bicubic"
     load_size: Size = 286
     crop_size: Size = 256
@@ -82,7 +83,7 @@ class Images(Settings):
 
     @model_validator(mode="after")
     def _consistent(self) -> Images:
-        if self.resize == "resize_and_crop":
+        if self.resize in ("resize_and_crop", "pad"):
             load, crop = height_width(self.load_size), height_width(self.crop_size)
             if crop[0] > load[0] or crop[1] > load[1]:
                 raise ValueError(

@@ -16,11 +16,11 @@ import numpy as np
 from repix.data import image_reader
 from repix.data.image_reader import IMAGE_SUFFIXES, SUFFIXES, Colour, Decoded, ImageError, Limit, to_gray
 from repix.data.image_writer import write
-from repix.data.resizing import crop_centre, resize
+from repix.data.resizing import crop_centre, pad_to, resize
 from repix.errors import UserError
 
 __all__ = ["IMAGE_SUFFIXES", "SUFFIXES", "BadImageError", "Colour", "Decoded", "Limit"]
-__all__ += ["crop_centre", "resize", "to_gray", "write"]
+__all__ += ["crop_centre", "pad_to", "resize", "to_gray", "write"]
 
 
 class BadImageError(UserError):

@@ -60,7 +60,7 @@ def side_of(wanted: Images, which: int) -> Side:
 
 
 class Geometry(NamedTuple):
-    """How an image gets its stored size: resize to ``resized``, then keep the centre ``stored`` of it."""
+    """How an image gets its stored size: resize to ``resized``, mirror or cut its borders to ``stored``."""
 
     resized: Size
     stored: Size
@@ -71,17 +71,21 @@ def geometry(wanted: Images, split: str, size: Size) -> Geometry:
 
     ``resize_and_crop``: to load size in train, straight to crop size elsewhere. ``scale_width``:
     to the width of load size, height in proportion; elsewhere than in train the centre of
-    that. ``crop``: as it is; elsewhere the centre. ``none``: as it is; elsewhere it must be of
-    crop size.
+    that. ``crop``: as it is; elsewhere the centre. ``pad``: as it is, mirrored at its borders to load size in train,
+    to crop size elsewhere. ``none``: as it is; elsewhere it must be of crop size.
 
     Raises:
-        ValueError: with the reason, where the image is too small or of another size.
+        ValueError: with the reason, where the image is too small, too large or of another size.
     """
     load, crop = height_width(wanted.load_size), height_width(wanted.crop_size)
+    whole = load if split == "train" else crop
     if wanted.resize == "resize_and_crop":
-        whole = load if split == "train" else crop
         return Geometry(whole, whole)
     height, width = size
+    if wanted.resize == "pad":
+        if height > crop[0] or width > crop[1]:
+            raise ValueError(f"{_times(size)} under resize: pad, larger than crop_size {_times(crop)}")
+        return Geometry(size, whole)
     if wanted.resize == "scale_width":
         size = ((2 * height * load[1] + width) // (2 * width), load[1])  # halves round up
     if size[0] < crop[0] or size[1] < crop[1]:
@@ -139,7 +143,7 @@ def _stored_size(wanted: Images, split: str, listing: Listing, name: str) -> Siz
     Raises:
         UserError: they have so many sizes that most of them would be lost, and nobody asked for that.
     """
-    if split != "train" or wanted.resize == "resize_and_crop":
+    if split != "train" or wanted.resize in ("resize_and_crop", "pad"):
         return height_width(wanted.crop_size if split != "train" else wanted.load_size)
     sizes: Counter[Size] = Counter()
     for item in (*listing.source, *listing.target):
@@ -297,7 +301,8 @@ class _Worker:
         if steps.stored != plan.size:
             most = f"most of {plan.split} are {_times(plan.size)}"
             raise BadImageError(item.path, f"{_times(steps.stored)} under resize: {wanted.resize}; {most}")
-        array = images.crop_centre(images.resize(array, steps.resized, wanted.resample), steps.stored)
+        array, _ = images.pad_to(images.resize(array, steps.resized, wanted.resample), steps.stored)
+        array = images.crop_centre(array, steps.stored)
         return colour.rgb_to_lab(array) if lab else array
 
 

@@ -1,4 +1,4 @@
-"""Images at another size: Pillow's antialiased filters at any depth, and the middle of an image."""
+"""Images at another size: Pillow's antialiased filters at any depth, mirrored borders, and the middle of an image."""
 
 from __future__ import annotations
 
@@ -39,3 +39,13 @@ def crop_centre(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Return the middle (height, width) of (H, W, C); an odd remainder goes right and below."""
     top, left = (array.shape[0] - size[0]) // 2, (array.shape[1] - size[1]) // 2
     return array[top : top + size[0], left : left + size[1]]
+
+
+def pad_to(image: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, tuple[int, int]]:
+    """Mirror (height, width, channels) outwards to at least ``size``; return it with its (top, left) within."""
+    missing = [max(0, want - have) for want, have in zip(size, image.shape[:2], strict=True)]
+    if not any(missing):
+        return image, (0, 0)
+    top, left = missing[0] // 2, missing[1] // 2
+    margins = ((top, missing[0] - top), (left, missing[1] - left), (0, 0))
+    return np.pad(image, margins, mode="reflect"), (top, left)

@@ -46,6 +46,11 @@ def crop_size(found: Counter[Size]) -> Size:
     return halving.nearest(size)
 
 
+def padded_size(found: Counter[Size]) -> Size:
+    """Return the size (height, width) that images of these sizes fit into when their borders are mirrored."""
+    return halving.enclosing((max(size[0] for size in found), max(size[1] for size in found)))
+
+
 def load_size(crop: Size) -> Size:
     """Return the size that train images are stored at, for a crop of this size to be drawn from."""
     return round(crop[0] * JITTER), round(crop[1] * JITTER)

@@ -125,7 +125,7 @@ def data_card(manifest: Manifest, digest: str, archive: Archive, folder: Path) -
         "name": manifest.dataset,
         "description": (
             f"{'Paired' if manifest.paired else 'Unpaired'} images for image-to-image translation, prepared by repix: "
-            f"decoded, converted ({manifest.source.colour} to {manifest.target.colour}), resized "
+            f"decoded, converted ({manifest.source.colour} to {manifest.target.colour}), brought "
             f"({manifest.resize}, {manifest.resample}) to {manifest.load_size[0]} x {manifest.load_size[1]}, "
             f"to be cropped to {height} x {width} (height x width)."
         ),

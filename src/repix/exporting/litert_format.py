@@ -13,7 +13,7 @@ from repix import profile
 from repix.errors import UserError
 from repix.exporting.spec import ExportSpec
 from repix.files import atomic_path
-from repix.quiet import native_chatter
+from repix.libraries import native_chatter
 
 
 def write(network: keras.Model, path: Path, spec: ExportSpec) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import configparser
 import io
 import json
-import os
 import re
 import signal
 import subprocess
@@ -171,9 +170,8 @@ def config_for(root: Path, remote: str | None, *, secrets: bool) -> str:
 
 def _dvc(root: Path, *arguments: str) -> None:
     """Run DVC in a tree, its words on standard error."""
-    command = [sys.executable, "-m", "dvc", *arguments]
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"  # stages say `python`
-    code = processes.run(command, cwd=root, env=os.environ | {"PATH": path}, stdin=subprocess.DEVNULL, stdout=2)
+    command = [sys.executable, "-P", "-m", "dvc", *arguments]
+    code = processes.run(command, cwd=root, env=processes.environment(), stdin=subprocess.DEVNULL, stdout=2)
     if code:
         raise UserError(f"dvc {arguments[0]} failed with exit code {code}: see above")
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from repix.data.resizing import pad_to
 from repix.errors import UserError
 
 if TYPE_CHECKING:
@@ -39,14 +40,6 @@ def tile_weight(size: Size, overlap: int) -> np.ndarray:
         return np.minimum(1.0, np.minimum(place, length - place) / max(overlap, 1))
 
     return (ramp(size[0])[:, None] * ramp(size[1]))[..., None]
-
-
-def pad_to(image: np.ndarray, size: Size) -> tuple[np.ndarray, Size]:
-    """Mirror (height, width, channels) outwards to at least ``size``; return it with its (top, left) within."""
-    missing = [max(0, want - have) for want, have in zip(size, image.shape[:2], strict=True)]
-    top, left = missing[0] // 2, missing[1] // 2
-    margins = ((top, missing[0] - top), (left, missing[1] - left), (0, 0))
-    return np.pad(image, margins, mode="reflect"), (top, left)
 
 
 class Sizes(ABC):

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from repix import profile
-from repix.quiet import native_chatter
+from repix.libraries import native_chatter
 
 
 def configure() -> None:

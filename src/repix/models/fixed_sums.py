@@ -30,7 +30,7 @@ Turned = Literal["a", "b"] | None
 LONGEST = 256
 """Numbers that one product sums. Eigen's blocks are 288 numbers long where the first cache has 32 KB."""
 MOST_ROWS = 256
-"""Rows of one product. With AVX2 the last rows of 2,048 differed between CPUs, and of 512 where 225 numbers are summed."""
+"""Rows of one product. With AVX2 the last of 2,048 rows differed between CPUs; of 512, where 225 numbers are summed."""
 
 
 def _pieces(length: int, longest: int) -> int:

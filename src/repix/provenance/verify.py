@@ -77,7 +77,7 @@ class Recorded:
     def _cached(self, md5: str) -> Path:
         if self._cache is None:
             asked = subprocess.run(
-                [sys.executable, "-m", "dvc", "cache", "dir"], cwd=self.root, capture_output=True, text=True
+                [sys.executable, "-P", "-m", "dvc", "cache", "dir"], cwd=self.root, capture_output=True, text=True
             )
             self._cache = Path(self.root, asked.stdout.strip() or ".dvc/cache")
         return self._cache / "files" / "md5" / md5[:2] / md5[2:]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -17,14 +18,16 @@ import tempfile
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from urllib.parse import quote
 
 from repix.directions import Direction
-from repix.errors import UserError
-from repix.files import digest_tree, write_json
+from repix.errors import UserError, printable
+from repix.files import atomic_folder, digest_tree, write_json
+from repix.paths import WORK
 from repix.provenance.lineage import Lineage
 from repix.registry import FORMATS
-from repix.schemas import Exported, Metrics
+from repix.schemas import Exported, Metrics, Side
 from repix.tracking import mlflow_run, store
 
 ALIAS = "champion"
@@ -39,7 +42,11 @@ Gate = Callable[[Path], tuple[int, str]]
 def run_gate(root: Path) -> tuple[int, str]:
     """Run ``repix gate --json`` in a repository; return its exit code and what it printed."""
     done = subprocess.run(
-        [sys.executable, "-m", "repix.cli", "gate", "--json"], cwd=root, capture_output=True, text=True, check=False
+        [sys.executable, "-P", "-m", "repix.cli", "gate", "--json"],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     return done.returncode, done.stdout or done.stderr
 
@@ -193,6 +200,61 @@ def _example(size: tuple[int, int], source) -> Any:
     text = io.BytesIO()
     Image.fromarray(array if source.channels == 3 else array[..., 0]).save(text, "PNG")
     return base64.b64encode(text.getvalue()).decode("ascii")
+
+
+class Registered(NamedTuple):
+    """A version of a registered model, brought here.
+
+    Attributes:
+        folder: where ``model.onnx`` lies.
+        cell, variant, crop_size, source, target: as in :class:`repix.schemas.Exported`.
+        translator: the one that the model is.
+    """
+
+    folder: Path
+    cell: str
+    variant: str
+    crop_size: tuple[int, int]
+    source: Side
+    target: Side
+    translator: str
+
+
+def fetch(root: Path, uri: str) -> Registered:
+    """Bring a version of a registered model into the work folder of a repository, unless it is there.
+
+    Args:
+        root: the repository, whose registry is asked (``MLFLOW_TRACKING_URI``, or its own database).
+        uri: ``models:/<name>@<alias>`` or ``models:/<name>/<version>``, as ``repix promote`` tells it.
+
+    Raises:
+        UserError: there is no such model, or it is none that ``repix promote`` registered.
+    """
+    parts = re.fullmatch(r"models:/([^/@]+)(?:@([^/@]+)|/(\d+))", uri)
+    if not parts:
+        raise UserError(f"{uri}: say models:/<name>@{ALIAS}, or models:/<name>/<version>")
+    name, alias, number = parts.groups()
+    client, store_uri = store.connect(root.resolve())
+    import mlflow.artifacts
+    from mlflow.exceptions import MlflowException
+
+    try:
+        version = client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, number)
+        kept = root / WORK / "registry" / quote(f"{name}-{version.version}", safe="") / version.run_id
+        if not kept.is_dir():
+            with atomic_folder(kept) as folder, store.as_default(store_uri):
+                where = f"models:/{name}/{version.version}"
+                mlflow.artifacts.download_artifacts(artifact_uri=where, dst_path=str(folder))
+    except MlflowException as error:
+        raise UserError(f"{uri}: MLflow says: {printable(error.message.splitlines()[0])}") from None
+    folder = kept / "artifacts" / "export"
+    try:
+        record = json.loads((folder / "export.json").read_text(encoding="utf-8"))
+        sides = (Side.model_validate(record[side]) for side in ("source", "target"))
+        size, translator = (int(side) for side in record["crop_size"]), Direction(record["translator"])
+        return Registered(folder, record["cell"], record["variant"], tuple(size), *sides, translator.value)
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"{uri}: is no model that `repix promote` registered") from None
 
 
 def promote(

@@ -17,6 +17,7 @@ from functools import partial
 
 import numpy as np
 
+from repix import processes
 from repix.config.models import Recipe
 from repix.errors import UserError
 from repix.training.checkpoint import Checkpoint, Checkpoints
@@ -32,7 +33,7 @@ class DivergedError(UserError):
 
 
 class StoppedError(UserError, KeyboardInterrupt):
-    """A signal asked to stop; a checkpoint was written. Exit code 130 for SIGINT, 143 for SIGTERM."""
+    """A signal asked to stop; a checkpoint was written. Exit code 130 for SIGINT, 143 for SIGTERM, 129 for SIGHUP."""
 
     def __init__(self, message: str, number: int):
         super().__init__(message)
@@ -58,7 +59,7 @@ class History:
 
 @contextmanager
 def _stop_requests():
-    """Yield a function that tells whether SIGTERM or SIGINT has come since.
+    """Yield a function that tells whether SIGINT, SIGTERM or SIGHUP has come since.
 
     The iteration under way (on JAX: the block) is finished and a checkpoint written. A second Ctrl-C kills as usual.
     """
@@ -72,7 +73,7 @@ def _stop_requests():
         if number == signal.SIGINT:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, *processes.ending_signals())}
     try:
         yield lambda: asked[0] if asked else None
     finally:

@@ -202,7 +202,7 @@ def _keras_backend():
     Raises:
         UserError: TensorFlow was used before, in another way than the profile in force asks for.
     """
-    from repix.quiet import import_keras
+    from repix.libraries import import_keras
 
     if "keras" not in sys.modules:
         os.environ.setdefault("KERAS_BACKEND", "tensorflow")

@@ -9,14 +9,14 @@ import typing
 
 import pytest
 
-from repix import quiet
+from repix import libraries
 from tests.conftest import ROOT
 
 PROGRAM = """
 import gc, sys, typing
 from repix import profile
 profile.apply(sys.argv[1])
-from repix.quiet import OPTIONAL, import_keras
+from repix.libraries import OPTIONAL, import_keras
 import_keras()
 print(*(name for name in OPTIONAL if name in sys.modules))
 assert "keras" in sys.modules and gc.isenabled() and gc.get_freeze_count() > 10_000
@@ -37,8 +37,8 @@ def test_what_is_optional_stays_out_and_can_be_imported_afterwards(profile, impo
 
 
 def test_an_import_that_fails_leaves_all_as_it_was(monkeypatch):
-    monkeypatch.setattr(quiet, "OPTIONAL", ("repix_none_such", "sys"))
-    with pytest.raises(ZeroDivisionError), quiet._faster_imports():
+    monkeypatch.setattr(libraries, "OPTIONAL", ("repix_none_such", "sys"))
+    with pytest.raises(ZeroDivisionError), libraries._faster_imports():
         assert sys.modules["repix_none_such"] is None and sys.modules["sys"] is sys
         with pytest.raises(ImportError):
             import repix_none_such  # noqa: F401
