@@ -13,7 +13,9 @@ what the process finds on the machine; where the profile has a setting of its ow
   no-avx512    AVX-512 hidden from oneDNN, NumPy, OpenBLAS, the C library, PyTorch and XLA
   openblas-*   OpenBLAS told to use the kernels of another CPU
   qemu-*       another CPU, emulated by qemu-user (Debian: `apt-get install qemu-user`): another name,
-               other caches, no AVX-512; the row shows the name that the process reads by CPUID
+               other caches, no AVX-512; the row shows the name and the first cache that the process reads by CPUID
+  *-48K        the same with caches that it does not have, by an emulator whose own table of them was changed: 48 KB
+               and 2 MB, as Intel's CPUs since 2019. Libraries cut their sums by these sizes
   control-*    a setting that is forced past the profile, to see that the comparison can fail
 
 Compared with the native row of the same profile and system: the digest of all trained weights,
@@ -28,6 +30,7 @@ import json
 import os
 import runpy
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
@@ -53,11 +56,13 @@ class Condition:
         found: environment variables of the machine; the profile's own settings win.
         forced: environment variables over those of the profile.
         cpu: name of the emulated CPU.
+        larger_caches: whether the emulator tells of other caches than that CPU has.
     """
 
     found: dict[str, str] = field(default_factory=dict)
     forced: dict[str, str] = field(default_factory=dict)
     cpu: str | None = None
+    larger_caches: bool = False
 
 
 CONDITIONS = {
@@ -77,6 +82,8 @@ CONDITIONS = {
     "openblas-sandybridge": Condition({"OPENBLAS_CORETYPE": "Sandybridge"}),
     "qemu-Haswell": Condition(cpu="Haswell"),
     "qemu-EPYC": Condition(cpu="EPYC"),
+    "qemu-Haswell-48K": Condition(cpu="Haswell", larger_caches=True),
+    "qemu-EPYC-48K": Condition(cpu="EPYC", larger_caches=True),
     "control-openblas": Condition(forced={"OPENBLAS_CORETYPE": "Sandybridge"}),
 }
 QUICK = ("native", "no-avx512", "qemu-Haswell")
@@ -102,10 +109,20 @@ def cpuid(leaf: int) -> bytes:
     return found.raw
 
 
+def first_cache() -> int:
+    """Return the KB of the first data cache by CPUID."""
+    for leaf in (4, 0x8000001D):  # Intel's and AMD's
+        eax, ebx, ecx, _ = struct.unpack("<4I", cpuid(leaf))
+        if eax & 31 == 1:  # a data cache: ways, partitions, bytes of a line, sets
+            return ((ebx >> 22) + 1) * ((ebx >> 12 & 1023) + 1) * ((ebx & 4095) + 1) * (ecx + 1) // 1024
+    return 0
+
+
 def cpu_name() -> str:
-    """Return the CPU's name by CPUID, with ``emulated`` where qemu answers."""
+    """Return the CPU's name and first cache by CPUID, with ``emulated`` where qemu answers."""
     name = b"".join(cpuid(leaf) for leaf in (0x80000002, 0x80000003, 0x80000004)).split(b"\0")[0].decode().strip()
-    return f"{name}, emulated" if cpuid(0x40000000)[4:] == b"TCG" * 4 else name
+    emulated = ", emulated" if cpuid(0x40000000)[4:] == b"TCG" * 4 else ""
+    return f"{name}{emulated}, {first_cache()} KB"
 
 
 def environment(profile_name: str, condition: Condition) -> dict[str, str | None]:
@@ -246,6 +263,36 @@ def shrunk(tree: Path, system: str, profile_name: str) -> None:
     route.write_params(tree, params)
 
 
+# Caches as qemu's table has them: kind (0 data, 2 both), level, bytes, bytes of a line, ways, partitions, sets.
+CACHE = struct.Struct("<IBxxxIHBBI")
+LARGER = {
+    (0, 1, 32768, 64, 8, 1, 64): (0, 1, 49152, 64, 12, 1, 64),
+    (2, 2, 2**22, 64, 16, 1, 4096): (2, 2, 2**21, 64, 16, 1, 2048),
+}
+
+
+def with_larger_caches(emulator: bytes) -> bytes | None:
+    """Return the emulator with other caches in its table; None where it has no such table."""
+    for old, new in LARGER.items():
+        if CACHE.pack(*old) not in emulator:
+            return None
+        emulator = emulator.replace(CACHE.pack(*old), CACHE.pack(*new))
+    return emulator
+
+
+def emulator_for(condition: Condition, folder: Path) -> str | None:
+    """Return the emulator of a condition, made in ``folder`` where its caches are not those of the CPU; or None."""
+    found = shutil.which(QEMU)
+    if not (found and condition.larger_caches):
+        return found
+    if (changed := with_larger_caches(Path(found).read_bytes())) is None:
+        return None
+    path = folder / QEMU
+    path.write_bytes(changed)
+    path.chmod(0o755)
+    return str(path)
+
+
 def row(system: str, profile_name: str, condition: str, tries: int = 2) -> dict[str, Any]:
     """Run one row in a process of its own; return what it wrote and how long it took.
 
@@ -263,7 +310,8 @@ def row(system: str, profile_name: str, condition: str, tries: int = 2) -> dict[
         # The package is the copy's, this script the repository's.
         found |= {"PYTHONPATH": os.pathsep.join([str(tree / "src"), str(ROOT)])}
         cpu = CONDITIONS[condition].cpu
-        command = [*([shutil.which(QEMU), "-cpu", cpu] if cpu else []), sys.executable, "-m", "checks.portable"]
+        emulator = [emulator_for(CONDITIONS[condition], Path(folder)), "-cpu", cpu] if cpu else []
+        command = [*emulator, sys.executable, "-m", "checks.portable"]
         command += ["--worker", str(tree), "--systems", system, "--profiles", profile_name, "--conditions", condition]
         before = time.monotonic()
         with open(Path(folder) / "said", "w+") as said:
@@ -332,7 +380,10 @@ def main() -> None:
     from repix.files import write_json
 
     conditions = given.conditions or list(QUICK if given.quick else CONDITIONS)
-    left = [name for name in conditions if CONDITIONS[name].cpu and not shutil.which(QEMU)]
+    with tempfile.TemporaryDirectory() as folder:
+        left = [
+            name for name in conditions if CONDITIONS[name].cpu and not emulator_for(CONDITIONS[name], Path(folder))
+        ]
     rows: list[dict[str, Any]] = json.loads(given.out.read_text()) if given.again and given.out.exists() else []
     known = {(found["profile"], found["system"], found["condition"]) for found in rows}
     for name in ["portable"] if given.quick else given.profiles:
@@ -349,7 +400,9 @@ def main() -> None:
     shown, equal = tables(rows)
     print(shown)
     if left:
-        print(f"SKIPPED {', '.join(left)}: {QEMU} is not installed (Debian: apt-get install qemu-user)")
+        print(
+            f"SKIPPED {', '.join(left)}: no {QEMU} (Debian: apt-get install qemu-user), or its caches cannot be changed"
+        )
     if given.write:
         write("reproducibility", "portable", shown)
     sys.exit(0 if equal else 1)

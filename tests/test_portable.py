@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from checks import portable
+from tests.conftest import ROOT
 
 
 def row(condition, **parts):
@@ -49,6 +53,28 @@ def test_the_profile_wins_over_the_machine_and_forcing_over_the_profile():
 def test_the_cpu_says_its_own_name():
     assert portable.cpuid(0)[4:16] in (b"AuthcAMDenti", b"GenuntelineI")  # EBX, ECX, EDX of the vendor
     assert "emulated" not in portable.cpu_name() and len(portable.cpu_name()) > 3
+    held = Path("/sys/devices/system/cpu/cpu0/cache/index0/size")
+    assert portable.first_cache() >= 16 and portable.cpu_name().endswith(f", {portable.first_cache()} KB")
+    assert not held.exists() or held.read_text().strip() == f"{portable.first_cache()}K"
+
+
+@pytest.mark.skipif(not shutil.which(portable.QEMU), reason=f"{portable.QEMU} is not installed")
+@pytest.mark.parametrize("cpu", ["Haswell", "EPYC"])
+def test_an_emulator_tells_of_the_caches_that_it_is_given(cpu, tmp_path):
+    name = f"qemu-{cpu}-48K"
+    code = "from checks import portable; print(portable.cpu_name())"
+    said = {}
+    for condition in (f"qemu-{cpu}", name):
+        emulator = portable.emulator_for(portable.CONDITIONS[condition], tmp_path)
+        run = subprocess.run(
+            [emulator, "-cpu", cpu, sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT
+        )
+        said[condition] = run.stdout.strip()
+    assert said[name].endswith("emulated, 48 KB") and said[f"qemu-{cpu}"].endswith("emulated, 32 KB")
+
+
+def test_an_emulator_with_another_table_is_left_out():
+    assert portable.with_larger_caches(b"no such table") is None
 
 
 @pytest.mark.parametrize(("end", "runs"), [("kill -SEGV $$", 2), ("exit 3", 1)])
