@@ -31,6 +31,7 @@ COMMANDS = {
     "init": "make a project of your own in a folder: params.yaml, dvc.yaml, stages, tests, CI, git and DVC",
     "promote": "make an exported cell the champion of the registry, if the gate passed it",
     "results": "print the metrics of all cells as a table",
+    "search": "search for better settings of a model: trials chosen by Optuna, judged on the val split",
     "seeds": "train several seeds and measure the noise between them: the gate's tolerances",
     "sync": "rebuild MLflow's runs from git, dvc.lock and the outs",
     "translate": "apply a trained model to images of any size",

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -64,7 +64,11 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PATH": path}
 
 
-def run(command: Sequence[str], **options: Any) -> int:
+ASKED = 128 + signal.SIGTERM  # exit code of a program of ours that was asked to stop
+LOOK_SECONDS = 0.5
+
+
+def run(command: Sequence[str], *, until: Callable[[], bool] | None = None, **options: Any) -> int:
     """Run a program to its end and return its exit code; where this process is stopped, the program is too.
 
     It gets a process group of its own, so that what it starts in turn (DVC a stage) is asked to stop with it, by
@@ -72,6 +76,7 @@ def run(command: Sequence[str], **options: Any) -> int:
 
     Args:
         command: the program and its arguments.
+        until: is asked twice a second whether the program shall stop.
         options: of :class:`subprocess.Popen`.
 
     Raises:
@@ -83,6 +88,12 @@ def run(command: Sequence[str], **options: Any) -> int:
         process = subprocess.Popen(command, process_group=0, **options)
         _RUNNING.add(process)
     try:
+        while until is not None and process.poll() is None:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(LOOK_SECONDS)
+            if process.poll() is None and until():
+                _stop(process)
+                break
         return process.wait()
     except BaseException:
         _stop(process)

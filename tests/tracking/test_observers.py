@@ -33,7 +33,9 @@ def test_without_a_terminal_there_is_one_line_per_epoch():
     bar.finished(8)
     assert stream.getvalue().splitlines() == [
         "sample-tiny-0: epoch 1/2, step 4/8: D 4.25, G 0.25",
+        "sample-tiny-0: epoch 1/2, validation: l1 0.4",
         "sample-tiny-0: epoch 2/2, step 8/8: D 8.25, G 0.125",
+        "sample-tiny-0: epoch 2/2, validation: l1 0.8",
     ]
 
 

@@ -223,12 +223,12 @@ def entry_text(name: str, url: str, sha256: str | None, images: dict[str, Any]) 
     return "".join(f"{line}\n" for line in [*(line.rstrip() for line in lines), "  augment: {flip: true}"])
 
 
-def with_entry(text: str, name: str, entry: str) -> str:
-    """Return params.yaml with an entry at the end of ``datasets``; all else stays as it is, to the letter."""
+def with_entry(text: str, name: str, entry: str, section: str = "datasets") -> str:
+    """Return params.yaml with an entry at the end of a section; all else stays as it is, to the letter."""
     lines = text.splitlines(keepends=True)
-    start = next((i for i, line in enumerate(lines) if re.match(r"datasets:\s*(#.*)?$", line)), None)
+    start = next((i for i, line in enumerate(lines) if re.match(rf"{section}:\s*(#.*)?$", line)), None)
     if start is None:
-        raise _by_hand(entry)
+        raise _by_hand(entry, section)
     end = next((i for i in range(start + 1, len(lines)) if re.match(r"[^\s#]", lines[i])), len(lines))
     while not lines[end - 1].strip() or lines[end - 1].startswith("#"):
         end -= 1
@@ -236,7 +236,7 @@ def with_entry(text: str, name: str, entry: str) -> str:
         lines[end - 1] += "\n"
     indent = next((re.match(" *", line)[0] for line in lines[start + 1 : end] if line.lstrip()[:1] not in "#"), "  ")
     lines[end:end] = [indent + line for line in entry.splitlines(keepends=True)]
-    return _checked("".join(lines), text, name, yaml12.load(entry, "entry")[name], entry)
+    return _checked("".join(lines), text, name, yaml12.load(entry, "entry")[name], entry, section)
 
 
 def with_pin(text: str, name: str, sha256: str) -> str:
@@ -252,17 +252,17 @@ def with_pin(text: str, name: str, sha256: str) -> str:
     return _checked(text[: found.end()] + rest, text, name, entry, line)
 
 
-def _checked(new: str, old: str, name: str, entry: Any, by_hand: str) -> str:
+def _checked(new: str, old: str, name: str, entry: Any, by_hand: str, section: str = "datasets") -> str:
     """Return the new text, where it says what the old one said, and the entry."""
     before, after = yaml12.load(old, reader.FILE), yaml12.load(new, reader.FILE)
-    if after != before | {"datasets": (before["datasets"] or {}) | {name: entry}}:
-        raise _by_hand(by_hand)
+    if after != before | {section: (before[section] or {}) | {name: entry}}:
+        raise _by_hand(by_hand, section)
     return new
 
 
-def _by_hand(text: str) -> UserError:
+def _by_hand(text: str, section: str = "datasets") -> UserError:
     return UserError(
-        f"{reader.FILE}: datasets is not written as DVC does; add this to it by hand:", *text.rstrip().split("\n")
+        f"{reader.FILE}: {section} is not written as DVC does; add this to it by hand:", *text.rstrip().split("\n")
     )
 
 

@@ -15,6 +15,7 @@ import io
 import itertools
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -148,13 +149,24 @@ def lay_out(root: Path, wanted: Plan) -> None:
         link.symlink_to((root / "data").resolve(), target_is_directory=True)
 
 
-def run_stage(folder: Path, stage: str, cell: Cell) -> None:
+def log_of(folder: Path, stage: str, cell: Cell) -> Path:
+    """Return where what a stage says goes."""
+    return folder / "logs" / f"{cell.name}-{stage}.log"
+
+
+def run_stage(folder: Path, stage: str, cell: Cell, until: Callable[[], bool] | None = None) -> bool:
     """Run a stage's script in the study's folder; what it says goes to ``logs/``.
+
+    Args:
+        until: is asked on the way whether to stop it.
+
+    Returns:
+        False where ``until`` stopped it.
 
     Raises:
         UserError: it failed; the last line that it said is in the message.
     """
-    log = folder / "logs" / f"{cell.name}-{stage}.log"
+    log = log_of(folder, stage, cell)
     log.parent.mkdir(parents=True, exist_ok=True)
     given = [word for axis, value in vars(cell).items() for word in (f"--{axis}", str(value))]
     command = [sys.executable, f"stages/{stage}.py", *given]
@@ -163,13 +175,16 @@ def run_stage(folder: Path, stage: str, cell: Cell) -> None:
     environment["DVC_ROOT"] = str(folder.resolve())
     with open(log, "w", encoding="utf-8") as stream:
         code = processes.run(
-            command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream
+            command, until=until, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream
         )
+    if code in (processes.ASKED, -signal.SIGTERM) and until is not None and until():
+        return False
     if code:
         said = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
         raise UserError(
             f"{stage} of {cell.name} ended with {code}: {said[-1] if said else 'no output'}; all of it: {log}"
         )
+    return True
 
 
 def run(

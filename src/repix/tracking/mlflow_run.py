@@ -473,7 +473,7 @@ def _about(cell: str, run_key: str) -> dict[str, str]:
             f"* to compare, tick this and another run in the list of runs, then *Compare*"
         )
     else:
-        note += "A study of several seeds: its cells are the runs nested under this one."
+        note += "A study: its trainings are the runs nested under this one."
     return {"repix.cell": cell, "mlflow.note.content": note} | {f"repix.{key}": part for key, part in parts.items()}
 
 

@@ -9,7 +9,7 @@ from repix.training.observer import Observer
 
 
 class ProgressBar(Observer):
-    """Steps done, time left and the last losses on stderr; without a terminal, one line per epoch.
+    """Steps done, time left and the last losses on stderr; without a terminal, a line per epoch and per validation.
 
     Args:
         stream: a text stream in place of stderr.
@@ -48,6 +48,13 @@ class ProgressBar(Observer):
             print(f"{plan['cell']}: {place}: {listed}", file=self._stream or sys.stderr)
         else:
             self._bar.set_postfix(said)
+
+    def validated(self, epoch: int, step: int, scores: dict[str, float]) -> None:
+        if self._bar.disable:
+            told = sorted(scores.items(), key=lambda one: (one[0] == "score", one[0]))  # what decides comes last
+            listed = ", ".join(f"{name} {value:.9g}" for name, value in told)
+            place = f"epoch {epoch}/{self._plan['epochs']}"
+            print(f"{self._plan['cell']}: {place}, validation: {listed}", file=self._stream or sys.stderr, flush=True)
 
     def finished(self, step: int) -> None:
         self._bar.close()

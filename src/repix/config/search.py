@@ -1,0 +1,87 @@
+"""``search``: the settings of a model's entry that `repix search` tries, and how often."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from repix.config.models import Recipe
+from repix.config.reader import Settings
+
+Value = bool | int | float | str | None
+
+
+class Between(Settings):
+    """Numbers between two ends, both of them included; whole ones where both ends are.
+
+    Attributes:
+        low, high: the ends.
+        log: whether all orders of magnitude are equally likely.
+    """
+
+    low: int | float
+    high: int | float
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Between:
+        if self.low >= self.high:
+            raise ValueError(f"low {self.low} is not below high {self.high}")
+        if self.log and self.low <= 0:
+            raise ValueError(f"log takes numbers above 0, and low is {self.low}")
+        return self
+
+    def holds(self, value: Any) -> bool:
+        """Whether a value lies between the ends."""
+        return isinstance(value, int | float) and self.low <= value <= self.high
+
+
+class Search(Settings):
+    """``search``: read by `repix search` alone; no stage depends on it.
+
+    Attributes:
+        dataset, model: names of entries: what is trained on, and the recipe that is changed.
+        seed: of all trials.
+        trials: how many, those that were stopped early included. The first is the entry as it stands.
+        prune: whether a trial is stopped whose score on the val split is below the median of the others at the
+            same epoch.
+        space: a setting of the model's entry, such as ``loss.l1``, and what it may be: ``{low, high, log}``, or a
+            list to choose from.
+    """
+
+    dataset: str
+    model: str
+    seed: int = Field(default=0, ge=0)
+    trials: int = Field(default=20, ge=2)
+    prune: bool = True
+    space: dict[str, Between | tuple[Value, ...]] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _something_to_choose(self) -> Search:
+        for name, values in self.space.items():
+            if isinstance(values, tuple) and len(set(values)) < 2:
+                raise ValueError(f"space.{name}: a list has two different values or more")
+        return self
+
+
+def changed(entry: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a model's entry with other values at dotted keys; groups that it leaves out are made."""
+    new = copy.deepcopy(dict(entry))
+    for name, value in values.items():
+        *groups, last = name.split(".")
+        group = new
+        for part in groups:
+            group = group.setdefault(part, {})
+        group[last] = value
+    return new
+
+
+def own(recipe: Recipe, name: str) -> Any:
+    """Return what a recipe has at a dotted key, defaults included."""
+    value: Any = recipe
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value

@@ -1,0 +1,249 @@
+"""A search without training: what is tried, what is stopped, where it goes on, and what it says."""
+
+from __future__ import annotations
+
+import json
+import threading
+
+import pytest
+
+from repix import cli, processes, yaml12
+from repix.config import reader
+from repix.config.models import Recipe
+from repix.errors import UserError
+from repix.files import write_json
+from repix.studies import seed_study
+from tests.studies.test_seed_study import root as repository  # noqa: F401
+
+optuna = pytest.importorskip("optuna", reason="Optuna is not installed: pip install -e '.[search]'")
+from repix.studies import search  # noqa: E402
+
+EPOCHS = 20
+SPACE = {"loss.l1": {"low": 10, "high": 200.5}, "generator.filters": [4, 8]}
+
+
+@pytest.fixture
+def root(repository, monkeypatch):  # noqa: F811
+    """A repository whose data has a val split, and a search of its own."""
+    path = repository / "params.yaml"
+    tree = yaml12.read(path)
+    tree["models"]["net"] = tree["models"]["net"] | {"epochs": EPOCHS, "validate_every": 5}
+    tree["search"] = {"dataset": "toy", "model": "net", "trials": 8, "space": SPACE}
+    path.write_text(yaml12.dump(tree), encoding="utf-8")
+    half = {"file": "a.npy", "n": 1, "size": [8, 8], "sha256": "0" * 64, "examples": []}
+    side = {"channels": 3, "dtype": "uint8", "low": [0] * 3, "high": [255] * 3, "meaning": list("RGB"), "colour": "rgb"}
+    split = {"source": half, "target": half}
+    write_json(
+        repository / "data/prepared/toy/manifest.json",
+        {
+            "schema": "repix.manifest/1",
+            "dataset": "toy",
+            "paired": True,
+            "direction": "AtoB",
+            "resize": "none",
+            "resample": "bicubic",
+            "load_size": [8, 8],
+            "crop_size": [8, 8],
+            "source": side,
+            "target": side,
+            "splits": {"train": split, "val": split, "test": split},
+        },
+    )
+    monkeypatch.chdir(repository)
+    monkeypatch.setenv("REPIX_TRACKING", "off")
+    return repository
+
+
+class Trainer:
+    """Stands for the stage: better with a weight of L1 near 60 and 8 filters; says a score every five epochs."""
+
+    def __init__(self):
+        self.made, self.stopped, self.lock = [], [], threading.Lock()
+        self.kill_at: int | None = None
+
+    @staticmethod
+    def score(recipe: Recipe, seed: int) -> float:
+        noise = (seed * 7919 % 13 - 6) / 10_000
+        return 1 - abs(recipe.loss.l1 - 60) / 200 + (recipe.generator.filters == 8) / 10 + noise
+
+    def __call__(self, plan, seed, stop) -> bool:
+        recipe = Recipe.model_validate(plan.params["models.net"])
+        cell = plan.cell(seed)
+        log = seed_study.log_of(plan.folder, "train", cell)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        text = ""
+        with self.lock:
+            self.made.append(recipe.loss.l1)
+            if len(self.made) == self.kill_at:
+                raise KeyboardInterrupt
+        for epoch in range(5, EPOCHS + 1, 5):
+            score = self.score(recipe, seed) - 0.1 * (EPOCHS - epoch) / EPOCHS
+            text += f"{cell.name}: epoch {epoch}/{EPOCHS}, validation: l1 0.1, score {score:.9g}\n"
+            log.write_text(text)
+            if stop():
+                self.stopped.append(recipe.loss.l1)
+                return False
+        record = plan.folder / "runs" / cell.name / "trained.json"
+        record.parent.mkdir(parents=True, exist_ok=True)
+        record.write_text(json.dumps({"epoch": EPOCHS, "score": score}))
+        return True
+
+
+@pytest.fixture
+def trainer(monkeypatch):
+    def score_of(plan, seed):
+        record = json.loads((plan.folder / "runs" / plan.cell(seed).name / "trained.json").read_text())
+        return record["score"], record["epoch"]
+
+    made = Trainer()
+    monkeypatch.setattr(search, "score_of", score_of)
+    for function in (search.run, search.compare):
+        monkeypatch.setitem(function.__kwdefaults__, "trainer", made)
+    return made
+
+
+def storage(root) -> str:
+    return f"sqlite:///{root / 'search.db'}"
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_the_first_is_the_entry_itself_and_the_bad_ones_are_stopped(root, trainer, workers):
+    wanted = search.plan(root, 20)
+    found = search.results(search.run(wanted, storage(root), workers=workers))
+    assert len(found) == 20 and len(trainer.made) == 20
+    assert found[0].values == {"loss.l1": 100.0, "generator.filters": 4}
+    states = {result.state for result in found}
+    assert states == {"complete", "pruned"} and len(trainer.stopped) == sum(one.state == "pruned" for one in found)
+    best = max((one for one in found if one.state == "complete"), key=lambda one: one.score)
+    assert best.score > found[0].score and best.values["generator.filters"] == 8
+    for result in found:
+        assert 10 <= result.values["loss.l1"] <= 200.5 and result.epoch <= EPOCHS
+    # As many as were asked for are there: nothing is trained again.
+    search.run(wanted, storage(root))
+    assert len(trainer.made) == 20
+
+
+def test_without_pruning_all_come_to_their_end(root, trainer):
+    wanted = search.plan(root, 12)
+    wanted = search.Plan(root, wanted.settings.model_copy(update={"prune": False}), wanted.entry, wanted.base, "x")
+    assert {one.state for one in search.results(search.run(wanted, storage(root)))} == {"complete"}
+
+
+def test_what_was_stopped_is_tried_again_with_the_same_values(root, trainer):
+    wanted, trainer.kill_at = search.plan(root, 6), 4
+    with pytest.raises(KeyboardInterrupt):
+        search.run(wanted, storage(root))
+    assert len(search.results(search.open_study(wanted, storage(root)))) == 3
+    found = search.results(search.run(wanted, storage(root)))
+    assert len(found) == 6 and trainer.made[4] == trainer.made[3]
+    assert len({one.values["loss.l1"] for one in found}) == 6
+
+
+def test_a_search_that_is_killed_leaves_trials_that_are_tried_again(root, trainer, monkeypatch):
+    """A trial whose process was killed stays `running` in the database, until it has given no sign of life for long."""
+    monkeypatch.setattr(search, "HEARTBEAT", 1)
+    monkeypatch.setattr(search, "GONE", 2)
+    wanted = search.plan(root, 3)
+    study = search.open_study(wanted, storage(root))
+    trial = study.ask()
+    values = search.suggest(trial, wanted.settings.space)
+    study._storage.record_heartbeat(trial._trial_id)
+    threading.Event().wait(3.5)
+    found = search.results(search.run(wanted, storage(root)))
+    assert [one.state for one in found].count("running") == 0
+    assert values in [one.values for one in found if one.state in ("complete", "pruned")]
+
+
+def test_a_value_that_no_training_survives_is_a_failed_trial_and_three_end_it(root, trainer, monkeypatch):
+    def fails(plan, seed, stop):
+        if plan.params["models.net"]["generator"]["filters"] == 8:
+            raise UserError("the loss is NaN")
+        return trainer(plan, seed, stop)
+
+    with pytest.raises(UserError, match="the loss is NaN"):
+        search.run(search.plan(root, 40), storage(root), trainer=fails)
+    found = search.results(search.open_study(search.plan(root), storage(root)))
+    assert sum(one.state == "failed" for one in found) == 3 and found[0].state == "complete"
+
+
+@pytest.mark.parametrize(
+    ("space", "said"),
+    [
+        ({"loss.l2": [1, 2]}, r"search.space.loss.l2: 1: .*l2"),
+        ({"loss.l1": {"low": 3, "high": 1}}, "low 3 is not below high 1"),
+        ({"loss.l1": {"low": 0, "high": 1, "log": True}}, "log takes numbers above 0"),
+        ({"ema": [0.9, 2]}, r"search.space.ema: 2: "),
+        ({"loss.l1": [1]}, "two different values or more"),
+        ({"profile": ["fast", "portable"]}, "is no setting to search over"),
+        ({}, "at least 1"),
+    ],
+)
+def test_what_cannot_be_tried_is_said_at_the_start(root, space, said):
+    path = root / "params.yaml"
+    tree = yaml12.read(path)
+    tree["search"]["space"] = space
+    path.write_text(yaml12.dump(tree), encoding="utf-8")
+    with pytest.raises(UserError, match=said):
+        search.plan(root)
+
+
+def test_a_model_that_is_never_validated_and_data_without_val_are_refused(root):
+    path = root / "params.yaml"
+    tree = yaml12.read(path)
+    tree["models"]["net"]["validate_every"] = EPOCHS + 1
+    path.write_text(yaml12.dump(tree), encoding="utf-8")
+    with pytest.raises(UserError, match="is never validated"):
+        search.plan(root)
+    manifest = root / "data/prepared/toy/manifest.json"
+    record = json.loads(manifest.read_text())
+    del record["splits"]["val"]
+    write_json(manifest, record)
+    with pytest.raises(UserError, match=r"no val split to judge by; set its images\.val_fraction"):
+        search.plan(root)
+    del tree["search"]
+    path.write_text(yaml12.dump(tree), encoding="utf-8")
+    with pytest.raises(UserError, match=r"has no search; docs/scale\.md shows one"):
+        search.plan(root)
+
+
+def call(*words: str) -> int:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["search", *words])
+    return ended.value.code
+
+
+def test_the_command_says_what_was_found_and_writes_it_as_an_entry(root, trainer, capsys):
+    before = yaml12.read(root / "params.yaml")
+    assert call("--trials", "10", "--workers", "2", "--seeds", "1-5", "--write", "tuned") == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].split()[:4] == ["trial", "state", "score", "epoch"] and " *" in said[1]
+    assert any("10 trials" in line or "complete" in line for line in said[-3:])
+    assert any("better by more than the noise between seeds" in line for line in said)
+    after = yaml12.read(root / "params.yaml")
+    new = after["models"].pop("tuned")
+    assert after == before and new["epochs"] == EPOCHS
+    tuned, entry = (reader.parse(one, Recipe, "models.x") for one in (new, before["models"]["net"]))
+    assert Trainer.score(tuned, 0) > Trainer.score(entry, 0)
+    assert said[-1] == "next: dvc exp run -S 'run.datasets=[toy]' -S 'run.models=[tuned]'"
+    assert call("--write", "tuned") == 1 and "choose another" in capsys.readouterr().err
+    assert call("--json", "--trials", "10") == 0
+    record = json.loads(capsys.readouterr().out)
+    assert len(record["trials"]) == 10 and record["seeds"] is None
+
+
+def test_two_entries_that_are_alike_are_not_told_apart(root, trainer):
+    wanted = search.plan(root)
+    same = search.Result(0, search.defaults(wanted), 1.0, "complete", EPOCHS)
+    noise = search.compare(wanted, same, (1, 2, 3))
+    assert noise.entry == noise.best and "not more than the noise" in noise.text()
+
+
+def test_a_program_is_asked_to_stop_where_that_is_wanted(tmp_path):
+    import sys
+
+    asked = []
+    code = processes.run(
+        [sys.executable, "-c", "import time; time.sleep(60)"], until=lambda: asked.append(1) or len(asked) > 1
+    )
+    assert code == -15 and len(asked) == 2
+    assert processes.run([sys.executable, "-c", ""], until=lambda: False) == 0
