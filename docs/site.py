@@ -132,6 +132,8 @@ def attributes(cls: type) -> dict[str, str]:
 
 def type_name(kind) -> str:
     """Return a type as a reader of params.yaml spells it: its words, or number, list, mapping."""
+    from repix.config import search
+
     origin, inside = typing.get_origin(kind), typing.get_args(kind)
     if origin is typing.Literal:
         return ", ".join(f"`{one}`" for one in inside)
@@ -140,8 +142,15 @@ def type_name(kind) -> str:
     if origin is dict:
         return f"{type_name(inside[0])} -> {type_name(inside[1])}"
     if inside:  # a union
-        return " or ".join(type_name(one) for one in inside)
-    known = {int: "whole number", float: "number", str: "text", bool: "`true`, `false`", type(None): "`null`"}
+        return " or ".join(dict.fromkeys(type_name(one) for one in inside))
+    known = {
+        search.Between: "`{low, high, log}`",
+        int: "whole number",
+        float: "number",
+        str: "text",
+        bool: "`true`, `false`",
+        type(None): "`null`",
+    }
     return known.get(kind) or getattr(kind, "__name__", str(kind))
 
 
@@ -177,7 +186,7 @@ def group(path: str, cls: type) -> str:
 
 def params_groups() -> dict[str, type]:
     """Return each top level key of params.yaml (with a name below it, where it has entries) and its type."""
-    from repix.config import datasets, evaluation, export, gate, limits, models, run
+    from repix.config import datasets, evaluation, export, gate, limits, models, run, search
 
     return {
         "run": run.Grid,
@@ -188,6 +197,7 @@ def params_groups() -> dict[str, type]:
         "export": export.Export,
         "gate": gate.Gate,
         "limits": limits.Limits,
+        "search": search.Search,
     }
 
 

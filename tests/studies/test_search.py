@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from repix import cli, processes, yaml12
 from repix.config import reader
 from repix.config.models import Recipe
+from repix.config.search import Between, Search, changed
 from repix.errors import UserError
 from repix.files import write_json
 from repix.studies import seed_study
@@ -185,6 +187,17 @@ def test_what_cannot_be_tried_is_said_at_the_start(root, space, said):
     path.write_text(yaml12.dump(tree), encoding="utf-8")
     with pytest.raises(UserError, match=said):
         search.plan(root)
+
+
+def test_the_search_of_the_page_can_be_made():
+    from tests.conftest import ROOT
+
+    block = re.search(r"```yaml\n(search:.*?)```", (ROOT / "docs/scale.md").read_text(), re.DOTALL)[1]
+    given = reader.parse(yaml12.load(block, "page")["search"], Search, "search")
+    entry = reader.section(f"models.{given.model}", ROOT / "params.yaml")
+    for name, values in given.space.items():
+        for value in (values.low, values.high) if isinstance(values, Between) else values:
+            reader.parse(changed(entry, {name: value}), Recipe, name)
 
 
 def test_a_model_that_is_never_validated_and_data_without_val_are_refused(root):
