@@ -19,6 +19,7 @@ from PIL import Image
 import repix
 from checks.support.cells import SIZE, images
 from checks.support.repository import CELL
+from repix import cli
 from repix.schemas import Metrics
 from tests.conftest import ROOT
 
@@ -125,6 +126,8 @@ def test_other_sizes(model, root):
 
 def test_what_is_no_image_of_the_model_is_one_line(model, tmp_path):
     array = images(5, 1)[0]
+    closed = Image.open(file(tmp_path / "closed.png", array))
+    closed.close()
     wrong = [
         (array / 255, r"shape \(16, 16, 3\) of float64; tiny-pix2pix-0 takes \(height, width, 3\) of uint8"),
         (array[..., :2], r"shape \(16, 16, 2\)"),
@@ -134,6 +137,8 @@ def test_what_is_no_image_of_the_model_is_one_line(model, tmp_path):
         (Image.new("F", (SIZE, SIZE)), "PIL image: Pillow mode F"),
         (Image.new("RGBA", (SIZE, SIZE)), "PIL image: has transparency"),
         (7, "int: is no image"),
+        (Image.new("RGB", (0, SIZE)), f"PIL image: 0 x {SIZE} px"),
+        (closed, "PIL image: Operation on closed image; open it again"),
     ]
     for given, reason in wrong:
         with pytest.raises(repix.UserError, match=reason):
@@ -168,7 +173,8 @@ def test_files(model, tmp_path):
     assert np.array_equal(np.load(tmp_path / "npy" / "c.npy"), model.translate(array))
     wrong = [
         ({"inputs": tmp_path / "c.png", "out": tmp_path}, "would be replaced"),
-        ({"inputs": [], "out": tmp_path / "c.png"}, "is not a folder"),
+        ({"inputs": tmp_path / "c.png", "out": tmp_path / "c.png"}, "is not a folder"),
+        ({"inputs": [], "out": tmp_path / "o"}, "no files and no folders"),
         ({"inputs": tmp_path / "c.png", "out": tmp_path / "o", "format": "gif"}, "format gif: is not one of"),
     ]
     for given, reason in wrong:
@@ -193,6 +199,19 @@ def test_scores_are_those_of_the_record(model, root, monkeypatch):
     shutil.copy(ROOT / "dvc.yaml", root)
     assert repix.results().equals(table)
     assert repix.load(CELL).cell == CELL
+    monkeypatch.chdir(root)
+    relative = repix.load(f"exports/{CELL}")
+    monkeypatch.chdir("..")
+    assert relative.scores().equals(table)
+
+
+@pytest.mark.parametrize("cell", ["", "tiny-pix2pix-9"])
+def test_a_cell_without_scores_is_told_which_have_some(root, monkeypatch, capsys, cell):
+    monkeypatch.chdir(root)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["results", cell])
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == f"repix results: {cell}: no such cell in metrics/; there is {CELL}\n"
 
 
 def test_scores_of_other_weights_are_refused(root, tmp_path):

@@ -56,7 +56,7 @@ def load(
     if isinstance(model, str) and model.startswith("models:"):
         return _registered(root, model)
     given = Path(model)
-    found = find_model(given, (given, root / "runs" / given), root)
+    found = find_model(given, (given, root / "runs" / given), root).absolute()  # its files are read later, too
     record = read_record(found)
     network = load_network(found.parent, record, translator, variant, backend=backend)
     return Model(found.parent, record, translator, network, variant)
@@ -189,10 +189,14 @@ class Model:
             from repix.data import image_reader, images
             from repix.translation.pixels import to_source
 
+            if 0 in image.size:
+                raise images.BadImageError("PIL image", f"{image.width} x {image.height} px; it needs pixels")
             try:
                 decoded = image_reader.from_pillow(image)
             except image_reader.ImageError as error:
                 raise images.BadImageError("PIL image", str(error)) from None
+            except (OSError, ValueError) as error:  # Pillow's, of a file that was closed or is damaged
+                raise images.BadImageError("PIL image", f"{error}; open it again") from None
             pixels = to_source(decoded, "PIL image", self.source)
         elif isinstance(image, str | os.PathLike):
             pixels = self.read(image)
@@ -229,6 +233,8 @@ class Model:
         from repix.translation.model import choose_suffix
 
         given = [inputs] if isinstance(inputs, str | os.PathLike) else list(inputs)
+        if not given:
+            raise UserError("inputs: no files and no folders; name some")
         suffix = choose_suffix(format, self.target)
         if Path(out).exists() and not Path(out).is_dir():
             raise UserError(f"{out}: is not a folder; choose another one")
@@ -306,12 +312,13 @@ def records(cells: Iterable[str], folder: Path = Path("metrics")) -> list[Metric
     """
     from repix.schemas import Metrics
 
-    paths = [folder / f"{cell}.json" for cell in cells] or sorted(
-        path for path in folder.glob("*-*-*.json") if path.is_file()
-    )
-    if not paths:
+    there = {path.stem: path for path in sorted(folder.glob("*-*-*.json")) if path.is_file()}
+    if not there:
         raise UserError(f"no metrics in {folder}/; run `make repro` or `dvc repro` first")
-    return [Metrics.read(path) for path in paths]
+    wanted = list(cells) or list(there)
+    if unknown := [cell for cell in wanted if cell not in there]:
+        raise UserError(f"{unknown[0]}: no such cell in {folder}/; there is {', '.join(there)}")
+    return [Metrics.read(there[cell]) for cell in wanted]
 
 
 def rows(found: Iterable[Metrics]) -> Iterator[tuple[str, str, str, str, float, int]]:

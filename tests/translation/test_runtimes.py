@@ -108,8 +108,8 @@ def test_what_onnx_does_not_compute(folders):
     trained, both, only = folders
     assert isinstance(load(both, paper=True), AnySize) and isinstance(load(trained), AnySize)
     wrong = [
-        ({"folder": both, "backend": "onnx", "paper": True}, "dropout is off in ONNX"),
-        ({"folder": trained, "backend": "onnx"}, "no ONNX; use exports/"),
+        ({"folder": both, "backend": "onnx", "paper": True}, "dropout is off in ONNX; use the backend keras"),
+        ({"folder": trained, "backend": "onnx"}, "no ONNX; use exports/ of the cell, or the backend keras"),
         ({"folder": only, "backend": "keras"}, r"no such file; export with export.formats: \[keras\]"),
         ({"folder": both, "backend": "torch"}, "not one of auto, onnx, keras"),
     ]

@@ -132,8 +132,8 @@ def load(
     if translator not in names:
         raise UserError(f"{folder}: has no translator {translator}; it has {', '.join(names)}")
     if backend == "onnx" and (paper or trained):
-        why = "dropout is off in ONNX" if paper else "it holds weights, and no ONNX; use exports/ of the cell"
-        raise UserError(f"{folder}: {why}, or the backend keras")
+        why = "dropout is off in ONNX; use" if paper else "it holds weights, and no ONNX; use exports/ of the cell, or"
+        raise UserError(f"{folder}: {why} the backend keras")
     sides = Direction(translator).sides(record.source, record.target)
     if trained:
         return _load_trained(folder, record, translator, variant, paper)
