@@ -380,6 +380,15 @@ def test_the_same_bytes_from_another_clone(root, tmp_path):
         assert {(e.mtime, e.uid, e.gid, e.uname, e.mode) for e in archive} == {(0, 0, 0, "", 0o644)}
 
 
+def test_an_archive_takes_no_folders_place(root, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(root)
+    (tmp_path / "there.tar").mkdir()
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["bundle", CELL, "-o", str(tmp_path / "there.tar")])
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == f"repix bundle: {tmp_path}/there.tar: is a folder; name a file in it\n"
+
+
 def test_refusals(root, tmp_path):
     from repix.publishing.bundle import bundle
 

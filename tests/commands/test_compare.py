@@ -172,6 +172,15 @@ def test_pictures_that_are_not_here_or_of_other_images_are_said(root, capsys):
     assert any("scored on other test images" in note for note in notes)
 
 
+@pytest.mark.parametrize("damaged", [b"image,ssim\n1", b"image,ssim\n1,x\n", b"name\n1\n", b"\xff", b'image,ssim\n"1'])
+def test_a_damaged_table_of_images_is_named(root, capsys, damaged):
+    table = root / f"translations/{CELL}/source_to_target.csv"
+    table.write_bytes(damaged)
+    code, out, err = run(capsys, CELL, CELL)
+    assert (code, out) == (1, "") and err.count("\n") == 1
+    assert "source_to_target.csv: is no table of single images; run `dvc checkout`" in err
+
+
 def test_of_two_data_sets_like_parameters_stand_beside_like(root, capsys):
     put(root, 0.4, (0.6, 0.5, 0.1), "40", cell="b-pix2pix_small-1", epochs=9)
     params = told(capsys, f"HEAD:{CELL}", "b-pix2pix_small-1")["params"]
@@ -198,6 +207,9 @@ def test_scores_of_two_data_sets_are_not_judged(root, capsys):
         (["HEAD:x"], "'x' is no cell; a cell is named <dataset>-<model>-<seed>"),
         (["workspace", "--images", "-1"], "--images -1: a number from 0 on"),
         (["HEAD"] * 27, "27 names; compare takes 26 at most"),
+        (["HEAD", "-o", "translations"], "translations: is a folder; name a file in it"),
+        (["HEAD", "-o", "/"], "/: is a folder; name a file in it"),
+        (["HEAD", "-o", "params.yaml/deep/page.html"], "params.yaml is no folder; name another file"),
     ],
 )
 def test_a_mistake_is_one_line(root, capsys, names, said):

@@ -5,7 +5,10 @@ A module has a docstring (its help), ``add_arguments(parser)`` and ``main(argume
 whichever folder below it was called; ``type=here`` is for paths that the user gives.
 """
 
+import os
 from pathlib import Path
+
+from repix.errors import UserError
 
 START = Path()
 """Where the command was called, seen from the root of the repository; set by :mod:`repix.cli`."""
@@ -14,3 +17,17 @@ START = Path()
 def here(text: str) -> Path:
     """Return a path that was given on the command line, as it is seen from where the command runs."""
     return START / text
+
+
+def new_file(path: Path) -> Path:
+    """Return where an output goes, a file that is replaced or made with its folders.
+
+    Raises:
+        UserError: a folder is there, or on the way to it something that is none.
+    """
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; name a file in it")
+    above = next(one for one in path.parents if os.path.lexists(one))
+    if not above.is_dir():
+        raise UserError(f"{path}: {above} is no folder; name another file")
+    return path

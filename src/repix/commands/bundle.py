@@ -20,7 +20,7 @@ import argparse
 import json
 from pathlib import Path
 
-from repix.commands import here
+from repix.commands import here, new_file
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +44,7 @@ def main(arguments: argparse.Namespace) -> int:
         print(json.dumps(found, indent=2) if arguments.json else f"{arguments.check}: {told}, bit for bit (L0)")
         return 0
     # Inside the repository it would make the tree unclean for the next command.
-    out = arguments.output or Path("..") / f"{arguments.cell}.tar"
+    out = new_file(arguments.output or Path("..") / f"{arguments.cell}.tar")
     held = bundle(Path(), arguments.cell, out)
     digest, size = digest_file(out), out.stat().st_size
     if arguments.json:

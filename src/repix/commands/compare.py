@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from repix import pages
-from repix.commands import here
+from repix.commands import here, new_file
 from repix.errors import UserError, printable
 from repix.files import write_text
 from repix.metrics import direction
@@ -37,6 +37,7 @@ from repix.regression import baseline, gate, tolerance
 from repix.tables import aligned
 
 FOREIGN = "of another data set than A: no difference of theirs is judged"
+ORDER = ("ssim", "l1")  # by the first of these that all cells have, pictures stand in order
 WORDS = {"pass": "noise", "fail": "worse", "improved": "better", "shown": ""}
 
 
@@ -195,18 +196,28 @@ def pictures_of(
                 notes.append(f"{letter}: {translator} was scored on other test images; not shown beside the first")
                 continue
             columns.append((letter, folder))
-            text = folder[f"{translator}.csv"].read_text(encoding="utf-8")
-            tables.append({row["image"]: row for row in csv.DictReader(io.StringIO(text))})
+            tables.append(_table(folder[f"{translator}.csv"]))
         if not columns:
             continue
-        metric = next(
-            (name for name in ("ssim", "l1") if all(name in next(iter(t.values()), {}) for t in tables)), None
-        )
+        metric = next((name for name in ORDER if all(name in next(iter(t.values()), {}) for t in tables)), None)
         names = [name for name in tables[0] if all(name in table for table in tables)]
         if metric:
-            names.sort(key=lambda name, metric=metric: -_spread([float(table[name][metric]) for table in tables]))
+            names.sort(key=lambda name, metric=metric: -_spread([table[name][metric] for table in tables]))
         shown[translator] = [_picture(name, translator, columns, tables, metric) for name in names[:count]]
     return shown, notes
+
+
+def _table(path: Path) -> dict[str, dict[str, float]]:
+    """Return image -> its scores of :data:`ORDER`, of the table of single images.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    try:
+        read = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")), strict=True)
+        return {row["image"]: {metric: float(row[metric]) for metric in ORDER if metric in row} for row in read}
+    except (ValueError, TypeError, KeyError, csv.Error):
+        raise UserError(f"{path}: is no table of single images; run `dvc checkout` or `dvc repro`") from None
 
 
 def _spread(values: Sequence[float]) -> float:
@@ -217,7 +228,7 @@ def _picture(
     name: str,
     translator: str,
     columns: Sequence[tuple[str, Mapping[str, Path]]],
-    tables: Sequence[Mapping[str, Mapping[str, str]]],
+    tables: Sequence[Mapping[str, Mapping[str, float]]],
     metric: str | None,
 ) -> Picture:
     first = columns[0][1]
@@ -225,7 +236,7 @@ def _picture(
     made = [("source", _data(first.get(f"gallery/{halves[0]}/{name}.png")), "")]
     for (letter, folder), table in zip(columns, tables, strict=True):
         small = folder.get(f"gallery/{translator}/{name}.png") or folder.get(f"{translator}/{name}.png")
-        made.append((letter, _data(small), f"{metric} {float(table[name][metric]):.4f}" if metric else ""))
+        made.append((letter, _data(small), f"{metric} {table[name][metric]:.4f}" if metric else ""))
     if metric:
         made.append(("target", _data(first.get(f"gallery/{halves[1]}/{name}.png")), ""))
     return Picture(name, tuple(made))
@@ -269,13 +280,13 @@ def main(arguments: argparse.Namespace) -> int:
         raise UserError(f"{len(names)} names; compare takes {len(letters)} at most")
     if arguments.images < 0:
         raise UserError(f"--images {arguments.images}: a number from 0 on")
+    page = new_file(arguments.output or WORK / "compare" / f"{_file_name(names)}.html")
     root = Path()
     found = [revisions.find(root, name) for name in names]
     scores = scores_of(found, tolerance.read_tolerances(root / METRICS / tolerance.FILE))
     params, notes = differing(found), [*others(found), *reasons(scores, letters)]
     shown, missing = pictures_of(found, letters, arguments.images)
     titles = [f"{held.cell.name} of {held.place}" for held in found]
-    page = arguments.output or WORK / "compare" / f"{_file_name(names)}.html"
     rows = score_rows(scores, letters)
     write_text(
         page,
