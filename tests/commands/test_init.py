@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -93,6 +95,56 @@ def test_what_is_there_is_not_touched(alone, capsys, there, said):
     assert ended.value.code == 1 and said in capsys.readouterr().err
     assert [path for path in alone.rglob("*") if path.is_file()] == [alone / there]
     assert (alone / there).read_text() == "mine"
+
+
+def test_only_what_it_wrote_is_committed(alone):
+    for place in ("mine", "theirs/mine"):
+        (alone / place).mkdir(parents=True)
+        (alone / place / "photo.png").write_text("mine")
+    subprocess.run(["git", "init", "-q", "theirs"], cwd=alone, check=True)
+    subprocess.run(["git", "add", "mine/photo.png"], cwd=alone / "theirs", check=True)
+    for place, state in (("mine", "?? photo.png"), ("theirs/mine", "A  photo.png")):
+        repix("init", place)
+        told = subprocess.run(
+            ["git", "status", "--porcelain", "."], cwd=alone / place, capture_output=True, text=True, check=True
+        ).stdout
+        assert told.replace("mine/", "") == f"{state}\n"
+
+
+def test_a_try_that_failed_is_in_the_way_of_none(alone, capsys, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched, pytest.raises(SystemExit) as ended:
+        patched.setattr(init, "write_text", full)
+        cli.main(["init", "mine"])
+    assert ended.value.code == 1 and "run the same command" in capsys.readouterr().err
+    assert not (alone / "mine").exists()
+    repix("init", "mine")
+
+
+def test_a_file_on_the_way_and_what_dvc_refuses_are_one_line(alone, capsys):
+    (alone / "file").write_text("mine")
+    (alone / "nowhere").symlink_to("none")
+    (alone / "all").mkdir()
+    subprocess.run(["git", "init", "-q", "all"], cwd=alone, check=True)
+    (alone / "all/.gitignore").write_text("*")
+    for folder, said in (
+        ("file/mine", "file is a file: name another folder"),
+        ("nowhere", "nowhere is a file: name another folder"),
+        ("all/mine", "all/mine: DVC says: .* is ignored by your SCM tool"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            cli.main(["init", folder])
+        error = capsys.readouterr().err
+        assert ended.value.code == 1 and re.search(said, error) and error.count("\n") == 1, error
+    assert (alone / "file").read_text() == "mine" and not (alone / "all/mine").exists()
+
+
+@pytest.mark.parametrize(("folder", "typed"), [("my own; $(x)", "'my own; $(x)'"), ("-x", "./-x")])
+def test_the_next_line_can_be_typed_for_any_name(alone, capsys, folder, typed):
+    repix("init", "--", folder)
+    assert f"next:  cd {typed} && dvc repro" in capsys.readouterr().out
 
 
 def test_without_a_name_for_git_it_says_what_is_left_to_do(alone, capsys, monkeypatch):

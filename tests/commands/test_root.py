@@ -105,7 +105,6 @@ def test_outside_of_any_repository_a_command_stays_where_it_is(tmp_path, monkeyp
         ("gate", "--metrics", "LONG"),
         ("gate", "--baseline", "LONG"),
         ("add", "LONG"),
-        ("results", "LONG"),
     ],
 )
 def test_a_name_that_is_too_long_for_a_file_is_one_line(below, capsys, words):

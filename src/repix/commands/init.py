@@ -10,6 +10,8 @@ Example:
 from __future__ import annotations
 
 import argparse
+import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -18,7 +20,7 @@ from pathlib import Path
 from repix import machine
 from repix.commands import here
 from repix.errors import UserError
-from repix.files import atomic_path, write_text
+from repix.files import atomic_path, remove, write_text
 from repix.version import VERSION
 
 INSIDE = "project"  # folder of the files: in an installed package, and for those that a project alone has, in a clone
@@ -26,6 +28,7 @@ PACKAGE = Path(__file__).resolve().parents[1]
 # What a project has of the clone as it is.
 SHARED = ("params.yaml", "dvc.yaml", "constraints.txt", ".gitignore", ".dvcignore", ".gitattributes", "stages/*.py")
 CONFIG = ".dvc/config"
+FEW = 3  # lines of what git or DVC refuse with
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,12 +39,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> int:
     """Run the subcommand."""
     folder = arguments.folder
-    count = write(folder)
-    committed = put_under_git(folder)
-    print(f"{folder}: {count} files, under git and DVC{'' if committed else '; not committed yet'}")
+    new = _made(folder)
+    try:
+        written = write(folder)
+        committed = put_under_git(folder, written)
+    except (OSError, UserError, KeyboardInterrupt):
+        if new:  # half of a project would be in the way of the next try
+            remove(folder)
+        raise
+    print(f"{folder}: {len(written)} files, under git and DVC{'' if committed else '; not committed yet'}")
+    there = shlex.quote(f"./{folder}" if str(folder).startswith("-") else str(folder))
     if not committed:
-        print(f"first: cd {folder} && git commit -m 'repix init'   (git says why it could not, `dvc exp run` needs it)")
-    print(f"next:  cd {folder} && dvc repro && repix results")
+        print(f"first: cd {there} && git commit -m 'repix init'   (git says why it could not, `dvc exp run` needs it)")
+    print(f"next:  cd {there} && dvc repro && repix results")
     return 0
 
 
@@ -63,8 +73,24 @@ def _below(folder: Path) -> dict[str, Path]:
     return {path.relative_to(folder).as_posix(): path for path in files}
 
 
-def write(folder: Path) -> int:
-    """Write the files of a project, but DVC's own settings; return how many.
+def _made(folder: Path) -> bool:
+    """Make a folder; return whether it was not there before.
+
+    Raises:
+        UserError: there is a file in its place, or on the way to it.
+    """
+    for place in (folder, *folder.parents):
+        if os.path.lexists(place) and not place.is_dir():
+            raise UserError(f"{place} is a file: name another folder")
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        return False
+    return True
+
+
+def write(folder: Path) -> list[str]:
+    """Write the files of a project, but DVC's own settings; return their names.
 
     Raises:
         UserError: there is something in the way, or git is not installed.
@@ -72,8 +98,6 @@ def write(folder: Path) -> int:
     files = {name: path for name, path in project_files().items() if name != CONFIG}
     if shutil.which("git") is None:
         raise UserError(machine.NO_GIT)
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is a file: name another folder")
     if (folder / ".dvc").exists():
         raise UserError(f"{folder} is a DVC project already: name another folder")
     if taken := [name for name in [*files, "requirements.txt"] if (folder / name).exists()]:
@@ -83,11 +107,13 @@ def write(folder: Path) -> int:
         with atomic_path(folder / name) as temporary:
             shutil.copyfile(path, temporary)
     write_text(folder / "requirements.txt", f"repix=={VERSION}  # pip install -c constraints.txt -r requirements.txt\n")
-    return len(files) + 1
+    return [*files, "requirements.txt"]
 
 
-def put_under_git(folder: Path) -> bool:
+def put_under_git(folder: Path, written: list[str]) -> bool:
     """Make a folder a repository of git, unless it lies in one, and a project of DVC; return whether it was committed.
+
+    What was there before is the user's, to be committed or not: only ``written`` and DVC's settings are.
 
     Raises:
         UserError: git or DVC refuses.
@@ -96,11 +122,12 @@ def put_under_git(folder: Path) -> bool:
     if below is None:
         _run(folder, "git", "init", "--quiet", "--initial-branch", "main")
     nested = below is not None and Path(below.strip()).resolve() != folder.resolve()
-    _run(folder, sys.executable, "-P", "-m", "dvc", "init", "--quiet", *(["--subdir"] if nested else []))
+    _run(folder, sys.executable, "-P", "-m", "dvc", "init", *(["--subdir"] if nested else []))
     shutil.copyfile(project_files()[CONFIG], folder / CONFIG)
-    _run(folder, "git", "add", "--", ".")
+    ours = [*written, CONFIG, ".dvc/.gitignore"]
+    _run(folder, "git", "add", "--", *ours)
     made = subprocess.run(
-        ["git", "-C", str(folder), "commit", "--quiet", "--message", f"repix init, {VERSION}", "--", "."],
+        ["git", "-C", str(folder), "commit", "--quiet", "--message", f"repix init, {VERSION}", "--", *ours],
         stdout=subprocess.DEVNULL,
     )
     return made.returncode == 0
@@ -109,5 +136,6 @@ def put_under_git(folder: Path) -> bool:
 def _run(folder: Path, *command: str) -> None:
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     if done.returncode:
-        said = (done.stderr + done.stdout).strip().splitlines()
-        raise UserError(f"{' '.join(command[-3:])}: {said[-1] if said else 'failed'}")
+        said = " ".join(line.strip() for line in (done.stderr or done.stdout).strip().splitlines()[-FEW:])
+        who = "DVC" if command[0] == sys.executable else command[0]
+        raise UserError(f"{folder}: {who} says: {said or 'nothing, and failed'}")
