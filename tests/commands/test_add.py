@@ -194,6 +194,7 @@ def test_a_name_that_is_taken_is_left_alone(repository, capsys):
         (("add", "none"), "none: no such file or folder"),
         (("add", "pairs", "--name", "a-b"), "--name a-b: names are letters, digits and underscores"),
         (("add", "."), "is the repository itself"),
+        (("add", "s3://bucket/pairs.zip"), "s3://bucket/pairs.zip: only https, http and file addresses are read"),
     ):
         code, _, error = run(capsys, *arguments)
         assert code == 1 and said in error and error.count("\n") == 1
@@ -618,3 +619,43 @@ def test_two_at_once_take_turns(repository, capsys, monkeypatch):
     monkeypatch.setattr(add, "write_text", in_turn(write))
     assert run(capsys, "add", "pairs", "--no-measure")[0] == 0
     assert turns == [read, write]
+
+
+def test_of_two_at_once_with_one_name_the_second_is_told(repository, capsys, monkeypatch):
+    for number in range(12):
+        draw(repository / "pairs" / f"{number}.png", (20, 40))
+    text = (repository / "params.yaml").read_text()
+    other = add.with_entry(text, "pairs", add.entry_text("pairs", "file:other/", None, {}))
+    cost = add.cost
+
+    def meanwhile(*given):
+        (repository / "params.yaml").write_text(other)
+        return cost(*given)
+
+    monkeypatch.setattr(add, "cost", meanwhile)
+    code, _, error = run(capsys, "add", "pairs")
+    assert code == 1 and error == (
+        "repix add: params.yaml has an entry datasets.pairs since a moment; choose another --name\n"
+    )
+    assert (repository / "params.yaml").read_text() == other
+
+
+def test_too_few_and_too_many_folders_are_told_what_to_do(repository, capsys):
+    draw_pairs(repository / "one", 1, (32, 32))
+    draw_pairs(repository / "pairs", 8, (32, 32))
+    for number in range(3):
+        draw(repository / "pairs/depth" / f"{number}.png", (32, 32))
+    for path, said in (
+        ("one", "one: holds one image of each side; train and test take two at least"),
+        ("pairs", "pairs: 3 folders of images (depth, label, photo); pairs lie in two: move the others away"),
+    ):
+        assert run(capsys, "add", path) == (1, "", f"repix add: {said}\n")
+
+
+def test_a_name_that_ends_otherwise_does_not_make_two_sets_of_pairs_unseen(repository, capsys):
+    draw_pairs(repository / "pairs", 8, (32, 32))
+    draw(repository / "pairs/label/odd.png", (32, 32))
+    code, said, _ = run(capsys, "add", "pairs", "--dry-run")
+    assert code == 0 and "(if they are pairs: --layout folders names the images without a partner)" in said
+    code, _, error = run(capsys, "add", "pairs", "--layout", "folders")
+    assert code == 1 and "images without a partner of the same name" in error

@@ -69,6 +69,8 @@ def address(path: str) -> str:
     """
     if re.match(r"(https?|file|synthetic):", path, re.IGNORECASE):
         return path
+    if "://" in path:
+        raise UserError(f"{path}: only https, http and file addresses are read; fetch it, and add the file")
     place = here(path)
     if not place.exists():
         raise UserError(f"{place}: no such file or folder")
@@ -288,6 +290,8 @@ def report(name: str, survey: Survey) -> list[str]:
         lines[0] += f" (if not: --layout {other})"
     elif wanted.layout == "folders" and survey.found["train"].source[0].folder.name in ("trainA", "trainB"):
         lines[0] += " (two sets without pairs: --layout unaligned)"  # which CycleGAN's archives are
+    elif wanted.layout == "unaligned":
+        lines[0] += " (if they are pairs: --layout folders names the images without a partner)"
     splits = ", ".join(f"{split} {a}" if wanted.paired else f"{split} {a} + {b}" for split, (a, b) in counts.items())
     made = [f"{split}_fraction" for split in ("val", "test") if getattr(wanted, f"{split}_fraction")]
     how = ", ".join(f"{key} {getattr(wanted, key):g}" for key in made)
@@ -415,6 +419,8 @@ def main(arguments: argparse.Namespace) -> int:
         path = Path(reader.FILE)
         with locked(paths.WORK / "add.lock", reader.FILE):  # or of two at once one would take the other's entry away
             text = path.read_text(encoding="utf-8")
+            if not entry and name in (yaml12.load(text, reader.FILE).get("datasets") or {}):
+                raise UserError(f"{reader.FILE} has an entry datasets.{name} since a moment; choose another --name")
             made = entry_text(name, url, sha256, settings) if not entry else ""
             write_text(path, with_pin(text, name, sha256) if entry else with_entry(text, name, made))
         print(f"  {'written':9} datasets.{name} in {reader.FILE}")

@@ -18,6 +18,7 @@ LAYOUTS = ("hdf5", "folders", "unaligned", "aligned")  # the first that fits; pa
 SIDE_BY_SIDE = 1.9  # width by height from which a file is taken for two images side by side
 FRACTIONS = (0.1, 0.15, 0.2, 0.3, 0.5)  # of a split that is made; more where the names' hashes leave it empty
 STACK = "an image is a file of its own: write the pages of a stack as single files"
+FEW = 5  # names that a line shows of many
 DECODED = 300  # images of a side that are decoded whole
 HEADERS = 3000  # images of a side whose size is read
 
@@ -73,6 +74,10 @@ def _layout(tree: Path) -> str:
         for layout in LAYOUTS:
             if layouts.fits(tree, layout, whole):
                 return layout
+    sides = sorted({path.parent for path in tree.glob("*/*") if path.suffix.lower() in images.IMAGE_SUFFIXES})
+    if len(sides) > 2 and not {side.name for side in sides} & set(layouts.SPLITS):
+        names = ", ".join(side.name for side in sides[:FEW]) + ", ..." * (len(sides) > FEW)
+        raise UserError(f"{tree}: {len(sides)} folders of images ({names}); pairs lie in two: move the others away")
     # Says what is there, and what would be expected.
     layouts.find(tree, Images(layout="aligned", test_fraction=FRACTIONS[0]))
     raise UserError(f"{tree}: no layout fits; name one by --layout")
@@ -110,6 +115,8 @@ def _splits(tree: Path, basis: dict) -> tuple[Images, dict[str, Listing]]:
             count = sum(path.suffix.lower() in images.IMAGE_SUFFIXES for path in tree.rglob("*"))
             if count == 1:
                 raise UserError(f"{tree}: holds one image; {STACK}") from None
+            if count == 2 and basis["layout"] in ("folders", "unaligned"):
+                raise UserError(f"{tree}: holds one image of each side; train and test take two at least") from None
             raise error from None
     if "val" not in found:
         for fraction in FRACTIONS[:-1]:
