@@ -635,7 +635,7 @@ def test_of_two_at_once_with_one_name_the_second_is_told(repository, capsys, mon
     monkeypatch.setattr(add, "cost", meanwhile)
     code, _, error = run(capsys, "add", "pairs")
     assert code == 1 and error == (
-        "repix add: params.yaml has an entry datasets.pairs since a moment; choose another --name\n"
+        "repix add: params.yaml got an entry datasets.pairs meanwhile; choose another --name\n"
     )
     assert (repository / "params.yaml").read_text() == other
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from checks.support import cells
 from repix.arrays import load_arrays, save_arrays
@@ -23,6 +25,7 @@ from repix.training.checkpoint import Checkpoints
 from repix.training.observer import Observer
 from repix.training.result import record_of, write
 from repix.training.setup import set_up
+from tests.conftest import ROOT
 
 pytestmark = pytest.mark.usefixtures("library_convolutions")  # what a training starts from is another thing
 
@@ -141,6 +144,14 @@ def test_two_epochs_and_two_more_are_four_to_the_last_bit(data, capsys, system, 
     assert said in capsys.readouterr().err.splitlines()
     for file in sorted(parent.RUNS.glob("tiny-long-0/*/*.npz")):
         assert file.read_bytes() == (parent.RUNS / "tiny-longer-0" / file.parent.name / file.name).read_bytes()
+
+
+def test_the_pages_example_is_one_of_equal_bits():
+    page = (ROOT / "docs/continue.md").read_text()
+    models = yaml.safe_load(re.search(r"```yaml\n(models:.*?)```", page, re.DOTALL)[1])["models"]
+    short, longer = (Recipe.model_validate(models[name]) for name in ("short", "longer"))
+    assert f"after {short.epochs} epochs: the bits of {longer.epochs} epochs in one go" in page
+    assert short.epochs % short.validate_every == 0 and longer.validate_every == short.validate_every
 
 
 @pytest.mark.parametrize(

@@ -420,7 +420,7 @@ def main(arguments: argparse.Namespace) -> int:
         with locked(paths.WORK / "add.lock", reader.FILE):  # or of two at once one would take the other's entry away
             text = path.read_text(encoding="utf-8")
             if not entry and name in (yaml12.load(text, reader.FILE).get("datasets") or {}):
-                raise UserError(f"{reader.FILE} has an entry datasets.{name} since a moment; choose another --name")
+                raise UserError(f"{reader.FILE} got an entry datasets.{name} meanwhile; choose another --name")
             made = entry_text(name, url, sha256, settings) if not entry else ""
             write_text(path, with_pin(text, name, sha256) if entry else with_entry(text, name, made))
         print(f"  {'written':9} datasets.{name} in {reader.FILE}")
