@@ -113,21 +113,44 @@ def test_verify_makes_the_parent_before_its_child(tmp_path):
     [
         (("longer", "short"), {}, "would start from sample-short-0, which comes later in the grid"),
         (("longer",), {}, "there is no runs/sample-short-0, and the grid does not make it"),
-        (("longer",), {"start_from": {"model": "longer"}}, "no runs/|would start from itself"),
+        (
+            ("longer",),
+            {"start_from": {"model": "longer"}},
+            "no runs/|from itself: one has to begin elsewhere",
+        ),
         (("short", "longer"), {"short": {"keep_state": False}}, "set models.short.keep_state: true"),
         (("short", "longer"), {"short": {"epochs": 2}}, "longer.epochs: 2: sample-short-0 does 2 already"),
+        (
+            ("short", "longer"),
+            {"start_from": {"model": "short"}, "short": {"start_from": {"model": "longer"}}},
+            "would start from sample-longer-0, which starts from it: one has to begin elsewhere",
+        ),
         (("longer",), {"start_from": {"file": "x.npz", "networks": "generator"}}, "x.npz: no such file"),
+        (("longer",), {"start_from": {"file": "pipe.npz", "networks": "generator"}}, "pipe.npz: no such file"),
+        (("longer",), {"start_from": {"file": "", "networks": "generator"}}, "is empty; name a .keras or .npz file"),
         (
             ("short", "longer"),
             {"start_from": {"file": "exports/sample-short-0", "networks": "generator"}},
             "is made by this grid: name the cell: sample-short-0",
         ),
     ],
-    ids=["order", "absent", "itself", "no state", "epochs", "no file", "an export of the grid"],
+    ids=[
+        "order",
+        "absent",
+        "itself",
+        "no state",
+        "epochs",
+        "each other",
+        "no file",
+        "a pipe",
+        "an empty name",
+        "an export of the grid",
+    ],
 )
 def test_what_cannot_be_a_parent_is_said_before_anything_works(tmp_path, monkeypatch, models, changes, said):
     root = lay_out(tmp_path / "clone", models=models)
     monkeypatch.chdir(root)
+    os.mkfifo(root / "pipe.npz")
     if start := changes.get("start_from"):
         change(root, "models.longer", start_from=start)
     change(root, "models.short", **changes.get("short", {}))

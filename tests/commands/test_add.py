@@ -655,6 +655,10 @@ def test_too_few_and_too_many_folders_are_told_what_to_do(repository, capsys):
 def test_a_name_that_ends_otherwise_does_not_make_two_sets_of_pairs_unseen(repository, capsys):
     draw_pairs(repository / "pairs", 8, (32, 32))
     draw(repository / "pairs/label/odd.png", (32, 32))
+    code, _, error = run(capsys, "add", "pairs", "--dry-run")
+    assert code == 1 and "1 images without a partner of the same name" in error and "A has odd.png; rename" in error
+    for number in range(8):  # as many of another kind: then they may be two sets
+        draw(repository / f"pairs/label/{'abcdefgh'[number]}.png", (32, 32))
     code, said, _ = run(capsys, "add", "pairs", "--dry-run")
     assert code == 0 and "(if they are pairs: --layout folders names the images without a partner)" in said
     code, _, error = run(capsys, "add", "pairs", "--layout", "folders")

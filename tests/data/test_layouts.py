@@ -250,6 +250,18 @@ def test_thousands_of_lonely_names_are_a_short_line_with_the_mend(tmp_path):
     assert said.endswith("and 593 more; rename them, or take them out")
 
 
+@pytest.mark.parametrize("stray", ["3", "notes_on_a", "zebra"])
+def test_one_stray_name_is_named_and_unmakes_no_pairs(tmp_path, stray):
+    for split in ("train", "test"):
+        for side in "AB":
+            touch(tmp_path, *(f"{split}/{side}/{i}_{side.lower()}.png" for i in range(8)))
+    assert len(layouts.find(tmp_path, dataset("folders"))["train"].source) == 8
+    touch(tmp_path, f"train/A/{stray}.png")
+    assert layouts.fits(tmp_path, "folders", False)
+    with pytest.raises(UserError, match=f": 1 images without a partner of the same name.*A has {stray}.png; rename"):
+        layouts.find(tmp_path, dataset("folders"))
+
+
 @pytest.mark.parametrize(
     ("a", "b"),
     [

@@ -830,7 +830,7 @@ def test_a_date_within_the_minute_is_no_ground_to_resume_on(place, serve, data):
 def test_a_work_folder_that_cannot_be_made(place, serve, tmp_path):
     place.work = tmp_path / "file" / "work"
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(UserError, match=r"datasets\.toy\.archive: .*file.*make room or mend"):
+    with pytest.raises(UserError, match=r"datasets\.toy\.archive: .*file.*; mend the path"):
         place.fetch(serve().url)
 
 

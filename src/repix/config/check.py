@@ -94,6 +94,16 @@ def grid(path: str | Path = reader.FILE) -> None:
         )
 
 
+def _ancestors(cell: Cell, recipes: Mapping[str, Recipe], cells: list[Cell]) -> list[str]:
+    """Return the names of a cell and of the cells of the grid that it starts from, each once."""
+    named, names = {one.name: one for one in cells}, []
+    while cell.name not in names:
+        names.append(cell.name)
+        start = recipes[cell.model].start_from
+        cell = named.get((start.parent(cell) if start else None) or "", cell)
+    return names
+
+
 def _parents(run: Grid, recipes: Mapping[str, Recipe], path: str | Path) -> None:
     """Check the cells that start from others: DVC trains a grid in its order, and knows of no parent."""
     cells = run.cells()
@@ -107,12 +117,16 @@ def _parents(run: Grid, recipes: Mapping[str, Recipe], path: str | Path) -> None
             made = Path(start.file).parts
             if made[:1] in (("exports",), ("runs",)) and made[1:2] and made[1] in place:
                 raise UserError(f"{key}.file: {start.file} is made by this grid: name the cell: {made[1]}")
-            if not found(Path(start.file)).exists() and not _is_kept(cell, start.file):
-                raise UserError(f"{key}.file: {start.file}: no such file")
+            file = found(Path(start.file))
+            if not (file.is_file() or file.is_dir()) and not _is_kept(cell, start.file):
+                raise UserError(f"{key}.file: {start.file}: no such file or folder")
             continue
         if name in place:
             if place[name] >= place[cell.name]:
-                own = "itself" if name == cell.name else f"{name}, which comes later in the grid"
+                if cell.name in _ancestors(cells[place[name]], recipes, cells):
+                    own = "itself" if name == cell.name else f"{name}, which starts from it"
+                    raise UserError(f"{key}: {cell.name} would start from {own}: one has to begin elsewhere")
+                own = f"{name}, which comes later in the grid"
                 raise UserError(f"{key}: {cell.name} would start from {own}: list what is trained first first in run")
             parent = cells[place[name]].model
             if start.takes_state and not recipes[parent].keep_state:

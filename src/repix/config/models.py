@@ -213,6 +213,13 @@ class StartFrom(Settings):
             raise ValueError("names are letters, digits and underscores")
         return model
 
+    @field_validator("file")
+    @classmethod
+    def _names_a_file(cls, file: str | None) -> str | None:
+        if file == "":
+            raise ValueError("is empty; name a .keras or .npz file, or a folder of exports")
+        return file
+
     @field_validator("freeze")
     @classmethod
     def _says_something(cls, freeze: tuple[str, ...]) -> tuple[str, ...]:

@@ -9,10 +9,11 @@ all else that is not read is named by :func:`left_out`.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Literal, NamedTuple
@@ -240,34 +241,49 @@ class _Affixes(NamedTuple):
     of_a: str
     of_b: str
 
-    def core(self, name: str, affix: str) -> str:
+    def core(self, name: str, affix: str) -> str | None:
+        """Return a name without the affix of its side; None where it does not have it."""
+        if not (name.endswith(affix) if self.end else name.startswith(affix)):
+            return None
         return name.removesuffix(affix) if self.end else name.removeprefix(affix)
 
 
 def _affixes(side_a: list[str], side_b: list[str]) -> _Affixes | None:
-    """Return by what names of A and B differ, where at least half of them agree without it."""
+    """Return by what names of A and B differ, where at least half of them agree without it.
+
+    What all of a side share; else what all but a tenth do, so that a stray name is told rather than that nothing fits.
+    """
     if not side_a or not side_b:
         return None
-    for end in (True, False):
-        a, b = ([name[::-1] if end else name for name in side] for side in (side_a, side_b))
-        affix_a, affix_b = _common(a), _common(b)
-        shared = set(_without(a, affix_a)) & set(_without(b, affix_b)) - {""}
+    ways = ((_common, _common), (_mostly_common, _common), (_common, _mostly_common), (_mostly_common, _mostly_common))
+    for (common_a, common_b), end in itertools.product(ways, (True, False)):
+        a, b = ({name[::-1] if end else name for name in side} for side in (side_a, side_b))
+        affix_a, affix_b = common_a(a), common_b(b)
+        shared = _without(a, affix_a) & _without(b, affix_b) - {""}
         if affix_a == affix_b or not shared or len(shared) * 2 < max(len(a), len(b)):
             continue
         # What both affixes share on the side of the name's own part belongs to that part.
-        common = len(_common([affix_a[::-1], affix_b[::-1]]).rstrip("_-. "))
-        return _Affixes(end, *(affix[: len(affix) - common][:: -1 if end else 1] for affix in (affix_a, affix_b)))
+        inner = len(_common([affix_a[::-1], affix_b[::-1]]).rstrip("_-. "))
+        return _Affixes(end, *(affix[: len(affix) - inner][:: -1 if end else 1] for affix in (affix_a, affix_b)))
     return None
 
 
-def _common(names: list[str]) -> str:
+def _common(names: Iterable[str]) -> str:
     """Return what all names begin with."""
     first, last = min(names), max(names)
     return next((first[:i] for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), first)
 
 
-def _without(names: list[str], prefix: str) -> list[str]:
-    return [name[len(prefix) :] for name in names]
+def _mostly_common(names: Iterable[str]) -> str:
+    """Return the longest beginning that all names but a tenth (one at least) share."""
+    names = sorted(names)
+    strays = max(1, len(names) // 10)
+    # In order, names of one beginning are neighbours.
+    return max((_common(names[i : i + len(names) - strays] or names) for i in range(strays + 1)), key=len)
+
+
+def _without(names: Iterable[str], prefix: str) -> set[str]:
+    return {name[len(prefix) :] for name in names if name.startswith(prefix)}
 
 
 def _lonely(sides: tuple[list[Item], list[Item]]) -> tuple[list[Item], list[Item]]:
@@ -298,7 +314,8 @@ def _pair_by_name(
         if affixes:
             cores = {affixes.core(item.name, affixes.of_b): item for item in lonely_b}
             for item in lonely_a:
-                if partner := cores.get(affixes.core(item.name, affixes.of_a)):
+                core = affixes.core(item.name, affixes.of_a)
+                if core is not None and (partner := cores.get(core)):
                     keys[item.name] = partner.name
         taken = {key for key in keys.values() if key in partners}
         lonely = [f"A has {item.file}" for item in lonely_a if keys[item.name] not in taken]

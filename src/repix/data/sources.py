@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from repix import paths
 from repix.data.archives import HEAD_BYTES, refusal, sniff
-from repix.errors import UserError
+from repix.errors import UserError, limit_of_the_machine
 from repix.files import (
     CHUNK_BYTES,
     atomic_folder,
@@ -119,7 +119,7 @@ def fetch(
         max_bytes: most bytes that the archive may have (``limits.download_bytes``).
         work: where partial downloads and pinned archives are kept.
         archive: whether it must be an archive that ``unpack`` reads; network weights are not.
-        hint: whether an archive without a pinned digest is told, and how to pin it.
+        hint: whether params.yaml has an entry: what to mend in it is told then, and how to pin a digest.
         attempts: connections to one mirror in a row that bring nothing new before it is
             given up.
         timeout: seconds to wait for a connection, and for the next bytes; over that time
@@ -159,12 +159,11 @@ def fetch(
                 except _MirrorError as reason:
                     answers.append(f"{_shown(url)}: {reason}")
     except OSError as error:
-        where = error.filename or folder
-        raise UserError(f"{entry}: {where}: {error.strerror or error}; make room or mend the path") from None
-    raise UserError(
-        f"{entry}: no archive came: {'; '.join(answers)}. Mend the entry in params.yaml, or bring the file by hand "
-        "and put file:///path/to/it under urls"
-    )
+        refused = limit_of_the_machine(error)
+        said = refused or f"{error.filename or folder}: {error.strerror or error}; mend the path"
+        raise UserError(f"{entry}: {said}") from None
+    mend = "Mend the entry in params.yaml, or bring the file by hand and put file:///path/to/it under urls"
+    raise UserError(f"{entry}: no archive came: {'; '.join(answers)}{f'. {mend}' if hint else ''}")
 
 
 @dataclass(frozen=True)
@@ -341,7 +340,7 @@ def _from_folder(path: Path, name: str, folder: Path, job: _Job) -> Archive:
 
     size = sum(file.stat().st_size for _, file in packing.entries(path))
     if not size:
-        raise _MirrorError("holds no files")
+        raise _MirrorError("holds no files, or only empty ones")
     if size > job.max_bytes:
         raise job.too_large(size)
     with scratch_folder(job.work / "packed") as made:

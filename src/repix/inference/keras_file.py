@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 from pathlib import Path
 
@@ -11,17 +12,20 @@ import numpy as np
 from repix.errors import UserError
 
 
-def load_network(path: Path) -> keras.Model:
+def load_network(path: Path, mend: str = "run `dvc checkout` or `dvc repro`") -> keras.Model:
     """Return the network of a ``.keras`` file.
 
     Importing :mod:`repix.models.layers` is what teaches Keras the layers of repix.
+
+    Args:
+        path: the file.
+        mend: what a user does about a file that cannot be read.
 
     Raises:
         UserError: the file is not a model that this Keras reads.
     """
     import repix.models.layers  # noqa: F401
 
-    mend = "run `dvc checkout` or `dvc repro`"
     if not (path.is_file() and zipfile.is_zipfile(path)):  # Keras would say that it is not there
         raise UserError(f"{path}: cannot be read (it is no .keras file, or was cut short); {mend}")
     try:
@@ -29,7 +33,7 @@ def load_network(path: Path) -> keras.Model:
     except MemoryError:
         raise
     except Exception as error:  # a damaged file can make its readers raise anything
-        said = (" ".join(str(error).split()) or type(error).__name__)[:200]
+        said = re.split(r"\.\s", " ".join(str(error).split()) or type(error).__name__)[0][:200]  # its first sentence
         raise UserError(f"{path}: cannot be read ({said}); {mend}") from None
     for variable in network.weights:
         if not np.isfinite(keras.ops.convert_to_numpy(variable)).all():

@@ -142,6 +142,8 @@ def _of_file(cell: Cell, start: StartFrom, source: Path, key: str) -> tuple[Star
         files = {path.relative_to(source).as_posix(): path for path in sorted(source.glob(f"*/{KERAS}"))}
         if not files:
             raise UserError(f"{key}.file: {start.file} has no <translator>/{KERAS}; it is no folder of exports")
+    elif not source.is_file():
+        raise UserError(f"{key}.file: {start.file}: is no file")
     elif source.suffix not in (".keras", ".npz"):
         raise UserError(f"{key}.file: {start.file} is neither .keras, .npz nor a folder such as {EXPORTS}/<cell>")
     return Start(cell=cell.name, parent=start.file), files

@@ -56,6 +56,11 @@ class Beginning:
             except Exception as error:  # a damaged file can make its readers raise anything
                 raise UserError(f"{folder / STATE}: cannot be read ({error}); run `dvc repro start`") from None
 
+    @property
+    def _mend(self) -> str:
+        given = self.asked.file is not None
+        return f"name another file in {self.key}.file" if given else "run `dvc checkout` or `dvc repro`"
+
     def put_weights(self, system: System, size: tuple[int, int], channels: tuple[int, int]) -> None:
         """Set the networks' weights, and freeze what is to be frozen; before the step is made.
 
@@ -87,10 +92,10 @@ class Beginning:
                 try:
                     given |= load_arrays(path)
                 except Exception as error:  # a damaged file can make its readers raise anything
-                    raise UserError(f"{path}: cannot be read ({error})") from None
+                    raise UserError(f"{path}: cannot be read ({error}); {self._mend}") from None
             else:
                 network = self._network_of(Path(name), system, wanted)
-                found = load_network(path).weights
+                found = load_network(path, self._mend).weights
                 given |= {f"{network}/{variable.path}": keras.ops.convert_to_numpy(variable) for variable in found}
         return given
 
