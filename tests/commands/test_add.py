@@ -91,6 +91,17 @@ def prepared(name, tmp_path):
     return preprocess.prepare(tree, entry.images, tmp_path / "out", name=name, workers=1)
 
 
+def test_a_link_and_the_mode_of_params_yaml_are_kept(repository, capsys):
+    draw_pairs(repository / "pairs", n=8, size=(32, 32))
+    path, place = repository / "params.yaml", repository / "mine.yaml"
+    path.rename(place)
+    place.chmod(0o600)
+    path.symlink_to(place.name)
+    code, _, _ = run(capsys, "add", "pairs", "--name", "mine", "--no-measure")
+    assert code == 0 and path.is_symlink() and place.stat().st_mode & 0o777 == 0o600
+    assert "  mine:\n" in place.read_text()
+
+
 def test_pad_keeps_the_pixels_and_is_offered(repository, tmp_path, capsys):
     draw_pairs(repository / "pairs", n=8)
     _, said, _ = run(capsys, "add", "pairs", "--name", "mine", "--no-measure", "--dry-run")

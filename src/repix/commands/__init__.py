@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 
 from repix.errors import UserError
+from repix.files import write_text
 
 START = Path()
 """Where the command was called, seen from the root of the repository; set by :mod:`repix.cli`."""
@@ -17,6 +18,14 @@ START = Path()
 def here(text: str) -> Path:
     """Return a path that was given on the command line, as it is seen from where the command runs."""
     return START / text
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Replace a file of the user's, in one step: that which a link leads to, with the mode that it has."""
+    place = Path(os.path.realpath(path))
+    mode = place.stat().st_mode & 0o7777
+    write_text(place, text)
+    place.chmod(mode)
 
 
 def new_file(path: Path) -> Path:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote, unquote
 
 from repix import paths, profile, yaml12
-from repix.commands import here
+from repix.commands import here, replace_text
 from repix.config import reader
 from repix.config.datasets import Dataset
 from repix.config.images import Images, height_width
@@ -33,7 +33,7 @@ from repix.config.limits import Limits
 from repix.config.models import Recipe
 from repix.config.run import NAME, Grid
 from repix.errors import UserError, printable
-from repix.files import locked, scratch_folder, write_text
+from repix.files import locked, scratch_folder
 from repix.tables import duration
 
 if TYPE_CHECKING:
@@ -422,7 +422,7 @@ def main(arguments: argparse.Namespace) -> int:
             if not entry and name in (yaml12.load(text, reader.FILE).get("datasets") or {}):
                 raise UserError(f"{reader.FILE} got an entry datasets.{name} meanwhile; choose another --name")
             made = entry_text(name, url, sha256, settings) if not entry else ""
-            write_text(path, with_pin(text, name, sha256) if entry else with_entry(text, name, made))
+            replace_text(path, with_pin(text, name, sha256) if entry else with_entry(text, name, made))
         print(f"  {'written':9} datasets.{name} in {reader.FILE}")
     print(f"next: dvc exp run -S 'run.datasets=[{name}]' -S 'run.models=[{model}]'")
     return 0

@@ -21,13 +21,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from repix import yaml12
+from repix.commands import replace_text
 from repix.commands.add import with_entry
 from repix.commands.seeds import parse_seeds
 from repix.config import reader
 from repix.config.run import NAME
 from repix.config.search import changed
 from repix.errors import UserError
-from repix.files import locked, write_text
+from repix.files import locked
 from repix.paths import WORK
 from repix.tables import aligned
 
@@ -76,7 +77,7 @@ def write_entry(wanted: Plan, best: Result, name: str) -> None:
         text = path.read_text(encoding="utf-8")
         if name in (reader.section("models", path) or {}):
             raise UserError(f"--write {name}: {path} has a model of that name; choose another")
-        write_text(path, with_entry(text, name, entry, "models"))
+        replace_text(path, with_entry(text, name, entry, "models"))
 
 
 def main(arguments: argparse.Namespace) -> int:
