@@ -60,6 +60,10 @@ INSTEAD = {
     ),
     **dict.fromkeys(("new", "import", "data", "dataset"), "`repix add PATH --name N` takes images of your own"),
     **dict.fromkeys(("gpu", "env", "version", "status"), "`repix doctor` says what this machine and environment are"),
+    **dict.fromkeys(
+        ("remove", "delete", "rm", "undo", "clean"),
+        "`dvc checkout` goes back to what dvc.lock says (docs/faq.md); an entry is removed from params.yaml by hand",
+    ),
     "diff": "`repix compare A B` puts cells, commits or experiments side by side",
     **dict.fromkeys(("info", "summary", "model", "models"), "`repix describe MODEL` says what a model costs"),
 }
@@ -81,7 +85,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         start = _start()
         root = find_root(start)
-        commands.START = start.relative_to(root)
+        commands.START, profile.START = start.relative_to(root), start
         with chdir(root), processes.unwinding():
             _run(argv, asked)
     except UserError as error:

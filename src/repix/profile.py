@@ -154,6 +154,10 @@ def apply(name: str) -> Profile:
     return profile
 
 
+START: str | os.PathLike[str] | None = None
+"""Folder that this process was started in, where it has left it: what its command line names counts from there."""
+
+
 def enter(name: str) -> Profile:
     """Put the profile in force for this whole process; return it.
 
@@ -179,6 +183,8 @@ def enter(name: str) -> Profile:
         os.environ[_AGAIN] = str(os.getpid())
         sys.stdout.flush()
         sys.stderr.flush()
+        if START is not None:
+            os.chdir(START)
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     os.environ[_ENTERED] = name
     return profile

@@ -344,15 +344,17 @@ def test_what_is_no_set_is_told_by_the_name_that_was_given(repository, capsys):
     assert ".repix" not in error and (repository / "params.yaml").read_bytes() == before
 
 
-def test_sets_of_equal_names_say_that_they_may_be_no_pairs(repository, capsys):
+@pytest.mark.parametrize("more", [0, 2])
+def test_sets_named_as_those_of_cyclegan_are_no_pairs_whatever_their_files_are_called(repository, capsys, more):
     for folder in ("trainA", "trainB", "testA", "testB"):
-        for number in range(4):
+        for number in range(4 + more * folder.endswith("B")):
             draw(repository / "mine" / folder / f"{number}.png", (64, 64), seed=number)
     code, said, _ = run(capsys, "add", "mine", "--dry-run")
     first = said.splitlines()[0]
-    assert code == 0 and first.startswith("mine: layout folders") and first.endswith("--layout unaligned)")
-    code, said, _ = run(capsys, "add", "mine", "--layout", "unaligned")
-    assert code == 0 and "layout unaligned" in said and "[cyclegan]" in said
+    assert code == 0 and first.startswith("mine: layout unaligned") and "if they are pairs: --layout folders" in first
+    assert "[cyclegan]" in said and f"few tests a score is a mean over {4} test images" in said
+    code, said, _ = run(capsys, "add", "mine", "--layout", "folders")
+    assert (code, "layout folders" in said) == ((0, True) if not more else (1, False))
 
 
 def test_images_in_no_folder_of_their_own_go_by_the_name_of_the_set(repository, capsys):
@@ -380,7 +382,7 @@ def test_a_training_that_hardly_begins_is_told_how_many_epochs_do(repository, ca
     price = add.Cost({"generator": (1, "9 px")}, 100.0)
     small = reader.read("models.pix2pix_small", Recipe)
     *_, last = add._cost_lines("pix2pix_small", small, price, 21)
-    assert last == "  few steps add -S models.pix2pix_small.epochs=48 for 1,008 steps, in 2 min"
+    assert last == "  few steps for 1,008 steps, in 2 min, add to the command below: -S models.pix2pix_small.epochs=48"
     assert not any("few" in line for line in add._cost_lines("pix2pix_small", small, price, 84))
 
 
@@ -502,7 +504,7 @@ def test_words_that_people_type_are_answered_by_the_command_that_does_it(word, c
     assert code == 2 and out == "" and error.count("\n") == 1
     assert error.startswith(f"repix: there is no `repix {word}`: `")
     named = re.search(r"`(?:repix|dvc|make) ([a-z]+)", error.partition(": `")[2].join(("`", "")))[1]
-    assert named in {*cli.COMMANDS, "exp", "repro", "metrics", "ui"}
+    assert named in {*cli.COMMANDS, "exp", "repro", "metrics", "checkout", "ui"}
 
 
 def test_equal_files_are_packed_to_equal_bytes_whatever_lies_around_them(tmp_path):
@@ -615,7 +617,7 @@ def test_two_at_once_take_turns(repository, capsys, monkeypatch):
     """Each reads params.yaml and writes it anew: one would take the other's entry away."""
     for number in range(12):
         draw(repository / "pairs" / f"{number}.png", (20, 40))
-    read, write, turns = add.with_entry, add.write_text, []
+    read, write, turns = add.with_entry, add.replace_text, []
 
     def in_turn(function):
         def called(*given):
@@ -627,7 +629,7 @@ def test_two_at_once_take_turns(repository, capsys, monkeypatch):
         return called
 
     monkeypatch.setattr(add, "with_entry", in_turn(read))
-    monkeypatch.setattr(add, "write_text", in_turn(write))
+    monkeypatch.setattr(add, "replace_text", in_turn(write))
     assert run(capsys, "add", "pairs", "--no-measure")[0] == 0
     assert turns == [read, write]
 

@@ -13,7 +13,8 @@ import zipfile
 import pytest
 
 from repix import cli
-from repix.commands import init
+from repix.commands import add, init
+from repix.errors import UserError
 from tests.conftest import ROOT
 
 WHO = {f"GIT_{role}_{what}": "x@example.org" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
@@ -33,6 +34,19 @@ def alone(tmp_path, monkeypatch):
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def test_a_project_begins_with_the_sample_whatever_the_clone_was_asked_for_last():
+    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    assert init.pristine(text) == text
+    used = text.replace("datasets:\n  - sample\n", "datasets:\n  - mine\n  - maps\n", 1).replace(
+        "  - 0\n", "  - 3\n", 1
+    )
+    entry = add.entry_text("mine", "file:pairs/", "a" * 64, {"layout": "folders"})
+    used = add.with_entry(used, "mine", entry)
+    assert used != text and init.pristine(used) == text
+    with pytest.raises(UserError, match="is not written as DVC does"):
+        init.pristine(used.replace("run: #", '"run": #', 1))
 
 
 def test_a_project_is_whole_committed_and_its_own_tests_pass(alone, capsys):

@@ -71,6 +71,18 @@ def test_a_model_is_found_from_here_and_from_the_root(below, capsys):
         assert code == 1 and error.startswith(f"repix translate: {seen}/export.json: schema is None")
 
 
+def test_a_command_that_starts_itself_again_still_knows_where_it_was_called(below):
+    """By a real process: `repix translate` does, to put its profile in force."""
+    place = below / "c-d-0"
+    place.mkdir(parents=True)
+    (place / "export.json").write_text("{}")
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("REPIX_", "OPENBLAS_"))}
+    environment["PYTHONPATH"] = str(ROOT / "src")
+    command = [sys.executable, "-m", "repix.cli", "translate", "c-d-0", "x.png", "-o", "out"]
+    done = subprocess.run(command, cwd=below, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.startswith("repix translate: docs/deep/c-d-0/export.json: schema is")
+
+
 def test_own_images_are_named_from_here_and_their_entry_from_the_root(below, capsys, monkeypatch):
     from repix.commands import add
 

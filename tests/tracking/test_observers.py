@@ -1,6 +1,7 @@
 """The progress bar without and with a terminal; the loss table."""
 
 import io
+import re
 import struct
 
 import pytest
@@ -31,7 +32,10 @@ def test_without_a_terminal_there_is_one_line_per_epoch():
     bar = ProgressBar(stream)
     train(bar)
     bar.finished(8)
-    assert stream.getvalue().splitlines() == [
+    lines = stream.getvalue().splitlines()
+    assert re.search(r"step 4/8, \d+ s left: ", lines[0])
+    lines[0] = re.sub(r", \d+ s left", "", lines[0])
+    assert lines == [
         "sample-tiny-0: epoch 1/2, step 4/8: D 4.25, G 0.25",
         "sample-tiny-0: epoch 1/2, validation: l1 0.4",
         "sample-tiny-0: epoch 2/2, step 8/8: D 8.25, G 0.125",

@@ -43,6 +43,7 @@ TREE = "tree"  # a folder of ours, where the images are looked at
 LONG = 1800  # seconds of training from which a smaller recipe is proposed, where there is one
 ENOUGH = (3.0, 10)  # seconds, and steps, that a measurement takes at most
 FEW = 10  # lines of a list
+FEW_TESTED = 10  # test images below which scores say little
 PADDED = 512  # longer side up to which keeping the pixels as they are is offered
 SHORT = 1000  # steps below which a training has hardly begun, whatever the recipe
 
@@ -288,8 +289,6 @@ def report(name: str, survey: Survey) -> list[str]:
     if wanted.layout in ("aligned", "single"):
         other = {"aligned": "single", "single": "aligned"}[wanted.layout]
         lines[0] += f" (if not: --layout {other})"
-    elif wanted.layout == "folders" and survey.found["train"].source[0].folder.name in ("trainA", "trainB"):
-        lines[0] += " (two sets without pairs: --layout unaligned)"  # which CycleGAN's archives are
     elif wanted.layout == "unaligned":
         lines[0] += " (if they are pairs: --layout folders names the images without a partner)"
     splits = ", ".join(f"{split} {a}" if wanted.paired else f"{split} {a} + {b}" for split, (a, b) in counts.items())
@@ -308,6 +307,8 @@ def report(name: str, survey: Survey) -> list[str]:
             f"  {role:9} {where}: {first}{more if others else ''}, {kinds} channel{'s' * (kinds != '1')}"
             f"{f', read as {kept}' if str(kept) != kinds else ''}, {side.bits} bits"
         )
+    if (n := min(counts["test"])) < FEW_TESTED:
+        lines.append(f"  {'few tests':9} a score is a mean over {n} test images: read it with care")
     looked, total = survey.looked
     if looked < total:
         lines.append(f"  {'looked at':9} {looked} of {total} images")
@@ -338,7 +339,7 @@ def _cost_lines(model: str, recipe: Recipe, found: Cost | str, images: int) -> l
         longer = recipe.model_copy(update={"epochs": epochs})
         takes = "" if found.ms is None else f", in {duration(seconds(longer, found, images))}"
         more = f"{steps // recipe.epochs * epochs:,} steps{takes}"
-        lines.append(f"  {'few steps':9} add -S models.{model}.epochs={epochs} for {more}")
+        lines.append(f"  {'few steps':9} for {more}, add to the command below: -S models.{model}.epochs={epochs}")
     return lines
 
 

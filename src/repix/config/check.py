@@ -144,8 +144,8 @@ def _parents(run: Grid, recipes: Mapping[str, Recipe], path: str | Path) -> None
                 )
         elif not _is_kept(cell, name):
             raise UserError(
-                f"{key}: there is no {RUNS / name}, and the grid does not make it: train it first, `dvc checkout` it, "
-                f"or add it to run, before {cell.model}"
+                f"{key}: there is no {RUNS / name}, and the grid does not make it: name it in run, before "
+                f"{cell.model} (what was trained and has not changed is taken from DVC's cache)"
             )
 
 

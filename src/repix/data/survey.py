@@ -72,7 +72,7 @@ def _layout(tree: Path) -> str:
     """
     for whole in (False, True):
         for layout in LAYOUTS:
-            if layouts.fits(tree, layout, whole):
+            if layouts.fits(tree, layout, whole) and not (layout == "folders" and _is_named_as_unpaired(tree)):
                 return layout
     sides = sorted({path.parent for path in tree.glob("*/*") if path.suffix.lower() in images.IMAGE_SUFFIXES})
     if len(sides) > 2 and not {side.name for side in sides} & set(layouts.SPLITS):
@@ -81,6 +81,11 @@ def _layout(tree: Path) -> str:
     # Says what is there, and what would be expected.
     layouts.find(tree, Images(layout="aligned", test_fraction=FRACTIONS[0]))
     raise UserError(f"{tree}: no layout fits; name one by --layout")
+
+
+def _is_named_as_unpaired(tree: Path) -> bool:
+    """Whether there is a folder trainA, as CycleGAN's sets have it: what is equal in their names makes no pairs."""
+    return any(folder.is_dir() for folder in tree.rglob("trainA"))
 
 
 def _splits(tree: Path, basis: dict) -> tuple[Images, dict[str, Listing]]:

@@ -305,7 +305,7 @@ def lock_line(root: Path) -> tuple[str, int]:
         elif len(causes) > 3:
             because += f" and {len(causes) - 3} more"
         return f"{said}: {other}; first {stage}: {out}; {because}", code
-    return f"{said}: names the same bytes for every out as the committed one (the two files were compared, no out)", 0
+    return f"{said}: your run made the same bytes as the commit, for every out (their hashes in dvc.lock are equal)", 0
 
 
 def _beside_lineage(entries: Mapping[str, Mapping[str, Any]]) -> dict[tuple[str, str], str]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import Any
 
+from repix.tables import duration
 from repix.training.observer import Observer
 
 
@@ -19,12 +21,13 @@ class ProgressBar(Observer):
         self._stream = stream
         self._bar = None
         self._plan: dict[str, Any] = {}
+        self._began = 0.0
 
     def started(self, plan: dict[str, Any]) -> None:
         from tqdm import tqdm
 
         stream = self._stream or sys.stderr
-        self._plan = plan
+        self._plan, self._began = plan, time.monotonic()
         self._bar = tqdm(
             total=plan["steps"],
             initial=plan["first_step"],
@@ -45,6 +48,8 @@ class ProgressBar(Observer):
             plan = self._plan
             listed = ", ".join(f"{name} {value}" for name, value in said.items())
             place = f"epoch {epoch}/{plan['epochs']}, step {step}/{plan['steps']}"
+            if left := (plan["steps"] - step) * (time.monotonic() - self._began) / max(1, step - plan["first_step"]):
+                place += f", {duration(left)} left"
             print(f"{plan['cell']}: {place}: {listed}", file=self._stream or sys.stderr)
         else:
             self._bar.set_postfix(said)
