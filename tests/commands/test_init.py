@@ -36,6 +36,14 @@ def alone(tmp_path, monkeypatch):
     return tmp_path
 
 
+def test_the_build_imports_it_where_nothing_is_installed():
+    """setup.py takes the list of a project's files from it, before any package is there."""
+    code = f"import sys; sys.path[:0] = [{str(ROOT / 'src')!r}]; from repix.commands import init; "
+    code += "print(len(init.project_files()))"
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0 and int(done.stdout) > 10, done.stderr
+
+
 def test_a_project_begins_with_the_sample_whatever_the_clone_was_asked_for_last():
     text = (ROOT / "params.yaml").read_text(encoding="utf-8")
     assert init.pristine(text) == text

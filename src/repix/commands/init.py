@@ -18,9 +18,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from repix import machine, yaml12
+from repix import machine
 from repix.commands import here
-from repix.config import reader
 from repix.errors import UserError
 from repix.files import atomic_path, remove, write_text
 from repix.version import VERSION
@@ -30,6 +29,7 @@ PACKAGE = Path(__file__).resolve().parents[1]
 # What a project has of the clone as it is.
 SHARED = ("params.yaml", "dvc.yaml", "constraints.txt", ".gitignore", ".dvcignore", ".gitattributes", "stages/*.py")
 CONFIG = ".dvc/config"
+PARAMS = "params.yaml"
 FEW = 3  # lines of what git or DVC refuse with
 
 
@@ -108,7 +108,7 @@ def write(folder: Path) -> list[str]:
     for name, path in files.items():
         with atomic_path(folder / name) as temporary:
             shutil.copyfile(path, temporary)
-    params = folder / reader.FILE
+    params = folder / PARAMS
     write_text(params, pristine(params.read_text(encoding="utf-8")))
     write_text(folder / "requirements.txt", f"repix=={VERSION}  # pip install -c constraints.txt -r requirements.txt\n")
     return [*files, "requirements.txt"]
@@ -134,16 +134,18 @@ def pristine(text: str) -> str:
     Raises:
         UserError: it is not written as DVC does.
     """
-    entries = yaml12.load(text, reader.FILE)["datasets"]
+    from repix import yaml12
+
+    entries = yaml12.load(text, PARAMS)["datasets"]
     text = re.sub(r"^run:.*\n(?: .*\n)+", RUN, text, flags=re.MULTILINE)
     for name, entry in entries.items():
         archive = entry["archive"]
         if archive.get("sha256") and any(url.lower().startswith("file:") for url in archive["urls"]):
             text = re.sub(rf"^  {re.escape(name)}:.*\n(?:    .*\n)*", "", text, flags=re.MULTILINE)
-    found = yaml12.load(text, reader.FILE)
+    found = yaml12.load(text, PARAMS)
     kept = {name for name, entry in entries.items() if name in found["datasets"]}
     if found["run"] != yaml12.load(RUN, "run")["run"] or "sample" not in kept:
-        raise UserError(f"{reader.FILE}: is not written as DVC does; restore it by `git checkout {reader.FILE}`")
+        raise UserError(f"{PARAMS}: is not written as DVC does; restore it by `git checkout {PARAMS}`")
     return text
 
 
