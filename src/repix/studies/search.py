@@ -143,10 +143,9 @@ def plan(root: Path, trials: int | None = None) -> Plan:
     for name, values in settings.space.items():
         for value in (values.low, values.high) if isinstance(values, Between) else values:
             where = f"search.space.{name}: {value!r}: models.{settings.model}"
-            new = reader.parse(changed(entry, {name: value}), Recipe, where, path)
+            reader.parse(changed(entry, {name: value}), Recipe, where, path)
             if name in ("profile", "keep_state") or name.split(".")[0] in ("system", "start_from"):
                 raise UserError(f"{path}: search.space.{name}: is no setting to search over")
-            assert own(new, name) is not None or value is None
     same = {"space": settings.model_dump(mode="json")["space"], "key": base.key, "seed": settings.seed}
     name = f"{settings.dataset}-{settings.model}-{digest_text(canonical_json(same))[:12]}"
     if recipe.epochs < recipe.validate_every:
@@ -266,15 +265,19 @@ def run(wanted: Plan, storage: str, *, workers: int = 1, trainer: Trainer = trai
         UserError: the entry as it stands cannot be trained, or three trials failed one after the other.
     """
     study = open_study(wanted, storage)
-    stopped, turn, failures = threading.Event(), threading.Lock(), []
+    stopped, failures = threading.Event(), []
+    # One trial is chosen at a time: SQLite would give one that waits to two threads, and Python 3.11 counts the depth
+    # of its parser for all threads at once.
+    turn, mine = threading.Lock(), threading.local()
 
     def one_after_the_other() -> None:
         while not stopped.is_set():
-            with turn:
-                if ended(study) + running() >= wanted.settings.trials:
-                    return
-                begun.append(1)
+            turn.acquire()
+            mine.held = True
+            begun.append(1)
             try:
+                if stopped.is_set() or ended(study) + len(begun) > wanted.settings.trials:
+                    return
                 study.optimize(objective, n_trials=1, catch=())
             except UserError as error:
                 failures.append(error)
@@ -287,11 +290,15 @@ def run(wanted: Plan, storage: str, *, workers: int = 1, trainer: Trainer = trai
                 raise
             finally:
                 begun.pop()
+                chosen()
 
     begun: list[int] = []  # trials of this process under way
 
-    def running() -> int:
-        return len(begun)
+    def chosen() -> None:
+        """Let the next trial be chosen."""
+        if mine.held:
+            mine.held = False
+            turn.release()
 
     def objective(trial: optuna.Trial) -> float:
         import optuna
@@ -299,8 +306,8 @@ def run(wanted: Plan, storage: str, *, workers: int = 1, trainer: Trainer = trai
         values = suggest(trial, wanted.settings.space)
         pruned, said = False, 0
         try:
-            with turn:  # Python 3.11 counts the depth of its parser for all threads at once
-                plan = wanted.trial(values)
+            plan = wanted.trial(values)
+            chosen()
             log = seed_study.log_of(plan.folder, "train", plan.cell(wanted.settings.seed))
 
             def stop() -> bool:
