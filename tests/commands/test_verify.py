@@ -260,7 +260,7 @@ def test_the_lock_line_says_same_or_what_differs_first(clone, capsys):
     digest = lock.digest(lock.read(clone))
     code, said = run(capsys, "--lock-only")
     assert code == 0
-    same = "names the same bytes for every out as the committed one (the two files were compared, no out)"
+    same = "your run made the same bytes as the commit, for every out (their hashes in dvc.lock are equal)"
     assert said == f"dvc.lock {digest}: {same}\n"
 
     record = clone / "lineage" / "download" / "sample.json"
