@@ -11,7 +11,7 @@ import pytest
 from repix import cli, processes, yaml12
 from repix.config import reader
 from repix.config.models import Recipe
-from repix.config.search import Between, Search, changed
+from repix.config.search import Between, Search, changed, own
 from repix.errors import UserError
 from repix.files import write_json
 from repix.studies import seed_study
@@ -195,9 +195,10 @@ def test_the_search_of_the_page_can_be_made():
     block = re.search(r"```yaml\n(search:.*?)```", (ROOT / "docs/scale.md").read_text(), re.DOTALL)[1]
     given = reader.parse(yaml12.load(block, "page")["search"], Search, "search")
     entry = reader.section(f"models.{given.model}", ROOT / "params.yaml")
+    assert given.trials == 12 and len(given.space) == 3
     for name, values in given.space.items():
         for value in (values.low, values.high) if isinstance(values, Between) else values:
-            reader.parse(changed(entry, {name: value}), Recipe, name)
+            assert own(reader.parse(changed(entry, {name: value}), Recipe, name), name) == value
 
 
 def test_a_model_that_is_never_validated_and_data_without_val_are_refused(root):
