@@ -54,7 +54,11 @@ def load(
 
     root = find_root(Path.cwd())
     if isinstance(model, str) and model.startswith("models:"):
-        return _registered(root, model)
+        if backend == "keras":
+            raise UserError(
+                f"{model}: a registered model is ONNX alone; load exports/ of its cell for the backend keras"
+            )
+        return _registered(root, model, variant)
     given = Path(model)
     found = find_model(given, (given, root / "runs" / given), root).absolute()  # its files are read later, too
     record = read_record(found)
@@ -62,12 +66,16 @@ def load(
     return Model(found.parent, record, translator, network, variant)
 
 
-def _registered(root: Path, uri: str) -> Model:
+def _registered(root: Path, uri: str, variant: str | None) -> Model:
     from repix.inference.onnx_runtime import OnnxSizes
     from repix.inference.sizes import SizeError
     from repix.publishing import registry
 
     found = registry.fetch(root, uri)
+    if variant not in (None, found.variant):
+        raise UserError(
+            f"{uri}: holds the {found.variant} weights of {found.cell}; load runs/{found.cell} for {variant}"
+        )
 
     def other():
         height, width = found.crop_size
@@ -100,7 +108,7 @@ def train(cell: str, root: PathLike | None = None) -> Model:
     if cell not in cells:
         raise UserError(f"{cell}: is not among the cells of run in {place / reader.FILE}: {', '.join(cells)}")
     command = [sys.executable, "-P", "-m", "dvc", "repro", f"evaluate@{cell}", f"export@{cell}"]
-    if code := subprocess.run(command, cwd=place, env=processes.environment(), check=False).returncode:
+    if code := processes.run(command, cwd=place, env=processes.environment(), stdin=subprocess.DEVNULL):
         raise UserError(f"{cell}: `dvc repro` ended with exit code {code}; it said why above")
     return load(place / "exports" / cell)
 

@@ -11,7 +11,7 @@ import sys
 from contextlib import chdir
 from pathlib import Path
 
-from repix import commands, processes, profile
+from repix import processes, profile
 from repix.errors import UserError, limit_of_the_machine, printable, told
 from repix.paths import find_root
 from repix.version import VERSION
@@ -85,7 +85,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         start = _start()
         root = find_root(start)
-        commands.START, profile.START = start.relative_to(root), start
+        profile.START = start
         with chdir(root), processes.unwinding():
             _run(argv, asked)
     except UserError as error:

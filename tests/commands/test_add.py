@@ -23,7 +23,7 @@ from ruamel.yaml import YAML
 
 from repix import cli, paths, yaml12
 from repix.commands import add
-from repix.config import check, halving, reader
+from repix.config import check, editing, halving, reader
 from repix.config.datasets import Dataset
 from repix.config.models import Recipe
 from repix.data import archives, packing, preprocess, sources
@@ -617,7 +617,7 @@ def test_two_at_once_take_turns(repository, capsys, monkeypatch):
     """Each reads params.yaml and writes it anew: one would take the other's entry away."""
     for number in range(12):
         draw(repository / "pairs" / f"{number}.png", (20, 40))
-    read, write, turns = add.with_entry, add.replace_text, []
+    read, write, turns = editing.with_entry, add.replace_text, []
 
     def in_turn(function):
         def called(*given):
@@ -628,7 +628,7 @@ def test_two_at_once_take_turns(repository, capsys, monkeypatch):
 
         return called
 
-    monkeypatch.setattr(add, "with_entry", in_turn(read))
+    monkeypatch.setattr(editing, "with_entry", in_turn(read))
     monkeypatch.setattr(add, "replace_text", in_turn(write))
     assert run(capsys, "add", "pairs", "--no-measure")[0] == 0
     assert turns == [read, write]
@@ -638,7 +638,7 @@ def test_of_two_at_once_with_one_name_the_second_is_told(repository, capsys, mon
     for number in range(12):
         draw(repository / "pairs" / f"{number}.png", (20, 40))
     text = (repository / "params.yaml").read_text()
-    other = add.with_entry(text, "pairs", add.entry_text("pairs", "file:other/", None, {}))
+    other = editing.with_entry(text, "pairs", add.entry_text("pairs", "file:other/", None, {}))
     cost = add.cost
 
     def meanwhile(*given):

@@ -14,6 +14,7 @@ import pytest
 
 from repix import cli
 from repix.commands import add, init
+from repix.config import editing
 from repix.errors import UserError
 from tests.conftest import ROOT
 
@@ -46,15 +47,15 @@ def test_the_build_imports_it_where_nothing_is_installed():
 
 def test_a_project_begins_with_the_sample_whatever_the_clone_was_asked_for_last():
     text = (ROOT / "params.yaml").read_text(encoding="utf-8")
-    assert init.pristine(text) == text
+    assert editing.pristine(text) == text
     used = text.replace("datasets:\n  - sample\n", "datasets:\n  - mine\n  - maps\n", 1).replace(
         "  - 0\n", "  - 3\n", 1
     )
     entry = add.entry_text("mine", "file:pairs/", "a" * 64, {"layout": "folders"})
-    used = add.with_entry(used, "mine", entry)
-    assert used != text and init.pristine(used) == text
+    used = editing.with_entry(used, "mine", entry)
+    assert used != text and editing.pristine(used) == text
     with pytest.raises(UserError, match="is not written as DVC does"):
-        init.pristine(used.replace("run: #", '"run": #', 1))
+        editing.pristine(used.replace("run: #", '"run": #', 1))
 
 
 def test_a_project_is_whole_committed_and_its_own_tests_pass(alone, capsys):

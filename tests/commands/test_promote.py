@@ -158,6 +158,9 @@ def test_promote_again_other_version_and_rollback(root):
     ):
         with pytest.raises(UserError, match=said):
             repix.load(wrong)
+    for asked in ({"backend": "keras"}, {"variant": "best"}):  # what it has not is not silently something else
+        with pytest.raises(UserError, match=r"is ONNX alone|holds the last weights"):
+            repix.load(first["uri"], **asked)
     with pytest.raises(UserError, match="all that a registered model takes"):
         registered.translate(np.zeros((50, 70, 3), np.uint8))
     with pytest.raises(UserError, match="its scores are tags of its version in MLflow"):

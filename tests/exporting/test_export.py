@@ -61,7 +61,7 @@ def test_all_formats_are_recorded_and_the_same_again(cell, tmp_path):
         ((64, 64), 0.0, 255.0, "litert", 5e-5),  # as the sample's record has it
         ((32, 48), 0.0, 255.0, "onnx", 5e-5),
         ((192, 320), 0.0, 255.0, "litert", 7.5e-4),
-        ((512, 512), 0.0, 255.0, "litert", 0.5 / 255),  # a quarter of a step of 8 bits at most
+        ((512, 512), 0.0, 255.0, "litert", 0.2 / 255),  # a tenth of a step of 8 bits at most
         ((192, 320), 0.0, 65535.0, "litert", 5e-5),
     ],
 )
@@ -79,7 +79,9 @@ def test_large_images_get_room_that_nobody_sees(cell, size, low, high, kind, mos
         assert found == Tolerance(max=5e-5, mean=5e-6)  # to the last bit
     assert record.recipe["generator"]["kind"] == "unet"
     deep = record.model_copy(update=sides | {"recipe": {"generator": {"kind": "resnet"}}})
-    assert allowed(Export(), deep, kind).max == pytest.approx(max(5e-5, 0.5 / (high - low)), rel=1e-12)
+    assert allowed(Export(), deep, kind).max == pytest.approx(
+        max(5e-5, (0.5 if kind == "litert" else 0.2) / (high - low)), rel=1e-12
+    )
     usual = Tolerance(max=FORMATS[kind].max_error, mean=FORMATS[kind].mean_error)
     for asked in (Tolerance(max=1e-9, mean=1e-9), usual):  # what is asked for holds, the usual too
         assert allowed(Export(tolerance={kind: asked}), record.model_copy(update={"crop_size": size}), kind) == asked

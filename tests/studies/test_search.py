@@ -245,6 +245,16 @@ def test_the_command_says_what_was_found_and_writes_it_as_an_entry(root, trainer
     assert len(record["trials"]) == 10 and record["seeds"] is None
 
 
+def test_an_entry_that_is_the_best_itself_is_not_written_again(root, trainer, capsys, monkeypatch):
+    monkeypatch.setattr(Trainer, "score", staticmethod(lambda recipe, seed: float(recipe.loss.l1 == 100)))
+    before = (root / "params.yaml").read_bytes()
+    assert call("--trials", "4", "--write", "tuned") == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[-1] == "nothing was written: models.net as it stands is the best"
+    assert (root / "params.yaml").read_bytes() == before
+    assert call("--seeds", "0-3") == 1 and "was chosen by seed 0; leave it out" in capsys.readouterr().err
+
+
 def test_two_entries_that_are_alike_are_not_told_apart(root, trainer):
     wanted = search.plan(root)
     same = search.Result(0, search.defaults(wanted), 1.0, "complete", EPOCHS)

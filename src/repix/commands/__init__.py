@@ -8,16 +8,14 @@ whichever folder below it was called; ``type=here`` is for paths that the user g
 import os
 from pathlib import Path
 
+from repix import profile
 from repix.errors import UserError
 from repix.files import write_text
 
-START = Path()
-"""Where the command was called, seen from the root of the repository; set by :mod:`repix.cli`."""
-
 
 def here(text: str) -> Path:
-    """Return a path that was given on the command line, as it is seen from where the command runs."""
-    return START / text
+    """Return a path that was given on the command line, as it is seen from the root, where the command runs."""
+    return Path(os.path.relpath(profile.START or ".")) / text
 
 
 def replace_text(path: Path, text: str) -> None:

@@ -26,7 +26,7 @@ from urllib.parse import quote, unquote
 
 from repix import paths, profile, yaml12
 from repix.commands import here, replace_text
-from repix.config import reader
+from repix.config import editing, reader
 from repix.config.datasets import Dataset
 from repix.config.images import Images, height_width
 from repix.config.limits import Limits
@@ -226,49 +226,6 @@ def entry_text(name: str, url: str, sha256: str | None, images: dict[str, Any]) 
     return "".join(f"{line}\n" for line in [*(line.rstrip() for line in lines), "  augment: {flip: true}"])
 
 
-def with_entry(text: str, name: str, entry: str, section: str = "datasets") -> str:
-    """Return params.yaml with an entry at the end of a section; all else stays as it is, to the letter."""
-    lines = text.splitlines(keepends=True)
-    start = next((i for i, line in enumerate(lines) if re.match(rf"{section}:\s*(#.*)?$", line)), None)
-    if start is None:
-        raise _by_hand(entry, section)
-    end = next((i for i in range(start + 1, len(lines)) if re.match(r"[^\s#]", lines[i])), len(lines))
-    while not lines[end - 1].strip() or lines[end - 1].startswith("#"):
-        end -= 1
-    if not lines[end - 1].endswith("\n"):
-        lines[end - 1] += "\n"
-    indent = next((re.match(" *", line)[0] for line in lines[start + 1 : end] if line.lstrip()[:1] not in "#"), "  ")
-    lines[end:end] = [indent + line for line in entry.splitlines(keepends=True)]
-    return _checked("".join(lines), text, name, yaml12.load(entry, "entry")[name], entry, section)
-
-
-def with_pin(text: str, name: str, sha256: str) -> str:
-    """Return params.yaml with another sha256 in an entry of ``datasets``."""
-    entry = yaml12.load(text, reader.FILE)["datasets"][name]
-    entry = entry | {"archive": entry["archive"] | {"sha256": sha256}}
-    pattern = rf"(?m)^( +){re.escape(name)}:[^\n]*\n(?:(?:\1 +[^\n]*)?\n)*?\1 +[^\n]*?\bsha256:"
-    found = re.search(pattern, text)
-    line = f"sha256: {sha256}\n"
-    if not found:
-        raise _by_hand(line)
-    rest = re.sub(r"\A *(?:[0-9a-f]{64}|null|~)?", f" {sha256}", text[found.end() :])
-    return _checked(text[: found.end()] + rest, text, name, entry, line)
-
-
-def _checked(new: str, old: str, name: str, entry: Any, by_hand: str, section: str = "datasets") -> str:
-    """Return the new text, where it says what the old one said, and the entry."""
-    before, after = yaml12.load(old, reader.FILE), yaml12.load(new, reader.FILE)
-    if after != before | {section: (before[section] or {}) | {name: entry}}:
-        raise _by_hand(by_hand, section)
-    return new
-
-
-def _by_hand(text: str, section: str = "datasets") -> UserError:
-    return UserError(
-        f"{reader.FILE}: {section} is not written as DVC does; add this to it by hand:", *text.rstrip().split("\n")
-    )
-
-
 def _times(size: tuple[int, int]) -> str:
     return f"{size[0]} x {size[1]}"
 
@@ -403,8 +360,8 @@ def main(arguments: argparse.Namespace) -> int:
         images = reader.parse(settings, Images, f"datasets.{name}.images")
         how = "mirrored to" if arguments.pad else "stored at"
         print(f"  {'sizes':9} {how} {_times(load)} px, cut to {_times(crop)} px")
-        little = all(whole[0] < 2 * height and whole[1] < 2 * width for height, width in sizes)
-        if not arguments.pad and set(sizes) != {crop} and little and max(whole) <= PADDED:
+        fits = all(whole[0] < 2 * height and whole[1] < 2 * width for height, width in sizes)
+        if not arguments.pad and set(sizes) != {crop} and fits and max(whole) <= PADDED:
             print(f"  {'or':9} --pad: pixels as they are, mirrored at the borders to {_times(whole)} px")
     able = proposal.candidates(recipes, crop, images.paired)
     train = max(found.counts["train"])
@@ -423,7 +380,8 @@ def main(arguments: argparse.Namespace) -> int:
             if not entry and name in (yaml12.load(text, reader.FILE).get("datasets") or {}):
                 raise UserError(f"{reader.FILE} got an entry datasets.{name} meanwhile; choose another --name")
             made = entry_text(name, url, sha256, settings) if not entry else ""
-            replace_text(path, with_pin(text, name, sha256) if entry else with_entry(text, name, made))
+            new = editing.with_pin(text, name, sha256) if entry else editing.with_entry(text, name, made)
+            replace_text(path, new)
         print(f"  {'written':9} datasets.{name} in {reader.FILE}")
     print(f"next: dvc exp run -S 'run.datasets=[{name}]' -S 'run.models=[{model}]'")
     return 0

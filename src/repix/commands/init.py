@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import shlex
 import shutil
 import subprocess
@@ -108,45 +107,12 @@ def write(folder: Path) -> list[str]:
     for name, path in files.items():
         with atomic_path(folder / name) as temporary:
             shutil.copyfile(path, temporary)
+    from repix.config import editing  # setup.py imports this module where no YAML is installed
+
     params = folder / PARAMS
-    write_text(params, pristine(params.read_text(encoding="utf-8")))
+    write_text(params, editing.pristine(params.read_text(encoding="utf-8")))
     write_text(folder / "requirements.txt", f"repix=={VERSION}  # pip install -c constraints.txt -r requirements.txt\n")
     return [*files, "requirements.txt"]
-
-
-RUN = """\
-run: # the grid: every data set with every model with every seed
-  datasets:
-  - sample
-  models:
-  - pix2pix_small
-  seeds:
-  - 0
-  profile: auto # what the model's entry says; portable and fast force one for all
-"""
-
-
-def pristine(text: str) -> str:
-    """Return params.yaml with the grid that a project begins with, and without data sets of files on this disk.
-
-    A clone has what its user asked for last, and that is no part of another project.
-
-    Raises:
-        UserError: it is not written as DVC does.
-    """
-    from repix import yaml12
-
-    entries = yaml12.load(text, PARAMS)["datasets"]
-    text = re.sub(r"^run:.*\n(?: .*\n)+", RUN, text, flags=re.MULTILINE)
-    for name, entry in entries.items():
-        archive = entry["archive"]
-        if archive.get("sha256") and any(url.lower().startswith("file:") for url in archive["urls"]):
-            text = re.sub(rf"^  {re.escape(name)}:.*\n(?:    .*\n)*", "", text, flags=re.MULTILINE)
-    found = yaml12.load(text, PARAMS)
-    kept = {name for name, entry in entries.items() if name in found["datasets"]}
-    if found["run"] != yaml12.load(RUN, "run")["run"] or "sample" not in kept:
-        raise UserError(f"{PARAMS}: is not written as DVC does; restore it by `git checkout {PARAMS}`")
-    return text
 
 
 def put_under_git(folder: Path, written: list[str]) -> bool:

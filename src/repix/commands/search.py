@@ -22,9 +22,8 @@ from typing import TYPE_CHECKING
 
 from repix import yaml12
 from repix.commands import replace_text
-from repix.commands.add import with_entry
 from repix.commands.seeds import parse_seeds
-from repix.config import reader
+from repix.config import editing, reader
 from repix.config.run import NAME
 from repix.config.search import changed
 from repix.errors import UserError
@@ -77,7 +76,7 @@ def write_entry(wanted: Plan, best: Result, name: str) -> None:
         text = path.read_text(encoding="utf-8")
         if name in (reader.section("models", path) or {}):
             raise UserError(f"--write {name}: {path} has a model of that name; choose another")
-        replace_text(path, with_entry(text, name, entry, "models"))
+        replace_text(path, editing.with_entry(text, name, entry, "models"))
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -94,6 +93,8 @@ def main(arguments: argparse.Namespace) -> int:
     from repix.tracking import mlflow_run
 
     wanted = search.plan(root, arguments.trials)
+    if wanted.settings.seed in seeds:
+        raise UserError(f"--seeds: the best trial was chosen by seed {wanted.settings.seed}; leave it out")
     if arguments.write is not None and not NAME.match(arguments.write):
         raise UserError(f"--write {arguments.write}: names are letters, digits and underscores")
     if arguments.write in (reader.section("models") or {}):
@@ -107,13 +108,14 @@ def main(arguments: argparse.Namespace) -> int:
         scored = [result for result in results if result.state == "complete"]
         best = max(scored, key=lambda result: (result.score, -result.number))
         noise = search.compare(wanted, best, seeds, workers=arguments.workers) if seeds else None
-    if arguments.write:
-        write_entry(wanted, best, arguments.write)
-    report(arguments, wanted, results, best, noise)
+    new = arguments.write if best.values != search.defaults(wanted) else None
+    if new:
+        write_entry(wanted, best, new)
+    report(arguments, wanted, results, best, noise, new)
     return 0
 
 
-def report(arguments, wanted: Plan, results: list[Result], best: Result, noise) -> None:
+def report(arguments, wanted: Plan, results: list[Result], best: Result, noise, new: str | None) -> None:
     """Print the trials, what the best one is, and what further seeds say of it."""
     if arguments.json:
         said = {"study": wanted.name, "best": best.number, "trials": [result._asdict() for result in results]}
@@ -126,5 +128,7 @@ def report(arguments, wanted: Plan, results: list[Result], best: Result, noise) 
         print(noise.text())
     elif best.number:
         print("one seed says little: `repix search --seeds 1-4` trains the entry and the best with others")
-    if arguments.write:
-        print(f"next: dvc exp run -S 'run.datasets=[{wanted.settings.dataset}]' -S 'run.models=[{arguments.write}]'")
+    if new:
+        print(f"next: dvc exp run -S 'run.datasets=[{wanted.settings.dataset}]' -S 'run.models=[{new}]'")
+    elif arguments.write:
+        print(f"nothing was written: models.{wanted.settings.model} as it stands is the best")

@@ -357,7 +357,7 @@ def _at_once(jobs: Sequence[Callable[[], None]], workers: int, stopped: threadin
 
 
 def compare(wanted: Plan, best: Result, seeds: Sequence[int], *, workers: int = 1, trainer: Trainer = train) -> Noise:
-    """Train the entry as it stands and the best trial with further seeds, those of the search left out of the score.
+    """Train the entry as it stands and the best trial with further seeds: not that of the search, which chose it.
 
     Raises:
         UserError: a training failed.
