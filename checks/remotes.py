@@ -67,7 +67,7 @@ def missing(kind: str) -> str | None:
 def serve(kind: str, work: Path) -> Iterator[Remote]:
     """Start what a kind of remote needs, below ``work``, and end it afterwards."""
     work.mkdir(parents=True)
-    with {"folder": _folder, "ssh": _ssh, "s3": _s3}[kind](work) as remote:
+    with {"folder": _folder, "ssh": _ssh, "s3": s3}[kind](work) as remote:
         yield remote
 
 
@@ -121,7 +121,7 @@ def _ssh(work: Path) -> Iterator[Remote]:
 
 
 @contextmanager
-def _s3(work: Path) -> Iterator[Remote]:
+def s3(work: Path) -> Iterator[Remote]:
     import requests
     from moto.server import ThreadedMotoServer
 

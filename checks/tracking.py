@@ -25,7 +25,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -48,19 +48,33 @@ def free_port() -> int:
 
 
 @contextmanager
-def mlflow_server(folder: Path) -> Iterator[str]:
-    """Yield the address of an MLflow server on the database of ``folder``."""
+def mlflow_server(
+    folder: Path,
+    *,
+    backend: str | None = None,
+    artifacts: str | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[str]:
+    """Yield the address of an MLflow server.
+
+    Args:
+        folder: where it works, and keeps what follows where it is not given.
+        backend: address of its database.
+        artifacts: where its files go.
+        environment: what it finds in its environment beside this process'.
+    """
     port = free_port()
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += [
         "--backend-store-uri",
-        f"sqlite:///{folder}/mlflow.db",
+        backend or f"sqlite:///{folder}/mlflow.db",
         "--artifacts-destination",
-        str(folder / "served"),
+        artifacts or str(folder / "served"),
     ]
-    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    given = os.environ | quiet | dict(environment or {})
     with subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command, cwd=folder, env=given, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
         address, end = f"http://127.0.0.1:{port}", time.monotonic() + START_SECONDS
         try:
@@ -135,20 +149,22 @@ def sync(root: Path) -> str:
     return json.loads(done.stdout)["runs"][route.CELL]
 
 
-def said(root: Path, run_id: str) -> str:
+def said(root: Path, run_id: str, address: str = "") -> str:
     """Return the digest of what MLflow says of a run, without ids, times, and what only the training's machine knew.
 
     Asked in a process of its own: MLflow holds on to a database that was deleted.
     """
-    command = [sys.executable, "-m", "checks.tracking", "--said", str(root), run_id]
+    command = [sys.executable, "-m", "checks.tracking", "--said", str(root), run_id, address]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
-def digest_of(root: Path, run_id: str) -> str:
+def digest_of(root: Path, run_id: str, address: str) -> str:
     """Return what :func:`said` does, in this process."""
     from repix.tracking import store
 
     os.environ.pop("MLFLOW_TRACKING_URI", None)
+    if address:
+        os.environ["MLFLOW_TRACKING_URI"] = address
     client, _ = store.connect(root)
     found = client.get_run(run_id)
     curves = {
@@ -178,10 +194,10 @@ def ui(root: Path) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--said", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--said", nargs=3, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.said:
-        print(digest_of(Path(given.said[0]), given.said[1]))
+        print(digest_of(Path(given.said[0]), *given.said[1:]))
         return
     with tempfile.TemporaryDirectory(prefix="repix-tracking-") as folder:
         base = Path(folder)

@@ -83,7 +83,7 @@ NAMED_BY = {
         "data/image_writer.py",  # 16-bit PNG
         "tracking/tensorboard.py",
     },
-    "jax": {"training/step_jax.py", "inference/jax_backend.py"},
+    "jax": {"training/step_jax.py", "training/shards_jax.py", "inference/jax_backend.py"},
     "mlflow": {"tracking/", "exporting/pyfunc.py", "publishing/registry.py"},
     "dvc": {"farm/worker.py"},  # a process of its own, which asks it for many things
     "ray": {"farm/engine_ray.py"},

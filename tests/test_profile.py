@@ -78,7 +78,8 @@ def test_an_unknown_profile_is_one_line():
         profile.find("portabel")
     assert (
         str(caught.value)
-        == "params.yaml: run.profile: 'portabel' is not an execution profile; there are portable, fast, jax"
+        == "params.yaml: run.profile: 'portabel' is not an execution profile; there are portable, fast, jax, "
+        "and jax-2, jax-4, ... for so many devices"
     )
 
 
@@ -151,6 +152,17 @@ print((compiled(lambda a, b: a / keras.ops.sqrt(b))(x, v).numpy() == x / np.sqrt
     assert ended.stdout.split() == ["True", "True"], ended.stderr
     # What the portable profile is protected from; when this goes green, TensorFlow has changed.
     assert "False" in python(code, "fast").stdout.split()
+
+
+def test_the_number_of_devices_is_part_of_the_profile():
+    four = profile.find("jax-4")
+    assert four.record() == profile.find("jax").record() | {"name": "jax-4", "shards": 4}
+    assert four.after_training() == "fast"
+    # NCCL would choose by what it finds; one device adds nothing up, and a user's own choice is not ours to carry.
+    assert four.environment()["NCCL_ALGO"] == "Ring" and profile.find("jax").environment()["NCCL_ALGO"] is None
+    for name in ("jax-0", "jax-", "jax-04", "jax-x", "fast-2", "jax-4\n"):
+        with pytest.raises(UserError, match="is not an execution profile"):
+            profile.find(name)
 
 
 def test_jax_trains_and_nothing_else(monkeypatch):

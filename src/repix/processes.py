@@ -13,11 +13,12 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, NoReturn
 
 _RUNNING: set[subprocess.Popen] = set()
 _LOCK = threading.Lock()  # nothing starts while what runs is stopped, or afterwards
 _stopped = False
+_at_once = False
 
 
 class Terminated(KeyboardInterrupt):
@@ -62,6 +63,26 @@ def environment() -> dict[str, str]:
     """Return the environment in which ``python``, as stages are called, is the Python that runs this."""
     path = f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     return {**os.environ, "PATH": path}
+
+
+def leave_at_once(whether: bool) -> None:
+    """Say whether :func:`leave` ends this process without what libraries do at its exit, such as waiting for others."""
+    global _at_once
+    _at_once = whether
+
+
+def leaves_at_once() -> bool:
+    """Return what :func:`leave_at_once` was told last."""
+    return _at_once
+
+
+def leave(code: int) -> NoReturn:
+    """End this process with an exit code."""
+    if _at_once:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 ASKED = 128 + signal.SIGTERM  # exit code of a program of ours that was asked to stop

@@ -12,8 +12,9 @@ This module imports nothing but the standard library.
 from __future__ import annotations
 
 import os
+import re
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from repix.errors import UserError
 
@@ -25,6 +26,8 @@ NO_TELEMETRY = {
     # onnxruntime looks up a host and keeps a device id in the cache folder unless this is set: it heeds no other.
     "ORT_DISABLE_TELEMETRY": "1",
 }
+# What NCCL may choose by what it finds, each choice another order of sums: fixed where devices add.
+SUMS_OF_GPUS = {"NCCL_ALGO": "Ring", "NCCL_PROTO": "Simple", "NCCL_NVLS_ENABLE": "0"}
 _ENTERED = "REPIX_PROFILE"
 _AGAIN = "REPIX_STARTED_AGAIN"
 
@@ -54,6 +57,8 @@ class Profile:
             It turns x / sqrt(v) into x * rsqrt(v) and 1 / v into a reciprocal, which the
             hardware only approximates, each CPU in its own way.
         portable: whether equal digests are promised on every x86-64 CPU with AVX2.
+        shards: devices that a training's batches are cut over, of one host or several: see
+            :mod:`repix.training.gang`. 0: one device, and no others are asked for.
     """
 
     name: str
@@ -65,6 +70,7 @@ class Profile:
     openblas_core: str | None = None
     graph_optimizer: bool = True
     portable: bool = False
+    shards: int = 0
 
     def resolved_threads(self) -> int:
         """Return the thread count that this process will use."""
@@ -89,6 +95,7 @@ class Profile:
             "TF_DETERMINISTIC_OPS": "1",
             # A user's own switches would move bits that the record says nothing of.
             "TF_XLA_FLAGS": None,
+            **({name: value if self.shards else None for name, value in SUMS_OF_GPUS.items()}),
             # Kernels whose sums have one order, chosen by rule and not by a race between them.
             "XLA_FLAGS": "--xla_gpu_deterministic_ops=true" if self.backend == "jax" else None,
             "NPY_ENABLE_CPU_FEATURES": None,
@@ -123,6 +130,8 @@ PROFILES: dict[str, Profile] = {
         Profile("jax", backend="jax"),
     )
 }
+SHARDED = re.compile(r"jax-([1-9][0-9]{0,3})")
+"""The profile ``jax`` on several devices: another number of them gives other bits."""
 
 
 def find(name: str) -> Profile:
@@ -131,9 +140,12 @@ def find(name: str) -> Profile:
     Raises:
         UserError: there is none of that name.
     """
+    if sharded := SHARDED.fullmatch(name):
+        return replace(PROFILES["jax"], name=name, shards=int(sharded[1]))
     if name not in PROFILES:
         raise UserError(
-            f"params.yaml: run.profile: {name!r} is not an execution profile; there are {', '.join(PROFILES)}"
+            f"params.yaml: run.profile: {name!r} is not an execution profile; there are {', '.join(PROFILES)}, "
+            f"and jax-2, jax-4, ... for so many devices"
         )
     return PROFILES[name]
 

@@ -56,13 +56,16 @@ def guard(function: Callable[[], Any]) -> None:
         _end(f"{what}; run the same command to go on", 128 + number)
     except Exception as error:
         if (line := limit_of_the_machine(error)) is None:
-            raise
+            if not processes.leaves_at_once():
+                raise
+            sys.excepthook(*sys.exc_info())
+            processes.leave(1)
         _end(printable(line), 1)
 
 
 def _end(message: str, code: int) -> None:
     print(f"repix: {message}", file=sys.stderr)
-    sys.exit(code)
+    processes.leave(code)
 
 
 def _profile_of(model: str) -> str:
@@ -113,17 +116,18 @@ class LineageRecord:
         item: the cell's or data set's name; empty for a stage without a matrix.
         params: the typed settings that the stage read, by their keys in params.yaml.
         inputs: the files and folders that the stage reads.
+        clears: whether what a killed process left half written is removed: only by the process that writes.
 
     Raises:
         UserError: an input is not there.
     """
 
-    def __init__(self, stage: str, item: str, params: Mapping[str, Any], inputs: list[Path]):
+    def __init__(self, stage: str, item: str, params: Mapping[str, Any], inputs: list[Path], clears: bool = True):
         current = profile.entered()
         for path in inputs:
             if not path.exists():
                 raise UserError(f"{path.as_posix()}: not there; `dvc repro` makes it, or `dvc pull` fetches it")
-        for folder in (LINEAGE / stage, PLOTS / item, METRICS):
+        for folder in (LINEAGE / stage, PLOTS / item, METRICS) if clears else ():
             clear_leftovers(folder)
         self.path = LINEAGE / stage / f"{item or stage}.json"
         self.declared = lineage.declare(

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import yaml
 
+from checks.support import postgres
 from repix import cli
 from repix.arrays import save_arrays
 from repix.data.images import write
@@ -159,6 +160,17 @@ def test_a_run_is_rebuilt_whole_and_a_second_sync_changes_nothing(clone, capsys)
     (clone / "mlflow.db").unlink()
     shutil.rmtree(clone / "mlartifacts")
     assert content(clone, sync(capsys)["runs"][CELL]) == run
+
+
+def test_on_postgresql_as_on_sqlite(clone, capsys, monkeypatch):
+    if lacks := postgres.missing():
+        pytest.skip(lacks)
+    here = content(clone, sync(capsys)["runs"][CELL])
+    with postgres.postgres("mlflow") as address:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+        first = sync(capsys)["runs"]
+        assert content(clone, first[CELL]) == here
+        assert sync(capsys)["runs"] == first
 
 
 def test_a_training_that_tracked_and_one_that_did_not_leave_the_same_curves_and_params(clone, capsys):

@@ -105,6 +105,22 @@ def test_what_cannot_hold_is_said_at_the_start_in_one_line(tmp_path, changes, sa
     assert said in str(caught.value) and "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(("profile", "batch", "fits"), [("jax-4", 8, True), ("jax-4", 6, False), ("jax", 1, True)])
+def test_a_batch_that_cannot_be_cut_over_the_devices_is_said_at_the_start(tmp_path, monkeypatch, profile, batch, fits):
+    tree = reader.load(PARAMS)
+    change(tree, "run.profile", profile)
+    change(tree, "models.pix2pix_small.batch_size", batch)
+    (tmp_path / "params.yaml").write_text(yaml12.dump(tree), encoding="utf-8")
+    monkeypatch.setattr(check, "find_spec", lambda name: True)
+    if fits:
+        check.grid(tmp_path / "params.yaml")
+        return
+    with pytest.raises(
+        UserError, match=r"pix2pix_small.batch_size: 6 cannot be cut over the 4 devices .* multiple of 4"
+    ):
+        check.grid(tmp_path / "params.yaml")
+
+
 def test_a_backend_that_is_not_installed_is_said_at_the_start(tmp_path, monkeypatch):
     tree = reader.load(PARAMS)
     change(tree, "run.profile", "jax")

@@ -15,6 +15,7 @@ def test_the_grid_in_order():
     names = [cell.name for cell in parse(GRID, Grid, "run").cells()]
     assert names == ["a-m-0", "a-m-7", "b-m-0", "b-m-7"]
     assert parse(GRID, Grid, "run").profile == "auto"
+    assert parse(GRID | {"profile": "jax-8"}, Grid, "run").profile == "jax-8"
 
 
 @pytest.mark.parametrize(
@@ -32,6 +33,13 @@ def test_the_grid_in_order():
         ({"seeds": 0}, "run.seeds: 0: input should be a list"),
         ({"seeds": [0.5]}, "run.seeds.0: 0.5: input should be a valid integer"),
         ({"seeds": [True]}, "run.seeds: [True]: true and false have no meaning here"),
+        (
+            {"profile": "fats"},
+            "run.profile: 'fats' is not one of 'auto', 'portable', 'fast', 'jax' or 'jax-4' (for so many devices); "
+            "did you mean 'fast'?",
+        ),
+        ({"profile": "jax-0"}, "run.profile: 'jax-0' is not one of 'auto', 'portable'"),
+        ({"profile": 4}, "run.profile: 4: input should be a valid string"),
         ({"seed": [0]}, "run.seed: unknown key; did you mean 'seeds'?"),
     ],
 )

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import re
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from checks.support import postgres
 from repix import cli, processes, yaml12
 from repix.config import reader
 from repix.config.models import Recipe
@@ -106,6 +108,22 @@ def trainer(monkeypatch):
 
 def storage(root) -> str:
     return f"sqlite:///{root / 'search.db'}"
+
+
+def test_several_machines_share_a_study_on_postgresql(root, trainer):
+    if lacks := postgres.missing():
+        pytest.skip(lacks)
+    wanted = search.plan(root, 12)
+    with postgres.postgres("search") as address:
+        with ThreadPoolExecutor(2) as machines:  # each opens the database for itself
+            studies = list(machines.map(lambda workers: search.run(wanted, address, workers=workers), (1, 2)))
+        found, other = map(search.results, studies)
+        # Each ends where it sees enough; what it sees of the other are trials that have ended.
+        assert found == other and 12 <= len(found) == len(trainer.made) <= 14
+        assert {result.number for result in found} == set(range(len(found)))
+        assert search.results(search.run(wanted, address)) == found and len(trainer.made) == len(found)
+    with pytest.raises(UserError, match=r"repix:\*\*\*@.* cannot be opened: .*refused"):
+        search.open_study(wanted, address)
 
 
 @pytest.mark.parametrize("workers", [1, 3])

@@ -206,7 +206,7 @@ def cost(model: str, recipe: Recipe, images: Images, crop: tuple[int, int], meas
         "paired": images.paired,
         "profile": used,
         # The JAX step takes a data set, not batches.
-        "measure": measure and used != "jax",
+        "measure": measure and profile.find(used).backend != "jax",
     }
     code = "import sys; from repix.commands import add; add.answer(*sys.argv[1:])"
     command = [sys.executable, "-P", "-c", code, model, json.dumps(asked)]

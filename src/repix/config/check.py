@@ -18,6 +18,7 @@ from repix.config.run import Cell, Grid
 from repix.errors import UserError
 from repix.metrics import METRICS, Metric
 from repix.paths import RUNS, STARTS, found
+from repix.profile import find as find_profile
 from repix.registry import FORMATS, SYSTEMS
 from repix.schemas import Start
 
@@ -67,9 +68,15 @@ def grid(path: str | Path = reader.FILE) -> None:
                 f"leave them out of export.formats, or set precision: float32"
             )
         profile = recipe.profile if run.profile == "auto" else run.profile
-        if profile == "jax" and find_spec("jax") is None:
+        used = find_profile(profile)
+        if used.shards and recipe.batch_size % used.shards:
             raise UserError(
-                f"{path}: models.{model} trains under the profile jax, and JAX is not installed: "
+                f"{path}: models.{model}.batch_size: {recipe.batch_size} cannot be cut over the {used.shards} devices "
+                f"of the profile {profile}: make it a multiple of {used.shards}"
+            )
+        if used.backend == "jax" and find_spec("jax") is None:
+            raise UserError(
+                f"{path}: models.{model} trains under the profile {profile}, and JAX is not installed: "
                 f"pip install -c constraints.txt -e '.[jax]', or '.[jax-cuda]' on a GPU"
             )
     _parents(run, recipes, path)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_serializer, model_validator
 
 from repix.config.reader import Settings, nearest, not_of_kind, only
-from repix.config.run import NAME, Cell
+from repix.config.run import NAME, Cell, ProfileName
 from repix.registry import SYSTEMS
 
 Norm = Literal["batch", "instance", "instance_affine", "none"]
@@ -294,7 +294,7 @@ class Recipe(Settings):
             (the same kernels, scales 1) or ``glorot`` (uniform kernels, scales 1).
         profile: execution profile where ``run.profile`` is auto: ``fast``, ``portable``, whose
             bits do not depend on the CPU and which takes several times as long at 256 px, or
-            ``jax`` (training on Keras' JAX backend, for a GPU).
+            ``jax`` (training on Keras' JAX backend, for a GPU; ``jax-4`` for four).
         precision: ``float32``, ``tf32`` (float32 whose products a GPU may round to 10 bits; a
             CPU computes float32) or ``bfloat16`` (networks compute in it, weights stay float32).
         validate_every: epochs between scorings of the val split, by which the best
@@ -320,7 +320,7 @@ class Recipe(Settings):
     pool: int = Field(default=0, ge=0)
     ema: float | None = Field(default=None, gt=0, lt=1)
     initializer: Literal["normal", "normal_kernels", "glorot"] = "normal"
-    profile: Literal["portable", "fast", "jax"] = "fast"
+    profile: ProfileName = "fast"
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
     validate_every: int = Field(default=10, ge=1)
     picture_every: int = Field(default=10, ge=1)

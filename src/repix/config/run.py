@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
+from pydantic_core import PydanticCustomError
 
 from repix.config.reader import Settings
 from repix.errors import UserError
+from repix.profile import PROFILES, SHARDED
 
 SEEDS = 2**31
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*\Z")
+
+
+def _is_a_profile(name: str, *more: str) -> str:
+    if name not in (*more, *PROFILES) and not SHARDED.fullmatch(name):
+        expected = f"{', '.join(map(repr, (*more, *PROFILES)))} or 'jax-4' (for so many devices)"
+        raise PydanticCustomError("literal_error", "not one of {expected}", {"expected": expected})
+    return name
+
+
+ProfileName = Annotated[str, AfterValidator(lambda name: _is_a_profile(name))]
+"""An execution profile: ``portable``, ``fast``, ``jax``, or ``jax-4`` for four devices; see :mod:`repix.profile`."""
 
 
 @dataclass(frozen=True)
@@ -51,13 +64,13 @@ class Grid(Settings):
         seeds: one cell each.
         profile: execution profile of all stages; ``auto`` takes that of the model's entry,
             and ``portable`` for stages that have no model. ``jax`` trains on JAX, and runs the
-            other stages under ``fast``.
+            other stages under ``fast``; ``jax-4`` trains on four devices.
     """
 
     datasets: tuple[str, ...] = Field(min_length=1)
     models: tuple[str, ...] = Field(min_length=1)
     seeds: tuple[int, ...] = Field(min_length=1)
-    profile: Literal["auto", "portable", "fast", "jax"] = "auto"
+    profile: Annotated[str, AfterValidator(lambda name: _is_a_profile(name, "auto"))] = "auto"
 
     @field_validator("datasets", "models")
     @classmethod

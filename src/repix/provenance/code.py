@@ -342,7 +342,7 @@ def chosen(params: Mapping[str, Any], stage: str, model: str | None) -> dict[str
     entry = (params.get("models") or {}).get(model) or {}
     asked = (params.get("run") or {}).get("profile", "auto")
     asked = entry.get("profile", "fast") if asked == "auto" else asked
-    backend = "jax" if asked == "jax" and stage == "train" else "tensorflow"
+    backend = "jax" if str(asked).partition("-")[0] == "jax" and stage == "train" else "tensorflow"
     found = {"INFERENCE": [backend], "STEPS": [backend]}
     if entry.get("system"):
         found["SYSTEMS"] = [entry["system"]]

@@ -12,6 +12,7 @@ import math
 import re
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -203,17 +204,12 @@ def open_study(wanted: Plan, storage: str) -> optuna.Study:
         raise UserError("a search needs Optuna: pip install -c constraints.txt -e '.[search]'") from None
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
     try:
-        kept = optuna.storages.RDBStorage(
-            storage,
-            heartbeat_interval=HEARTBEAT,
-            grace_period=GONE,
-            heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(
-                inherit_intermediate_values=False
-            ),
-        )
+        shown = make_url(storage).render_as_string()  # a password is not shown
+        kept = _storage(storage)
         pruner = optuna.pruners.MedianPruner(n_startup_trials=FIRST, n_warmup_steps=1)
         study = optuna.create_study(
             storage=kept,
@@ -226,8 +222,32 @@ def open_study(wanted: Plan, storage: str) -> optuna.Study:
         if (first := defaults(wanted)) is not None:
             study.enqueue_trial(first, skip_if_exists=True)
     except (ImportError, ArgumentError, SQLAlchemyError) as error:
-        raise UserError(f"{storage}: cannot be opened: {' '.join(str(error).split())[:300]}") from None
+        if isinstance(error, ArgumentError):
+            shown = f"--storage {storage.partition(':')[0]}:..."
+        raise UserError(f"{shown}: cannot be opened: {' '.join(str(error).split())[:300]}") from None
     return study
+
+
+def _storage(address: str) -> optuna.storages.RDBStorage:
+    """Return Optuna's database, whose tables are made where they are not there; several may come to that at once."""
+    import optuna
+    from sqlalchemy.exc import IntegrityError, ProgrammingError
+
+    for last in [False] * 4 + [True]:
+        try:
+            return optuna.storages.RDBStorage(
+                address,
+                heartbeat_interval=HEARTBEAT,
+                grace_period=GONE,
+                heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(
+                    inherit_intermediate_values=False
+                ),
+            )
+        except (IntegrityError, ProgrammingError):  # another one has just made them
+            if last:
+                raise
+            time.sleep(1)
+    raise AssertionError
 
 
 def ended(study: optuna.Study) -> int:

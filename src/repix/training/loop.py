@@ -21,6 +21,7 @@ from repix import processes
 from repix.config.models import Recipe
 from repix.errors import UserError
 from repix.training.checkpoint import Checkpoint, Checkpoints
+from repix.training.gang import Alone
 from repix.training.observer import Observer
 from repix.training.step import Step
 
@@ -109,6 +110,7 @@ def train(
     best_of: Callable[[], dict[str, np.ndarray]] | None = None,
     plan: dict | None = None,
     start: Checkpoint | None = None,
+    gang: Alone | None = None,
 ) -> tuple[History, dict[str, np.ndarray]]:
     """Train from the newest checkpoint of this run, or from the first weights, to the end.
 
@@ -123,6 +125,8 @@ def train(
         best_of: the arrays to keep when a validation is the best so far.
         plan: what the observer is told at the start, beside steps and epochs.
         start: the state to begin with where this run has no checkpoint; None begins with the step as it is.
+        gang: the processes of this training; None where it is one. The leader alone resumes and saves; give
+            the others no ``validate`` and no ``picture``.
 
     Returns:
         The history, and the arrays kept at the best validation (empty without one).
@@ -134,7 +138,8 @@ def train(
     """
     per_epoch = step.steps_per_epoch
     total = recipe.epochs * per_epoch
-    state = _resume(step, checkpoints, start)
+    gang = gang or Alone()
+    state = _resume(step, checkpoints, start, gang)
     diverged = partial(_diverged, per_epoch=per_epoch, checkpoints=checkpoints)
     counts = {"steps": total, "epochs": recipe.epochs, "steps_per_epoch": per_epoch}
     observer.started((plan or {}) | counts | {"first_step": state.done, "history": list(state.history.epochs)})
@@ -161,10 +166,11 @@ def train(
                     observer.epoch_ended(epoch + 1, state.done, {"learning_rate": rate, **means})
                     if picture is not None and ((epoch + 1) % recipe.picture_every == 0 or last):
                         picture(state.done)
-                asked = stop()
+                # What one process alone knows, all act on: what waits for the others is run by all or by none.
+                asked, timer = gang.agree(stop() or 0, int(_save_is_due(state)))
                 due = ended and ((epoch + 1) % recipe.checkpoint_every == 0 or last)
-                if due or asked or _save_is_due(state):
-                    _save(state, step, checkpoints, diverged)
+                if due or asked or timer:
+                    _save(state, step, checkpoints, diverged, gang)
                 if asked:
                     raise StoppedError(
                         f"stopped by {signal.Signals(asked).name} after step {state.done} of {total}; "
@@ -178,7 +184,7 @@ def train(
     return state.history, state.best
 
 
-def _resume(step: Step, checkpoints: Checkpoints, start: Checkpoint | None) -> TrainingState:
+def _resume(step: Step, checkpoints: Checkpoints, start: Checkpoint | None, gang: Alone) -> TrainingState:
     """Return the state of the newest sound checkpoint, put in force, or that of a training at its ``start``."""
     state = TrainingState()
 
@@ -188,8 +194,13 @@ def _resume(step: Step, checkpoints: Checkpoints, start: Checkpoint | None) -> T
         state.best = {name[5:]: array for name, array in resumed.arrays.items() if name.startswith("best/")}
         state.history, state.done = history, resumed.step
 
-    if checkpoints.resume(restore) is None and start is not None:
-        restore(start)
+    found = gang.share(checkpoints.resume(restore) if gang.leads else None)
+    if found is None:
+        found = start
+    elif gang.leads:
+        found = None  # it is in force
+    if found is not None:
+        restore(found)
     state.saved = time.monotonic()
     return state
 
@@ -239,14 +250,15 @@ def _save_is_due(state: TrainingState) -> bool:
     return time.monotonic() - state.saved >= SAVE_SECONDS
 
 
-def _save(state: TrainingState, step: Step, checkpoints: Checkpoints, diverged: Callable) -> None:
-    """Write a checkpoint."""
+def _save(state: TrainingState, step: Step, checkpoints: Checkpoints, diverged: Callable, gang: Alone) -> None:
+    """Write a checkpoint, if this process leads."""
     arrays = step.state()
     # A finite loss can still leave a weight that is not: never let it replace a sound state.
     broken = [name for name, array in arrays.items() if not np.isfinite(array).all()]
     if broken:
         raise diverged(f"{broken[0]} is not finite", state.done - 1)
-    checkpoints.save(checkpoint_of(state.done, arrays, state.best, state.history))
+    if gang.leads:
+        checkpoints.save(checkpoint_of(state.done, arrays, state.best, state.history))
     state.saved = time.monotonic()
 
 

@@ -1,6 +1,6 @@
 """The training step on JAX: a block of iterations in one compiled call, for a GPU.
 
-The only file of ``training`` that names JAX. It does the same updates as
+It does the same updates as
 :mod:`repix.training.step_tensorflow`, with the same Adam and the same names in its state; what
 differs is what a GPU asks for: weights, moments and pools are donated to the call and never
 leave the device, neither does a data set that fits, and one call runs up to
@@ -30,6 +30,8 @@ from repix.models.layers import DRAWS_PER_STEP, dropouts
 from repix.models.scaling import to_network_range
 from repix.systems.system import Batch, Iteration, Reported, System
 from repix.training.checkpoint import check_state
+from repix.training.shards_jax import join as join  # each step file offers it
+from repix.training.shards_jax import placement
 from repix.training.step import always
 
 STEPS_PER_CALL = 25  # as many as the loop asks for at once
@@ -41,7 +43,7 @@ PRODUCTS = {"float32": "highest", "tf32": "tensorfloat32", "bfloat16": "highest"
 
 def resident_bytes() -> float:
     """Return how many bytes a data set may take to lie on the device; 0 on a CPU, whose memory is the host's."""
-    return RESIDENT_SHARE * (jax.devices()[0].memory_stats() or {}).get("bytes_limit", 0)
+    return RESIDENT_SHARE * (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit", 0)
 
 
 def _gradient(function: Callable, x):
@@ -68,11 +70,12 @@ class Step:
     ):
         self.system, self.optimizer, self.ema = system, optimizer, ema
         self.source, self.target = source, target
+        self._place = placement()
         self.steps_per_epoch = sampler.steps_per_epoch
         self._batch, self._crop_size = sampler.batch, sampler.crop_size
         self._data: dict[str, jax.Array] = {}
         if sampler.source.nbytes + sampler.target.nbytes <= resident_bytes():
-            self._data = {"source": jnp.asarray(sampler.source), "target": jnp.asarray(sampler.target)}
+            self._data = {side: self._place.everywhere(getattr(sampler, side)) for side in ("source", "target")}
             self._batch = sampler.windows
         self._variables: dict[str, keras.Variable] = {}
         self._own: dict[str, list[str]] = {}  # optimizer group -> names of its variables
@@ -93,6 +96,7 @@ class Step:
         for name, pool in system.pools.items():
             pools |= {f"pool/{name}/images": pool.images, f"pool/{name}/count": pool.count}
         self._variables |= pools
+        self._slots = {name: self._place.everywhere(array) for name, array in self._slots.items()}
         self._streams = [
             (layer, rng.key("dropout", seed, network, layer.name) % 2**32)
             for network, model in system.networks.items()
@@ -206,7 +210,7 @@ class Step:
                 rows = jnp.zeros((STEPS_PER_CALL, len(shapes)))
                 return lax.fori_loop(0, turns, turn, (values, slots, rows))
 
-        return jax.jit(call, donate_argnums=(0, 1))
+        return self._place.compile(call)
 
     def _batches(self, first: int, turns: int, rate: float) -> tuple[np.ndarray, ...]:
         """Return what a call is given for its iterations, padded with zeros to :data:`STEPS_PER_CALL`."""
@@ -219,7 +223,7 @@ class Step:
             whole = np.zeros((STEPS_PER_CALL, *parts[0].shape), parts[0].dtype)
             whole[:turns] = parts
             batches.append(whole)
-        return tuple(batches)
+        return self._place.batches(tuple(batches))
 
     def run(
         self, first: int, count: int, rate: float, go_on: Callable[[int], bool] = always
@@ -228,27 +232,27 @@ class Step:
         updates, turns = self.system.iteration(first), 1
         while turns < min(count, STEPS_PER_CALL) and self.system.iteration(first + turns) == updates:
             turns += 1
-        values = {name: variable.value for name, variable in self._variables.items()}
+        values = {name: self._place.everywhere(variable.value) for name, variable in self._variables.items()}
         values, self._slots, losses = self._calls[updates](
             values, self._slots, self._data, self._batches(first, turns, rate), np.int32(turns)
         )
         for name, variable in self._variables.items():
-            variable.assign(values[name])
-        losses = np.asarray(losses)[:turns]  # waits for the device
+            variable.assign(self._place.local(values[name]))
+        losses = np.asarray(self._place.local(losses))[:turns]  # waits for the device
         for done in range(first + 1, first + turns + 1):
             go_on(done)
         return self._losses[updates], losses
 
     def state(self) -> dict[str, np.ndarray]:
         """Return everything that changes; see :meth:`repix.training.step.Step.state`."""
-        return {name: np.array(keras.ops.convert_to_numpy(value)) for name, value in self._named().items()}
+        return {name: np.array(keras.ops.convert_to_numpy(value)) for name, value in self._readable().items()}
 
-    def _named(self) -> dict:
-        return self._variables | self._slots
+    def _readable(self) -> dict:
+        return self._variables | {name: self._place.local(array) for name, array in self._slots.items()}
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
         """Set everything that changes; see :meth:`repix.training.step.Step.restore`."""
-        check_state(state, self._named())
+        check_state(state, self._readable())
         for name, variable in self._variables.items():
             variable.assign(jnp.array(state[name]))
-        self._slots = {name: jnp.array(state[name]) for name in self._slots}
+        self._slots = {name: self._place.everywhere(np.array(state[name])) for name in self._slots}

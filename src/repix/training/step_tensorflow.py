@@ -25,7 +25,13 @@ from repix.models.scaling import to_network_range
 from repix.systems.system import Batch, Images, Iteration, Reported, System, Update
 from repix.training.checkpoint import check_state
 from repix.training.convolutions import faster_convolutions
+from repix.training.gang import Alone, only_one
 from repix.training.step import always
+
+
+def join(run_key: str) -> Alone:
+    """Return this process' gang: it alone; see :func:`repix.training.gang.only_one`."""
+    return only_one()
 
 
 def _gradient(function: Callable, x):

@@ -1,0 +1,324 @@
+"""Several devices, of one or several processes, for one training on JAX: each computes a part of every batch.
+
+Weights, moments and pools are the same on all devices, a batch is cut over them, and XLA's partitioner adds what they
+tell one another: batch normalisation, dropout, pools and losses are those of the whole batch. Bits follow the number
+of devices and the implementation of their sums (Gloo on CPUs, NCCL on GPUs), and not the hosts that they lie on: for
+that, processes are always brought together by JAX's service, also a single one.
+
+All processes run the same program in the same order, so whatever only one knows (a signal, a timer) is agreed on
+before it is acted on. Sums are all-reduces alone, and none begins before all have come to it: a barrier of the
+service waits for hours, Gloo for seconds.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import jax
+import numpy as np
+from jax import numpy as jnp
+from jax._src.lib import _jax as jaxlib
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from repix import processes, profile
+from repix.errors import UserError, printable
+from repix.training.checkpoint import Checkpoint
+from repix.training.gang import Alone, Place, only_one
+from repix.training.loop import StoppedError
+
+AXIS = "shards"
+HEARTBEAT_SECONDS = 30  # after which a silent process counts as dead, and how long one waits for the others at its end
+JOIN_SECONDS = 300  # the leader waits for the others
+BARRIER_MILLISECONDS = 24 * 3600 * 1000
+ASKED = 2  # numbers that are agreed on at once
+WORDS = 1 << 22  # of a part of what is shared
+HEADER = "__header__"
+WAIT_SECONDS = 1.0
+
+
+class OneDevice:
+    """Where arrays lie in a training on one device: on it."""
+
+    def everywhere(self, array) -> jax.Array:
+        """Return an array on the device."""
+        return jnp.asarray(array)
+
+    def batches(self, parts: tuple[np.ndarray, ...]) -> tuple:
+        """Return a block's batches as a call takes them."""
+        return parts
+
+    def local(self, array: jax.Array) -> jax.Array:
+        """Return an array that this process can read."""
+        return array
+
+    def compile(self, call: Callable) -> Callable:
+        """Return the compiled ``call(values, slots, ...)``, whose first two arguments are used up."""
+        return jax.jit(call, donate_argnums=(0, 1))
+
+
+class Shards:
+    """Where arrays lie in a training on several devices: whole on each, but for batches.
+
+    Args:
+        gang: the processes.
+        mesh: their devices.
+    """
+
+    def __init__(self, gang: Gang, mesh: Mesh):
+        self._gang = gang
+        self._whole, self._cut = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec(None, AXIS))
+        self._here = [device for device in mesh.devices.flat if device.process_index == jax.process_index()]
+
+    def everywhere(self, array) -> jax.Array:
+        """See :class:`OneDevice`; no process is told of another's."""
+        parts = [jax.device_put(array, device) for device in self._here]
+        return jax.make_array_from_single_device_arrays(np.shape(array), self._whole, parts)
+
+    def batches(self, parts: tuple[np.ndarray, ...]) -> tuple:
+        """See :class:`OneDevice`: axis 1, the batch's, is cut."""
+        return tuple(
+            jax.make_array_from_callback(part.shape, self._cut if part.ndim > 1 else self._whole, part.__getitem__)
+            for part in parts
+        )
+
+    def local(self, array: jax.Array) -> jax.Array:
+        """See :class:`OneDevice`."""
+        return array.addressable_data(0)
+
+    def compile(self, call: Callable) -> Callable:
+        """See :class:`OneDevice`: it is compiled by all before any runs it."""
+        traced = jax.jit(call, donate_argnums=(0, 1), out_shardings=self._whole)
+        programs: list[Callable] = []
+
+        def run(*given):
+            if not programs:
+                programs.append(traced.lower(*given).compile())
+            return self._gang.together(programs[0], *given)
+
+        return run
+
+
+_placement: OneDevice | Shards = OneDevice()
+
+
+def placement() -> OneDevice | Shards:
+    """Return where the arrays of this process' training lie."""
+    return _placement
+
+
+class Gang(Alone):
+    """The processes of a training on several devices; a context, at whose end they part.
+
+    Args:
+        shards: devices, over all processes.
+        place: where this process stands.
+        run_key: of the training, which must be one.
+
+    Raises:
+        UserError: devices are missing, other processes do not come, or train something else.
+    """
+
+    def __init__(self, shards: int, place: Place, run_key: str):
+        self.leads = place.leads
+        self._many = place.processes > 1
+        if shards % place.processes:
+            raise UserError(
+                f"run.profile: {shards} devices cannot be shared evenly by REPIX_PROCESSES={place.processes} processes"
+            )
+        own = shards // place.processes
+        jax.config.update("jax_cpu_collectives_implementation", "gloo")
+        jax.config.update("jax_num_cpu_devices", own)
+        # Its handler of SIGTERM would stand where the loop's does.
+        jax.config.update("jax_enable_preemption_service", False)
+        jax.config.update("jax_check_proxy_envs", False)
+        _connect(place)
+        processes.leave_at_once(True)  # until all part: at an ordinary exit JAX waits for the others
+        from jax._src import distributed  # its barrier, and its texts by key, have no public name
+
+        self._client, self._barriers = distributed.global_state.client, 0
+        self._check_run_key(run_key)
+        everybody = range(place.processes)
+        each = [[device for device in jax.devices() if device.process_index == process] for process in everybody]
+        fewest = min(map(len, each))
+        if fewest < own:
+            raise UserError(f"run.profile: {own} devices are needed on each host, and one has {fewest}")
+        self._own = each[place.process][:own]
+        self._mesh = Mesh(np.array([device for devices in each for device in devices[:own]]), (AXIS,))
+        self._rows = NamedSharding(self._mesh, PartitionSpec(AXIS))
+        whole = NamedSharding(self._mesh, PartitionSpec())
+        # By an all-reduce. Each is compiled before the first of them waits for the others.
+        highest = jax.jit(lambda rows: jnp.max(rows, axis=0), out_shardings=whole)
+        self._highest = {
+            np.dtype(kind): highest.lower(jax.ShapeDtypeStruct((shards, many), kind, sharding=self._rows)).compile()
+            for kind, many in ((np.int32, ASKED), (np.uint32, WORDS))
+        }
+        global _placement
+        _placement = Shards(self, self._mesh)
+
+    def _check_run_key(self, run_key: str) -> None:
+        if self.leads:
+            self._client.key_value_set("run_key", run_key)
+        theirs = self._client.blocking_key_value_get("run_key", JOIN_SECONDS * 1000)
+        if theirs != run_key:
+            raise UserError(
+                "this process and the leader train something else: bring both to one commit, and to the same "
+                "params.yaml and data (`dvc pull`), and start all again"
+            )
+
+    def together(self, function: Callable, *given):
+        """Return ``function(*given)``, begun when all processes have come to it.
+
+        Raises:
+            UserError: another one is gone.
+        """
+        try:
+            self._barriers += 1
+            self._client.wait_at_barrier(f"repix-{self._barriers}", BARRIER_MILLISECONDS)
+            return jax.block_until_ready(function(*given))
+        except jax.errors.JaxRuntimeError as error:
+            if not self._many:
+                raise
+            said = printable(" ".join(str(error).split())[:160])
+            raise UserError(
+                f"another process of this training is gone ({said}); start all of them again: "
+                f"they go on from the last checkpoint"
+            ) from None
+
+    def _reduce(self, row: np.ndarray) -> np.ndarray:
+        """Return the elementwise maximum of all processes' rows."""
+        parts = [jax.device_put(row[None], device) for device in self._own]
+        rows = jax.make_array_from_single_device_arrays((self._mesh.size, len(row)), self._rows, parts)
+        return np.asarray(self.together(self._highest[row.dtype], rows).addressable_data(0))
+
+    def agree(self, *asked: int) -> tuple[int, ...]:
+        """See :class:`repix.training.gang.Alone`; at most :data:`ASKED` numbers, none below 0."""
+        if not self._many:
+            return asked
+        row = np.zeros(ASKED, np.int32)
+        row[: len(asked)] = asked
+        return tuple(self._reduce(row)[: len(asked)].tolist())
+
+    def share(self, checkpoint: Checkpoint | None) -> Checkpoint | None:
+        """Return the leader's checkpoint in all processes, which need no common folder for it."""
+        if not self._many:
+            return checkpoint
+        data = _packed(checkpoint) if self.leads and checkpoint else b""
+        words, filled = self.agree(-(-len(data) // 4), -len(data) % 4)
+        own = np.frombuffer(data + bytes(-len(data) % 4), np.uint32)
+        parts = [np.zeros(0, np.uint32)]
+        for first in range(0, words, WORDS):
+            row = np.zeros(WORDS, np.uint32)
+            row[: len(own) - first if first < len(own) else 0] = own[first : first + WORDS]
+            parts.append(self._reduce(row))
+        if self.leads or not words:
+            return checkpoint
+        return _unpacked(np.concatenate(parts)[:words].tobytes()[: words * 4 - filled])
+
+    def __exit__(self, kind, error, trace) -> None:
+        """Part: after the end, or a stop that all agreed on, together; else at once, since others may be gone."""
+        if kind is None or isinstance(error, StoppedError):
+            try:
+                jax.distributed.shutdown()
+            except jax.errors.JaxRuntimeError:  # what had to be done is done
+                return
+            processes.leave_at_once(False)
+
+
+def join(run_key: str) -> Alone:
+    """Return this process' gang: of several devices under a profile such as ``jax-4``, else it alone.
+
+    Call it before JAX computes anything.
+
+    Args:
+        run_key: of the training.
+
+    Raises:
+        UserError: see :class:`Gang`.
+    """
+    shards = profile.current().shards
+    return Gang(shards, Place.read(), run_key) if shards else only_one()
+
+
+def _connect(place: Place) -> None:
+    """Start JAX's service or find it, and wait for all processes."""
+    address = place.coordinator
+    if address is None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{free.getsockname()[1]}"
+    host, _, port = address.rpartition(":")
+    own = host
+    os.environ["no_grpc_proxy"] = host  # gRPC would ask a proxy for it  # noqa: SIM112
+    if not place.leads:
+        own = _wait_for(host.strip("[]"), int(port))
+    elif place.processes > 1:
+        print(f"repix: waiting for {place.processes - 1} more at {address}", file=sys.stderr)
+    # Gloo would tell the others the address of this host's own name, which on many is 127.0.0.1; JAX passes none on.
+    jaxlib.make_gloo_tcp_collectives = partial(jaxlib.make_gloo_tcp_collectives, hostname=own.strip("[]"))
+    try:
+        with _ending_as_usual():
+            jax.distributed.initialize(
+                address,
+                place.processes,
+                place.process,
+                cluster_detection_method="deactivate",
+                initialization_timeout=JOIN_SECONDS,
+                heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+                shutdown_timeout_seconds=HEARTBEAT_SECONDS,
+                coordinator_bind_address=address,
+            )
+    except (jax.errors.JaxRuntimeError, RuntimeError) as error:
+        said = printable(" ".join(str(error).split())[:160])
+        raise UserError(f"REPIX_COORDINATOR: {address}: the processes did not come together ({said})") from None
+
+
+def _wait_for(host: str, port: int) -> str:
+    """Wait until the leader listens, however long its earlier stages take; return by which address it is reached."""
+    said = False
+    while True:
+        try:
+            with socket.create_connection((host, port), timeout=WAIT_SECONDS) as reached:
+                return reached.getsockname()[0]
+        except OSError as error:
+            if not said:
+                print(f"repix: waiting for the leader at {host}:{port} ({error.strerror or error})", file=sys.stderr)
+            said = True
+            time.sleep(WAIT_SECONDS)
+
+
+@contextmanager
+def _ending_as_usual() -> Iterator[None]:
+    """Let signals end this process at once, where it waits outside Python and has nothing to lose."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, *processes.ending_signals())}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _packed(checkpoint: Checkpoint) -> bytes:
+    stream = io.BytesIO()
+    header = json.dumps({"step": checkpoint.step, "extra": checkpoint.extra}).encode()
+    np.savez(stream, **checkpoint.arrays, **{HEADER: np.frombuffer(header, np.uint8)})
+    return stream.getvalue()
+
+
+def _unpacked(data: bytes) -> Checkpoint:
+    with np.load(io.BytesIO(data), allow_pickle=False) as stored:
+        arrays = dict(stored)
+    header = json.loads(arrays.pop(HEADER).tobytes())
+    return Checkpoint(header["step"], arrays, header["extra"])
