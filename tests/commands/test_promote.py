@@ -166,7 +166,7 @@ def test_promote_again_other_version_and_rollback(root):
     with pytest.raises(UserError, match="its scores are tags of its version in MLflow"):
         registered.scores()
 
-    # What was brought here and is changed, or cut off by a kill, is brought anew; what changed in the registry is refused.
+    # What was brought here and changed, or was cut off, is brought anew; what changed in the registry is refused.
     kept = registered.folder / "model.onnx"
     whole, served = kept.read_bytes(), root / "mlartifacts"
     kept.write_bytes(whole[:-1])
