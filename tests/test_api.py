@@ -269,6 +269,18 @@ def test_a_folder_without_a_model_is_one_line(tmp_path):
     assert "\n" not in str(found.value)
 
 
+@pytest.mark.parametrize("given", [None, 42, b"runs", ["a", "b"]])
+def test_what_cannot_name_a_model_is_one_line(given):
+    with pytest.raises(repix.UserError, match=rf"{type(given).__name__}: is no model; give the name of a cell"):
+        repix.load(given)
+
+
+def test_results_are_printed_as_json_or_written_not_both(capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["results", "--json", "--write", "README.md"])
+    assert ended.value.code == 2 and "not allowed with argument --json" in capsys.readouterr().err
+
+
 def snippets() -> list[str]:
     """Return the blocks of Python of docs/export.md."""
     return re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / "export.md").read_text(), re.DOTALL | re.MULTILINE)

@@ -59,6 +59,8 @@ def load(
                 f"{model}: a registered model is ONNX alone; load exports/ of its cell for the backend keras"
             )
         return _registered(root, model, variant)
+    if not isinstance(model, str | os.PathLike):
+        raise UserError(f"{type(model).__name__}: is no model; give the name of a cell, a folder or models:/...")
     given = Path(model)
     found = find_model(given, (given, root / "runs" / given), root).absolute()  # its files are read later, too
     record = read_record(found)

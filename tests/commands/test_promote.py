@@ -166,6 +166,21 @@ def test_promote_again_other_version_and_rollback(root):
     with pytest.raises(UserError, match="its scores are tags of its version in MLflow"):
         registered.scores()
 
+    # What was brought here and changed, or was cut off, is brought anew; what changed in the registry is refused.
+    kept = registered.folder / "model.onnx"
+    whole, served = kept.read_bytes(), root / "mlartifacts"
+    kept.write_bytes(whole[:-1])
+    assert np.array_equal(repix.load(first["uri"]).translate(image), exported.translate(image))
+    assert kept.read_bytes() == whole
+    (place,) = (path for path in served.rglob("model.onnx") if path.read_bytes() == whole)
+    place.write_bytes(b"x" + whole[1:])
+    assert repix.load(first["uri"]).folder == registered.folder
+    kept.unlink()
+    with pytest.raises(UserError, match="not those that `repix promote` put there"):
+        repix.load(first["uri"])
+    assert not kept.exists()
+    place.write_bytes(whole)
+
     # Other bytes of the same function: another version.
     exports = root / "exports" / CELL
     (exports / "note.txt").write_text("x")

@@ -32,7 +32,7 @@ def run(root, monkeypatch):  # noqa: F811
 
 def test_seeds():
     assert parse_seeds("0-3") == (0, 1, 2, 3) and parse_seeds("7, 1-2,1") == (1, 2, 7)
-    for wrong in ("", "a", "3-1", "-1", "1-"):
+    for wrong in ("", "a", "3-1", "-1", "1-", "1-99999999999", "0-2147483648", "0-1000", "0-600,700-1500", "9" * 5000):
         with pytest.raises(UserError, match="--seeds"):
             parse_seeds(wrong)
 

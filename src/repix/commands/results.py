@@ -23,8 +23,9 @@ from repix.tables import aligned
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("cells", nargs="*", metavar="CELL", help="cells to show; default: all in metrics/")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--write", type=here, metavar="FILE", help="put the table between the results markers of FILE")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print JSON")
+    form.add_argument("--write", type=here, metavar="FILE", help="put the table between the results markers of FILE")
 
 
 def table(found: list[Metrics]) -> str:

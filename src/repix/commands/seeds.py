@@ -22,7 +22,8 @@ from pathlib import Path
 
 from repix.config import reader
 from repix.config.gate import Gate
-from repix.errors import UserError
+from repix.config.run import SEEDS
+from repix.errors import UserError, printable
 from repix.regression import tolerance
 from repix.regression.baseline import Entry
 from repix.tables import aligned
@@ -42,6 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
+MOST = 1000  # seeds of a study: noise is measured with a few
+
+
 def parse_seeds(text: str) -> tuple[int, ...]:
     """Return the seeds of ``0-4`` or ``0,3,5-7``, sorted, each once.
 
@@ -50,10 +54,15 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     """
     seeds: set[int] = set()
     for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
-        if not match or (match[2] and int(match[2]) < int(match[1])):
-            raise UserError(f"--seeds {text}: expected numbers and ranges, such as 0-9 or 0,3,5")
-        seeds.update(range(int(match[1]), int(match[2] or match[1]) + 1))
+        match = re.fullmatch(r"\s*([0-9]{1,10})(?:-([0-9]{1,10}))?\s*", part)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, -1)
+        if not first <= last < SEEDS:
+            raise UserError(
+                f"--seeds {printable(text)[:80]}: expected numbers and ranges, such as 0-9 or 0,3,5, up to {SEEDS - 1}"
+            )
+        if len(seeds) + last - first >= MOST:
+            raise UserError(f"--seeds {printable(text)[:80]}: more than {MOST} seeds, each a training; give fewer")
+        seeds.update(range(first, last + 1))
     return tuple(sorted(seeds))
 
 

@@ -33,6 +33,8 @@ from repix.tracking import mlflow_run, store
 ALIAS = "champion"
 PREVIOUS = "repix.previous_champion"
 DIGEST = "repix.digest"
+SERVED = "repix.served_digest"  # of EXPORT in the registered model
+EXPORT = Path("artifacts") / "export"
 CARRIED = ("data/image_reader.py", "inference/onnx_file.py")  # by a served model, which has no repix
 REQUIREMENTS = ("mlflow", "numpy", "onnxruntime", "pandas", "pillow", "tifffile")
 
@@ -241,13 +243,15 @@ def fetch(root: Path, uri: str) -> Registered:
     try:
         version = client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, number)
         kept = root / WORK / "registry" / quote(f"{name}-{version.version}", safe="") / version.run_id
-        if not kept.is_dir():
-            with atomic_folder(kept) as folder, store.as_default(store_uri):
+        folder, digest = kept / EXPORT, version.tags.get(SERVED)
+        if not _is_whole(folder, digest):
+            with atomic_folder(kept) as brought, store.as_default(store_uri):
                 where = f"models:/{name}/{version.version}"
-                mlflow.artifacts.download_artifacts(artifact_uri=where, dst_path=str(folder))
+                mlflow.artifacts.download_artifacts(artifact_uri=where, dst_path=str(brought))
+                if digest and not _is_whole(brought / EXPORT, digest):
+                    raise UserError(f"{uri}: the registry's files are not those that `repix promote` put there")
     except MlflowException as error:
         raise UserError(f"{uri}: MLflow says: {printable(error.message.splitlines()[0])}") from None
-    folder = kept / "artifacts" / "export"
     try:
         record = json.loads((folder / "export.json").read_text(encoding="utf-8"))
         sides = (Side.model_validate(record[side]) for side in ("source", "target"))
@@ -255,6 +259,11 @@ def fetch(root: Path, uri: str) -> Registered:
         return Registered(folder, record["cell"], record["variant"], tuple(size), *sides, translator.value)
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(f"{uri}: is no model that `repix promote` registered") from None
+
+
+def _is_whole(folder: Path, digest: str | None) -> bool:
+    """Whether a folder holds what was registered; a version from before it was recorded is taken as it is."""
+    return folder.is_dir() and digest in (None, digest_tree(folder))
 
 
 def promote(
@@ -322,9 +331,10 @@ def promote(
         folder = f"registry/{translator}-{digest[:16]}"
         with tempfile.TemporaryDirectory() as temporary, store.as_default(uri):
             save(root, exported, translator, Path(temporary) / "model")
+            served = {SERVED: digest_tree(Path(temporary) / "model" / EXPORT)}
             client.log_artifacts(run.run_id, str(Path(temporary) / "model"), folder)
         source = f"{client.get_run(run.run_id).info.artifact_uri}/{folder}"
-        version = str(client.create_model_version(name, source, run_id=run.run_id, tags=tags).version)
+        version = str(client.create_model_version(name, source, run_id=run.run_id, tags=tags | served).version)
     before = champion(client, name)
     if before != version:
         if before is not None:
