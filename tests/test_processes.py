@@ -113,5 +113,33 @@ def test_after_a_stop_no_thread_starts_anything_and_the_next_command_does(tmp_pa
         assert processes.run(command) == 0 and (tmp_path / "ran").exists()
 
 
+def test_what_a_killed_process_started_ends_as_if_it_were_asked(tmp_path):
+    """`kill -9` of a search left its trainings running, beside those that the same command started again."""
+    stage = f"""
+import sys, time
+sys.path[:0] = {[str(ROOT / "src")]!r}
+from repix import stage
+def work():
+    try:
+        open("pid", "w").write(str(__import__("os").getpid()))
+        __import__("os").rename("pid", "ready")
+        time.sleep(60)
+    finally:
+        open("saved", "w").close()
+stage.guard(work)
+"""
+    # Between them stands one that passes nothing on, as DVC does.
+    between = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {stage!r}])"
+    command = f"import sys; from repix import processes; processes.run([sys.executable, '-c', {between!r}])"
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    one = subprocess.Popen([sys.executable, "-c", command], cwd=tmp_path, env=environment)
+    try:
+        until(tmp_path / "ready")
+    finally:
+        one.kill()
+        one.wait()
+    until(tmp_path / "saved")
+
+
 def test_the_exit_code_is_that_of_the_program():
     assert processes.run([sys.executable, "-c", "import sys; sys.exit(7)"]) == 7

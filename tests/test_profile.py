@@ -156,9 +156,12 @@ print((compiled(lambda a, b: a / keras.ops.sqrt(b))(x, v).numpy() == x / np.sqrt
 
 def test_the_number_of_devices_is_part_of_the_profile():
     four = profile.find("jax-4")
-    assert four.record() == profile.find("jax").record() | {"name": "jax-4", "shards": 4}
+    assert four.record() == profile.find("jax").record() | {"name": "jax-4", "shards": 4, "threads": 4}
     assert four.after_training() == "fast"
     # NCCL would choose by what it finds; one device adds nothing up, and a user's own choice is not ours to carry.
+    # Some sums of XLA's follow its threads, which would be the cores, or the devices of a process.
+    assert four.environment()["PJRT_NPROC"] == "4"
+    assert all(profile.find(name).environment()["PJRT_NPROC"] is None for name in ("jax", "jax-1", "fast"))
     assert four.environment()["NCCL_ALGO"] == "Ring" and profile.find("jax").environment()["NCCL_ALGO"] is None
     for name in ("jax-0", "jax-", "jax-04", "jax-x", "fast-2", "jax-4\n"):
         with pytest.raises(UserError, match="is not an execution profile"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, overload
 
 from repix import processes
-from repix.errors import UserError
+from repix.errors import UserError, printable
 from repix.paths import find_root
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ COLUMNS = ("cell", "translator", "weights", "metric", "value", "n")
 def load(
     model: PathLike,
     *,
-    translator: Literal["source_to_target", "target_to_source"] = "source_to_target",
+    translator: Literal["source_to_target", "target_to_source"] | None = None,
     variant: Literal["last", "best", "ema"] | None = None,
     backend: Literal["auto", "onnx", "keras"] = "auto",
 ) -> Model:
@@ -41,7 +42,7 @@ def load(
         model: a folder exports/<cell> or runs/<cell>, of a bundle that was unpacked, the name of a cell in
             runs/ of the repository that the current folder lies in, or a registered model of it, such as
             ``models:/repix-sample@champion``.
-        translator: which way it translates; a registered model has one.
+        translator: which way it translates; by default ``source_to_target``, and that of a registered model.
         variant: which weights of runs/<cell>; by default ``ema`` where the recipe kept one, else ``last``.
         backend: ``auto`` computes exports/ with onnxruntime, without TensorFlow, where the image goes through the
             network in the trained size, and all else with Keras; ``onnx`` and ``keras`` stay with one.
@@ -53,27 +54,35 @@ def load(
     from repix.translation.model import load as load_network
 
     root = find_root(Path.cwd())
-    if isinstance(model, str) and model.startswith("models:"):
-        if backend == "keras":
-            raise UserError(
-                f"{model}: a registered model is ONNX alone; load exports/ of its cell for the backend keras"
-            )
-        return _registered(root, model, variant)
     if not isinstance(model, str | os.PathLike):
         raise UserError(f"{type(model).__name__}: is no model; give the name of a cell, a folder or models:/...")
+    if os.fspath(model).startswith("models:"):
+        if backend not in ("auto", "onnx"):
+            raise UserError(
+                f"{model}: a registered model is ONNX alone; load exports/ of its cell for the backend {backend}"
+            )
+        return _registered(root, os.fspath(model), translator, variant)
     given = Path(model)
-    found = find_model(given, (given, root / "runs" / given), root).absolute()  # its files are read later, too
+    try:
+        found = find_model(given, (given, root / "runs" / given), root).absolute()  # its files are read later, too
+    except OSError as error:  # a name that no file system takes
+        raise UserError(
+            f"{printable(str(given))[:80]}: {error.strerror}; give a cell, a folder or models:/..."
+        ) from None
     record = read_record(found)
+    translator = translator or "source_to_target"
     network = load_network(found.parent, record, translator, variant, backend=backend)
     return Model(found.parent, record, translator, network, variant)
 
 
-def _registered(root: Path, uri: str, variant: str | None) -> Model:
+def _registered(root: Path, uri: str, translator: str | None, variant: str | None) -> Model:
     from repix.inference.onnx_runtime import OnnxSizes
     from repix.inference.sizes import SizeError
     from repix.publishing import registry
 
     found = registry.fetch(root, uri)
+    if translator not in (None, found.translator):
+        raise UserError(f"{uri}: translates {found.translator}; ask for that, or for exports/{found.cell}")
     if variant not in (None, found.variant):
         raise UserError(
             f"{uri}: holds the {found.variant} weights of {found.cell}; load runs/{found.cell} for {variant}"
@@ -110,7 +119,13 @@ def train(cell: str, root: PathLike | None = None) -> Model:
     if cell not in cells:
         raise UserError(f"{cell}: is not among the cells of run in {place / reader.FILE}: {', '.join(cells)}")
     command = [sys.executable, "-P", "-m", "dvc", "repro", f"evaluate@{cell}", f"export@{cell}"]
-    if code := processes.run(command, cwd=place, env=processes.environment(), stdin=subprocess.DEVNULL):
+    try:
+        with processes.unwinding():
+            code = processes.run(command, cwd=place, env=processes.environment(), stdin=subprocess.DEVNULL)
+    except processes.Terminated as ended:
+        signal.raise_signal(ended.number)  # what it started has ended; now as anywhere else in the caller's program
+        raise
+    if code:
         raise UserError(f"{cell}: `dvc repro` ended with exit code {code}; it said why above")
     return load(place / "exports" / cell)
 

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
@@ -85,6 +86,7 @@ def leave(code: int) -> NoReturn:
     sys.exit(code)
 
 
+STARTER = "REPIX_STARTER"  # environment variable: number of the process that called run
 ASKED = 128 + signal.SIGTERM  # exit code of a program of ours that was asked to stop
 LOOK_SECONDS = 0.5
 
@@ -93,7 +95,8 @@ def run(command: Sequence[str], *, until: Callable[[], bool] | None = None, **op
     """Run a program to its end and return its exit code; where this process is stopped, the program is too.
 
     It gets a process group of its own, so that what it starts in turn (DVC a stage) is asked to stop with it, by
-    SIGTERM, so that a training saves its state first. The program is waited for.
+    SIGTERM, so that a training saves its state first. The program is waited for. Where this process is killed
+    and can ask nobody, stages that it started see that themselves (:func:`end_with_starter`).
 
     Args:
         command: the program and its arguments.
@@ -103,6 +106,7 @@ def run(command: Sequence[str], *, until: Callable[[], bool] | None = None, **op
     Raises:
         Terminated: :func:`stop_running` was called before.
     """
+    options["env"] = {**(options.get("env") or os.environ), STARTER: str(os.getpid())}
     with _LOCK:
         if _stopped:
             raise Terminated(signal.SIGTERM)
@@ -123,6 +127,30 @@ def run(command: Sequence[str], *, until: Callable[[], bool] | None = None, **op
     finally:
         with _LOCK:
             _RUNNING.discard(process)
+
+
+def end_with_starter() -> None:
+    """End this process by SIGTERM, soon after the one that started it by :func:`run` is gone."""
+    starter = os.environ.get(STARTER, "")
+    if not starter.isdecimal():
+        return
+
+    def look() -> None:
+        while _lives(int(starter)):
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=look, daemon=True).start()
+
+
+def _lives(number: int) -> bool:
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another's process has this number now
+        return False
+    return True
 
 
 def stop_running() -> None:

@@ -96,6 +96,8 @@ class Profile:
             # A user's own switches would move bits that the record says nothing of.
             "TF_XLA_FLAGS": None,
             **({name: value if self.shards else None for name, value in SUMS_OF_GPUS.items()}),
+            # XLA's threads on a CPU would be as many as the devices of the process or the cores, and some sums follow them.
+            "PJRT_NPROC": threads if self.shards > 1 else None,
             # Kernels whose sums have one order, chosen by rule and not by a race between them.
             "XLA_FLAGS": "--xla_gpu_deterministic_ops=true" if self.backend == "jax" else None,
             "NPY_ENABLE_CPU_FEATURES": None,
@@ -141,7 +143,8 @@ def find(name: str) -> Profile:
         UserError: there is none of that name.
     """
     if sharded := SHARDED.fullmatch(name):
-        return replace(PROFILES["jax"], name=name, shards=int(sharded[1]))
+        shards = int(sharded[1])
+        return replace(PROFILES["jax"], name=name, shards=shards, threads=shards if shards > 1 else 0)
     if name not in PROFILES:
         raise UserError(
             f"params.yaml: run.profile: {name!r} is not an execution profile; there are {', '.join(PROFILES)}, "

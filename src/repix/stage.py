@@ -47,6 +47,7 @@ def guard(function: Callable[[], Any]) -> None:
     """
     try:
         with processes.unwinding():  # so that half-written files are removed, and a training saves its state
+            processes.end_with_starter()
             function()
     except UserError as error:
         _end(told(error), error.exit_code)

@@ -208,6 +208,7 @@ def test_scores_of_two_data_sets_are_not_judged(root, capsys):
         (["workspace", "--images", "-1"], "--images -1: a number from 0 on"),
         (["HEAD"] * 27, "27 names; compare takes 26 at most"),
         (["HEAD", "-o", "translations"], "translations: is a folder; name a file in it"),
+        (["HEAD", "-o", "params.yaml"], "-o params.yaml: the page is HTML; name a file that ends in .html"),
         (["HEAD", "-o", "/"], "/: is a folder; name a file in it"),
         (["HEAD", "-o", "params.yaml/deep/page.html"], "params.yaml is no folder; name another file"),
     ],

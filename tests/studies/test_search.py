@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -110,6 +111,48 @@ def storage(root) -> str:
     return f"sqlite:///{root / 'search.db'}"
 
 
+def test_a_training_that_is_killed_is_tried_again_and_one_that_is_killed_always_has_failed(root, trainer, capsys):
+    class Killed:
+        def __init__(self):
+            self.times = 0
+
+        def __call__(self, plan, seed, stop):
+            self.times += 1
+            if self.times in (2, 4, 5, 6):
+                raise seed_study.KilledError("train of x ended with -9: no output; all of it: log")
+            return trainer(plan, seed, stop)
+
+    killed = Killed()
+    found = search.results(search.run(search.plan(root, 4), storage(root), trainer=killed))
+    # The second was killed once; the third three times, which is its end.
+    assert [one.state for one in found].count("failed") == 1 and len(found) == 4 and killed.times == 7
+    assert capsys.readouterr().err.count("it is tried again") == 3
+
+
+def test_trials_of_a_killed_search_are_made_by_the_next_one(root, trainer, monkeypatch):
+    monkeypatch.setattr(search, "GONE", 2)
+    monkeypatch.setattr(search, "HEARTBEAT", 1)
+    monkeypatch.setattr(search, "LOOK_SECONDS", 0.2)
+    wanted = search.plan(root, 4)
+    lost = search.open_study(wanted, storage(root)).ask()
+    lost.study._storage.record_heartbeat(lost._trial_id)  # as its thread would have, before the kill
+    found = search.results(search.run(wanted, storage(root)))
+    assert [one.state for one in found].count("complete") == 4 and {one.state for one in found} == {"complete"}
+
+
+@pytest.mark.parametrize("content", [b"no database at all", None])
+def test_a_database_that_is_none_of_a_search_is_one_line(root, content):
+    path = root / "search.db"
+    if content:
+        path.write_bytes(content)
+    else:
+        with sqlite3.connect(path) as database:
+            database.execute("CREATE TABLE studies (a)")
+    with pytest.raises(UserError, match=r"cannot be opened: .*; move the file away to begin anew") as found:
+        search.open_study(search.plan(root), storage(root))
+    assert "\n" not in str(found.value) and "sqlalche.me" not in str(found.value)
+
+
 def test_several_machines_share_a_study_on_postgresql(root, trainer):
     if lacks := postgres.missing():
         pytest.skip(lacks)
@@ -190,7 +233,12 @@ def test_a_value_that_no_training_survives_is_a_failed_trial_and_three_end_it(ro
     ("space", "said"),
     [
         ({"loss.l2": [1, 2]}, r"search.space.loss.l2: 1: .*l2"),
-        ({"loss.l1": {"low": 3, "high": 1}}, "low 3 is not below high 1"),
+        ({"loss.l1": {"low": 3, "high": 1}}, "search: space.loss.l1: low 3 is not below high 1"),
+        ({"loss.l1": {"low": "1", "high": 3}}, "search: space.loss.l1.low: '1' is text; write a number"),
+        ({"loss.l1": {"low": float("nan"), "high": 3}}, "search: space.loss.l1.low: "),
+        ({"loss.l1": 7}, "search: space.loss.l1: 7: write {low: 1, high: 10}, or a list to choose from"),
+        ({"loss.l1": [[1], [2]]}, "search: space.loss.l1: a list has numbers, words, true, false or null"),
+        ({"epochs.x": {"low": 1, "high": 2}}, "search.space.epochs.x: epochs is a value, and has nothing in it"),
         ({"loss.l1": {"low": 0, "high": 1, "log": True}}, "log takes numbers above 0"),
         ({"ema": [0.9, 2]}, r"search.space.ema: 2: "),
         ({"loss.l1": [1]}, "two different values or more"),

@@ -281,6 +281,8 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.images < 0:
         raise UserError(f"--images {arguments.images}: a number from 0 on")
     page = new_file(arguments.output or WORK / "compare" / f"{_file_name(names)}.html")
+    if arguments.output is not None and arguments.output.suffix.lower() not in (".html", ".htm"):
+        raise UserError(f"-o {arguments.output}: the page is HTML; name a file that ends in .html")
     root = Path()
     found = [revisions.find(root, name) for name in names]
     scores = scores_of(found, tolerance.read_tolerances(root / METRICS / tolerance.FILE))

@@ -55,11 +55,12 @@ def write_between_markers(path: Path, text: str, name: str = "results") -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Run the subcommand."""
-    found = records(arguments.cells)
+    found = records(dict.fromkeys(arguments.cells))
     if arguments.json:
         print(json.dumps({m.cell: {"n": m.n, "scores": m.scores} for m in found}, indent=2, sort_keys=True))
     elif arguments.write:
         write_between_markers(arguments.write, f"```text\n{table(found)}\n```")
+        print(f"{arguments.write}: the scores of {len(found)} cells are written")
     else:
         print(table(found))
     return 0

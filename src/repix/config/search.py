@@ -6,10 +6,11 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from repix.config.models import Recipe
 from repix.config.reader import Settings
+from repix.errors import UserError
 
 Value = bool | int | float | str | None
 
@@ -39,6 +40,33 @@ class Between(Settings):
         return isinstance(value, int | float) and self.low <= value <= self.high
 
 
+def _values(name: str, given: Any) -> Between | tuple[Value, ...]:
+    """Return what a setting of the space may be.
+
+    Raises:
+        ValueError: it is neither two ends nor a list of values; the setting is named.
+    """
+    if isinstance(given, Between):
+        return given
+    if isinstance(given, list | tuple):
+        if not all(isinstance(one, Value) for one in given):
+            raise ValueError(f"space.{name}: a list has numbers, words, true, false or null")
+        if len(set(given)) < 2:
+            raise ValueError(f"space.{name}: a list has two different values or more")
+        return tuple(given)
+    if not isinstance(given, Mapping):
+        raise ValueError(f"space.{name}: {given!r}: write {{low: 1, high: 10}}, or a list to choose from")
+    text = [end for end in ("low", "high") if isinstance(given.get(end), str)]
+    if text:
+        raise ValueError(f"space.{name}.{text[0]}: {given[text[0]]!r} is text; write a number, without quotes")
+    try:
+        return Between.model_validate(dict(given))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(["space", name, *map(str, first["loc"][:1])])
+        raise ValueError(f"{place}: {first['msg'].removeprefix('Value error, ')}") from None
+
+
 class Search(Settings):
     """``search``: read by `repix search` alone; no stage depends on it.
 
@@ -59,12 +87,13 @@ class Search(Settings):
     prune: bool = True
     space: dict[str, Between | tuple[Value, ...]] = Field(min_length=1)
 
-    @model_validator(mode="after")
-    def _something_to_choose(self) -> Search:
-        for name, values in self.space.items():
-            if isinstance(values, tuple) and len(set(values)) < 2:
-                raise ValueError(f"space.{name}: a list has two different values or more")
-        return self
+    @model_validator(mode="before")
+    @classmethod
+    def _named_space(cls, given: Any) -> Any:
+        space = given.get("space") if isinstance(given, Mapping) else None
+        if not isinstance(space, Mapping):
+            return given
+        return {**given, "space": {str(name): _values(str(name), values) for name, values in space.items()}}
 
 
 def changed(entry: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -75,6 +104,8 @@ def changed(entry: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, An
         group = new
         for part in groups:
             group = group.setdefault(part, {})
+            if not isinstance(group, dict):
+                raise UserError(f"params.yaml: search.space.{name}: {part} is a value, and has nothing in it")
         group[last] = value
     return new
 

@@ -59,6 +59,10 @@ def side_of(wanted: Images, which: int) -> Side:
     return Side(channels=n, dtype=dtype, low=(0,) * n, high=(high,) * n, meaning=meaning, colour=kind)
 
 
+AS_THEY_ARE = ("pad", "crop", "none")
+"""Where pixels stay where they are, so that both sides of a pair need one size."""
+
+
 class Geometry(NamedTuple):
     """How an image gets its stored size: resize to ``resized``, mirror or cut its borders to ``stored``."""
 
@@ -268,6 +272,10 @@ class _Worker:
             except BadImageError as error:
                 path = item.path.relative_to(self.tree).as_posix()
                 bad.setdefault(path if item.row is None else f"{path}[{item.row}]", error.reason)
+        if not bad and self.wanted.resize in AS_THEY_ARE and len({example.size for example in examples}) > 1:
+            here, there = (_times(example.size) for example in examples)
+            why = f"{there}, and its source is {here}: under resize: {self.wanted.resize} both need one size"
+            bad[job.items[1][2].path.relative_to(self.tree).as_posix()] = why
         if not bad:
             for (which, row, _), array in zip(job.items, arrays, strict=True):
                 job.plan.rows[which].write(row, array)

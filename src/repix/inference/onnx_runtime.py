@@ -62,7 +62,7 @@ class OnnxSizes(Sizes):
         return self._ask()
 
     def padded(self, size: Size) -> Size:
-        """Return the size that an image of ``size`` is padded to when it is seen whole."""
+        """Return the size nearest above ``size`` that the network allows."""
         return self.trained if tuple(size) == self.trained else self._other.padded(size)
 
     def unit(self, image: np.ndarray) -> np.ndarray:

@@ -60,7 +60,7 @@ class Sizes(ABC):
 
     @abstractmethod
     def padded(self, size: Size) -> Size:
-        """Return the size that an image of ``size`` is padded to when it is seen whole."""
+        """Return the size nearest above ``size`` that the network allows."""
 
     @abstractmethod
     def _translate(self, image: np.ndarray, index: int) -> np.ndarray:
@@ -74,7 +74,15 @@ class Sizes(ABC):
             return asked
         most = max(WHOLE_PIXELS, math.prod(self.trained))
         # Padding adds only: what is too large without it need not be asked how much it would add.
-        return "whole" if math.prod(size) <= most and math.prod(self.padded(size)) <= most else "tile"
+        return "whole" if math.prod(size) <= most and math.prod(self.whole(size)) <= most else "tile"
+
+    def whole(self, size: Size) -> Size:
+        """Return the size that an image is mirrored to when it is seen whole: the trained one where it fits into that.
+
+        So ``resize: pad`` prepared the images of such a set, and every runtime takes that size.
+        """
+        fits = all(side <= most for side, most in zip(size, self.trained, strict=True))
+        return self.trained if fits else self.padded(size)
 
     def __call__(self, image: np.ndarray, how: str | None = None, index: int = 0) -> np.ndarray:
         """Return the translation of an image, at its own height and width.
@@ -90,7 +98,7 @@ class Sizes(ABC):
         height, width = image.shape[:2]
         if how == "tile":
             return self._tiled(image, index)
-        padded, (top, left) = pad_to(image, self.padded((height, width)))
+        padded, (top, left) = pad_to(image, self.whole((height, width)))
         return self._translate(padded, index)[top : top + height, left : left + width]
 
     def _tiled(self, image: np.ndarray, index: int) -> np.ndarray:

@@ -232,10 +232,13 @@ def fetch(root: Path, uri: str) -> Registered:
     Raises:
         UserError: there is no such model, or it is none that ``repix promote`` registered.
     """
-    parts = re.fullmatch(r"models:/([^/@]+)(?:@([^/@]+)|/(\d+))", uri)
+    parts = re.fullmatch(r"models:/([^/@]+)(?:@([^/@]+)|/([0-9]+))", uri)
     if not parts:
         raise UserError(f"{uri}: say models:/<name>@{ALIAS}, or models:/<name>/<version>")
     name, alias, number = parts.groups()
+    own = store.sqlite_path(store.tracking_uri(root))
+    if own is not None and not own.is_file():
+        raise UserError(f"{uri}: no registry: {own} is not there; `repix promote CELL`, or set MLFLOW_TRACKING_URI")
     client, store_uri = store.connect(root.resolve())
     import mlflow.artifacts
     from mlflow.exceptions import MlflowException

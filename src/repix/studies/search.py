@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     import optuna
 
 HEARTBEAT = 10  # seconds between a trial's signs of life in the database
+LOOK_SECONDS = 2.0  # between looks at the trials of others
+MOST_TRIES = 3  # of a trial whose training is killed
 GONE = 60  # seconds without one after which a trial is taken for killed, and tried again
 FIRST = 4  # trials that nothing is compared with: before there are so many, none is stopped
 SCORED = re.compile(r"^\S+: epoch (\d+)/\d+, validation: .*\bscore (\S+)$", re.MULTILINE)
@@ -221,10 +223,12 @@ def open_study(wanted: Plan, storage: str) -> optuna.Study:
         )
         if (first := defaults(wanted)) is not None:
             study.enqueue_trial(first, skip_if_exists=True)
-    except (ImportError, ArgumentError, SQLAlchemyError) as error:
+    except (ImportError, ArgumentError, SQLAlchemyError, optuna.exceptions.OptunaError, RuntimeError) as error:
         if isinstance(error, ArgumentError):
             shown = f"--storage {storage.partition(':')[0]}:..."
-        raise UserError(f"{shown}: cannot be opened: {' '.join(str(error).split())[:300]}") from None
+        said = " ".join(str(error).partition("(Background on")[0].split())[:300] or type(error).__name__
+        mend = "; move the file away to begin anew" if storage.startswith("sqlite") else ""
+        raise UserError(f"{shown}: cannot be opened: {said}{mend}") from None
     return study
 
 
@@ -272,6 +276,32 @@ def results(study: optuna.Study) -> list[Result]:
     return found
 
 
+class _AgainError(Exception):
+    """A trial was killed, and waits to be tried again."""
+
+
+def _wait_for_a_turn(study: optuna.Study, trials: int, stopped: threading.Event) -> bool:
+    """Return whether another trial is to be begun; waits for those under way elsewhere, which may have been killed.
+
+    A killed one gives no sign of life for :data:`GONE` seconds, and is then put among those that wait.
+    """
+    import optuna
+
+    said = False
+    while not stopped.is_set():
+        optuna.storages.fail_stale_trials(study)
+        running = sum(result.state == "running" for result in results(study))
+        if ended(study) + running < trials:
+            return True
+        if not running:
+            return False
+        if not said:
+            print(f"search: waiting for {running} trials under way", file=sys.stderr, flush=True)
+        said = True
+        stopped.wait(LOOK_SECONDS)
+    return False
+
+
 def run(wanted: Plan, storage: str, *, workers: int = 1, trainer: Trainer = train) -> optuna.Study:
     """Run trials until there are as many as asked for, counting those of other machines.
 
@@ -294,11 +324,10 @@ def run(wanted: Plan, storage: str, *, workers: int = 1, trainer: Trainer = trai
         while not stopped.is_set():
             turn.acquire()
             mine.held = True
-            begun.append(1)
             try:
-                if stopped.is_set() or ended(study) + len(begun) > wanted.settings.trials:
+                if stopped.is_set() or not _wait_for_a_turn(study, wanted.settings.trials, stopped):
                     return
-                study.optimize(objective, n_trials=1, catch=())
+                study.optimize(objective, n_trials=1, catch=(_AgainError,))
             except UserError as error:
                 failures.append(error)
                 if len(failures) == 3 or not any(result.state == "complete" for result in results(study)):
@@ -309,10 +338,7 @@ def run(wanted: Plan, storage: str, *, workers: int = 1, trainer: Trainer = trai
                 stopped.set()
                 raise
             finally:
-                begun.pop()
                 chosen()
-
-    begun: list[int] = []  # trials of this process under way
 
     def chosen() -> None:
         """Let the next trial be chosen."""
@@ -349,6 +375,11 @@ def run(wanted: Plan, storage: str, *, workers: int = 1, trainer: Trainer = trai
             if stopped.is_set():  # it did not fail: this search was stopped
                 study.enqueue_trial(values)
                 raise KeyboardInterrupt from None
+            tries = trial.user_attrs.get("tries", 1)
+            if isinstance(error, seed_study.KilledError) and tries < MOST_TRIES:
+                print(f"search: trial {trial.number}: {error}; it is tried again", file=sys.stderr, flush=True)
+                study.enqueue_trial(values, user_attrs={"tries": tries + 1})
+                raise _AgainError from None
             trial.set_user_attr("error", str(error))
             raise
         except KeyboardInterrupt:

@@ -154,6 +154,10 @@ def log_of(folder: Path, stage: str, cell: Cell) -> Path:
     return folder / "logs" / f"{cell.name}-{stage}.log"
 
 
+class KilledError(UserError):
+    """A signal ended a stage (kill -9, too little memory): what it was asked for may be in order."""
+
+
 def run_stage(folder: Path, stage: str, cell: Cell, until: Callable[[], bool] | None = None) -> bool:
     """Run a stage's script in the study's folder; what it says goes to ``logs/``.
 
@@ -164,6 +168,7 @@ def run_stage(folder: Path, stage: str, cell: Cell, until: Callable[[], bool] | 
         False where ``until`` stopped it.
 
     Raises:
+        KilledError: a signal ended it.
         UserError: it failed; the last line that it said is in the message.
     """
     log = log_of(folder, stage, cell)
@@ -181,9 +186,8 @@ def run_stage(folder: Path, stage: str, cell: Cell, until: Callable[[], bool] | 
         return False
     if code:
         said = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-        raise UserError(
-            f"{stage} of {cell.name} ended with {code}: {said[-1] if said else 'no output'}; all of it: {log}"
-        )
+        kind = KilledError if code < 0 else UserError
+        raise kind(f"{stage} of {cell.name} ended with {code}: {said[-1] if said else 'no output'}; all of it: {log}")
     return True
 
 

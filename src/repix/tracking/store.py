@@ -78,12 +78,22 @@ def alone(root: Path) -> contextlib.AbstractContextManager[None]:
 
 
 def check_sqlite(path: Path) -> None:
-    """Raise at once where a local database cannot be written: MLflow would try for minutes."""
+    """Raise at once where a local database cannot be written: MLflow would try for minutes.
+
+    Raises:
+        UserError: the file is no database.
+        sqlite3.OperationalError: it cannot be opened or written, or is held by another process.
+    """
     with contextlib.closing(sqlite3.connect(path, timeout=LOCK_SECONDS)) as database:
-        database.execute("BEGIN IMMEDIATE")
-        # On a read-only database even that succeeds: only a write tells.
-        database.execute("PRAGMA user_version = 0")
-        database.rollback()
+        try:
+            database.execute("BEGIN IMMEDIATE")
+            # On a read-only database even that succeeds: only a write tells.
+            database.execute("PRAGMA user_version = 0")
+            database.rollback()
+        except sqlite3.OperationalError:
+            raise
+        except sqlite3.DatabaseError as error:
+            raise UserError(f"{path}: {error}; move it away, and `repix sync` makes it anew") from None
 
 
 def connect(root: Path) -> tuple[Any, str]:
