@@ -45,7 +45,7 @@ from repix.files import digest_tree
 from repix.stage import guard
 
 SYSTEMS = ("pix2pix", "cyclegan")
-DEVICES, EPOCHS, BATCH, IMAGES = 4, 60, 4, 8
+DEVICES, EPOCHS, BATCH, IMAGES = 4, 40, 4, 8
 GONE_SECONDS, SKEW_SECONDS, END_SECONDS = 45, 60, 600
 HOSTS = ("10.77.31.1", "10.77.31.2")
 HEAD = ("system", "devices", "lying as", "what happened", "digest", "equal")
@@ -172,7 +172,7 @@ def kill_once(started: Start, kind: str, chance: random.Random) -> tuple[str, st
     """Kill some processes after some steps of theirs; return what was done, and what was not kept."""
     checkpoints = started.folders[0] / ".repix" / "checkpoints"
     newest = _newest(checkpoints)
-    after, until = newest + chance.randrange(1, 12), time.monotonic() + END_SECONDS
+    after, until = newest + chance.randrange(1, 7), time.monotonic() + END_SECONDS
     while _newest(checkpoints) < after and all(process.poll() is None for process in started.running):
         if time.monotonic() > until:
             raise UserError("no step was done")
@@ -308,7 +308,8 @@ def main(asked: argparse.Namespace) -> int:
             check.straight(DEVICES, 4, wanted)
             for processes in (1, 2, 4):
                 check.straight(DEVICES, processes, wanted, "again")
-            check.straight(DEVICES, 2, wanted, f"one started {SKEW_SECONDS} s later", skew=SKEW_SECONDS)
+            if system == SYSTEMS[0]:  # it knows nothing of the system
+                check.straight(DEVICES, 2, wanted, f"one started {SKEW_SECONDS} s later", skew=SKEW_SECONDS)
             with two_hosts() as spaces:
                 if spaces is None:
                     check.row(DEVICES, "2 hosts", "**not run: needs root and iproute2**", "", None)
