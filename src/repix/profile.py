@@ -96,7 +96,7 @@ class Profile:
             # A user's own switches would move bits that the record says nothing of.
             "TF_XLA_FLAGS": None,
             **({name: value if self.shards else None for name, value in SUMS_OF_GPUS.items()}),
-            # XLA's threads on a CPU would be as many as the devices of the process or the cores, and some sums follow them.
+            # Else XLA's threads on a CPU were as many as cores, or devices of the process; some sums follow them.
             "PJRT_NPROC": threads if self.shards > 1 else None,
             # Kernels whose sums have one order, chosen by rule and not by a race between them.
             "XLA_FLAGS": "--xla_gpu_deterministic_ops=true" if self.backend == "jax" else None,

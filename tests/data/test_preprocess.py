@@ -190,16 +190,16 @@ def test_pad_refuses_what_does_not_fit(tree, out):
         prepare(tree, dataset(resize="pad", load_size=8), out, name="x")
 
 
-@pytest.mark.parametrize("resize", ["pad", "crop", "none"])
-def test_sides_of_two_sizes_are_no_pair_where_pixels_stay_where_they_are(tmp_path, out, resize):
+@pytest.mark.parametrize(("resize", "split"), [("pad", "train"), ("pad", "test"), ("crop", "test")])
+def test_sides_of_two_sizes_are_no_pair_where_pixels_stay_where_they_are(tmp_path, out, resize, split):
     tree = tmp_path / "tree"
-    for split, sides in (("train", (8, 8)), ("test", (8, 8)), ("train", (9, 8))):
+    for where, sides in (("train", (8, 8)), ("test", (8, 8)), (split, (9, 8))):
         for half, side in zip("AB", sides, strict=True):
-            (tree / f"{split}{half}").mkdir(parents=True, exist_ok=True)
-            images.write(tree / f"{split}{half}" / f"{sides[0]}.png", noise(side, 8, 3))
+            (tree / f"{where}{half}").mkdir(parents=True, exist_ok=True)
+            images.write(tree / f"{where}{half}" / f"{sides[0]}.png", noise(side, 8, 3))
     wanted = dataset(layout="folders", resize=resize, load_size=12, crop_size=12 if resize == "pad" else 8)
     with pytest.raises(
-        UserError, match=r"trainB/9.png: 8x8, and its source is 9x8: under resize: \w+ both need"
+        UserError, match=rf"{split}B/9.png: 8x8, and its source is 9x8: under resize: {resize}"
     ) as found:
         prepare(tree, wanted, out, name="x")
     assert "8.png" not in str(found.value)
