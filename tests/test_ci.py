@@ -42,3 +42,12 @@ def test_what_builds_the_package_is_one_version_and_the_installed_one():
     (required,) = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["build-system"]["requires"]
     assert re.fullmatch(r"setuptools==[\d.]+", required)
     assert required in (ROOT / "constraints.txt").read_text(encoding="utf-8").split("\n")
+
+
+def test_the_server_of_a_team_has_the_packages_that_are_tested_and_listens_here_alone():
+    services = yaml.safe_load((ROOT / "docs" / "compose.yaml").read_text(encoding="utf-8"))["services"]
+    pinned = (ROOT / "constraints.txt").read_text(encoding="utf-8").split("\n")
+    installed = re.findall(r"[\w-]+==[\d.]+", services["mlflow"]["build"]["dockerfile_inline"])
+    assert len(installed) == 3 and set(installed) <= set(pinned)
+    ports = [port for service in services.values() for port in service.get("ports", ())]
+    assert ports == ["127.0.0.1:5000:5000"]

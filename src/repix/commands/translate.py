@@ -5,12 +5,12 @@ depth, value range and colour come from the model; outputs keep the height and w
 bit depth that the model was trained with. Inputs are files, or folders that are searched with
 all folders below; an output has the name of its input.
 
-Images of another size than the trained one are mirrored at their borders to a size that the
-network allows and cropped back, large ones go through in overlapping tiles; --resize scales
+Images that fit into the trained size are mirrored at their borders to it and cropped back, larger ones
+to the next size that the network allows, and very large ones go through in overlapping tiles; --resize scales
 them to the trained size and the result back instead.
 
 An export is computed by onnxruntime, without TensorFlow, and is within the tolerance of its
-export.json of what Keras gives; what ONNX does not compute (padded images of other sizes, --paper)
+export.json of what Keras gives; what ONNX does not compute (larger images in one piece, --paper)
 goes to Keras, as all of runs/ does. --backend stays with one of them.
 
 Examples:
