@@ -60,7 +60,7 @@ def main(arguments: argparse.Namespace) -> int:
         print(json.dumps({m.cell: {"n": m.n, "scores": m.scores} for m in found}, indent=2, sort_keys=True))
     elif arguments.write:
         write_between_markers(arguments.write, f"```text\n{table(found)}\n```")
-        print(f"{arguments.write}: the scores of {len(found)} cells are written")
+        print(f"{arguments.write}: the scores of {', '.join(one.cell for one in found)} are written")
     else:
         print(table(found))
     return 0
