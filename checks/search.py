@@ -1,6 +1,6 @@
 """A search on the sample by two machines on one PostgreSQL database, one of them killed; then further seeds.
 
-    python -m checks.search            # twelve trials, then four seeds of the entry and of the best; half an hour
+    python -m checks.search            # twelve trials, then three seeds of the entry and of the best; half an hour
     python -m checks.search --write    # put the table into docs/scale.md
 
 Each machine is a fresh clone of the last commit with prepared data and a `repix search` of its own; PostgreSQL is a
@@ -30,8 +30,8 @@ from repix.config import reader
 from repix.errors import UserError
 from repix.stage import guard
 
-TRIALS, SEEDS = 12, "1-4"
-MODEL = {"profile": "fast", "epochs": 6, "decay_epochs": 3, "validate_every": 1}
+TRIALS, SEEDS = 12, "1-3"
+MODEL = {"profile": "fast", "epochs": 4, "decay_epochs": 2, "validate_every": 1}
 SPACE = {
     "loss.l1": {"low": 10, "high": 300, "log": True},
     "optimizer.learning_rate": {"low": 0.00005, "high": 0.002, "log": True},
