@@ -59,8 +59,8 @@ class Machine:
         own = {"PYTHONPATH": str(folder / "src"), "REPIX_TRACKING": "off", "DVC_ROOT": str(folder)}
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("REPIX_", "MLFLOW_"))}
         self._environment = kept | own
-        for name in ("download", "unpack", "preprocess"):
-            command = [sys.executable, f"stages/{name}.py", *options("sample")]
+        for name in ("download", "unpack", "preprocess", "features"):
+            command = [sys.executable, f"stages/{name}.py", *(options("sample") if name != "features" else ())]
             subprocess.run(command, cwd=folder, env=self._environment, check=True, stdout=subprocess.DEVNULL)
 
     def start(self, *more: str) -> subprocess.Popen:
