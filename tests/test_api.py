@@ -275,6 +275,16 @@ def test_what_cannot_name_a_model_is_one_line(given):
         repix.load(given)
 
 
+def test_a_folder_of_the_repository_is_found_from_below_it_and_a_packed_bundle_is_told_from_a_folder(root, monkeypatch):
+    (root / "notes").mkdir(exist_ok=True)
+    shutil.copy(ROOT / "dvc.yaml", root)
+    monkeypatch.chdir(root / "notes")
+    assert repix.load(f"exports/{CELL}").folder == root / "exports" / CELL
+    (root / "notes" / "bundle.tar").write_bytes(b"")
+    with pytest.raises(repix.UserError, match=r"bundle.tar: is a file; give a folder, of a bundle the one"):
+        repix.load("bundle.tar")
+
+
 def test_results_are_printed_as_json_or_written_not_both(capsys):
     with pytest.raises(SystemExit) as ended:
         cli.main(["results", "--json", "--write", "README.md"])

@@ -39,9 +39,9 @@ def load(
     """Return a trained or exported model, its files checked against their record.
 
     Args:
-        model: a folder exports/<cell> or runs/<cell>, of a bundle that was unpacked, the name of a cell in
-            runs/ of the repository that the current folder lies in, or a registered model of it, such as
-            ``models:/repix-sample@champion``.
+        model: a folder exports/<cell> or runs/<cell>, here, in the repository that the current folder lies in, or of
+            a bundle that was unpacked; the name of a cell in runs/ of that repository, or a registered model of it,
+            such as ``models:/repix-sample@champion``.
         translator: which way it translates; by default ``source_to_target``, and that of a registered model.
         variant: which weights of runs/<cell>; by default ``ema`` where the recipe kept one, else ``last``.
         backend: ``auto`` computes exports/ with onnxruntime, without TensorFlow, where the image goes through the
@@ -64,7 +64,9 @@ def load(
         return _registered(root, os.fspath(model), translator, variant)
     given = Path(model)
     try:
-        found = find_model(given, (given, root / "runs" / given), root).absolute()  # its files are read later, too
+        found = find_model(
+            given, (given, root / given, root / "runs" / given), root
+        ).absolute()  # its files are read later, too
     except OSError as error:  # a name that no file system takes
         raise UserError(
             f"{printable(str(given))[:80]}: {error.strerror}; give a cell, a folder or models:/..."

@@ -49,6 +49,8 @@ def find_model(given: str | Path, places: Iterable[Path], root: Path = Path()) -
         bundled = sorted((folder / "files" / "exports").glob(f"*/{EXPORTED}"))
         if len(bundled) == 1:
             return bundled[0]
+    if Path(given).is_file():
+        raise UserError(f"{given}: is a file; give a folder, of a bundle the one that it is unpacked to (tar xf)")
     have = sorted(path.parent.as_posix() for path in (root / "runs").glob(f"*/{TRAINED}"))
     have += sorted(path.parent.as_posix() for path in (root / "exports").glob(f"*/{EXPORTED}"))
     listed = f"there is {', '.join(have)}" if have else "run `dvc repro` or `dvc pull` first"
