@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from repix import tables
+from repix import processes, tables
 from repix.commands.results import write_between_markers
 from repix.errors import UserError
 
@@ -187,6 +187,7 @@ def _run_logged(
     log = folder / "logs" / f"{log_name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     environment = os.environ | {"DVC_ROOT": str(folder.resolve()), "REPIX_TRACKING": "off"} | dict(more)
+    environment |= {processes.STARTER: str(os.getpid())}  # a stage ends with who started it
     command = [sys.executable, *words]
     begun = time.perf_counter()
     with open(log, "w", encoding="utf-8") as said:

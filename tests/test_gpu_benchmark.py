@@ -60,10 +60,10 @@ def test_who_is_stopped_leaves_nothing_running(tmp_path):
         "from pathlib import Path; from checks.harness import run_module; from repix import stage; "
         "stage.guard(lambda: run_module(Path('.'), 'http.server', '0', '--bind', '127.0.0.1'))"
     )
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src")])}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src")]), "PYTHONUNBUFFERED": "1"}
     one = subprocess.Popen([sys.executable, "-c", program], cwd=tmp_path, env=environment, start_new_session=True)
     deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("logs/*.log")):
+    while not any(path.stat().st_size for path in tmp_path.glob("logs/*.log")):  # it serves
         assert time.monotonic() < deadline
         time.sleep(0.05)
     one.terminate()
