@@ -1,7 +1,7 @@
 """One training on several devices and hosts: the same bits wherever the devices lie, and after every kill.
 
     python -m checks.devices                # some ten minutes on two cores; the two hosts need root and iproute2
-    python -m checks.devices --quick        # four devices in one process and in two, one stop, on one system
+    python -m checks.devices --quick        # four devices in one process and in two, a stop and a kill, on one system
     python -m checks.devices --write        # put the table into docs/scale.md
 
 A tiny training goes through stages/train.py. Each of its processes has a folder of its own with the prepared data,
@@ -26,7 +26,6 @@ import os
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -40,6 +39,7 @@ import yaml
 
 from checks.harness import ROOT, options, table, write
 from checks.support import cells
+from checks.tracking import free_port
 from repix.errors import UserError
 from repix.files import digest_tree
 from repix.stage import guard
@@ -83,9 +83,7 @@ def lay_out(folder: Path, system: str, profile: str, epochs: int = EPOCHS, image
 
 def start(folders: Sequence[Path], system: str, spaces: Sequence[str] = (), skew: float = 0.0) -> Start:
     """Start one process in each folder, in a network namespace each where ``spaces`` are given."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"{HOSTS[0] if spaces else '127.0.0.1'}:{free.getsockname()[1]}"
+    address = f"{HOSTS[0] if spaces else '127.0.0.1'}:{free_port()}"
     running = []
     for number, folder in enumerate(folders):
         if number:
@@ -301,7 +299,7 @@ def main(asked: argparse.Namespace) -> int:
             wanted = check.straight(DEVICES, 1, None)
             check.straight(DEVICES, 2, wanted)
             if asked.quick:
-                check.killed(["SIGTERM"], wanted, chance)
+                check.killed(["SIGTERM", "SIGKILL of one"], wanted, chance)
                 continue
             check.one()
             check.apart()
@@ -328,7 +326,7 @@ def main(asked: argparse.Namespace) -> int:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="one system, two ways of lying, one stop")
+    parser.add_argument("--quick", action="store_true", help="one system, two ways of lying, a stop and a kill")
     parser.add_argument("--kills", type=int, default=10, help="how often a training of each system is killed (10)")
     parser.add_argument("--seed", type=int, default=0, help="of the random times")
     parser.add_argument("--write", action="store_true", help="put the table into docs/scale.md")

@@ -23,12 +23,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from checks.harness import ROOT, options, table, write
+from checks.harness import ROOT, run_stage, table, write
 from checks.support import postgres
 from repix import yaml12
 from repix.config import reader
 from repix.errors import UserError
 from repix.stage import guard
+from repix.studies.search import Noise
 
 TRIALS, SEEDS = 12, "1-3"
 MODEL = {"profile": "fast", "epochs": 4, "decay_epochs": 2, "validate_every": 1}
@@ -59,9 +60,9 @@ class Machine:
         own = {"PYTHONPATH": str(folder / "src"), "REPIX_TRACKING": "off", "DVC_ROOT": str(folder)}
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("REPIX_", "MLFLOW_"))}
         self._environment = kept | own
-        for name in ("download", "unpack", "preprocess", "features"):
-            command = [sys.executable, f"stages/{name}.py", *(options("sample") if name != "features" else ())]
-            subprocess.run(command, cwd=folder, env=self._environment, check=True, stdout=subprocess.DEVNULL)
+        for name in ("download", "unpack", "preprocess"):
+            run_stage(folder, name, "sample")
+        run_stage(folder, "features")
 
     def start(self, *more: str) -> subprocess.Popen:
         """Start the search; what it says goes to ``search.log``."""
@@ -143,7 +144,7 @@ def main(asked: argparse.Namespace) -> int:
     ended = sum(states.count(state) for state in ("complete", "pruned", "failed"))
     counts = ", ".join(f"{states.count(state)} {state}" for state in sorted(set(states)))
     text = table(("trial", "ended", "score", "epoch", *names), rows, left=2)
-    text += f"\n\n{counts}; {seconds / 60:.0f} minutes, with the kill. {_verdict(last)}"
+    text += f"\n\n{counts}; {seconds / 60:.0f} minutes, with the kill; {Noise(**last['seeds']).text()}."
     print(text)
     if asked.write:
         write("scale", "search", text)
@@ -152,18 +153,6 @@ def main(asked: argparse.Namespace) -> int:
 
 def _short(value: Any) -> Any:
     return f"{value:.3g}" if isinstance(value, float) else value
-
-
-def _verdict(last: dict[str, Any]) -> str:
-    noise = last["seeds"]
-    (entry, entry_sd), (best, best_sd) = noise["entry"], noise["best"]
-    far = abs(noise["t"]) >= noise["needed"]
-    how = ("better by more than" if noise["t"] > 0 else "worse by more than") if far else "not more than"
-    return (
-        f"Over {len(noise['seeds'])} other seeds the entry scores {entry:.4f} (sd {entry_sd:.4f}) and trial "
-        f"{last['best']} {best:.4f} (sd {best_sd:.4f}): {how} the noise between seeds "
-        f"(t {noise['t']:.2f}, {noise['needed']:.2f} needed)."
-    )
 
 
 if __name__ == "__main__":

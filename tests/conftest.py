@@ -19,8 +19,6 @@ from repix import files, profile
 profile.apply("portable")
 # A traced graph is a million objects, which are garbage all at once: looking for some less often saves a tenth.
 gc.set_threshold(20_000, 10, 10)
-# A stage imports Keras once, and what there is then stays; here that is many times, and the garbage would stay as well.
-freeze, gc.freeze = gc.freeze, lambda: None
 # Whether bytes outlive a power cut is what no test tries, and a sync waits for all that the machine has to write.
 os.sync, os.fsync = (lambda: None), (lambda descriptor: None)
 # Nobody lists a folder while a test replaces it; the test of those who do says how long they are left.
@@ -70,7 +68,7 @@ def pytest_collection_modifyitems(items):
     """Run the longest files first, and leave what is there by now out of what is looked at for garbage."""
     order = {ROOT / "tests" / name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(item.path, len(order)))
-    freeze()  # what was imported stays: nobody need look at it again
+    gc.freeze()  # what was imported stays: nobody need look at it again
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -123,7 +123,7 @@ def work():
     try:
         open("pid", "w").write(str(__import__("os").getpid()))
         __import__("os").rename("pid", "ready")
-        time.sleep(60)
+        time.sleep(600)  # longer than the test waits: nothing but the signal ends it
     finally:
         open("saved", "w").close()
 stage.guard(work)
@@ -138,7 +138,13 @@ stage.guard(work)
     finally:
         one.kill()
         one.wait()
+    assert one.returncode == -signal.SIGKILL
     until(tmp_path / "saved")
+    work = int((tmp_path / "ready").read_text())
+    with pytest.raises(ProcessLookupError):
+        for _ in range(500):
+            os.kill(work, 0)
+            time.sleep(0.02)
 
 
 def test_the_exit_code_is_that_of_the_program():

@@ -8,12 +8,12 @@ import importlib.util
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from checks.tracking import free_port
 from repix.errors import UserError
 
 USER = "repix"
@@ -44,9 +44,7 @@ def postgres(database: str) -> Iterator[str]:
     root = os.geteuid() == 0
     user = OTHERS[0] if root and _has(OTHERS[0]) else OTHERS[1] if root else getpass.getuser()
     password = secrets.token_hex(16)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     with tempfile.TemporaryDirectory(prefix="repix-pg-") as name:
         folder, data = Path(name), Path(name) / "data"
         (folder / "password").write_text(password)

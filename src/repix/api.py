@@ -63,14 +63,12 @@ def load(
             )
         return _registered(root, os.fspath(model), translator, variant)
     given = Path(model)
+    places = (given, root / given, root / "runs" / given)
     try:
-        found = find_model(
-            given, (given, root / given, root / "runs" / given), root
-        ).absolute()  # its files are read later, too
+        found = find_model(given, places, root).absolute()  # its files are read later, too
     except OSError as error:  # a name that no file system takes
-        raise UserError(
-            f"{printable(str(given))[:80]}: {error.strerror}; give a cell, a folder or models:/..."
-        ) from None
+        said = f"{printable(str(given))[:80]}: {error.strerror}"
+        raise UserError(f"{said}; give the name of a cell, a folder or models:/...") from None
     record = read_record(found)
     translator = translator or "source_to_target"
     network = load_network(found.parent, record, translator, variant, backend=backend)

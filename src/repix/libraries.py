@@ -75,6 +75,8 @@ def import_keras() -> None:
     Raises:
         UserError: the backend is JAX, which is not installed.
     """
+    if "keras" in sys.modules:  # once for a process: what is frozen with it is never freed
+        return
     try:
         with native_chatter(), _faster_imports():
             import keras  # noqa: F401

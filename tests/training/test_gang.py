@@ -147,13 +147,3 @@ stage.guard(fail)
     assert ended("at once") == (1, ["before", ""], "repix: gone\n")
     code_, said, error = ended("at once", "a mistake of ours")
     assert (code_, said) == (1, ["before", ""]) and error.endswith("ZeroDivisionError: ours\n")
-
-
-def test_a_state_as_bytes_and_back():
-    shards = pytest.importorskip("repix.training.shards_jax")
-    arrays = {"g/w": np.array([-0.0, 1.5], np.float32), "pool/a/count": np.int32(3), "adam/v": np.zeros((0, 2))}
-    state = Checkpoint(7, arrays, {"epochs": [{"step": 7}], "best": None})
-    back = shards._unpacked(shards._packed(state))
-    assert (back.step, back.extra) == (7, state.extra) and back.arrays.keys() == arrays.keys()
-    for name, array in arrays.items():
-        assert back.arrays[name].tobytes() == np.asarray(array).tobytes()

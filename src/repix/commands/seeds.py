@@ -28,6 +28,8 @@ from repix.regression import tolerance
 from repix.regression.baseline import Entry
 from repix.tables import aligned
 
+MOST = 1000  # seeds of a study: noise is measured with a few
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
@@ -41,9 +43,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--write", action="store_true", help="write metrics/tolerances.json, the spread as CSV and PNG")
     parser.add_argument("--draw", action="store_true", help="write the spread of the seeds in metrics/tolerances.json")
     parser.add_argument("--json", action="store_true", help="print JSON")
-
-
-MOST = 1000  # seeds of a study: noise is measured with a few
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:

@@ -270,16 +270,19 @@ class _Worker:
                 arrays.append(whole[item][..., LAB_PARTS.get(self.sides[which].colour, slice(None))])
                 examples.append(example)
             except BadImageError as error:
-                path = item.path.relative_to(self.tree).as_posix()
-                bad.setdefault(path if item.row is None else f"{path}[{item.row}]", error.reason)
+                bad.setdefault(self._label(item), error.reason)
         if not bad and self.wanted.resize in AS_THEY_ARE and len({example.size for example in examples}) > 1:
             here, there = (_times(example.size) for example in examples)
             why = f"{there}, and its source is {here}: under resize: {self.wanted.resize} both need one size"
-            bad[job.items[1][2].path.relative_to(self.tree).as_posix()] = why
+            bad[self._label(job.items[1][2])] = why
         if not bad:
             for (which, row, _), array in zip(job.items, arrays, strict=True):
                 job.plan.rows[which].write(row, array)
         return _Done(job, examples, bad)
+
+    def _label(self, item: Item) -> str:
+        path = item.path.relative_to(self.tree).as_posix()
+        return path if item.row is None else f"{path}[{item.row}]"
 
     def _open(self, item: Item) -> tuple[Decoded, Example]:
         """Decode the file of an item."""

@@ -16,7 +16,9 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -237,26 +239,19 @@ def _storage(address: str) -> optuna.storages.RDBStorage:
     import optuna
     from sqlalchemy.exc import IntegrityError, ProgrammingError
 
-    for last in [False] * 4 + [True]:
-        try:
-            return optuna.storages.RDBStorage(
-                address,
-                heartbeat_interval=HEARTBEAT,
-                grace_period=GONE,
-                heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(
-                    inherit_intermediate_values=False
-                ),
-            )
-        except (IntegrityError, ProgrammingError):  # another one has just made them
-            if last:
-                raise
-            time.sleep(1)
-    raise AssertionError
-
-
-def ended(study: optuna.Study) -> int:
-    """Return how many trials came to an end of their own: complete, stopped early, or failed by what they tried."""
-    return sum(result.state in ("complete", "pruned", "failed") for result in results(study))
+    again = optuna.storages.RetryHeartbeatStaleTrialCallback(inherit_intermediate_values=False)
+    opened = partial(
+        optuna.storages.RDBStorage,
+        address,
+        heartbeat_interval=HEARTBEAT,
+        grace_period=GONE,
+        heartbeat_stale_trial_callback=again,
+    )
+    for _ in range(4):
+        with suppress(IntegrityError, ProgrammingError):  # another one has just made them
+            return opened()
+        time.sleep(1)
+    return opened()
 
 
 def results(study: optuna.Study) -> list[Result]:
@@ -290,8 +285,9 @@ def _wait_for_a_turn(study: optuna.Study, trials: int, stopped: threading.Event)
     said = False
     while not stopped.is_set():
         optuna.storages.fail_stale_trials(study)
-        running = sum(result.state == "running" for result in results(study))
-        if ended(study) + running < trials:
+        states = [result.state for result in results(study)]
+        running = states.count("running")
+        if len(states) < trials:
             return True
         if not running:
             return False

@@ -194,12 +194,9 @@ def _resume(step: Step, checkpoints: Checkpoints, start: Checkpoint | None, gang
         state.best = {name[5:]: array for name, array in resumed.arrays.items() if name.startswith("best/")}
         state.history, state.done = history, resumed.step
 
-    found = gang.share(checkpoints.resume(restore) if gang.leads else None)
-    if found is None:
-        found = start
-    elif gang.leads:
-        found = None  # it is in force
-    if found is not None:
+    own = checkpoints.resume(restore) if gang.leads else None
+    found = gang.share(own) or start
+    if found is not None and found is not own:
         restore(found)
     state.saved = time.monotonic()
     return state

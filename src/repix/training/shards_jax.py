@@ -12,27 +12,28 @@ service waits for hours, Gloo for seconds.
 
 from __future__ import annotations
 
-import io
-import json
 import os
 import signal
 import socket
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 
 import jax
 import numpy as np
 from jax import numpy as jnp
+from jax._src import distributed  # its barrier, and its texts by key, have no public name
 from jax._src.lib import _jax as jaxlib
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from repix import processes, profile
 from repix.errors import UserError, printable
-from repix.training.checkpoint import Checkpoint
+from repix.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from repix.training.gang import Alone, Place, only_one
 from repix.training.loop import StoppedError
 
@@ -42,7 +43,6 @@ JOIN_SECONDS = 300  # the leader waits for the others
 BARRIER_MILLISECONDS = 24 * 3600 * 1000
 ASKED = 2  # numbers that are agreed on at once
 WORDS = 1 << 22  # of a part of what is shared
-HEADER = "__header__"
 WAIT_SECONDS = 1.0
 
 
@@ -143,10 +143,9 @@ class Gang(Alone):
         jax.config.update("jax_check_proxy_envs", False)
         _connect(place)
         processes.leave_at_once(True)  # until all part: at an ordinary exit JAX waits for the others
-        from jax._src import distributed  # its barrier, and its texts by key, have no public name
-
         self._client, self._barriers = distributed.global_state.client, 0
-        self._check_run_key(run_key)
+        self._run_key = run_key
+        self._check_run_key()
         everybody = range(place.processes)
         each = [[device for device in jax.devices() if device.process_index == process] for process in everybody]
         fewest = min(map(len, each))
@@ -165,11 +164,11 @@ class Gang(Alone):
         global _placement
         _placement = Shards(self, self._mesh)
 
-    def _check_run_key(self, run_key: str) -> None:
+    def _check_run_key(self) -> None:
         if self.leads:
-            self._client.key_value_set("run_key", run_key)
+            self._client.key_value_set("run_key", self._run_key)
         theirs = self._client.blocking_key_value_get("run_key", JOIN_SECONDS * 1000)
-        if theirs != run_key:
+        if theirs != self._run_key:
             raise UserError(
                 "this process and the leader train something else: bring both to one commit, and to the same "
                 "params.yaml and data (`dvc pull`), and start all again"
@@ -212,17 +211,21 @@ class Gang(Alone):
         """Return the leader's checkpoint in all processes, which need no common folder for it."""
         if not self._many:
             return checkpoint
-        data = _packed(checkpoint) if self.leads and checkpoint else b""
-        words, filled = self.agree(-(-len(data) // 4), -len(data) % 4)
-        own = np.frombuffer(data + bytes(-len(data) % 4), np.uint32)
-        parts = [np.zeros(0, np.uint32)]
-        for first in range(0, words, WORDS):
-            row = np.zeros(WORDS, np.uint32)
-            row[: len(own) - first if first < len(own) else 0] = own[first : first + WORDS]
-            parts.append(self._reduce(row))
-        if self.leads or not words:
-            return checkpoint
-        return _unpacked(np.concatenate(parts)[:words].tobytes()[: words * 4 - filled])
+        with tempfile.TemporaryDirectory() as folder:
+            path, data = Path(folder) / "checkpoint.npz", b""
+            if self.leads and checkpoint is not None:
+                write_checkpoint(path, checkpoint, self._run_key)
+                data = path.read_bytes()
+            words, filled = self.agree(-(-len(data) // 4), -len(data) % 4)
+            own = np.frombuffer(data + bytes(-len(data) % 4), np.uint32)
+            parts = []
+            for first in range(0, words, WORDS):
+                part = own[first : first + WORDS]  # of the leader; nothing of the others
+                parts.append(self._reduce(np.pad(part, (0, WORDS - len(part)))))
+            if self.leads or not parts:
+                return checkpoint
+            path.write_bytes(np.concatenate(parts).tobytes()[: words * 4 - filled])
+            return read_checkpoint(path, self._run_key)
 
     def __exit__(self, kind, error, trace) -> None:
         """Part: after the end, or a stop that all agreed on, together; else at once, since others may be gone."""
@@ -308,17 +311,3 @@ def _ending_as_usual() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _packed(checkpoint: Checkpoint) -> bytes:
-    stream = io.BytesIO()
-    header = json.dumps({"step": checkpoint.step, "extra": checkpoint.extra}).encode()
-    np.savez(stream, **checkpoint.arrays, **{HEADER: np.frombuffer(header, np.uint8)})
-    return stream.getvalue()
-
-
-def _unpacked(data: bytes) -> Checkpoint:
-    with np.load(io.BytesIO(data), allow_pickle=False) as stored:
-        arrays = dict(stored)
-    header = json.loads(arrays.pop(HEADER).tobytes())
-    return Checkpoint(header["step"], arrays, header["extra"])
