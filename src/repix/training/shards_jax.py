@@ -145,7 +145,7 @@ class Gang(Alone):
         processes.leave_at_once(True)  # until all part: at an ordinary exit JAX waits for the others
         self._client, self._barriers = distributed.global_state.client, 0
         self._run_key = run_key
-        self._check_run_key()
+        self._check_run_keys(place)
         everybody = range(place.processes)
         each = [[device for device in jax.devices() if device.process_index == process] for process in everybody]
         fewest = min(map(len, each))
@@ -164,15 +164,15 @@ class Gang(Alone):
         global _placement
         _placement = Shards(self, self._mesh)
 
-    def _check_run_key(self) -> None:
-        if self.leads:
-            self._client.key_value_set("run_key", self._run_key)
-        theirs = self._client.blocking_key_value_get("run_key", JOIN_SECONDS * 1000)
-        if theirs != self._run_key:
-            raise UserError(
-                "this process and the leader train something else: bring both to one commit, and to the same "
-                "params.yaml and data (`dvc pull`), and start all again"
-            )
+    def _check_run_keys(self, place: Place) -> None:
+        """Compare what the processes train: each sees all, so that all end with the reason."""
+        self._client.key_value_set(f"run_key/{place.process}", self._run_key)
+        for process in range(place.processes):
+            if self._client.blocking_key_value_get(f"run_key/{process}", JOIN_SECONDS * 1000) != self._run_key:
+                raise UserError(
+                    f"process {process} and this one, {place.process}, train something else: bring all to one commit, "
+                    f"and to the same params.yaml and data (`dvc pull`), and start them again"
+                )
 
     def together(self, function: Callable, *given):
         """Return ``function(*given)``, begun when all processes have come to it.
@@ -264,8 +264,10 @@ def _connect(place: Place) -> None:
     os.environ["no_grpc_proxy"] = host  # gRPC would ask a proxy for it  # noqa: SIM112
     if not place.leads:
         own = _wait_for(host.strip("[]"), int(port))
-    elif place.processes > 1:
-        print(f"repix: waiting for {place.processes - 1} more at {address}", file=sys.stderr)
+    else:
+        _check_address(host.strip("[]"), int(port))
+        if place.processes > 1:
+            print(f"repix: waiting for {place.processes - 1} more at {address}", file=sys.stderr)
     # Gloo would tell the others the address of this host's own name, which on many is 127.0.0.1; JAX passes none on.
     jaxlib.make_gloo_tcp_collectives = partial(jaxlib.make_gloo_tcp_collectives, hostname=own.strip("[]"))
     try:
@@ -283,6 +285,20 @@ def _connect(place: Place) -> None:
     except (jax.errors.JaxRuntimeError, RuntimeError) as error:
         said = printable(" ".join(str(error).split())[:160])
         raise UserError(f"REPIX_COORDINATOR: {address}: the processes did not come together ({said})") from None
+
+
+def _check_address(host: str, port: int) -> None:
+    """Raise where the leader cannot listen at its address: gRPC would crash, or share the port with another leader."""
+    try:
+        family, kind, number, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, number) as tried:
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # not of a leader that has just ended
+            tried.bind(place)
+    except OSError as error:
+        raise UserError(
+            f"REPIX_COORDINATOR: cannot listen at {host}:{port} ({error.strerror or error}): "
+            f"an address of this host, and a port that is free"
+        ) from None
 
 
 def _wait_for(host: str, port: int) -> str:
