@@ -151,14 +151,16 @@ stage.guard(fail)
 
 
 def test_an_address_at_which_nobody_can_listen_is_one_line():
-    shards = pytest.importorskip("repix.training.shards_jax")
+    pytest.importorskip("jax", reason="JAX is not installed: pip install -e '.[jax]'")
+    from repix.training import shards_jax
+
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
         with pytest.raises(UserError, match=rf"REPIX_COORDINATOR: cannot listen at 127.0.0.1:{port} \(Address already"):
-            shards._check_address("127.0.0.1", port)
-    shards._check_address("127.0.0.1", port)
+            shards_jax._check_address("127.0.0.1", port)
+    shards_jax._check_address("127.0.0.1", port)
     for host in ("192.0.2.1", "no-such-host.invalid"):
         with pytest.raises(UserError, match=rf"cannot listen at {host}:8476 "):
-            shards._check_address(host, 8476)
+            shards_jax._check_address(host, 8476)
