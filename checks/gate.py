@@ -59,20 +59,14 @@ class Broken:
 
 def first_half(prepared):
     """Return a prepared set with the first half of its test split."""
-    from repix.data.prepared import SplitArrays
-
     manifest, test = prepared.manifest, prepared.split("test")
     half = len(test.source) // 2
     cut = manifest.splits["test"]
-    cut = cut.model_copy(
-        update={
-            side: value.model_copy(update={"n": half, "examples": value.examples[:half]})
-            for side, value in (("source", cut.source), ("target", cut.target))
-        }
-    )
+    sides = {side: getattr(cut, side).model_copy(update={"n": half}) for side in ("source", "target")}
+    arrays = {name: getattr(test, name)[:half] for name in ("source", "target", "names", "target_names")}
     return SimpleNamespace(
-        manifest=manifest.model_copy(update={"splits": {**manifest.splits, "test": cut}}),
-        split=lambda name: SplitArrays(*(part[:half] for part in test)),
+        manifest=manifest.model_copy(update={"splits": {**manifest.splits, "test": cut.model_copy(update=sides)}}),
+        split=lambda name: SimpleNamespace(**arrays),
     )
 
 

@@ -532,8 +532,8 @@ def records() -> dict[str, str]:
     """Return class of :mod:`repix.schemas` (or ``dvc.lock``) -> the JSON text of a sound record."""
     side = {"channels": 3, "dtype": "uint8", "low": [0] * 3, "high": [255] * 3, "meaning": list("RGB"), "colour": "rgb"}
     both, digest = {"source": side, "target": side}, "a" * 64
-    example = {"name": "a", "file": "a.png", "sha256": digest, "size": [16, 16]}
-    half = {"file": "train-source.npy", "n": 1, "size": [16, 16], "sha256": digest, "examples": [example]}
+    half = {"n": 1, "size": [16, 16], "examples": "train-source.jsonl", "examples_sha256": digest}
+    half["shards"] = [{"file": "train-source.npy", "n": 1, "sha256": digest}]
     made = {
         "Archive": {"dataset": "d", "file": "a.zip", "bytes": 5, "sha256": digest, "pinned": True},
         "Manifest": {

@@ -1,4 +1,4 @@
-"""A training step of networks of the papers' sizes, without a pipeline around it."""
+"""A training step of a recipe's networks, without a pipeline around it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ def recipe_of(system: str, precision: str):
     return found.model_copy(update={"precision": precision})
 
 
-def built_step(system: str, size: int, batch: int, precision: str, filters: int = FILTERS):
+def built_step(system: str, size: int, batch: int, precision: str, filters: int | None = None):
     """Return the step of ours on the backend in force, at its first weights, on images that are drawn.
 
     Args:
         system, size, batch, precision: what is trained.
-        filters: of the first layer of each network; others are multiples.
+        filters: of the first layer of each network, others are multiples; None: as the recipe has it.
 
     Returns:
         The :class:`repix.training.step.Step`, and the floating-point operations of one iteration.
@@ -38,10 +38,11 @@ def built_step(system: str, size: int, batch: int, precision: str, filters: int 
 
     backend = step_module()
     recipe = recipe_of(system, precision)
-    narrowed = {
-        part: getattr(recipe, part).model_copy(update={"filters": filters}) for part in ("generator", "discriminator")
-    }
-    recipe = recipe.model_copy(update={"batch_size": batch, **narrowed})
+    recipe = recipe.model_copy(update={"batch_size": batch})
+    if filters is not None:
+        parts = {part: getattr(recipe, part) for part in ("generator", "discriminator")}
+        narrowed = {name: part.model_copy(update={"filters": filters}) for name, part in parts.items()}
+        recipe = recipe.model_copy(update=narrowed)
     built = build(recipe, (size, size), 3, 3, True)
     initialize(built.networks, "normal", 0)
     byte = ((0.0,) * 3, (255.0,) * 3)

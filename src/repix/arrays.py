@@ -1,7 +1,9 @@
-"""Named arrays in one ``.npz`` file: written atomically, equal arrays as equal bytes."""
+"""Arrays in files: named ones in one ``.npz``, equal arrays as equal bytes, and large ones that no memory need hold."""
 
 from __future__ import annotations
 
+import math
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -9,7 +11,16 @@ import numpy as np
 
 from repix.files import atomic_path
 
+SCRATCH_BYTES = 1 << 28  # arrays above lie in a temporary file
 _HEADER_BYTES = 1 << 16  # most of what stands before the numbers of an array
+
+
+def scratch(shape: tuple[int, ...], dtype: np.dtype | type) -> np.ndarray:
+    """Return an array to be filled: in memory or, if it is large, in a file without a name, which goes with it."""
+    if math.prod(shape) * np.dtype(dtype).itemsize <= SCRATCH_BYTES:
+        return np.empty(shape, dtype)
+    with tempfile.TemporaryFile(prefix="repix-") as file:
+        return np.memmap(file, dtype, "w+", shape=shape)
 
 
 def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:

@@ -14,7 +14,7 @@ import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -331,17 +331,21 @@ def digest_file(path: str | Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def digest_tree(folder: str | Path) -> str:
+def digest_tree(folder: str | Path, of: Callable[[Path], str] = digest_file) -> str:
     """Return one sha256 for a file or for all files below a folder.
 
     For a folder it covers relative paths (with ``/``) and bytes, nothing else: not times,
     owners or modes, which differ between machines that hold the same data.
+
+    Args:
+        folder: a file, or a folder.
+        of: returns the sha256 of a file.
     """
     folder = Path(folder)
     if folder.is_file():
-        return digest_file(folder)
+        return of(folder)
     entries = {
-        path.relative_to(folder).as_posix(): digest_file(path)
+        path.relative_to(folder).as_posix(): of(path)
         for path in folder.rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }

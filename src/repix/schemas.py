@@ -150,19 +150,44 @@ class Example(BaseModel):
     size: tuple[int, int]  # height, width in the file
 
 
-class Half(BaseModel):
-    """One array of a split: ``file`` is (n, height, width, channels), C order, .npy."""
+class Shard(BaseModel):
+    """One array of a side of a split: ``file`` is (n, height, width, channels), C order, .npy."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     file: str
     n: int
-    size: tuple[int, int]
     sha256: str
-    examples: tuple[Example, ...]
+
+
+class Half(BaseModel):
+    """One side of a split: the arrays that hold it, one after the other, and where its images came from.
+
+    Attributes:
+        n: number of images, of all shards together.
+        size: height and width.
+        shards: in the order of the rows.
+        examples: the file with a line of JSON for each row, see :class:`Example`: beside the manifest, so that
+            nobody has to read a million of them to open the arrays.
+        examples_sha256: of that file.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    n: int
+    size: tuple[int, int]
+    shards: tuple[Shard, ...]
+    examples: str
+    examples_sha256: str
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> Self:
+        if not self.shards or sum(shard.n for shard in self.shards) != self.n:
+            counts = ", ".join(str(shard.n) for shard in self.shards) or "none"
+            raise ValueError(f"{self.n} images, and its shards have {counts}")
+        return self
 
 
 class Split(BaseModel):
-    """The two arrays of a split; in a paired set row i of both belong together."""
+    """The two sides of a split; in a paired set row i of both belong together."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     source: Half
@@ -180,7 +205,7 @@ class Skipped(BaseModel):
 class Manifest(Record):
     """What ``preprocess`` left: ``data/prepared/<dataset>/manifest.json``."""
 
-    SCHEMA = "repix.manifest/1"
+    SCHEMA = "repix.manifest/2"
     dataset: str
     paired: bool
     direction: str

@@ -15,9 +15,10 @@ from repix.config.run import Cell, Grid
 from repix.errors import UserError, limit_of_the_machine, printable, told
 from repix.files import clear_leftovers, digest_tree
 from repix.libraries import import_keras
-from repix.paths import LINEAGE, METRICS, PLOTS
+from repix.paths import LINEAGE, METRICS, PLOTS, WORK
 from repix.provenance import lineage
 from repix.provenance.code import Closure
+from repix.provenance.digests import Digests
 
 
 def run(main: Callable[..., None], doc: str, *names: str, profiled: bool = True, trains: bool = False) -> None:
@@ -130,6 +131,7 @@ class LineageRecord:
                 raise UserError(f"{path.as_posix()}: not there; `dvc repro` makes it, or `dvc pull` fetches it")
         for folder in (LINEAGE / stage, PLOTS / item, METRICS) if clears else ():
             clear_leftovers(folder)
+        self._digest = Digests(WORK / "digests")
         self.path = LINEAGE / stage / f"{item or stage}.json"
         self.declared = lineage.declare(
             stage=stage,
@@ -137,7 +139,7 @@ class LineageRecord:
             params={
                 key: getattr(value, "model_dump", lambda mode, v=value: v)(mode="json") for key, value in params.items()
             },
-            inputs={path.as_posix(): digest_tree(path) for path in inputs},
+            inputs={path.as_posix(): digest_tree(path, self._digest) for path in inputs},
             code=Closure.of_stage(_repository(), reader.load(), stage, item.split("-")[1] if "-" in item else None),
             profile=current.record() if current else {},
         )
@@ -149,4 +151,5 @@ class LineageRecord:
 
     def write(self, *outs: Path) -> None:
         """Write the record with the digests of what the stage left."""
-        self.declared.with_outputs({path.as_posix(): digest_tree(path) for path in outs}).write(self.path)
+        made = {path.as_posix(): digest_tree(path, self._digest) for path in outs}
+        self.declared.with_outputs(made).write(self.path)

@@ -27,6 +27,7 @@ from repix.config import check, editing, halving, reader
 from repix.config.datasets import Dataset
 from repix.config.models import Recipe
 from repix.data import archives, packing, preprocess, sources
+from repix.data.prepared import Prepared
 from repix.description import proposal
 from repix.files import locked
 from repix.schemas import Archive
@@ -150,9 +151,10 @@ def test_two_folders_with_suffixes_and_mixed_extensions_become_an_entry(reposito
     counts = {name: one.source.n for name, one in manifest.splits.items()}
     assert sum(counts.values()) == 30 and min(counts.values()) >= 2 and all(split.values())
     assert f"train {counts['train']}, val {counts['val']}, test {counts['test']}" in said
-    for one in manifest.splits.values():
-        pairs = zip(one.source.examples, one.target.examples, strict=True)
-        assert all(a.name.removesuffix("_label") == b.name.removesuffix("_photo") for a, b in pairs)
+    for name in manifest.splits:
+        one = Prepared.open(tmp_path / "out").split(name)
+        pairs = zip(one.names, one.target_names, strict=True)
+        assert all(a.removesuffix("_label") == b.removesuffix("_photo") for a, b in pairs)
     # And the grid that the printed command asks for can run.
     (repository / "params.yaml").write_text(after.replace("  - sample\n", "  - mine\n", 1), encoding="utf-8")
     check.grid()

@@ -11,13 +11,15 @@ import pytest
 from PIL import Image
 
 from repix.config.images import Images
-from repix.data import colour, images
+from repix.data import colour, images, preprocess
 from repix.data.prepared import Prepared
 from repix.data.preprocess import prepare
 from repix.errors import UserError
 from repix.files import digest_file, digest_tree, read_json, write_json
 from repix.schemas import Manifest
 from tests.conftest import real_data
+
+KINDS = (".jsonl", ".npy")  # of a side of a split
 
 
 def dataset(layout="aligned", size=8, **more):
@@ -70,13 +72,15 @@ def test_aligned_pixels_names_and_records(tree, out, direction):
         np.testing.assert_array_equal(left[row], arrays[f"set/train/{name}"][:, :8])
         np.testing.assert_array_equal(right[row], arrays[f"set/train/{name}"][:, 8:])
     half = manifest.splits["train"].source
-    assert half.file == "train-source.npy" and half.sha256 == digest_file(out / half.file)
-    example = half.examples[2]
+    (shard,) = half.shards
+    assert (shard.file, shard.n, shard.sha256) == ("train-source.npy", 3, digest_file(out / shard.file))
+    assert half.examples_sha256 == digest_file(out / half.examples)
+    example = Prepared.open(out).examples("train", "source")[2]
     assert (example.file, example.size) == ("set/train/10.png", (8, 8))
     assert example.sha256 == digest_file(tree / "set/train/10.png")
     assert sorted(path.name for path in out.iterdir()) == [
         "manifest.json",
-        *(f"{split}-{side}.npy" for split in ("test", "train") for side in ("source", "target")),
+        *(f"{split}-{side}{kind}" for split in ("test", "train") for side in ("source", "target") for kind in KINDS),
     ]
 
 
@@ -142,11 +146,11 @@ def test_hdf5_tree(tree, out):
             (tree / folder / side).mkdir(parents=True)
             with h5py.File(tree / folder / side / "data.h5", "w") as file:
                 file["data"] = noise(n, 8, 8, 1, seed=len(side))
-    manifest = prepare(tree, dataset("hdf5", colour="gray", channels=(1, 1), direction="BtoA"), out, name="x")
+    prepare(tree, dataset("hdf5", colour="gray", channels=(1, 1), direction="BtoA"), out, name="x")
     train = Prepared.open(out).split("train")
     np.testing.assert_array_equal(train.source, noise(3, 8, 8, 1, seed=len("facades")))
     np.testing.assert_array_equal(train.target, noise(3, 8, 8, 1, seed=len("images")))
-    example = manifest.splits["train"].source.examples[2]
+    example = Prepared.open(out).examples("train", "source")[2]
     assert (example.name, example.file) == ("data_00002", "training/facades/data.h5")
     assert example.sha256 == digest_file(tree / "training/facades/data.h5")
 
@@ -405,11 +409,63 @@ def test_open_of_a_truncated_array_and_of_a_cut_manifest(prepared):
     with pytest.raises(UserError, match="train-source"):
         Prepared.open(prepared)
     tree = read_json(prepared / "manifest.json")
-    tree["splits"]["test"]["source"]["examples"] = []
     del tree["splits"]["train"]
     write_json(prepared / "manifest.json", tree)
-    with pytest.raises(UserError, match="1 rows and 0 examples"):
+    assert Prepared.open(prepared).split("test").names == ("1",)
+    tree["splits"]["test"]["source"]["shards"] = []
+    write_json(prepared / "manifest.json", tree)
+    with pytest.raises(UserError, match="source: 1 images, and its shards have none"):
         Prepared.open(prepared)
+
+
+@pytest.mark.parametrize(
+    ("listed", "said"),
+    [
+        (None, "no such file, and the manifest names it"),
+        (b"", "0 lines, and the manifest has 1 images"),
+        (b"\xff\n", "cannot be read as a list of images"),
+        (b'{"name": 5}\n', "cannot be read as a list of images"),
+        (b"[" * 100_000, "cannot be read as a list of images"),
+    ],
+    ids=["gone", "empty", "no text", "other fields", "nested"],
+)
+def test_a_list_of_images_that_does_not_fit_is_said_when_it_is_read(prepared, listed, said):
+    path = prepared / "test-target.jsonl"
+    path.unlink()
+    if listed is not None:
+        path.write_bytes(listed)
+    split = Prepared.open(prepared).split("test")
+    assert split.names == ("1",)
+    with pytest.raises(UserError, match=said) as caught:
+        split.target_names  # noqa: B018
+    assert str(path) in str(caught.value) and "dvc" in str(caught.value)
+
+
+@pytest.mark.parametrize("lost", [(), ("train/2", "train/3", "train/5")], ids=["all", "some skipped"])
+def test_a_large_side_is_several_files_that_read_as_one(tree, out, tmp_path, monkeypatch, lost):
+    names = [f"{split}/{i}" for split, n in (("train", 7), ("test", 2)) for i in range(1, n + 1)]
+    put(tree, names, 8, 16, 3)
+    for name in lost:
+        (tree / f"{name}.png").write_bytes(b"no image")
+    ask = dataset(on_error="skip")
+    prepare(tree, ask, tmp_path / "whole", name="x")
+    monkeypatch.setattr(preprocess, "SHARD_BYTES", 2 * 8 * 8 * 3)
+    manifest = prepare(tree, ask, out, name="x")
+
+    whole, cut = (Prepared.open(folder).split("train") for folder in (tmp_path / "whole", out))
+    n = 7 - len(lost)
+    assert [shard.n for shard in manifest.splits["train"].source.shards] == [2] * (n // 2) + [1] * (n % 2)
+    assert [shard.file for shard in manifest.splits["test"].source.shards] == ["test-source.npy"]
+    assert sorted(path.name for path in out.glob("train-source-*")) == [
+        f"train-source-{i:05d}.npy" for i in range((n + 1) // 2)
+    ]
+    assert not any(path.is_dir() for path in out.iterdir())
+    for shard in manifest.splits["train"].target.shards:
+        assert shard.sha256 == digest_file(out / shard.file)
+    assert cut.names == whole.names and len(cut.names) == n
+    for one, other in ((cut.source, whole.source), (cut.target, whole.target)):
+        assert (one.shape, one.dtype, one.ndim, one.nbytes) == (other.shape, other.dtype, 4, other.nbytes)
+        np.testing.assert_array_equal(np.asarray(one), other)
 
 
 def extract(archive: Path, folder: Path, keep) -> None:
@@ -437,7 +493,7 @@ def test_real_facades(tree, out):
     assert train.names[:3] == tuple(sorted(train.names, key=int)[:3])
     saturation = [np.ptp(side.astype(int), axis=3).mean() for side in (train.source, train.target)]
     assert saturation[0] > 2 * saturation[1]  # labels are painted in pure colours
-    example = manifest.splits["test"].source.examples[0]
+    example = Prepared.open(out).examples("test", "source")[0]
     content = (tree / example.file).read_bytes()
     assert example.size == (256, 256) and example.sha256 == hashlib.sha256(content).hexdigest()
 
@@ -449,7 +505,7 @@ def test_real_photos_as_lab(tree, out):
     prepared = Prepared.open(out)
     for split in manifest.splits:
         arrays = prepared.split(split)
-        for row, example in enumerate(manifest.splits[split].source.examples):
+        for row, example in enumerate(prepared.examples(split, "source")):
             photo = images.resize(images.read(tree / example.file), arrays.source.shape[1:3], "lanczos")
             picture = colour.to_picture(arrays.target[row], manifest.target, other=arrays.source[row])
             assert np.abs(picture.astype(int) - photo).max() <= 1

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from checks.support.references import plain_swd
-from repix import rng
+from repix import arrays, rng
 from repix.evaluation.metrics import swd as module
 from repix.evaluation.metrics.swd import laplacian_bands, level_count, sliced_wasserstein, swd, unit_directions
 
@@ -98,6 +98,7 @@ def test_swd_in_a_file_and_in_parts_has_the_same_bits(monkeypatch):
     made = []
     monkeypatch.setattr(np, "memmap", lambda *given, kept=np.memmap, **more: made.append(1) or kept(*given, **more))
     monkeypatch.setattr(module, "_BYTES", 8 * 7 * 128 * 8)  # eight directions at once
+    monkeypatch.setattr(arrays, "SCRATCH_BYTES", 8 * 7 * 128 * 8)
     monkeypatch.setattr(module, "_ROWS_AT_ONCE", 100)
     module._channel_numbers.cache_clear()
     assert swd(a, b) == whole and len(made) == 4

@@ -17,6 +17,7 @@ from repix.config.models import Recipe
 from repix.config.search import Between, Search, changed, own
 from repix.errors import UserError
 from repix.files import write_json
+from repix.schemas import Manifest
 from repix.studies import seed_study
 from tests.studies.test_seed_study import root as repository  # noqa: F401
 
@@ -35,13 +36,14 @@ def root(repository, monkeypatch):  # noqa: F811
     tree["models"]["net"] = tree["models"]["net"] | {"epochs": EPOCHS, "validate_every": 5}
     tree["search"] = {"dataset": "toy", "model": "net", "trials": 8, "space": SPACE}
     path.write_text(yaml12.dump(tree), encoding="utf-8")
-    half = {"file": "a.npy", "n": 1, "size": [8, 8], "sha256": "0" * 64, "examples": []}
+    half = {"n": 1, "size": [8, 8], "examples": "a.jsonl", "examples_sha256": "0" * 64}
+    half["shards"] = [{"file": "a.npy", "n": 1, "sha256": "0" * 64}]
     side = {"channels": 3, "dtype": "uint8", "low": [0] * 3, "high": [255] * 3, "meaning": list("RGB"), "colour": "rgb"}
     split = {"source": half, "target": half}
     write_json(
         repository / "data/prepared/toy/manifest.json",
         {
-            "schema": "repix.manifest/1",
+            "schema": Manifest.SCHEMA,
             "dataset": "toy",
             "paired": True,
             "direction": "AtoB",

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from repix.schemas import Half, Manifest, Metrics, Side, Split
+from repix.schemas import Half, Manifest, Metrics, Shard, Side, Split
 from repix.tracking import mlflow_run, store
 from repix.tracking.mlflow_run import MLflowObserver, log_metrics_record, log_model_entry, log_pictures, open_run
 from repix.training.history import Row
@@ -92,7 +92,8 @@ def curve(run, key):
 def test_a_training_leaves_one_run_with_all_of_it(here, monkeypatch, capfd):
     monkeypatch.setenv("DVC_EXP_NAME", "quick-fox")
     monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)  # of somebody's shell: must not be taken for ours
-    half = Half(file="x.npy", n=4, size=(8, 8), sha256="aa", examples=())
+    shard = Shard(file="x.npy", n=4, sha256="aa")
+    half = Half(n=4, size=(8, 8), shards=(shard,), examples="x.jsonl", examples_sha256="aa")
     side = Side(channels=3, dtype="uint8", low=(0,) * 3, high=(255,) * 3, meaning=("R", "G", "B"), colour="rgb")
     manifest = Manifest(
         dataset="sample",

@@ -3,30 +3,44 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal
 
 import numpy as np
 
+from repix.data.rows import Rows
 from repix.errors import UserError
-from repix.schemas import Half, Manifest, Side
+from repix.schemas import Example, Half, Manifest, Shard, Side
 
 MANIFEST = "manifest.json"
+MEND = "run `dvc repro` (or `dvc pull`) to restore it"
 
 
-class SplitArrays(NamedTuple):
-    """The arrays of one split, mapped and not loaded.
+@dataclass(frozen=True)
+class SplitArrays:
+    """The arrays of one split, mapped and not loaded; the names of their rows are read when somebody asks.
 
     Attributes:
         source, target: (n, height, width, channels), read-only.
-        names: of the rows of ``source``; in a paired set also those of ``target``.
-        target_names: of the rows of ``target``.
+        prepared: where they lie.
+        split: which split.
     """
 
-    source: np.memmap
-    target: np.memmap
-    names: tuple[str, ...]
-    target_names: tuple[str, ...]
+    source: np.ndarray | Rows
+    target: np.ndarray | Rows
+    prepared: Prepared
+    split: str
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The names of the rows of ``source``; in a paired set also those of ``target``."""
+        return tuple(example.name for example in self.prepared.examples(self.split, "source"))
+
+    @cached_property
+    def target_names(self) -> tuple[str, ...]:
+        """The names of the rows of ``target``."""
+        return tuple(example.name for example in self.prepared.examples(self.split, "target"))
 
 
 @dataclass(frozen=True)
@@ -62,26 +76,45 @@ class Prepared:
         split = manifest.splits[name]
         if manifest.paired and split.source.n != split.target.n:
             raise UserError(f"{self.folder}: {name} is paired, yet n is {split.source.n} and {split.target.n}")
-        return SplitArrays(
-            self._map(split.source, manifest.source),
-            self._map(split.target, manifest.target),
-            tuple(example.name for example in split.source.examples),
-            tuple(example.name for example in split.target.examples),
-        )
+        source, target = self._map(split.source, manifest.source), self._map(split.target, manifest.target)
+        return SplitArrays(source, target, self, name)
 
-    def _map(self, half: Half, side: Side) -> np.memmap:
-        path = self.folder / half.file
-        mend = "run `dvc repro` (or `dvc pull`) to restore it"
+    def examples(self, split: str, side: Literal["source", "target"]) -> list[Example]:
+        """Return where each row of a side of a split came from.
+
+        Raises:
+            UserError: the list is missing or damaged, or has not as many lines as there are rows.
+        """
+        half: Half = getattr(self.manifest.splits[split], side)
+        path = self.folder / half.examples
+        try:
+            found = [Example.model_validate_json(line) for line in path.read_bytes().splitlines()]
+        except FileNotFoundError:
+            raise UserError(f"{path}: no such file, and the manifest names it; {MEND}") from None
+        except (ValueError, OSError) as error:
+            raise UserError(f"{path}: cannot be read as a list of images ({_first_line(error)}); {MEND}") from None
+        if len(found) != half.n:
+            raise UserError(f"{path}: {len(found)} lines, and the manifest has {half.n} images; {MEND}")
+        return found
+
+    def _map(self, half: Half, side: Side) -> np.ndarray | Rows:
+        parts = [self._map_shard(shard, half.size, side) for shard in half.shards]
+        return parts[0] if len(parts) == 1 else Rows(parts)
+
+    def _map_shard(self, shard: Shard, size: tuple[int, int], side: Side) -> np.memmap:
+        path = self.folder / shard.file
         try:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
         except FileNotFoundError:
-            raise UserError(f"{path}: no such file, and the manifest names it; {mend}") from None
+            raise UserError(f"{path}: no such file, and the manifest names it; {MEND}") from None
         except (ValueError, OSError, EOFError) as error:
-            raise UserError(f"{path}: cannot be read as .npy ({error}); {mend}") from None
-        expected = (half.n, *half.size, side.channels)
+            raise UserError(f"{path}: cannot be read as .npy ({error}); {MEND}") from None
+        expected = (shard.n, *size, side.channels)
         if array.shape != expected or array.dtype != np.dtype(side.dtype):
             found = f"{array.dtype} {array.shape}"
-            raise UserError(f"{path}: holds {found}, the manifest says {side.dtype} {expected}; {mend}")
-        if len(half.examples) != half.n:
-            raise UserError(f"{path}: {half.n} rows and {len(half.examples)} examples in the manifest; {mend}")
+            raise UserError(f"{path}: holds {found}, the manifest says {side.dtype} {expected}; {MEND}")
         return array
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]

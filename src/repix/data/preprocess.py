@@ -1,4 +1,4 @@
-"""The prepared store: an image tree becomes one large integer array per split and side, and a manifest.
+"""The prepared store: an image tree becomes large integer arrays per split and side, and a manifest.
 
 What is the same at every visit (decode, colour, resize) is done here, once. Train images are
 stored at load size, for training to crop; those of other splits at crop size, as the reference
@@ -29,14 +29,15 @@ from repix.data.images import BadImageError, Decoded, Limit
 from repix.data.layouts import Item, Listing
 from repix.data.prepared import MANIFEST
 from repix.errors import UserError, printable
-from repix.files import atomic_folder, digest_file
+from repix.files import atomic_folder, canonical_json, digest_file
 from repix.profile import cores
-from repix.schemas import Example, Half, Manifest, Side, Skipped, Split
+from repix.schemas import Example, Half, Manifest, Shard, Side, Skipped, Split
 
 Size = tuple[int, int]
 MOSTLY = 0.5  # of train that has to have one size, where the images decide it
 MOST_WORKERS = 8  # each holds a decoded image or two
 IN_FLIGHT = 256  # images handed to the pool at once
+SHARD_BYTES = 1 << 30  # most of one array, unless a single row is larger
 
 
 def side_of(wanted: Images, which: int) -> Side:
@@ -167,56 +168,73 @@ def _stored_size(wanted: Images, split: str, listing: Listing, name: str) -> Siz
 
 
 class _Rows:
-    """A .npy array whose rows are written in any order, by any thread.
+    """The .npy arrays of one side of a split, whose rows are written in any order, by any thread.
 
-    It is written through its file descriptor rather than a memory map: written pages then
-    belong to the page cache and not to this process, so that memory stays bounded, and a full disk is
-    an error rather than a SIGBUS.
+    One array, or several of at most SHARD_BYTES each: files that can be hashed, pushed and fetched beside each other.
+    They are written through file descriptors rather than memory maps: written pages then belong to the page cache and
+    not to this process, so that memory stays bounded, and a full disk is an error rather than a SIGBUS.
     """
 
-    def __init__(self, path: Path, n: int, size: Size, side: Side) -> None:
-        self.path, self.shape, self.dtype = path, (n, *size, side.channels), np.dtype(side.dtype)
-        header = np.lib.format.open_memmap(path, mode="w+", dtype=self.dtype, shape=self.shape)
-        self._start = header.offset
-        self._step = header[0].nbytes
-        del header
-        self._file = open(path, "r+b", buffering=0)  # noqa: SIM115 - closed by close()
+    def __init__(self, folder: Path, stem: str, n: int, size: Size, side: Side) -> None:
+        self.folder, self.stem, self.n, self.size, self.side = folder, stem, n, size, side
+        self.dtype = np.dtype(side.dtype)
+        self._bytes = size[0] * size[1] * side.channels * self.dtype.itemsize
+        self._each = max(1, SHARD_BYTES // self._bytes)
+        self.counts = [min(self._each, n - first) for first in range(0, n, self._each)]
+        several = len(self.counts) > 1
+        self.paths = [folder / f"{stem}{f'-{i:05d}' if several else ''}.npy" for i in range(len(self.counts))]
+        self._starts, self._files = [], []
+        for path, count in zip(self.paths, self.counts, strict=True):
+            header = np.lib.format.open_memmap(path, mode="w+", dtype=self.dtype, shape=(count, *size, side.channels))
+            self._starts.append(header.offset)
+            del header
+            self._files.append(open(path, "r+b", buffering=0))  # noqa: SIM115 - closed by close()
 
     def write(self, row: int, image: np.ndarray) -> None:
-        assert image.shape == self.shape[1:] and image.dtype == self.dtype
-        data = memoryview(np.ascontiguousarray(image)).cast("B")
-        offset = self._start + row * self._step
+        assert image.shape == (*self.size, self.side.channels) and image.dtype == self.dtype
+        self._write(row, memoryview(np.ascontiguousarray(image)).cast("B"))
+
+    def _place(self, row: int) -> tuple[int, int]:
+        """Return the file descriptor and the offset of a row."""
+        shard, within = divmod(row, self._each)
+        return self._files[shard].fileno(), self._starts[shard] + within * self._bytes
+
+    def _write(self, row: int, data: bytes | memoryview) -> None:
+        descriptor, offset = self._place(row)
         while data:
-            written = os.pwrite(self._file.fileno(), data, offset)
+            written = os.pwrite(descriptor, data, offset)
             data, offset = data[written:], offset + written
 
     def keep(self, rows: list[int]) -> None:
         """Leave only these rows, in this order; the bytes are as if the others had never been."""
-        temporary = self.path.with_suffix(".kept.npy")
-        header = np.lib.format.open_memmap(temporary, mode="w+", dtype=self.dtype, shape=(len(rows), *self.shape[1:]))
-        start = header.offset
-        del header
-        with open(temporary, "r+b") as kept:
-            kept.seek(start)
-            for row in rows:
-                kept.write(os.pread(self._file.fileno(), self._step, self._start + row * self._step))
+        aside = self.folder / "kept"
+        aside.mkdir()
+        kept = _Rows(aside, self.stem, len(rows), self.size, self.side)
+        for place, row in enumerate(rows):
+            descriptor, offset = self._place(row)
+            kept._write(place, os.pread(descriptor, self._bytes, offset))
+        kept.close()
         self.close()
-        os.replace(temporary, self.path)
-        self.shape = (len(rows), *self.shape[1:])
+        for path in self.paths:
+            path.unlink()
+        self.paths = [path.rename(self.folder / path.name) for path in kept.paths]
+        self.n, self.counts = kept.n, kept.counts
+        aside.rmdir()
 
     def close(self) -> None:
-        self._file.close()
+        for file in self._files:
+            file.close()
 
 
 @dataclass
 class _Plan:
-    """One split on its way: its images, its arrays and, by row, what came out of it (None: nothing)."""
+    """One split on its way: its images, its arrays and, by row, the line that says what it is (None: nothing)."""
 
     split: str
     listing: Listing
     size: Size
     rows: list[_Rows] = field(default_factory=list)
-    examples: tuple[list[Example | None], ...] = ()
+    lines: tuple[list[str | None], ...] = ()
 
     def sides(self) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
         return self.listing.source, self.listing.target
@@ -372,10 +390,9 @@ def prepare(
     with atomic_folder(out) as folder, ThreadPoolExecutor(workers) as pool:
         _check_space(folder, plans, sides)
         for plan in plans:
-            plan.examples = tuple([None] * len(items) for items in plan.sides())
+            plan.lines = tuple([None] * len(items) for items in plan.sides())
             for which, (role, items) in enumerate(zip(("source", "target"), plan.sides(), strict=True)):
-                path = folder / f"{plan.split}-{role}.npy"
-                plan.rows.append(_Rows(path, len(items), plan.size, sides[which]))
+                plan.rows.append(_Rows(folder, f"{plan.split}-{role}", len(items), plan.size, sides[which]))
         try:
             total = sum(len(plan.listing.source) + (0 if wanted.paired else len(plan.listing.target)) for plan in plans)
             limit = Limit(pixels, "limits.pixels in params.yaml raises it")
@@ -387,23 +404,23 @@ def prepare(
                         lost += bool(done.bad)
                         if not done.bad:
                             for (which, row, _), example in zip(done.job.items, done.examples, strict=True):
-                                done.job.plan.examples[which][row] = example
+                                done.job.plan.lines[which][row] = canonical_json(example.model_dump(mode="json"))
                         progress.update()
             if bad and wanted.on_error == "strict":
                 mend = f"mend or remove them, or leave out {lost} of {total} by datasets.{name}.images.on_error: skip"
                 raise UserError(f"{name}: {len(bad)} image(s) cannot be used; {mend}:", *_listed(bad))
             for plan in plans:
-                for rows, examples in zip(plan.rows, plan.examples, strict=True):
-                    kept = [row for row, example in enumerate(examples) if example]
+                for rows, lines in zip(plan.rows, plan.lines, strict=True):
+                    kept = [row for row, line in enumerate(lines) if line]
                     if not kept:
                         raise UserError(f"{name}: all images of {plan.split} cannot be used; mend them:", *_listed(bad))
-                    if len(kept) < len(examples):
+                    if len(kept) < len(lines):
                         rows.keep(kept)
         finally:
             for plan in plans:
                 for rows in plan.rows:
                     rows.close()
-        digests = pool.map(digest_file, [rows.path for plan in plans for rows in plan.rows])
+        digests = pool.map(digest_file, [path for plan in plans for rows in plan.rows for path in rows.paths])
         manifest = Manifest(
             dataset=name,
             paired=wanted.paired,
@@ -432,15 +449,16 @@ def _check_space(folder: Path, plans: list[_Plan], sides: tuple[Side, Side]) -> 
 
 
 def _split_record(plan: _Plan, digests: Iterator[str]) -> Split:
-    """Return a split's record; takes the digests of its source and its target, in this order."""
-    halves = [
-        Half(
-            file=rows.path.name,
-            n=rows.shape[0],
-            size=plan.size,
-            sha256=next(digests),
-            examples=tuple(example for example in examples if example),
+    """Write a split's lists of images; return its record. Takes the digests of its arrays, source before target."""
+    halves = []
+    for rows, lines in zip(plan.rows, plan.lines, strict=True):
+        path = rows.folder / f"{rows.stem}.jsonl"
+        with open(path, "w", encoding="utf-8", newline="\n") as stream:
+            stream.writelines(f"{line}\n" for line in lines if line)
+        shards = [
+            Shard(file=file.name, n=n, sha256=next(digests)) for file, n in zip(rows.paths, rows.counts, strict=True)
+        ]
+        halves.append(
+            Half(n=rows.n, size=plan.size, shards=shards, examples=path.name, examples_sha256=digest_file(path))
         )
-        for rows, examples in zip(plan.rows, plan.examples, strict=True)
-    ]
     return Split(source=halves[0], target=halves[1])

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from repix.data.rows import Rows
 from repix.files import digest_text
 from repix.schemas import Side
 
@@ -41,6 +42,8 @@ def self_distance(distance: Callable[[np.ndarray, np.ndarray], T], rows: np.ndar
     if len(rows) != len(names):
         raise ValueError(f"{len(rows)} rows have {len(names)} names")
     first, second = halves(names)
+    if rows.ndim > 2:  # images are looked at where they lie: a copy of many takes gigabytes
+        return distance(*(Rows([rows[i : i + 1] for i in half]) for half in (first, second)))
     return distance(rows[first], rows[second])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -12,9 +13,11 @@ import numpy as np
 from tqdm import tqdm
 
 from repix import profile
+from repix.arrays import scratch
 from repix.config.evaluation import Evaluate
 from repix.data.image_writer import write as write_image
 from repix.data.prepared import Prepared
+from repix.data.rows import Rows
 from repix.directions import Direction
 from repix.errors import UserError
 from repix.evaluation import gallery, pictures
@@ -42,15 +45,15 @@ class View:
         train: the training images on the side of the targets, cut to their size in the centre.
     """
 
-    sources: np.ndarray
-    targets: np.ndarray
+    sources: np.ndarray | Rows
+    targets: np.ndarray | Rows
     source: Side
     target: Side
     names: tuple[str, ...]
     target_names: tuple[str, ...]
     halves: tuple[str, str]
     paired: bool
-    train: np.ndarray
+    train: np.ndarray | Rows
 
     @classmethod
     def of(cls, prepared: Prepared, translator: str) -> View:
@@ -69,6 +72,16 @@ class View:
             paired=manifest.paired,
             train=large[:, top : top + height, left : left + width],
         )
+
+    @cached_property
+    def reference(self) -> np.ndarray:
+        """The targets as one array: several files are put together in a temporary one."""
+        if not isinstance(self.targets, Rows):
+            return np.asarray(self.targets)
+        whole = scratch(self.targets.shape, self.targets.dtype)
+        for row, image in enumerate(self.targets):
+            whole[row] = image
+        return whole
 
     def photos(self, array: np.ndarray) -> np.ndarray:
         """Return Lab outputs or targets as RGB photos; the channels that they lack are those of their source."""
@@ -189,7 +202,7 @@ def _translate(model: TrainedModel, translator: str, view: View, paper: bool, la
     """Return the translations of all images, (n, height, width, channels)."""
     translate = model.translator(translator, paper=paper)
     bar = tqdm(view.sources, desc=f"{translator} {label}", unit="image", disable=None)
-    outputs = np.empty((len(view.sources), *view.sources.shape[1:3], view.target.channels), view.target.dtype)
+    outputs = scratch((len(view.sources), *view.sources.shape[1:3], view.target.channels), np.dtype(view.target.dtype))
     for place, output in enumerate(translate(bar)):
         outputs[place] = output
     return outputs
@@ -210,9 +223,9 @@ def _score(
         photos = view.photos(outputs), view.photos(view.targets)
     return score_paired_and_distribution(
         outputs,
-        np.asarray(view.targets) if view.paired else None,
+        view.reference if view.paired else None,
         view.target,
-        reference=np.asarray(view.targets),
+        reference=view.reference,
         reference_names=view.target_names,
         evaluate=settings,
         features=features,

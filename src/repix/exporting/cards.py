@@ -133,22 +133,25 @@ def data_card(manifest: Manifest, digest: str, archive: Archive, folder: Path) -
         "url": archive.urls[0],
         "version": f"1.0.0+{digest[:12]}",
         "creator": {"@type": "sc:Organization", "name": "repix (preparation); see license for the images"},
-        "distribution": [_file_object(split, side, half, folder) for split, side, half in halves],
+        "distribution": [file for split, side, half in halves for file in _file_objects(split, side, half, folder)],
         "recordSet": [_splits(manifest)],
     }
 
 
-def _file_object(split: str, side: str, half: Half, folder: Path) -> dict[str, Any]:
-    return {
-        "@type": "cr:FileObject",
-        "@id": f"{split}/{side}",
-        "name": f"{split}/{side}",
-        "description": f"{half.n} {side} images of {split}: (n, height, width, channels), NumPy .npy, C order",
-        "contentUrl": half.file,
-        "contentSize": f"{(folder / half.file).stat().st_size} B",
-        "encodingFormat": "application/octet-stream",
-        "sha256": half.sha256,
-    }
+def _file_objects(split: str, side: str, half: Half, folder: Path) -> Iterator[dict[str, Any]]:
+    """Yield an entry for each array of a side of a split."""
+    for number, shard in enumerate(half.shards):
+        name = f"{split}/{side}" if len(half.shards) == 1 else f"{split}/{side}/{number}"
+        yield {
+            "@type": "cr:FileObject",
+            "@id": name,
+            "name": name,
+            "description": f"{shard.n} {side} images of {split}: (n, height, width, channels), NumPy .npy, C order",
+            "contentUrl": shard.file,
+            "contentSize": f"{(folder / shard.file).stat().st_size} B",
+            "encodingFormat": "application/octet-stream",
+            "sha256": shard.sha256,
+        }
 
 
 def _splits(manifest: Manifest) -> dict[str, Any]:

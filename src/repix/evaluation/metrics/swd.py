@@ -12,8 +12,6 @@ that equal sets score exactly 0; float64 instead of float32; any size, not only 
 
 from __future__ import annotations
 
-import math
-import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -21,6 +19,7 @@ from functools import lru_cache
 import numpy as np
 
 from repix import profile, rng
+from repix.arrays import scratch
 from repix.evaluation.metrics import Score, Scorer
 
 SEED = 2018
@@ -32,7 +31,7 @@ FILTER = (1.0 / 16.0, 4.0 / 16.0, 6.0 / 16.0)  # and mirrored: 1, 4, 6, 4, 1 (Bu
 _DIRECTIONS_AT_ONCE = 64  # most of them: fewer where the projections would not fit
 _IMAGES_AT_ONCE = 4  # bounds the memory of the pyramid, and fits a cache
 _ROWS_AT_ONCE = 1 << 12  # patches that are normalised at once
-_BYTES = 1 << 28  # of one set: patches above lie in a temporary file, projections are made in parts
+_BYTES = 1 << 28  # of one set's projections, and of the levels that are made at once
 
 # Streams of the seed; the levels follow each, so that they are wide apart.
 _STREAM_SUBSET, _STREAM_POSITION, _STREAM_DIRECTION = 0, 1000, 2000
@@ -152,7 +151,7 @@ def _descriptors(images: np.ndarray, rows: np.ndarray, levels: int, wanted: rang
         top = rng.numbered(SEED, stream).integers(n * PATCHES_PER_IMAGE, height - PATCH + 1)
         left = rng.numbered(SEED, stream + 1).integers(n * PATCHES_PER_IMAGE, width - PATCH + 1)
         places.append((top.reshape(n, -1), left.reshape(n, -1)))
-    found = [_array((n * PATCHES_PER_IMAGE, PATCH * PATCH, channels)) for _ in wanted]
+    found = [scratch((n * PATCHES_PER_IMAGE, PATCH * PATCH, channels), np.float64) for _ in wanted]
     for start in range(0, n, _IMAGES_AT_ONCE):
         part = slice(start, start + _IMAGES_AT_ONCE)
         bands = laplacian_bands(images[rows[part]], levels, wanted)
@@ -162,14 +161,6 @@ def _descriptors(images: np.ndarray, rows: np.ndarray, levels: int, wanted: rang
     for patches in found:
         _normalise(patches)
     return [patches.reshape(len(patches), -1) for patches in found]
-
-
-def _array(shape: tuple[int, ...]) -> np.ndarray:
-    """Return an array of float64, in memory or, if it is large, in a file without a name."""
-    if 8 * math.prod(shape) <= _BYTES:
-        return np.empty(shape)
-    with tempfile.TemporaryFile(prefix="repix-") as file:
-        return np.memmap(file, np.float64, "w+", shape=shape)
 
 
 def _normalise(patches: np.ndarray) -> None:
