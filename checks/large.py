@@ -1,4 +1,4 @@
-"""Large data sets: what each stage takes in time and memory as the images grow in number, and what it makes of a million.
+"""Large data sets: what each stage takes in time and memory as the images grow in number, and what a million would.
 
     python -m checks.large                            # 20,000 and 137,000 pairs at 64 px; an hour, 25 GB of disk
     python -m checks.large --pairs 2000 4000 --test 500

@@ -1,7 +1,8 @@
 """unpack: the archive's files, and nothing that an archive should not do.
 
 data/raw/<dataset>/ -> data/images/<dataset>/. Escaping paths, links, bombs and truncated
-archives are refused with nothing left behind.
+archives are refused with nothing left behind. With limits.image_tree
+false the archive itself goes there, for preprocess.
 """
 
 import sys
@@ -12,23 +13,23 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from repix import paths, stage
 from repix.config import reader
 from repix.config.limits import Limits
-from repix.data import archives
+from repix.data import archives, trees
 from repix.schemas import Archive
 
 
 def main(dataset: str) -> None:
     """Unpack the archive of ``dataset``."""
     limits = reader.read("limits", Limits)
-    params = {f"limits.{key}": getattr(limits, key) for key in ("unpack_bytes", "unpack_files", "unpack_ratio")}
+    keys = ("unpack_bytes", "unpack_files", "unpack_ratio", "image_tree")
+    params = {f"limits.{key}": getattr(limits, key) for key in keys}
     raw, out = paths.RAW / dataset, paths.IMAGES / dataset
     record = stage.LineageRecord("unpack", dataset, params, [raw])
-    archives.unpack(
-        raw / Archive.read(raw / "archive.json").file,
-        out,
-        max_bytes=limits.unpack_bytes,
-        max_files=limits.unpack_files,
-        max_ratio=limits.unpack_ratio,
-    )
+    archive = raw / Archive.read(raw / "archive.json").file
+    most = {"max_bytes": limits.unpack_bytes, "max_files": limits.unpack_files, "max_ratio": limits.unpack_ratio}
+    if limits.image_tree:
+        archives.unpack(archive, out, **most)
+    else:
+        trees.keep_archive(archive, out, most)
     record.write(out)
 
 

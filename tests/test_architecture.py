@@ -24,6 +24,7 @@ BASE = [
     "metrics",
     "registry",
     "files",
+    "digests",
     "arrays",
     "paths",
     "profile",

@@ -12,13 +12,13 @@ from typing import Any
 from repix import processes, profile
 from repix.config import reader
 from repix.config.run import Cell, Grid
+from repix.digests import Digests
 from repix.errors import UserError, limit_of_the_machine, printable, told
 from repix.files import clear_leftovers, digest_tree
 from repix.libraries import import_keras
 from repix.paths import LINEAGE, METRICS, PLOTS, WORK
 from repix.provenance import lineage
 from repix.provenance.code import Closure
-from repix.provenance.digests import Digests
 
 
 def run(main: Callable[..., None], doc: str, *names: str, profiled: bool = True, trains: bool = False) -> None:

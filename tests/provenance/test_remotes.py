@@ -6,6 +6,7 @@ The full form, with training's outs, evaluation and MLflow, is checks/remotes.py
 from __future__ import annotations
 
 import os
+import shutil
 
 import pytest
 import yaml
@@ -14,6 +15,7 @@ from checks import remotes
 from checks.support import route
 from checks.support.repository import git
 from repix.errors import UserError
+from repix.files import digest_file
 from repix.provenance import lock
 
 
@@ -62,6 +64,27 @@ def test_what_a_remote_changed_is_not_taken(source, tmp_path):
         with pytest.raises(UserError, match=r"lineage/unpack/sample\.json"):
             remotes.dvc(fresh, "pull")
     assert not (fresh / "lineage" / "unpack" / "sample.json").exists()
+
+
+def test_outs_that_are_links_to_the_cache_are_replaced_and_never_written_into(source, tmp_path):
+    """`cache.type hardlink`, as docs/scale.md has it for large sets: the data lies on the disk once."""
+    fresh = remotes.clone(source, tmp_path / "linked")
+    remotes.dvc(fresh, "cache", "dir", "--local", str(tmp_path / "cache"))
+    shutil.copytree(remotes.cache_of(source), tmp_path / "cache")
+    remotes.dvc(fresh, "config", "--local", "cache.type", "hardlink,copy")
+    remotes.dvc(fresh, "checkout", "--relink")
+    cached = {path: digest_file(path) for path in (tmp_path / "cache").rglob("*") if path.is_file()}
+    outs = [path for path in (fresh / "data").rglob("*") if path.is_file()]
+    assert len(outs) >= 10
+    for path in outs:  # the empty and the smallest files too
+        assert path.stat().st_nlink > 1 and not path.stat().st_mode & 0o222, path
+    assert remotes.ran(remotes.dvc(fresh, "repro")) == []
+
+    off = {"REPIX_TRACKING": "off"}
+    said = remotes.dvc(fresh, "repro", "--force", "--single-item", "unpack@sample", environment=off)
+    assert remotes.ran(said) == ["unpack@sample"]
+    assert remotes.unequal(fresh) == []
+    assert {path: digest_file(path) for path in cached} == cached
 
 
 def test_problems_are_named():

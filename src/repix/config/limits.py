@@ -16,6 +16,8 @@ class Limits(Settings):
         unpack_bytes: most bytes of all files in it together.
         unpack_files: most files in it.
         unpack_ratio: most bytes out for one byte in (a zip bomb has thousands).
+        image_tree: whether the unpacked files are kept, and cached by DVC; otherwise ``preprocess`` unpacks the
+            archive for itself, and only for as long as it reads.
     """
 
     pixels: int = Field(default=100_000_000, gt=0)
@@ -23,3 +25,4 @@ class Limits(Settings):
     unpack_bytes: int = Field(default=50_000_000_000, gt=0)
     unpack_files: int = Field(default=1_000_000, gt=0)
     unpack_ratio: float = Field(default=200.0, gt=1)
+    image_tree: bool = True

@@ -7,9 +7,9 @@ import time
 
 import pytest
 
+from repix import digests
+from repix.digests import Digests
 from repix.files import digest_file, digest_tree
-from repix.provenance import digests
-from repix.provenance.digests import Digests
 
 LONG_AGO = time.time() - 60
 
