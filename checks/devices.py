@@ -30,7 +30,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,6 +39,7 @@ import yaml
 
 from checks.harness import ROOT, options, table, write
 from checks.support import cells
+from checks.support.hosts import ADDRESSES, on_host, two_hosts
 from checks.tracking import free_port
 from repix.errors import UserError
 from repix.files import digest_tree
@@ -47,7 +48,6 @@ from repix.stage import guard
 SYSTEMS = ("pix2pix", "cyclegan")
 DEVICES, EPOCHS, BATCH, IMAGES = 4, 40, 4, 8
 GONE_SECONDS, SKEW_SECONDS, END_SECONDS = 45, 60, 600
-HOSTS = ("10.77.31.1", "10.77.31.2")
 HEAD = ("system", "devices", "lying as", "what happened", "digest", "equal")
 
 
@@ -83,7 +83,7 @@ def lay_out(folder: Path, system: str, profile: str, epochs: int = EPOCHS, image
 
 def start(folders: Sequence[Path], system: str, spaces: Sequence[str] = (), skew: float = 0.0) -> Start:
     """Start one process in each folder, in a network namespace each where ``spaces`` are given."""
-    address = f"{HOSTS[0] if spaces else '127.0.0.1'}:{free_port()}"
+    address = f"{ADDRESSES[0] if spaces else '127.0.0.1'}:{free_port()}"
     running = []
     for number, folder in enumerate(folders):
         if number:
@@ -95,7 +95,7 @@ def start(folders: Sequence[Path], system: str, spaces: Sequence[str] = (), skew
         environment |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
         command = [sys.executable, str(ROOT / "stages" / "train.py"), *options("tiny", system, "0")]
         if spaces:
-            command = ["ip", "netns", "exec", spaces[number], *command]
+            command = on_host(spaces[number], command)
         with open(folder / "log", "w", encoding="utf-8") as said:
             running.append(subprocess.Popen(command, cwd=folder, env=environment, stdout=said, stderr=said))
     return Start(list(folders), running)
@@ -195,31 +195,6 @@ def kill_once(started: Start, kind: str, chance: random.Random) -> tuple[str, st
 
 def _newest(checkpoints: Path) -> int:
     return max((int(path.stem[5:]) for path in checkpoints.glob("*/step-*.npz")), default=0)
-
-
-@contextlib.contextmanager
-def two_hosts() -> Iterator[list[str] | None]:
-    """Yield the names of two network namespaces with a wire between them; None where they cannot be made."""
-    names = [f"repix-{os.getpid()}-{number}" for number in range(2)]
-    ends_of_wire = [f"rx{os.getpid() % 100000}{side}" for side in "ab"]
-    if os.geteuid() or shutil.which("ip") is None:
-        yield None
-        return
-
-    def ip(*words: str) -> int:
-        return subprocess.run(["ip", *words], capture_output=True).returncode
-
-    try:
-        made = [ip("netns", "add", name) for name in names]
-        made.append(ip("link", "add", ends_of_wire[0], "type", "veth", "peer", "name", ends_of_wire[1]))
-        for name, end, address in zip(names, ends_of_wire, HOSTS, strict=True):
-            made.append(ip("link", "set", end, "netns", name))
-            made.append(ip("-n", name, "address", "add", f"{address}/24", "dev", end))
-            made += [ip("-n", name, "link", "set", each, "up") for each in (end, "lo")]
-        yield None if any(made) else names
-    finally:
-        for name in names:
-            ip("netns", "delete", name)
 
 
 class Check:
