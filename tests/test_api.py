@@ -275,6 +275,17 @@ def test_what_cannot_name_a_model_is_one_line(given):
         repix.load(given)
 
 
+@pytest.mark.parametrize("variant", ["first", [], 3], ids=str)
+def test_what_is_no_variant_is_one_line(model, variant):
+    with pytest.raises(repix.UserError, match="is none of last, best, ema"):
+        repix.load(model.folder, variant=variant)
+
+
+def test_what_is_no_folder_to_train_in_is_one_line():
+    with pytest.raises(repix.UserError, match="root: int is no folder; give the path of a repository"):
+        repix.train("sample-pix2pix_small-0", root=42)
+
+
 def test_a_folder_of_the_repository_is_found_from_below_it_and_a_packed_bundle_is_told_from_a_folder(root, monkeypatch):
     (root / "notes").mkdir(exist_ok=True)
     shutil.copy(ROOT / "dvc.yaml", root)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from repix.schemas import Exported, Metrics, Side, Trained
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
+VARIANTS = ("last", "best", "ema")
 How: TypeAlias = Literal["whole", "tile", "resize"]
 __all__ = ["Files", "Model", "UserError", "load", "results", "train"]
 COLUMNS = ("cell", "translator", "weights", "metric", "value", "n")
@@ -56,6 +57,8 @@ def load(
     root = find_root(Path.cwd())
     if not isinstance(model, str | os.PathLike):
         raise UserError(f"{type(model).__name__}: is no model; give the name of a cell, a folder or models:/...")
+    if variant is not None and variant not in VARIANTS:
+        raise UserError(f"variant {variant!r}: is none of {', '.join(VARIANTS)}")
     if os.fspath(model).startswith("models:"):
         if backend not in ("auto", "onnx"):
             raise UserError(
@@ -114,6 +117,8 @@ def train(cell: str, root: PathLike | None = None) -> Model:
     from repix.config import reader
     from repix.config.run import Grid
 
+    if root is not None and not isinstance(root, str | os.PathLike):
+        raise UserError(f"root: {type(root).__name__} is no folder; give the path of a repository")
     place = Path(root) if root is not None else find_root(Path.cwd())
     cells = [one.name for one in reader.read("run", Grid, place / reader.FILE).cells()]
     if cell not in cells:

@@ -224,3 +224,13 @@ def test_a_grid_of_several_cells_asks_which(root, capsys):
     (root / "params.yaml").write_text(yaml.safe_dump(params))
     code, _, err = run(capsys, "HEAD")
     assert code == 1 and f"workspace has 2 cells; say which: workspace:{CELL}, workspace:a-pix2pix_small-1" in err
+
+
+def test_from_a_folder_below_the_page_is_named_as_it_is_seen_from_there(root, capsys, monkeypatch):
+    (root / "docs").mkdir()
+    monkeypatch.chdir(root / "docs")
+    code, said, _ = run(capsys, "HEAD")
+    (page,) = (line.removeprefix("page: ") for line in said.splitlines() if line.startswith("page: "))
+    assert code == 0 and page.startswith("../.repix/compare/") and Path(page).is_file()
+    code, said, _ = run(capsys, "HEAD", "-o", "mine.html")
+    assert code == 0 and "page: mine.html" in said and (root / "docs" / "mine.html").is_file()

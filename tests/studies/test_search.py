@@ -194,10 +194,11 @@ def test_without_pruning_all_come_to_their_end(root, trainer):
     assert {one.state for one in search.results(search.run(wanted, storage(root)))} == {"complete"}
 
 
-def test_what_was_stopped_is_tried_again_with_the_same_values(root, trainer):
+def test_what_was_stopped_is_tried_again_with_the_same_values(root, trainer, capsys):
     wanted, trainer.kill_at = search.plan(root, 6), 4
     with pytest.raises(KeyboardInterrupt):
         search.run(wanted, storage(root))
+    assert "search: stopped; trainings save their state, the same command goes on" in capsys.readouterr().err
     assert len(search.results(search.open_study(wanted, storage(root)))) == 3
     found = search.results(search.run(wanted, storage(root)))
     assert len(found) == 6 and trainer.made[4] == trainer.made[3]

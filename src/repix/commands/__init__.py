@@ -18,6 +18,11 @@ def here(text: str) -> Path:
     return Path(os.path.relpath(profile.START or ".")) / text
 
 
+def there(path: Path) -> Path:
+    """Return a path of the root, where the command runs, as it is seen from where it was called."""
+    return path if path.is_absolute() else Path(os.path.relpath(path, profile.START or "."))
+
+
 def replace_text(path: Path, text: str) -> None:
     """Replace a file of the user's, in one step: that which a link leads to, with the mode that it has."""
     place = Path(os.path.realpath(path))

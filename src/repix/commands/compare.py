@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from repix import pages
-from repix.commands import here, new_file
+from repix.commands import here, new_file, there
 from repix.errors import UserError, printable
 from repix.files import write_text
 from repix.metrics import direction
@@ -312,7 +312,7 @@ def main(arguments: argparse.Namespace) -> int:
         print("\n".join(aligned([("parameter", *letters), *params])))
     else:
         print("parameters: the same in all")
-    print("\n".join(map(printable, [*notes, *missing, f"page: {page}"])))
+    print("\n".join(map(printable, [*notes, *missing, f"page: {there(page)}"])))
     return 0
 
 

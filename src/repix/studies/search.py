@@ -397,6 +397,7 @@ def _at_once(jobs: Sequence[Callable[[], None]], workers: int, stopped: threadin
                 done.result()
         except KeyboardInterrupt:
             stopped.set()
+            print("search: stopped; trainings save their state, the same command goes on", file=sys.stderr, flush=True)
             processes.stop_running()
             raise
         finally:
