@@ -266,7 +266,8 @@ def test_a_crop_is_the_same_to_the_bit(monkeypatch):
         ("cyclegan", {"winograd_convolution", "_crop"}),
     ],
 )
-def test_the_step_uses_them_where_no_bits_are_promised(system, expected, tmp_path, monkeypatch):
+def test_the_step_uses_them_where_no_bits_are_promised(system, expected, tmp_path, monkeypatch, library_convolutions):
+    """What the portable profile puts in their place has tests of its own, and takes long to trace."""
     from repix import profile
     from tests.training.step_jax_worker import compared, run
 
@@ -274,15 +275,18 @@ def test_the_step_uses_them_where_no_bits_are_promised(system, expected, tmp_pat
     monkeypatch.setattr(convolutions, "FEWEST_TILES", {"float32": 1})
     names = used(monkeypatch)
 
-    def losses():
-        found = run(compared(system, data).step, 0, 5)
+    def losses(step):
+        found = run(step, 0, 5)
         return np.concatenate([found[name] for name in sorted(found)])
 
-    portable = losses()
+    portable = losses(compared(system, data).step)
     assert names == []
     monkeypatch.setattr(profile, "current", lambda: profile.find("fast"))
-    fast = losses()
+    step = compared(system, data).step
+    first = step.state()
+    fast = losses(step)
     assert set(names) == expected
-    np.testing.assert_array_equal(losses(), fast)
+    step.restore(first)
+    np.testing.assert_array_equal(losses(step), fast)
     assert (portable != fast).any()
     np.testing.assert_allclose(portable, fast, rtol=0, atol=1e-5)
