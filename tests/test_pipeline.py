@@ -138,6 +138,7 @@ def test_stages_run_nothing_of_what_checks_them():
 
 def test_the_stages_are_those_that_dvc_sees(tmp_path):
     from dvc.repo import Repo
+    from dvc.repo.reproduce import get_active_graph, plan_repro
 
     root = route.copy(tmp_path / "clone")
     params = yaml.safe_load((root / "params.yaml").read_text())
@@ -148,6 +149,8 @@ def test_the_stages_are_those_that_dvc_sees(tmp_path):
     route.write_params(root, params)
     with Repo.init(str(root), no_scm=True) as repo:
         seen = {stage.name: (stage.cmd, [out.def_path for out in stage.outs]) for stage in repo.index.stages}
+        order = [stage.name for stage in plan_repro(get_active_graph(repo.index.graph))]
+    assert [stage.name for stage in pipeline.stages(root)] == order  # in which dvc.lock gets its entries
     ours = {stage.name: (stage.cmd, list(stage.outs)) for stage in pipeline.stages(root)}
     assert seen.keys() == ours.keys()
     for stage, (command, outs) in ours.items():

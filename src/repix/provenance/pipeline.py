@@ -145,17 +145,23 @@ def _parents(params: Mapping[str, Any], item: Mapping[str, Any]) -> tuple[str, .
 
 
 def _ordered(found: list[Stage]) -> list[Stage]:
-    """Return stages in an order in which they can run; dvc.yaml's order where it is free."""
-    waiting, done, made = list(found), [], set()
-    makes = {out for stage in found for out in stage.outs}
-    while waiting:
-        ready = next((s for s in waiting if all(dep in made or dep not in makes for dep in (*s.data, *s.after))), None)
-        if ready is None:
-            raise UserError(f"dvc.yaml: {waiting[0].name} waits for itself; break the circle of its deps")
-        waiting.remove(ready)
-        done.append(ready)
-        made.update(ready.outs)
-    return done
+    """Return stages in the order of `dvc repro`: down dvc.yaml, and before each stage those that it depends on."""
+    makes = {out: stage for stage in found for out in stage.outs}
+    done: dict[str, Stage] = {}
+
+    def visit(stage: Stage, waiting: frozenset[str]) -> None:
+        if stage.name in done:
+            return
+        if stage.name in waiting:
+            raise UserError(f"dvc.yaml: {stage.name} waits for itself; break the circle of its deps")
+        for dep in (*stage.data, *stage.after):
+            if dep in makes:
+                visit(makes[dep], waiting | {stage.name})
+        done[stage.name] = stage
+
+    for stage in found:
+        visit(stage, frozenset())
+    return list(done.values())
 
 
 def code_records(root: Path) -> dict[str, CodeRecord]:
