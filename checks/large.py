@@ -7,8 +7,8 @@
 The pairs are the façades of ../shared/data (or below REPIX_REAL_DATA), brought to 64 px and repeated with noise of
 their own, in one archive. They go through the stages' own scripts in a folder of their own below --out: unpack,
 preprocess, a training of one epoch of large batches by small networks, and the evaluation of the test images. Beside
-seconds and peak memory stands what a stage read of files (what lies in memory maps is not counted): a set that has been
-hashed by one stage is not hashed by the next. The last column continues the line through both sizes to a million.
+seconds stands the most memory that a stage held, and what it read of files (of neither what is mapped from files, which
+the system takes back when it needs the room): a set that has been hashed by one stage is not hashed by the next. The last column continues the line through both sizes to a million.
 Exit code 1 where a bound of issue and page is not kept.
 """
 
@@ -79,10 +79,16 @@ def alone(function: Callable[..., Any], *given: Any) -> Any:
         return pool.submit(function, *given).result()
 
 
-class Reading:
-    """Counts the bytes that the children of this process ask of files, until they end."""
+class Watch:
+    """Sees what the children of this process ask of files and hold in memory, twenty times a second, until they end.
+
+    Attributes:
+        held: most bytes of 10^9 that one of them held for itself. Pages of files that are mapped, such as the arrays and
+            temporary ones, are not among them: the system takes these back when somebody needs the room.
+    """
 
     def __init__(self) -> None:
+        self.held = 0.0
         self._seen: dict[int, int] = {}
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch)
@@ -92,10 +98,12 @@ class Reading:
             for child in Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split():
                 try:
                     self._seen[int(child)] = int(Path(f"/proc/{child}/io").read_text().split()[1])
+                    status = Path(f"/proc/{child}/status").read_text()
+                    self.held = max(self.held, 1024 * int(status.partition("RssAnon:")[2].split()[0]) / 1e9)
                 except (OSError, IndexError):
                     continue  # it has just ended
 
-    def __enter__(self) -> Reading:
+    def __enter__(self) -> Watch:
         self._thread.start()
         return self
 
@@ -104,8 +112,8 @@ class Reading:
         self._thread.join()
 
     @property
-    def gigabytes(self) -> float:
-        """So many of 10^9 bytes, up to a twentieth of a second before the end."""
+    def read(self) -> float:
+        """Bytes of 10^9 that they asked for, maps not counted."""
         return sum(self._seen.values()) / 1e9
 
 
@@ -119,9 +127,9 @@ class Size:
     def stage(self, folder: Path, name: str, *names: str) -> None:
         """Run a stage, and keep its seconds, its memory, and what it read."""
         print(f"{self.pairs:,} pairs: {name}", file=sys.stderr, flush=True)
-        with Reading() as reading:
-            seconds, memory = run_stage(folder, name, *names)
-        self.rows |= {f"{name}, s": seconds, f"{name}, GB": memory, f"{name}: GB read": reading.gigabytes}
+        with Watch() as seen:
+            seconds, _ = run_stage(folder, name, *names)
+        self.rows |= {f"{name}, s": seconds, f"{name}, GB": seen.held, f"{name}: GB read": seen.read}
 
 
 def first_losses(folder: Path, begun: float) -> float:
