@@ -8,8 +8,8 @@ The pairs are the façades of ../shared/data (or below REPIX_REAL_DATA), brought
 their own, in one archive. They go through the stages' own scripts in a folder of their own below --out: unpack,
 preprocess, a training of one epoch of large batches by small networks, and the evaluation of the test images. Beside
 seconds stands the most memory that a stage held, and what it read of files (of neither what is mapped from files, which
-the system takes back when it needs the room): a set that has been hashed by one stage is not hashed by the next. The last column continues the line through both sizes to a million.
-Exit code 1 where a bound of issue and page is not kept.
+the system takes back when it needs the room): a set that has been hashed by one stage is not hashed by the next. The
+last column continues the line through both sizes to a million. Exit code 1 where a bound of the table is not kept.
 """
 
 from __future__ import annotations
@@ -83,8 +83,8 @@ class Watch:
     """Sees what the children of this process ask of files and hold in memory, twenty times a second, until they end.
 
     Attributes:
-        held: most bytes of 10^9 that one of them held for itself. Pages of files that are mapped, such as the arrays and
-            temporary ones, are not among them: the system takes these back when somebody needs the room.
+        held: most bytes of 10^9 that one of them held for itself. Pages of files that are mapped, such as the arrays
+            and temporary ones, are not among them: the system takes these back when somebody needs the room.
     """
 
     def __init__(self) -> None:
