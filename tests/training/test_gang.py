@@ -55,6 +55,8 @@ def test_where_a_process_stands(environment):
         ({"REPIX_COORDINATOR": "host"}, "REPIX_COORDINATOR='host': HOST:PORT"),
         ({"REPIX_COORDINATOR": "host:70000"}, "HOST:PORT"),
         ({"REPIX_COORDINATOR": ":80\x1b[2J"}, "HOST:PORT"),
+        ({"REPIX_COORDINATOR": "10.0.0..1:80"}, "REPIX_COORDINATOR='10.0.0..1:80': HOST:PORT"),
+        ({"REPIX_COORDINATOR": f"{'a' * 64}:80"}, "HOST:PORT"),
     ],
 )
 def test_a_place_that_is_none_is_one_line(environment, given, said):
