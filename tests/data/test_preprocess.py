@@ -1,6 +1,7 @@
 """From image trees to arrays: the pixels, the sizes, the records, and every image that cannot be used."""
 
 import hashlib
+import json
 import tarfile
 import zipfile
 from pathlib import Path
@@ -389,6 +390,8 @@ def test_arrays_are_mapped_read_only(prepared):
         (np.zeros((3, 8, 8, 3), np.uint8), r"holds uint8 \(3, 8, 8, 3\), the manifest says uint8 \(2, 8, 8, 3\)"),
         (None, "no such file, and the manifest names it"),
         (b"\x93NUMPY", "cannot be read as .npy"),
+        (b"\x93NUMPY\x01\x00\x76\x00" + b"{" * 118, "cannot be read as .npy"),
+        (b"PK\x05\x06" + bytes(18), "cannot be read as .npy"),  # an .npz of nothing
     ],
 )
 def test_open_says_which_array_does_not_fit(prepared, array, message):
@@ -439,6 +442,27 @@ def test_a_list_of_images_that_does_not_fit_is_said_when_it_is_read(prepared, li
     with pytest.raises(UserError, match=said) as caught:
         split.target_names  # noqa: B018
     assert str(path) in str(caught.value) and "dvc" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["../../evil", "/evil", "a/b", "a\0b", "", ".."])
+def test_a_name_that_leads_out_of_the_folder_is_refused(prepared, name):
+    """The evaluation calls its files after the names; and a file elsewhere is covered by no digest."""
+    split, path = Prepared.open(prepared).split("test"), prepared / "test-source.jsonl"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"name": name}) + "\n")
+    with pytest.raises(UserError, match="is no name of a file; run `dvc repro`"):
+        split.names  # noqa: B018
+    manifest = read_json(prepared / "manifest.json")
+    manifest["splits"]["test"]["source"]["shards"][0]["file"] = name
+    write_json(prepared / "manifest.json", manifest)
+    with pytest.raises(UserError, match="is no name of a file beside it; run `dvc repro`"):
+        Prepared.open(prepared)
+
+
+def test_a_name_that_two_images_have_is_refused(prepared):
+    path = prepared / "train-source.jsonl"
+    path.write_bytes(path.read_bytes().splitlines(keepends=True)[0] * 2)
+    with pytest.raises(UserError, match="name '1' is there twice; run `dvc repro`"):
+        Prepared.open(prepared).split("train").names  # noqa: B018
 
 
 @pytest.mark.parametrize("lost", [(), ("train/2", "train/3", "train/5")], ids=["all", "some skipped"])

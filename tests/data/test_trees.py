@@ -35,7 +35,45 @@ def test_what_was_kept_is_unpacked_for_a_while(archive, tmp_path):
     assert not work.exists()
     with pytest.raises(KeyError), trees.unpacked(kept, work):
         raise KeyError
-    assert not work.exists() and not any(path.name != ".set.lock" for path in work.parent.iterdir())
+    assert not any(work.parent.iterdir())
+
+
+def test_two_at_once_have_a_tree_each(archive, tmp_path):
+    """Experiments of one data set at a time share the work folder, and their archives may differ."""
+    other = tmp_path / "other.zip"
+    with zipfile.ZipFile(other, "w") as file:
+        file.writestr("set/train/1.txt", "another")
+    work = tmp_path / "work" / "set"
+    trees.keep_archive(archive, tmp_path / "kept", LIMITS)
+    trees.keep_archive(other, tmp_path / "kept too", LIMITS)
+    with trees.unpacked(tmp_path / "kept", work) as tree:
+        with trees.unpacked(tmp_path / "kept too", work) as second:
+            assert (second / "set/train/1.txt").read_text() == "another"
+            assert (tree / "set/train/1.txt").read_text() == "one"
+        assert (tree / "set/train/1.txt").read_text() == "one"
+
+
+def test_what_a_killed_process_left_is_removed(archive, tmp_path):
+    kept, work = tmp_path / "kept", tmp_path / "work" / "set"
+    trees.keep_archive(archive, kept, LIMITS)
+    code = "import os, sys; from pathlib import Path; from repix.data import trees\n"
+    code += "with trees.unpacked(Path(sys.argv[1]), Path(sys.argv[2])): os.kill(os.getpid(), 9)"
+    assert subprocess.run([sys.executable, "-c", code, kept, work]).returncode == -9
+    assert any(work.parent.iterdir())
+    with trees.unpacked(kept, work) as tree:
+        assert {path.name for path in work.parent.iterdir()} == {tree.parent.name}
+    assert not any(work.parent.iterdir())
+
+
+@pytest.mark.parametrize("damaged", ["", "[]", "{}", '{"max_bytes": "1", "max_files": 1, "max_ratio": 1}'])
+def test_damaged_limits_are_one_line(archive, tmp_path, damaged):
+    trees.keep_archive(archive, tmp_path / "kept", LIMITS)
+    (tmp_path / "kept" / "limits.json").write_text(damaged)
+    with (
+        pytest.raises(UserError, match=r"limits\.json: .*; run `dvc repro`"),
+        trees.unpacked(tmp_path / "kept", tmp_path / "work"),
+    ):
+        pass
 
 
 def test_where_there_are_no_links_it_is_a_copy(archive, tmp_path, monkeypatch):

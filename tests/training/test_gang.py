@@ -55,6 +55,8 @@ def test_where_a_process_stands(environment):
         ({"REPIX_COORDINATOR": "host"}, "REPIX_COORDINATOR='host': HOST:PORT"),
         ({"REPIX_COORDINATOR": "host:70000"}, "HOST:PORT"),
         ({"REPIX_COORDINATOR": ":80\x1b[2J"}, "HOST:PORT"),
+        ({"REPIX_COORDINATOR": "10.0.0..1:80"}, "REPIX_COORDINATOR='10.0.0..1:80': HOST:PORT"),
+        ({"REPIX_COORDINATOR": f"{'a' * 64}:80"}, "HOST:PORT"),
     ],
 )
 def test_a_place_that_is_none_is_one_line(environment, given, said):
@@ -164,3 +166,15 @@ def test_an_address_at_which_nobody_can_listen_is_one_line():
     for host in ("192.0.2.1", "no-such-host.invalid"):
         with pytest.raises(UserError, match=rf"cannot listen at {host}:8476 "):
             shards_jax._check_address(host, 8476)
+
+
+def test_a_batch_that_cannot_be_cut_is_one_line_in_the_stage_too(monkeypatch):
+    """The other hosts run the stage's script alone, without the pipeline's check of params.yaml."""
+    from checks.support.cells import recipe
+    from repix import profile
+    from repix.config.run import Cell
+    from repix.training.setup import set_up
+
+    monkeypatch.setattr(profile, "current", lambda: profile.find("jax-4"))
+    with pytest.raises(UserError, match="models.tiny.batch_size: 6 on 4 devices: make it a multiple of 4"):  # noqa: RUF043
+        set_up(Cell("tiny", "tiny", 0), recipe(batch_size=6), None, flip=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Literal
 
 import numpy as np
@@ -83,10 +83,11 @@ class Prepared:
         """Return where each row of a side of a split came from.
 
         Raises:
-            UserError: the list is missing or damaged, or has not as many lines as there are rows.
+            UserError: the list is missing or damaged, has not as many lines as there are rows, or has a name twice
+                or one that names no file in a folder: files are called after them.
         """
         half: Half = getattr(self.manifest.splits[split], side)
-        path = self.folder / half.examples
+        path = self._path(half.examples)
         try:
             found = [Example.model_validate_json(line) for line in path.read_bytes().splitlines()]
         except FileNotFoundError:
@@ -95,25 +96,42 @@ class Prepared:
             raise UserError(f"{path}: cannot be read as a list of images ({_first_line(error)}); {MEND}") from None
         if len(found) != half.n:
             raise UserError(f"{path}: {len(found)} lines, and the manifest has {half.n} images; {MEND}")
+        names: set[str] = set()
+        for example in found:
+            if example.name in names or not _is_a_name(example.name):
+                odd = "there twice" if example.name in names else "no name of a file"
+                raise UserError(f"{path}: name {example.name!a} is {odd}; {MEND}")
+            names.add(example.name)
         return found
+
+    def _path(self, file: str) -> Path:
+        """Return where a file lies that the manifest names; elsewhere than beside it no digest covers it."""
+        if not _is_a_name(file):
+            raise UserError(f"{self.folder / MANIFEST}: {file!a} is no name of a file beside it; {MEND}")
+        return self.folder / file
 
     def _map(self, half: Half, side: Side) -> np.ndarray | Rows:
         parts = [self._map_shard(shard, half.size, side) for shard in half.shards]
         return parts[0] if len(parts) == 1 else Rows(parts)
 
     def _map_shard(self, shard: Shard, size: tuple[int, int], side: Side) -> np.memmap:
-        path = self.folder / shard.file
+        path = self._path(shard.file)
         try:
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
+            array = np.lib.format.open_memmap(path, mode="r")
         except FileNotFoundError:
             raise UserError(f"{path}: no such file, and the manifest names it; {MEND}") from None
-        except (ValueError, OSError, EOFError) as error:
+        except Exception as error:  # a damaged header can make its reader raise anything
             raise UserError(f"{path}: cannot be read as .npy ({error}); {MEND}") from None
         expected = (shard.n, *size, side.channels)
         if array.shape != expected or array.dtype != np.dtype(side.dtype):
             found = f"{array.dtype} {array.shape}"
             raise UserError(f"{path}: holds {found}, the manifest says {side.dtype} {expected}; {MEND}")
         return array
+
+
+def _is_a_name(text: str) -> bool:
+    """Return whether a text names something in a folder, and nothing outside it."""
+    return text not in ("", ".", "..") and PurePath(text).name == text and "\0" not in text
 
 
 def _first_line(error: Exception) -> str:

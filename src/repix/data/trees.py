@@ -13,9 +13,10 @@ from pathlib import Path
 
 from repix.data import archives
 from repix.errors import UserError
-from repix.files import atomic_folder, read_json, remove, write_json
+from repix.files import atomic_folder, read_json, scratch_folder, write_json
 
 LIMITS = "limits.json"
+KEYS = {"max_bytes", "max_files", "max_ratio"}  # of it
 
 
 def keep_archive(archive: Path, out: Path, limits: Mapping[str, float]) -> None:
@@ -40,9 +41,11 @@ def keep_archive(archive: Path, out: Path, limits: Mapping[str, float]) -> None:
 def unpacked(kept: Path, work: Path) -> Iterator[Path]:
     """Yield the tree of an archive that :func:`keep_archive` kept; it is removed at the end.
 
+    Each process has a tree of its own: experiments in temporary folders share their repository's work folder.
+
     Args:
         kept: the folder with the archive.
-        work: where the tree goes; what a killed process left there is replaced.
+        work: beside which the tree goes; what a killed process left there is removed.
 
     Raises:
         UserError: there is no such archive, or :func:`repix.data.archives.unpack` refuses it.
@@ -50,9 +53,17 @@ def unpacked(kept: Path, work: Path) -> Iterator[Path]:
     names = [path for path in kept.iterdir() if path.name != LIMITS]
     if len(names) != 1 or not (kept / LIMITS).is_file():
         raise UserError(f"{kept}: holds a tree of images, and limits.image_tree is false; run `dvc repro`")
+    limits = _limits(kept / LIMITS)
+    with scratch_folder(work) as scratch:
+        archives.unpack(names[0], scratch / work.name, **limits)
+        yield scratch / work.name
+
+
+def _limits(path: Path) -> dict[str, float]:
     try:
-        archives.unpack(names[0], work, **read_json(kept / LIMITS))
-        yield work
-    finally:
-        if os.path.lexists(work):
-            remove(work)
+        found = read_json(path)
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path}: cannot be read as JSON ({error}); run `dvc repro`") from None
+    if not isinstance(found, dict) or found.keys() != KEYS or {type(most) for most in found.values()} - {int, float}:
+        raise UserError(f"{path}: not the limits that unpack writes; run `dvc repro`")
+    return found

@@ -57,9 +57,17 @@ class Place:
                 "REPIX_COORDINATOR: not set; HOST:PORT of the process 0, the same for all, such as 10.0.0.1:8476"
             )
         host, _, port = (coordinator or "").rpartition(":")
-        if coordinator and not (host and port.isdecimal() and 0 < int(port) < 65536):
+        if coordinator and not (_is_host(host) and port.isdecimal() and 0 < int(port) < 65536):
             raise UserError(f"REPIX_COORDINATOR={coordinator!a}: HOST:PORT of the process 0, such as 10.0.0.1:8476")
         return cls(int(which), int(many), coordinator)
+
+
+def _is_host(name: str) -> bool:
+    """Return whether a name can be looked up: one with an empty part, as in 10.0.0..1, raises UnicodeError there."""
+    try:
+        return bool(name.encode("idna")) and "\0" not in name
+    except UnicodeError:
+        return False
 
 
 class Alone:

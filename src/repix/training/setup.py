@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from repix import profile
 from repix.config.models import Recipe
 from repix.config.run import Cell
 from repix.data.prepared import Prepared
@@ -69,8 +70,12 @@ def set_up(cell: Cell, recipe: Recipe, prepared: Prepared, *, flip: bool, start:
         start: ``starts/<cell>``, of a recipe that starts from a parent.
 
     Raises:
-        UserError: the system needs pairs, or its networks another size; the parent's weights do not fit.
+        UserError: the system needs pairs, or its networks another size; the parent's weights do not fit; the batch
+            cannot be cut over the profile's devices.
     """
+    if (shards := profile.current().shards) and recipe.batch_size % shards:
+        key, size = f"models.{cell.model}.batch_size", recipe.batch_size
+        raise UserError(f"{key}: {size} on {shards} devices: make it a multiple of {shards}")
     manifest = prepared.manifest
     backend = step_module()
     system = build(recipe, manifest.crop_size, manifest.source.channels, manifest.target.channels, manifest.paired)
