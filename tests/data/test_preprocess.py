@@ -465,6 +465,13 @@ def test_a_name_that_two_images_have_is_refused(prepared):
         Prepared.open(prepared).split("train").names  # noqa: B018
 
 
+def test_another_list_of_as_many_images_is_not_the_manifests(prepared):
+    path = prepared / "test-source.jsonl"
+    path.write_bytes(path.read_bytes().replace(b'"name":"1"', b'"name":"2"'))
+    with pytest.raises(UserError, match=r"test-source.jsonl: is not the list that the manifest names"):
+        Prepared.open(prepared).split("test").names  # noqa: B018
+
+
 @pytest.mark.parametrize("lost", [(), ("train/2", "train/3", "train/5")], ids=["all", "some skipped"])
 def test_a_large_side_is_several_files_that_read_as_one(tree, out, tmp_path, monkeypatch, lost):
     names = [f"{split}/{i}" for split, n in (("train", 7), ("test", 2)) for i in range(1, n + 1)]

@@ -134,14 +134,21 @@ def test_reasons_that_differ_name_their_translator():
 
 def test_names_with_dots_keep_apart(tmp_path, cell):
     """``a.1.png`` and ``a.2.png`` are two images."""
+    from repix.files import digest_file, read_json, write_json
+
     folder = tmp_path / "prepared"
     folder.mkdir()
+    manifest = read_json(cell.prepared / "manifest.json")
     for path in cell.prepared.iterdir():
         if not path.name.startswith("test-") or path.suffix != ".jsonl":
             (folder / path.name).symlink_to(path)
             continue
         examples = [json.loads(line) | {"name": f"a.{i}"} for i, line in enumerate(path.read_text().splitlines())]
         (folder / path.name).write_text("".join(json.dumps(example) + "\n" for example in examples))
+        half = manifest["splits"]["test"][path.stem.removeprefix("test-")]
+        half["examples_sha256"] = digest_file(folder / path.name)
+    (folder / "manifest.json").unlink()
+    write_json(folder / "manifest.json", manifest)
     run(cell._replace(prepared=folder), tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out" / "source_to_target").iterdir()) == ["a.0.png", "a.1.png"]
 

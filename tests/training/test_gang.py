@@ -53,6 +53,8 @@ def test_where_a_process_stands(environment):
         ({"REPIX_PROCESS": "1"}, "the first below the other"),
         ({"REPIX_PROCESSES": "2"}, "REPIX_COORDINATOR: not set"),
         ({"REPIX_COORDINATOR": "host"}, "REPIX_COORDINATOR='host': HOST:PORT"),
+        ({"REPIX_COORDINATOR": "10.0.0.1:8476"}, "set, and REPIX_PROCESSES is not; set both, or none to train alone"),
+        ({"REPIX_PROCESSES": "9" * 5000, "REPIX_PROCESS": "1"}, "whole numbers, the first below the other"),
         ({"REPIX_COORDINATOR": "host:70000"}, "HOST:PORT"),
         ({"REPIX_COORDINATOR": ":80\x1b[2J"}, "HOST:PORT"),
         ({"REPIX_COORDINATOR": "10.0.0..1:80"}, "REPIX_COORDINATOR='10.0.0..1:80': HOST:PORT"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePath
@@ -83,13 +84,14 @@ class Prepared:
         """Return where each row of a side of a split came from.
 
         Raises:
-            UserError: the list is missing or damaged, has not as many lines as there are rows, or has a name twice
-                or one that names no file in a folder: files are called after them.
+            UserError: the list is missing or damaged, is not that of the manifest, has not as many lines as there are
+                rows, or has a name twice or one that names no file in a folder: files are called after them.
         """
         half: Half = getattr(self.manifest.splits[split], side)
         path = self._path(half.examples)
         try:
-            found = [Example.model_validate_json(line) for line in path.read_bytes().splitlines()]
+            listed = path.read_bytes()
+            found = [Example.model_validate_json(line) for line in listed.splitlines()]
         except FileNotFoundError:
             raise UserError(f"{path}: no such file, and the manifest names it; {MEND}") from None
         except (ValueError, OSError) as error:
@@ -102,6 +104,8 @@ class Prepared:
                 odd = "there twice" if example.name in names else "no name of a file"
                 raise UserError(f"{path}: name {example.name!a} is {odd}; {MEND}")
             names.add(example.name)
+        if hashlib.sha256(listed).hexdigest() != half.examples_sha256:
+            raise UserError(f"{path}: is not the list that the manifest names; {MEND}")
         return found
 
     def _path(self, file: str) -> Path:

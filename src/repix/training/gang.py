@@ -47,7 +47,7 @@ class Place:
         step = "SLURM_STEP_NUM_TASKS" in given and "SLURM_PROCID" in given
         many = given.get("REPIX_PROCESSES") or (given["SLURM_STEP_NUM_TASKS"] if step else "1")
         which = given.get("REPIX_PROCESS") or (given["SLURM_PROCID"] if step else "0")
-        if not (many.isdecimal() and which.isdecimal() and int(which) < int(many)):
+        if not (all(_is_count(text) for text in (many, which)) and int(which) < int(many)):
             raise UserError(
                 f"REPIX_PROCESS={which!a} of REPIX_PROCESSES={many!a}: whole numbers, the first below the other"
             )
@@ -59,7 +59,14 @@ class Place:
         host, _, port = (coordinator or "").rpartition(":")
         if coordinator and not (_is_host(host) and port.isdecimal() and 0 < int(port) < 65536):
             raise UserError(f"REPIX_COORDINATOR={coordinator!a}: HOST:PORT of the process 0, such as 10.0.0.1:8476")
+        if coordinator and not step and not given.get("REPIX_PROCESSES"):
+            raise UserError("REPIX_COORDINATOR: set, and REPIX_PROCESSES is not; set both, or none to train alone")
         return cls(int(which), int(many), coordinator)
+
+
+def _is_count(text: str) -> bool:
+    """Return whether a text is a whole number of processes, which no one writes with ten digits."""
+    return text.isdecimal() and len(text) < 10
 
 
 def _is_host(name: str) -> bool:
