@@ -304,7 +304,7 @@ HEAD = (
 def together(page: str, rows: list[list]) -> str:
     """Return the table of a page with these rows in it; those of other engines, run before, stay as they are."""
     block = page.partition("<!-- farm:begin")[2].partition("<!-- farm:end")[0]
-    cells = [[cell.strip() for cell in line.strip("| ").split("|")] for line in block.splitlines() if line[:1] == "|"]
+    cells = [[cell.strip() for cell in line.strip()[1:-1].split("|")] for line in block.splitlines() if line[:1] == "|"]
     known = {one[0]: one for one in cells[2:]} | {row[0]: row for row in rows}
     return table(HEAD, [known[name] for name in ("`dvc repro`", *ENGINES) if name in known])
 
