@@ -186,12 +186,6 @@ def measure(folder: Path, pairs: int, test: int) -> Size:
     return size
 
 
-def extrapolated(small: tuple[int, float], large: tuple[int, float]) -> float:
-    """Return the value at a million of the line through two points."""
-    (n, one), (m, other) = small, large
-    return other + (other - one) / (m - n) * (MILLION - m)
-
-
 def rows(small: Size, large: Size, test: Mapping[int, int]) -> list[list[Any]]:
     """Return the table: of each figure both sizes, what a thousand more cost, and a million."""
     made = []
@@ -199,9 +193,9 @@ def rows(small: Size, large: Size, test: Mapping[int, int]) -> list[list[Any]]:
         one, other = small.rows[name], large.rows[name]
         # What the evaluation takes follows the test images, and they are not a share of the pairs.
         n, m = (test[small.pairs], test[large.pairs]) if name.startswith("evaluate") else (small.pairs, large.pairs)
-        more = (other - one) / (m - n) * 1000
-        million = None if name.startswith("evaluate") else extrapolated((n, one), (m, other))
-        made.append([name, one, other, BOUNDS.get(name), more, million])
+        each = max(0.0, (other - one) / (m - n))  # what other work made slower at the smaller size does not shrink
+        million = None if name.startswith("evaluate") else other + each * (MILLION - m)
+        made.append([name, one, other, BOUNDS.get(name), 1000 * each, million])
     return made
 
 
