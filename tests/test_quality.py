@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -60,7 +61,7 @@ def test_pairs_are_cut_and_mirrored_together_and_an_epoch_takes_each_once(tmp_pa
     from checks.support.reference import batches
 
     split = Prepared.open(cells.prepare_set(tmp_path, counts=(("train", 6), ("test", 1)))).split("train")
-    same = split._replace(target=split.source)
+    same = dataclasses.replace(split, target=split.source)
     rows = list(batches(same, (16, 16), True, True, 3, 0))
     assert all((source == target).all() for source, target in rows)
     heads = {source.tobytes() for source, _ in rows}
@@ -79,7 +80,7 @@ def test_unpaired_domains_are_drawn_independently(tmp_path):
     from checks.support.reference import batches
 
     split = Prepared.open(cells.prepare_set(tmp_path, paired=False, counts=(("train", 6), ("test", 1)))).split("train")
-    same = split._replace(target=split.source)
+    same = dataclasses.replace(split, target=split.source)
     rows = [pair for epoch in range(4) for pair in batches(same, (18, 18), False, False, 0, epoch)]
     assert any((source != target).any() for source, target in rows)
 

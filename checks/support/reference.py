@@ -149,6 +149,7 @@ def run(cell: Cell, entry: Recipe, flip: bool) -> None:
     folder, manifest = paths.RUNS / cell.name, prepared.manifest
     if not folder.exists():
         begun = time.perf_counter()
+        split = prepared.split("train")
         networks, times = train(prepared, entry, cell.seed, flip)
         directions = {Direction.SOURCE_TO_TARGET: "generator", Direction.TARGET_TO_SOURCE: "inverse_generator"}
         translators = {name: network for name, network in directions.items() if network in networks}
@@ -161,7 +162,7 @@ def run(cell: Cell, entry: Recipe, flip: bool) -> None:
             dataset=cell.dataset,
             model=cell.model,
             seed=cell.seed,
-            steps=entry.epochs * max(len(side) for side in prepared.split("train")[:2]),
+            steps=entry.epochs * max(len(split.source), len(split.target)),
             epochs=entry.epochs,
             profile={"name": "torch"},
             recipe=entry.model_dump(mode="json"),
