@@ -14,14 +14,13 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-import resource
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-from checks.harness import ROOT, table, write
+from checks.harness import ROOT, own_peak, table, write
 from repix.registry import FORMATS
 
 MEASURED = (*FORMATS, "litert_float16")
@@ -42,7 +41,7 @@ def arguments() -> argparse.Namespace:
 
 def peak_mb() -> float:
     """Return this process's peak resident memory in megabytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return own_peak() * 1e9 / 2**20
 
 
 def untrained(model: str, size: tuple[int, int]):

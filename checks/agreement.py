@@ -27,7 +27,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from checks.harness import ROOT, run_stage, table, write
+from checks.harness import ROOT, Ran, run_stage, table, write
 from repix import paths, profile
 from repix.errors import UserError
 
@@ -124,8 +124,8 @@ class Workspace:
         tree["evaluate"] |= asked | evaluate
         write_text(self.folder / reader.FILE, yaml.safe_dump(tree, sort_keys=False))
 
-    def run(self, name: str, *names: str) -> tuple[float, float]:
-        """Run a stage's script here; return its seconds and its peak resident memory in GB."""
+    def run(self, name: str, *names: str) -> Ran:
+        """Run a stage's script here; return what it took."""
         print(f"{name} ...", file=sys.stderr, flush=True)
         return run_stage(self.folder, name, *names)
 

@@ -45,6 +45,8 @@ from repix.farm.start import PREFIX
 ENGINES = ("local", "remote", "ssh", "s3", "ray", "hosts", "slurm")
 THROUGH = {"ssh": "ssh", "s3": "s3"}  # engine -> kind of remote; others have a folder
 RAY_PORT = 6399
+# Where a token lies in the home folder, a head would ask for it, and the other node has none to show.
+RAY = {"RAY_worker_niceness": "0", "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
 GONE_SECONDS = 90  # what a training has to save and end, after its driver was killed
 
 
@@ -89,8 +91,7 @@ def processes(temporary: Path) -> dict[str, list[int]]:
 @contextmanager
 def two_nodes(temporary: Path) -> Iterator[list[str]]:
     """Start a Ray cluster of two nodes on this machine; yield the arguments that name it."""
-    kept = os.environ | {"RAY_worker_niceness": "0", "RAY_USAGE_STATS_ENABLED": "0", "TMPDIR": str(temporary)}
-    os.environ.update(kept)
+    os.environ.update(RAY | {"TMPDIR": str(temporary)})
     from ray.cluster_utils import Cluster
 
     place = {"num_cpus": 1, "include_dashboard": False}
@@ -105,10 +106,8 @@ def two_nodes(temporary: Path) -> Iterator[list[str]]:
 @contextmanager
 def two_nodes_on_hosts(temporary: Path, hosts: list[str]) -> Iterator[list[str]]:
     """Start a Ray node on each of two hosts; yield the arguments that name the cluster."""
-    # Where a token lies in the home folder, the head asks for it and the other node has none to show.
-    kept = os.environ | {"RAY_worker_niceness": "0", "RAY_USAGE_STATS_ENABLED": "0", "TMPDIR": str(temporary)}
-    kept |= {"RAY_AUTH_MODE": "disabled"}
-    path = f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', '')}"
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    kept = os.environ | RAY | {"TMPDIR": str(temporary), "PATH": path}
     address = f"{ADDRESSES[0]}:{RAY_PORT}"
     head = ["--head", f"--port={RAY_PORT}", "--include-dashboard=false", f"--temp-dir={temporary / 'ray'}"]
     try:
@@ -116,7 +115,7 @@ def two_nodes_on_hosts(temporary: Path, hosts: list[str]) -> Iterator[list[str]]
             for host, own, words in zip(hosts, ADDRESSES, (head, [f"--address={address}"]), strict=True):
                 ray = [sys.executable, "-m", "ray.scripts.scripts", "start", "--num-cpus=1", f"--node-ip-address={own}"]
                 command = on_host(host, [*ray, *words])
-                subprocess.run(command, env=kept | {"PATH": path}, check=True, stdout=log, stderr=log, timeout=120)
+                subprocess.run(command, env=kept, check=True, stdout=log, stderr=log, timeout=120)
         yield ["--engine", "ray", "--cpus", "1", "--option", f"address={address}"]
     finally:
         for host in hosts:
@@ -180,7 +179,7 @@ def start(root: Path, place: Place, temporary: Path) -> subprocess.Popen:
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("DVC_", "REPIX_", "MLFLOW_"))}
     path = f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', '')}"
     kept |= {"PYTHONPATH": str(ROOT / "src"), "PATH": path, "TMPDIR": str(temporary)}
-    kept |= {"RAY_AUTH_MODE": "disabled"} | (place.remote.environment if place.remote else {})
+    kept |= RAY | (place.remote.environment if place.remote else {})
     command = [sys.executable, "-m", "repix.cli", "farm", *place.arguments]
     with open(root.parent / f"{root.name}.log", "ab") as log:
         command = on_host(place.host, command) if place.host else command
@@ -285,8 +284,8 @@ def timed(asked: argparse.Namespace) -> str:
         stages = f"waiting, {4 * float(os.environ['FARM_STEP_SECONDS']):g} s a cell" if quick else "real"
         for way, seconds in took.items():
             made_by = "`dvc repro`" if way == "dvc repro" else f"`repix farm --workers {way}`"
-            more = None if way == "dvc repro" else (seconds - alone) / asked.cells
-            rows.append([stages, made_by, asked.cells, seconds, seconds / alone, more if way == 1 else None])
+            more = (seconds - alone) / asked.cells if way == 1 else None
+            rows.append([stages, made_by, asked.cells, seconds, seconds / alone, more])
     head = ("stages", "made by", "cells", "s", "to `dvc repro`", "s more for a cell")
     return table(head, rows)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from repix.commands.results import write_between_markers
 from repix.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
+LOOK_SECONDS = 0.05  # between two looks at a process
 
 
 class Contender:
@@ -66,6 +69,45 @@ class Contender:
         self._process.wait()
 
 
+@dataclass
+class Ran:
+    """What a process was seen to take.
+
+    Attributes:
+        seconds: until its end.
+        peak: most GB that were resident for it, pages of mapped files included.
+        held: most GB that it held for itself: the system takes pages of mapped files back when somebody needs the room.
+        read: GB that it asked of files, mapped ones not counted.
+    """
+
+    seconds: float = 0.0
+    peak: float = 0.0
+    held: float = 0.0
+    read: float = 0.0
+
+    def look(self, process: int | str) -> None:
+        """Add what the system says of a process by now; nothing where it has just ended, or the system says nothing."""
+        try:
+            status = Path(f"/proc/{process}/status").read_text(encoding="utf-8", errors="replace")
+            asked = int(Path(f"/proc/{process}/io").read_text().split()[1])
+        except (OSError, IndexError):
+            return
+        kilobytes = dict(re.findall(r"(VmHWM|RssAnon):\s+(\d+) kB", status))
+        self.peak = max(self.peak, int(kilobytes.get("VmHWM", 0)) * 1024 / 1e9)
+        self.held = max(self.held, int(kilobytes.get("RssAnon", 0)) * 1024 / 1e9)
+        self.read = max(self.read, asked / 1e9)
+
+
+def own_peak() -> float:
+    """Return the most GB that were resident for this process.
+
+    Not of getrusage where there is better: a process inherits the peak of the one that started it.
+    """
+    mine = Ran()
+    mine.look("self")
+    return mine.peak or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
 def answer(step: Callable[[], Any], more: Callable[[], dict[str, Any]] = dict) -> None:
     """Answer each number on standard input with the milliseconds of so many steps, until the input ends.
 
@@ -79,8 +121,7 @@ def answer(step: Callable[[], Any], more: Callable[[], dict[str, Any]] = dict) -
             before = time.perf_counter()
             step()
             times.append(1000 * (time.perf_counter() - before))
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(json.dumps({"ms": times, "peak_mb": peak} | more()), flush=True)
+        print(json.dumps({"ms": times, "peak_mb": own_peak() * 1e9 / 2**20} | more()), flush=True)
 
 
 def turns(
@@ -151,8 +192,8 @@ def options(*names: str) -> list[str]:
     ]
 
 
-def run_stage(folder: Path, name: str, *names: str, seconds: float | None = None) -> tuple[float, float]:
-    """Run a stage's script in a folder, untracked; return its seconds and its peak resident memory in GB.
+def run_stage(folder: Path, name: str, *names: str, seconds: float | None = None) -> Ran:
+    """Run a stage's script in a folder, untracked; return what it took.
 
     What it says goes to ``logs/``.
 
@@ -170,7 +211,7 @@ def run_stage(folder: Path, name: str, *names: str, seconds: float | None = None
     return _run_logged(folder, name, "-".join([name, *names]), [script, *options(*names)], {}, seconds)
 
 
-def run_module(folder: Path, module: str, *words: str) -> tuple[float, float]:
+def run_module(folder: Path, module: str, *words: str) -> Ran:
     """Run a module of the repository in a folder as :func:`run_stage` does a stage's script.
 
     Raises:
@@ -183,7 +224,7 @@ def run_module(folder: Path, module: str, *words: str) -> tuple[float, float]:
 
 def _run_logged(
     folder: Path, name: str, log_name: str, words: Sequence[str], more: Mapping[str, str], seconds: float | None
-) -> tuple[float, float]:
+) -> Ran:
     log = folder / "logs" / f"{log_name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     environment = os.environ | {"DVC_ROOT": str(folder.resolve()), "REPIX_TRACKING": "off"} | dict(more)
@@ -196,6 +237,9 @@ def _run_logged(
         )
         # Not process.terminate: it could take the status that wait4 waits for.
         clock = threading.Timer(seconds or 0, os.kill, (process.pid, signal.SIGTERM))
+        seen, ended = Ran(), threading.Event()
+        watch = threading.Thread(target=_watch, args=(process.pid, seen, ended))
+        watch.start()
         if seconds is not None:
             clock.start()
         try:
@@ -206,6 +250,8 @@ def _run_logged(
             raise
         finally:
             clock.cancel()
+            ended.set()
+            watch.join()
     process.returncode = os.waitstatus_to_exitcode(status)
     if seconds is not None and process.returncode in (-signal.SIGTERM, 128 + signal.SIGTERM):
         raise TimeoutError(f"{name} was asked to stop after {seconds:.0f} s; all that it said: {log}")
@@ -213,4 +259,11 @@ def _run_logged(
         lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
         last = lines[-1] if lines else "no output"
         raise UserError(f"{name} ended with {process.returncode}: {last}; all of it: {log}")
-    return time.perf_counter() - begun, usage.ru_maxrss * 1024 / 1e9
+    seen.seconds = time.perf_counter() - begun
+    seen.peak = seen.peak or usage.ru_maxrss * 1024 / 1e9
+    return seen
+
+
+def _watch(process: int, seen: Ran, ended: threading.Event) -> None:
+    while not ended.wait(LOOK_SECONDS):
+        seen.look(process)

@@ -36,7 +36,7 @@ from typing import Any
 
 import numpy as np
 
-from checks.harness import table, write
+from checks.harness import own_peak, table, write
 from repix.errors import UserError
 
 HANG_SECONDS = 10.0
@@ -325,10 +325,7 @@ def _peak_mb(reset: int | None = None) -> float:
     with contextlib.suppress(OSError):
         if reset is not None:
             os.write(reset, b"5")
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return own_peak() * 1e9 / 2**20
 
 
 def work(kind: str, seed: int, numbers: range, folder: Path) -> None:

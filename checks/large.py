@@ -16,17 +16,14 @@ from __future__ import annotations
 
 import argparse
 import io
-import multiprocessing
 import os
 import shutil
 import subprocess
 import sys
 import tarfile
-import threading
 import time
 import zipfile
-from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,50 +70,6 @@ def draw(out: Path, pairs: int, test: int) -> None:
             archive.writestr(f"large/{'test' if number < test else 'train'}/{number}.jpg", stream.getvalue())
 
 
-def alone(function: Callable[..., Any], *given: Any) -> Any:
-    """Return what a function returns in a process of its own: what starts a stage lends it its own peak of memory."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(function, *given).result()
-
-
-class Watch:
-    """Sees what the children of this process ask of files and hold in memory, twenty times a second, until they end.
-
-    Attributes:
-        held: most bytes of 10^9 that one of them held for itself. Pages of files that are mapped, such as the arrays
-            and temporary ones, are not among them: the system takes these back when somebody needs the room.
-    """
-
-    def __init__(self) -> None:
-        self.held = 0.0
-        self._seen: dict[int, int] = {}
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._watch)
-
-    def _watch(self) -> None:
-        while not self._done.wait(0.05):
-            for child in Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split():
-                try:
-                    self._seen[int(child)] = int(Path(f"/proc/{child}/io").read_text().split()[1])
-                    status = Path(f"/proc/{child}/status").read_text()
-                    self.held = max(self.held, 1024 * int(status.partition("RssAnon:")[2].split()[0]) / 1e9)
-                except (OSError, IndexError):
-                    continue  # it has just ended
-
-    def __enter__(self) -> Watch:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._done.set()
-        self._thread.join()
-
-    @property
-    def read(self) -> float:
-        """Bytes of 10^9 that they asked for, maps not counted."""
-        return sum(self._seen.values()) / 1e9
-
-
 @dataclass
 class Size:
     """What was measured at one size: row of the table -> figure."""
@@ -127,9 +80,8 @@ class Size:
     def stage(self, folder: Path, name: str, *names: str) -> None:
         """Run a stage, and keep its seconds, its memory, and what it read."""
         print(f"{self.pairs:,} pairs: {name}", file=sys.stderr, flush=True)
-        with Watch() as seen:
-            seconds, _ = run_stage(folder, name, *names)
-        self.rows |= {f"{name}, s": seconds, f"{name}, GB": seen.held, f"{name}: GB read": seen.read}
+        ran = run_stage(folder, name, *names)
+        self.rows |= {f"{name}, s": ran.seconds, f"{name}, GB": ran.held, f"{name}: GB read": ran.read}
 
 
 def first_losses(folder: Path, begun: float) -> float:
@@ -148,12 +100,13 @@ def bytes_of(folder: Path, *suffixes: str) -> float:
 
 
 OPENED = """
-import resource, sys, time
+import sys, time
+from checks.harness import own_peak
 from repix.data.prepared import Prepared
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = own_peak()
 start = time.perf_counter()
 Prepared.open(sys.argv[1])
-print(time.perf_counter() - start, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e6)
+print(time.perf_counter() - start, own_peak() - before)
 """
 
 
@@ -163,7 +116,7 @@ def measure(folder: Path, pairs: int, test: int) -> Size:
     folder.mkdir(parents=True)
     archive = folder / "large.zip"
     print(f"{pairs:,} pairs: drawing them", file=sys.stderr, flush=True)
-    alone(draw, archive, pairs, test)
+    draw(archive, pairs, test)
     given = {"urls": [archive.as_uri()], "sha256": None, "withdrawn": None}
     images = {"load_size": LOAD, "crop_size": CROP}
     write_text(folder / "params.yaml", params_of({CELL.model: TINY}, {CELL.dataset: (given, images)}))
@@ -173,7 +126,7 @@ def measure(folder: Path, pairs: int, test: int) -> Size:
         size.stage(folder, name, CELL.dataset)
     prepared = folder / paths.PREPARED / CELL.dataset
     size.rows |= {"arrays, GB": bytes_of(prepared, ".npy"), "lists of images, GB": bytes_of(prepared, ".jsonl")}
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src")])}
     command = [sys.executable, "-c", OPENED, str(prepared)]
     said = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout.split()
     size.rows |= {"opening the set, s": float(said[0]), "opening the set, GB": float(said[1])}
@@ -181,7 +134,7 @@ def measure(folder: Path, pairs: int, test: int) -> Size:
     names = (CELL.dataset, CELL.model, str(CELL.seed))
     begun = time.time()
     size.stage(folder, "train", *names)
-    size.rows["train: to the first losses, s"] = alone(first_losses, folder, begun)
+    size.rows["train: to the first losses, s"] = first_losses(folder, begun)
     size.stage(folder, "evaluate", *names)
     return size
 

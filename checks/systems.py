@@ -21,7 +21,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import shutil
 import statistics
 import subprocess
@@ -33,7 +32,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from checks.harness import ROOT, run_stage, table, write
+from checks.harness import ROOT, own_peak, run_stage, table, write
 from repix import paths, profile, stage
 from repix.config import reader
 from repix.config.images import Images
@@ -342,7 +341,7 @@ def build_row(row: Row, folder: Path) -> dict[str, Any]:
         "losses": dict(zip(names, losses[0].tolist(), strict=True)),
         "ms_of_last_step": last,
         "checkpoint_bytes": path.stat().st_size,
-        "peak_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+        "peak_bytes": round(own_peak() * 1e9),
         "state": digest_arrays(state),
     }
 

@@ -154,8 +154,8 @@ def make_cell(out: Path, cell: Cell, entry: str) -> None:
     if not (out / paths.RUNS / cell.name).exists():
         # A training that was killed and is taken up has only its last part timed.
         resumed = (out / ".repix" / "tensorboard" / cell.name).exists()
-        seconds, peak = run_stage(out, "train", *cell.name.split("-"))
-        write_json(cost, {"commit": commit(), "seconds": None if resumed else seconds, "peak_gb": peak})
+        ran = run_stage(out, "train", *cell.name.split("-"))
+        write_json(cost, {"commit": commit(), "seconds": None if resumed else ran.seconds, "peak_gb": ran.peak})
     run_stage(out, "evaluate", *cell.name.split("-"))
 
 

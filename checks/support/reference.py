@@ -14,7 +14,6 @@ import argparse
 import itertools
 import os
 import random
-import resource
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from checks.harness import own_peak
 from checks.support.torch_reference import Way, resnet, training, unet
 from repix import paths, profile, stage
 from repix.config import evaluation, reader
@@ -174,8 +174,7 @@ def run(cell: Cell, entry: Recipe, flip: bool) -> None:
             best=None,
             data_digest=digest_tree(paths.PREPARED / cell.dataset),
         )
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-        cost = {"ms_per_step": min(times), "seconds": time.perf_counter() - begun, "peak_gb": peak}
+        cost = {"ms_per_step": min(times), "seconds": time.perf_counter() - begun, "peak_gb": own_peak()}
         with atomic_folder(folder) as out:
             for name in translators.values():
                 np.savez(out / f"{name}.npz", **states[name])

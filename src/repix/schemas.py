@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_serializer, model_validator
@@ -86,6 +86,16 @@ def _check_names(cell: str, networks: Iterable[str]) -> None:
             raise ValueError(f"{name!a} is no name of a network")
 
 
+def _is_file_name(text: str) -> str:
+    """Refuse what names nothing in a folder, or something outside of it, which no digest of the folder covers."""
+    if text in ("", ".", "..") or PurePath(text).name != text or "\0" in text:
+        raise ValueError(f"{text!a} is no name of a file")
+    return text
+
+
+FileName = Annotated[str, AfterValidator(_is_file_name)]
+
+
 def _check_size(size: tuple[int, int]) -> None:
     if min(size) < 1:
         raise ValueError(f"crop_size {size} is no size of an image")
@@ -99,10 +109,25 @@ class Archive(Record):
 
     SCHEMA = "repix.archive/1"
     dataset: str
-    file: str
+    file: FileName
     bytes: int
     sha256: str
     pinned: bool
+
+
+class Kept(Record):
+    """What ``unpack`` left in place of a tree: an archive, and the limits that whoever unpacks it has to keep.
+
+    Attributes:
+        file: the archive, beside the record.
+        max_bytes, max_files, max_ratio: see :func:`repix.data.archives.unpack`.
+    """
+
+    SCHEMA = "repix.kept/1"
+    file: FileName
+    max_bytes: int
+    max_files: int
+    max_ratio: float
 
 
 class Side(BaseModel):
@@ -144,7 +169,7 @@ class Example(BaseModel):
     """One stored image of one side: where it came from."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    name: str
+    name: FileName  # files are called after it
     file: str
     sha256: str
     size: tuple[int, int]  # height, width in the file
@@ -154,7 +179,7 @@ class Shard(BaseModel):
     """One array of a side of a split: ``file`` is (n, height, width, channels), C order, .npy."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    file: str
+    file: FileName
     n: int
     sha256: str
 
@@ -175,7 +200,7 @@ class Half(BaseModel):
     n: int
     size: tuple[int, int]
     shards: tuple[Shard, ...]
-    examples: str
+    examples: FileName
     examples_sha256: str
 
     @model_validator(mode="after")

@@ -449,12 +449,12 @@ def test_a_name_that_leads_out_of_the_folder_is_refused(prepared, name):
     """The evaluation calls its files after the names; and a file elsewhere is covered by no digest."""
     split, path = Prepared.open(prepared).split("test"), prepared / "test-source.jsonl"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"name": name}) + "\n")
-    with pytest.raises(UserError, match="is no name of a file; run `dvc repro`"):
+    with pytest.raises(UserError, match=r"is no name of a file\); run `dvc repro`"):
         split.names  # noqa: B018
     manifest = read_json(prepared / "manifest.json")
     manifest["splits"]["test"]["source"]["shards"][0]["file"] = name
     write_json(prepared / "manifest.json", manifest)
-    with pytest.raises(UserError, match="is no name of a file beside it; run `dvc repro`"):
+    with pytest.raises(UserError, match="is no name of a file; re-run its stage"):
         Prepared.open(prepared)
 
 

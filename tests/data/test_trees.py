@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import zipfile
@@ -13,7 +14,7 @@ from checks.harness import options
 from checks.support import route
 from repix.data import trees
 from repix.errors import UserError
-from repix.files import digest_tree
+from repix.files import digest_tree, read_json
 
 LIMITS = {"max_bytes": 1 << 20, "max_files": 10, "max_ratio": 200.0}
 
@@ -22,7 +23,7 @@ LIMITS = {"max_bytes": 1 << 20, "max_files": 10, "max_ratio": 200.0}
 def archive(tmp_path):
     with zipfile.ZipFile(tmp_path / "set.zip", "w") as file:
         file.writestr("set/train/1.txt", "one")
-        file.writestr("limits.json", "{}")  # a name that we use, too
+        file.writestr("kept.json", "{}")  # a name that we use, too
     return tmp_path / "set.zip"
 
 
@@ -31,7 +32,7 @@ def test_what_was_kept_is_unpacked_for_a_while(archive, tmp_path):
     trees.keep_archive(archive, kept, LIMITS)
     assert (kept / "set.zip").samefile(archive)
     with trees.unpacked(kept, work) as tree:
-        assert (tree / "set/train/1.txt").read_text() == "one" and (tree / "limits.json").read_text() == "{}"
+        assert (tree / "set/train/1.txt").read_text() == "one" and (tree / "kept.json").read_text() == "{}"
     assert not work.exists()
     with pytest.raises(KeyError), trees.unpacked(kept, work):
         raise KeyError
@@ -65,12 +66,16 @@ def test_what_a_killed_process_left_is_removed(archive, tmp_path):
     assert not any(work.parent.iterdir())
 
 
-@pytest.mark.parametrize("damaged", ["", "[]", "{}", '{"max_bytes": "1", "max_files": 1, "max_ratio": 1}'])
-def test_damaged_limits_are_one_line(archive, tmp_path, damaged):
+DAMAGED = ["", "[]", {"file": "../set.zip"}, {"max_bytes": "many"}, {"max_files": None}]
+
+
+@pytest.mark.parametrize("damaged", DAMAGED, ids=str)
+def test_a_damaged_record_is_one_line(archive, tmp_path, damaged):
     trees.keep_archive(archive, tmp_path / "kept", LIMITS)
-    (tmp_path / "kept" / "limits.json").write_text(damaged)
+    path = tmp_path / "kept" / "kept.json"
+    path.write_text(damaged if isinstance(damaged, str) else json.dumps(read_json(path) | damaged))
     with (
-        pytest.raises(UserError, match=r"limits\.json: .*; run `dvc repro`"),
+        pytest.raises(UserError, match=r"kept\.json: .*re-?run|kept\.json: .*restore it"),
         trees.unpacked(tmp_path / "kept", tmp_path / "work"),
     ):
         pass
@@ -117,7 +122,7 @@ def test_the_stages_make_the_same_arrays_without_a_tree(tmp_path):
     assert prepared[0] == prepared[1]
     (archive,) = (path for path in (made[1] / "data/raw/sample").iterdir() if path.name != "archive.json")
     kept = made[1] / "data/images/sample"
-    assert {path.name for path in kept.iterdir()} == {"limits.json", archive.name}
+    assert {path.name for path in kept.iterdir()} == {"kept.json", archive.name}
     assert (kept / archive.name).samefile(archive)
     left = [path for path in (made[1] / ".repix" / "trees").iterdir() if not path.name.endswith(".lock")]
     assert left == []

@@ -66,6 +66,39 @@ def test_the_same_bytes_every_time(cell, tmp_path):
     assert scores["last"]["l1"] != scores["last_paper"]["l1"]
 
 
+@pytest.mark.parametrize("system", ["pix2pix", "cyclegan"])
+def test_a_set_of_several_files_is_scored_as_one(request, system, tmp_path, monkeypatch):
+    """Of a large set each side is several arrays; every metric, and the predictors beside them, take it as it is."""
+    from checks.support.cells import prepare_set
+    from repix import arrays
+    from repix.data import preprocess
+    from repix.data.prepared import Prepared
+    from repix.data.rows import Rows
+    from repix.evaluation.validation import Validation
+    from repix.files import digest_tree
+    from repix.inference.trained import TrainedModel
+    from repix.studies import margins
+
+    cell = request.getfixturevalue("cell" if system == "pix2pix" else "unpaired")
+    whole = prepare_set(tmp_path / "whole", paired=system == "pix2pix")
+    monkeypatch.setattr(preprocess, "SHARD_BYTES", 1)
+    cut = prepare_set(tmp_path / "cut", paired=system == "pix2pix")
+    assert isinstance(Prepared.open(cut).split("test").target, Rows)
+    monkeypatch.setattr(arrays, "SCRATCH_BYTES", 0)
+    every = {"classcolour": True, "memorisation": True, "paper_mode": True}
+    found = [run(cell._replace(prepared=one), tmp_path / one.parent.name / "out", **every) for one in (whole, cut)]
+    assert found[0] == found[1]
+    assert digest_tree(tmp_path / "whole" / "out") == digest_tree(tmp_path / "cut" / "out")
+
+    model = TrainedModel(cell.trained)
+    translators = {name: model.translator(name) for name in model.record.translators}
+    scores = [Validation(Prepared.open(one), translators, None).score() for one in (whole, cut)]
+    assert scores[0] == scores[1]
+    if system == "pix2pix":
+        for one, other in zip(*(margins.predictions(Prepared.open(one)).values() for one in (whole, cut)), strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
 def test_one_test_image_is_scored_and_what_takes_two_is_left_out(cell, tmp_path):
     from checks.support.cells import prepare_set
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from pydantic import ValidationError
 
 from repix.data.rows import Rows
 from repix.errors import UserError
@@ -88,38 +90,28 @@ class Prepared:
                 rows, or has a name twice or one that names no file in a folder: files are called after them.
         """
         half: Half = getattr(self.manifest.splits[split], side)
-        path = self._path(half.examples)
+        path = self.folder / half.examples
         try:
             listed = path.read_bytes()
             found = [Example.model_validate_json(line) for line in listed.splitlines()]
         except FileNotFoundError:
             raise UserError(f"{path}: no such file, and the manifest names it; {MEND}") from None
         except (ValueError, OSError) as error:
-            raise UserError(f"{path}: cannot be read as a list of images ({_first_line(error)}); {MEND}") from None
+            raise UserError(f"{path}: cannot be read as a list of images ({_reason(error)}); {MEND}") from None
         if len(found) != half.n:
             raise UserError(f"{path}: {len(found)} lines, and the manifest has {half.n} images; {MEND}")
-        names: set[str] = set()
-        for example in found:
-            if example.name in names or not _is_a_name(example.name):
-                odd = "there twice" if example.name in names else "no name of a file"
-                raise UserError(f"{path}: name {example.name!a} is {odd}; {MEND}")
-            names.add(example.name)
+        if twice := [name for name, count in Counter(example.name for example in found).items() if count > 1]:
+            raise UserError(f"{path}: name {twice[0]!a} is there twice; {MEND}")
         if hashlib.sha256(listed).hexdigest() != half.examples_sha256:
             raise UserError(f"{path}: is not the list that the manifest names; {MEND}")
         return found
-
-    def _path(self, file: str) -> Path:
-        """Return where a file lies that the manifest names; elsewhere than beside it no digest covers it."""
-        if not _is_a_name(file):
-            raise UserError(f"{self.folder / MANIFEST}: {file!a} is no name of a file beside it; {MEND}")
-        return self.folder / file
 
     def _map(self, half: Half, side: Side) -> np.ndarray | Rows:
         parts = [self._map_shard(shard, half.size, side) for shard in half.shards]
         return parts[0] if len(parts) == 1 else Rows(parts)
 
     def _map_shard(self, shard: Shard, size: tuple[int, int], side: Side) -> np.memmap:
-        path = self._path(shard.file)
+        path = self.folder / shard.file
         try:
             array = np.lib.format.open_memmap(path, mode="r")
         except FileNotFoundError:
@@ -133,10 +125,5 @@ class Prepared:
         return array
 
 
-def _is_a_name(text: str) -> bool:
-    """Return whether a text names something in a folder, and nothing outside it."""
-    return text not in ("", ".", "..") and PurePath(text).name == text and "\0" not in text
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]
+def _reason(error: Exception) -> str:
+    return error.errors(include_url=False)[0]["msg"] if isinstance(error, ValidationError) else str(error)

@@ -7,7 +7,6 @@ code (junyanz/pytorch-CycleGAN-and-pix2pix, ``data/base_dataset.py``) tests them
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from collections import Counter
@@ -17,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -183,27 +182,26 @@ class _Rows:
         self.counts = [min(self._each, n - first) for first in range(0, n, self._each)]
         several = len(self.counts) > 1
         self.paths = [folder / f"{stem}{f'-{i:05d}' if several else ''}.npy" for i in range(len(self.counts))]
-        self._starts, self._files = [], []
+        self._starts = []
         for path, count in zip(self.paths, self.counts, strict=True):
             header = np.lib.format.open_memmap(path, mode="w+", dtype=self.dtype, shape=(count, *size, side.channels))
             self._starts.append(header.offset)
-            del header
-            self._files.append(open(path, "r+b", buffering=0))  # noqa: SIM115 - closed by close()
 
     def write(self, row: int, image: np.ndarray) -> None:
         assert image.shape == (*self.size, self.side.channels) and image.dtype == self.dtype
         self._write(row, memoryview(np.ascontiguousarray(image)).cast("B"))
 
-    def _place(self, row: int) -> tuple[int, int]:
-        """Return the file descriptor and the offset of a row."""
+    def _place(self, row: int, mode: str) -> BinaryIO:
+        """Return a row's file, opened at the row: not all the time, since there may be more than a process can open."""
         shard, within = divmod(row, self._each)
-        return self._files[shard].fileno(), self._starts[shard] + within * self._bytes
+        file = open(self.paths[shard], mode, buffering=0)  # noqa: SIM115 - closed by those who ask
+        file.seek(self._starts[shard] + within * self._bytes)
+        return file
 
     def _write(self, row: int, data: bytes | memoryview) -> None:
-        descriptor, offset = self._place(row)
-        while data:
-            written = os.pwrite(descriptor, data, offset)
-            data, offset = data[written:], offset + written
+        with self._place(row, "r+b") as file:
+            while data:
+                data = data[file.write(data) :]
 
     def keep(self, rows: list[int]) -> None:
         """Leave only these rows, in this order; the bytes are as if the others had never been."""
@@ -211,19 +209,13 @@ class _Rows:
         aside.mkdir()
         kept = _Rows(aside, self.stem, len(rows), self.size, self.side)
         for place, row in enumerate(rows):
-            descriptor, offset = self._place(row)
-            kept._write(place, os.pread(descriptor, self._bytes, offset))
-        kept.close()
-        self.close()
+            with self._place(row, "rb") as file:
+                kept._write(place, file.read(self._bytes))
         for path in self.paths:
             path.unlink()
         self.paths = [path.rename(self.folder / path.name) for path in kept.paths]
         self.n, self.counts = kept.n, kept.counts
         aside.rmdir()
-
-    def close(self) -> None:
-        for file in self._files:
-            file.close()
 
 
 @dataclass
@@ -393,33 +385,28 @@ def prepare(
             plan.lines = tuple([None] * len(items) for items in plan.sides())
             for which, (role, items) in enumerate(zip(("source", "target"), plan.sides(), strict=True)):
                 plan.rows.append(_Rows(folder, f"{plan.split}-{role}", len(items), plan.size, sides[which]))
-        try:
-            total = sum(len(plan.listing.source) + (0 if wanted.paired else len(plan.listing.target)) for plan in plans)
-            limit = Limit(pixels, "limits.pixels in params.yaml raises it")
-            worker = _Worker(tree, wanted, sides, limit)
-            with tqdm(total=total, desc=f"preprocess {name}", unit="image", disable=None) as progress:
-                for batch in _batches(_jobs(plans, wanted.paired)):
-                    for done in pool.map(worker, batch):
-                        bad |= done.bad
-                        lost += bool(done.bad)
-                        if not done.bad:
-                            for (which, row, _), example in zip(done.job.items, done.examples, strict=True):
-                                done.job.plan.lines[which][row] = canonical_json(example.model_dump(mode="json"))
-                        progress.update()
-            if bad and wanted.on_error == "strict":
-                mend = f"mend or remove them, or leave out {lost} of {total} by datasets.{name}.images.on_error: skip"
-                raise UserError(f"{name}: {len(bad)} image(s) cannot be used; {mend}:", *_listed(bad))
-            for plan in plans:
-                for rows, lines in zip(plan.rows, plan.lines, strict=True):
-                    kept = [row for row, line in enumerate(lines) if line]
-                    if not kept:
-                        raise UserError(f"{name}: all images of {plan.split} cannot be used; mend them:", *_listed(bad))
-                    if len(kept) < len(lines):
-                        rows.keep(kept)
-        finally:
-            for plan in plans:
-                for rows in plan.rows:
-                    rows.close()
+        total = sum(len(plan.listing.source) + (0 if wanted.paired else len(plan.listing.target)) for plan in plans)
+        limit = Limit(pixels, "limits.pixels in params.yaml raises it")
+        worker = _Worker(tree, wanted, sides, limit)
+        with tqdm(total=total, desc=f"preprocess {name}", unit="image", disable=None) as progress:
+            for batch in _batches(_jobs(plans, wanted.paired)):
+                for done in pool.map(worker, batch):
+                    bad |= done.bad
+                    lost += bool(done.bad)
+                    if not done.bad:
+                        for (which, row, _), example in zip(done.job.items, done.examples, strict=True):
+                            done.job.plan.lines[which][row] = canonical_json(example.model_dump(mode="json"))
+                    progress.update()
+        if bad and wanted.on_error == "strict":
+            mend = f"mend or remove them, or leave out {lost} of {total} by datasets.{name}.images.on_error: skip"
+            raise UserError(f"{name}: {len(bad)} image(s) cannot be used; {mend}:", *_listed(bad))
+        for plan in plans:
+            for rows, lines in zip(plan.rows, plan.lines, strict=True):
+                kept = [row for row, line in enumerate(lines) if line]
+                if not kept:
+                    raise UserError(f"{name}: all images of {plan.split} cannot be used; mend them:", *_listed(bad))
+                if len(kept) < len(lines):
+                    rows.keep(kept)
         digests = pool.map(digest_file, [path for plan in plans for rows in plan.rows for path in rows.paths])
         manifest = Manifest(
             dataset=name,

@@ -13,19 +13,19 @@ from pathlib import Path
 
 from repix.data import archives
 from repix.errors import UserError
-from repix.files import atomic_folder, read_json, scratch_folder, write_json
+from repix.files import atomic_folder, scratch_folder
+from repix.schemas import Kept
 
-LIMITS = "limits.json"
-KEYS = {"max_bytes", "max_files", "max_ratio"}  # of it
+RECORD = "kept.json"
 
 
 def keep_archive(archive: Path, out: Path, limits: Mapping[str, float]) -> None:
-    """Put an archive, and the limits that it has to keep, in the place of its tree; the archive is linked if it can be.
+    """Put an archive, and a record of it, in the place of its tree; the archive is linked if it can be.
 
     Args:
         archive: what would have been unpacked.
         out: the folder, which takes the place of what was there.
-        limits: the arguments of :func:`repix.data.archives.unpack`.
+        limits: the arguments of :func:`repix.data.archives.unpack`, which go along.
     """
     if not archive.is_file():
         raise UserError(f"{archive}: no such archive; run the stage that downloads it")
@@ -34,7 +34,7 @@ def keep_archive(archive: Path, out: Path, limits: Mapping[str, float]) -> None:
             os.link(archive, folder / archive.name)
         except OSError:  # another disk, or one without links
             shutil.copyfile(archive, folder / archive.name)
-        write_json(folder / LIMITS, dict(limits))
+        Kept(file=archive.name, **limits).write(folder / RECORD)
 
 
 @contextmanager
@@ -50,20 +50,9 @@ def unpacked(kept: Path, work: Path) -> Iterator[Path]:
     Raises:
         UserError: there is no such archive, or :func:`repix.data.archives.unpack` refuses it.
     """
-    names = [path for path in kept.iterdir() if path.name != LIMITS]
-    if len(names) != 1 or not (kept / LIMITS).is_file():
+    if not (kept / RECORD).is_file():
         raise UserError(f"{kept}: holds a tree of images, and limits.image_tree is false; run `dvc repro`")
-    limits = _limits(kept / LIMITS)
+    record = Kept.read(kept / RECORD)
     with scratch_folder(work) as scratch:
-        archives.unpack(names[0], scratch / work.name, **limits)
+        archives.unpack(kept / record.file, scratch / work.name, **record.model_dump(exclude={"file"}))
         yield scratch / work.name
-
-
-def _limits(path: Path) -> dict[str, float]:
-    try:
-        found = read_json(path)
-    except (ValueError, OSError) as error:
-        raise UserError(f"{path}: cannot be read as JSON ({error}); run `dvc repro`") from None
-    if not isinstance(found, dict) or found.keys() != KEYS or {type(most) for most in found.values()} - {int, float}:
-        raise UserError(f"{path}: not the limits that unpack writes; run `dvc repro`")
-    return found

@@ -75,7 +75,9 @@ class Step:
         self._batch, self._crop_size = sampler.batch, sampler.crop_size
         self._data: dict[str, jax.Array] = {}
         if sampler.source.nbytes + sampler.target.nbytes <= resident_bytes():
-            self._data = {side: self._place.everywhere(getattr(sampler, side)) for side in ("source", "target")}
+            self._data = {
+                side: self._place.everywhere(np.asarray(getattr(sampler, side))) for side in ("source", "target")
+            }
             self._batch = sampler.windows
         self._variables: dict[str, keras.Variable] = {}
         self._own: dict[str, list[str]] = {}  # optimizer group -> names of its variables
