@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from checks.support import cells
+from repix.data import preprocess
 from repix.files import digest_arrays
 from tests.conftest import ROOT
 from tests.training.step_jax_worker import ADAM, ADAM_STEPS, ONE, STEPS, adam, adam_data, augmented, compared, run
