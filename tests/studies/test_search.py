@@ -106,6 +106,7 @@ def trainer(monkeypatch):
     monkeypatch.setattr(search, "score_of", score_of)
     for function in (search.run, search.compare):
         monkeypatch.setitem(function.__kwdefaults__, "trainer", made)
+    monkeypatch.setattr(processes, "_stopped", False)  # what a test stops is stopped for that test only
     return made
 
 
@@ -186,6 +187,20 @@ def test_the_first_is_the_entry_itself_and_the_bad_ones_are_stopped(root, traine
     # As many as were asked for are there: nothing is trained again.
     search.run(wanted, storage(root))
     assert len(trainer.made) == 20
+
+
+@pytest.mark.parametrize("kill_at", [None, 5, 14])
+def test_one_worker_makes_the_same_trials_again_even_after_a_kill(root, trainer, kill_at):
+    wanted = search.plan(root, 16)
+    first = search.results(search.run(wanted, storage(root)))
+    again, trainer.made, trainer.kill_at = f"sqlite:///{root / 'again.db'}", [], kill_at
+    if kill_at is not None:
+        with pytest.raises(KeyboardInterrupt):
+            search.run(wanted, again)
+    found = search.results(search.run(wanted, again))
+    first, found = ([(one.values, one.score, one.state) for one in each] for each in (first, found))
+    assert found == first
+    assert len({values["loss.l1"] for values, _, _ in found}) == 16
 
 
 def test_without_pruning_all_come_to_their_end(root, trainer):

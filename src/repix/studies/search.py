@@ -204,6 +204,8 @@ def open_study(wanted: Plan, storage: str) -> optuna.Study:
     """
     try:
         import optuna
+
+        from repix.studies.sampler import Sampler
     except ModuleNotFoundError:
         raise UserError("a search needs Optuna: pip install -c constraints.txt -e '.[search]'") from None
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -220,7 +222,7 @@ def open_study(wanted: Plan, storage: str) -> optuna.Study:
             study_name=wanted.name,
             direction="maximize",
             load_if_exists=True,
-            sampler=optuna.samplers.TPESampler(constant_liar=True),
+            sampler=Sampler(),
             pruner=pruner if wanted.settings.prune else optuna.pruners.NopPruner(),
         )
         if (first := defaults(wanted)) is not None:
@@ -254,6 +256,11 @@ def _storage(address: str) -> optuna.storages.RDBStorage:
     return opened()
 
 
+def was_killed(trial: optuna.trial.FrozenTrial) -> bool:
+    """Return whether a trial did not fail by itself: it is tried again under another number."""
+    return trial.state.name == "FAIL" and "error" not in trial.user_attrs
+
+
 def results(study: optuna.Study) -> list[Result]:
     """Return the trials that were begun; those that were killed and tried again only once."""
     found = []
@@ -262,9 +269,9 @@ def results(study: optuna.Study) -> list[Result]:
         score, epoch = trial.value, trial.user_attrs.get("epoch")
         if state == "pruned" and trial.intermediate_values:
             epoch, score = max(trial.intermediate_values.items(), key=lambda item: item[1])
+        if was_killed(trial):
+            continue
         if state == "fail":
-            if "error" not in trial.user_attrs:  # it was killed, and is tried again under another number
-                continue
             state, score = "failed", None
         if state in ("complete", "pruned", "failed", "running"):
             found.append(Result(trial.number, dict(trial.params), score, state, epoch))
