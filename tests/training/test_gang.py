@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import socket
 import subprocess
 import sys
 
@@ -152,22 +151,6 @@ stage.guard(fail)
     assert ended("at once") == (1, ["before", ""], "repix: gone\n")
     code_, said, error = ended("at once", "a mistake of ours")
     assert (code_, said) == (1, ["before", ""]) and error.endswith("ZeroDivisionError: ours\n")
-
-
-def test_an_address_at_which_nobody_can_listen_is_one_line():
-    pytest.importorskip("jax", reason="JAX is not installed: pip install -e '.[jax]'")
-    from repix.training import shards_jax
-
-    with socket.socket() as other:
-        other.bind(("127.0.0.1", 0))
-        other.listen()
-        port = other.getsockname()[1]
-        with pytest.raises(UserError, match=rf"REPIX_COORDINATOR: cannot listen at 127.0.0.1:{port} \(Address already"):
-            shards_jax._check_address("127.0.0.1", port)
-    shards_jax._check_address("127.0.0.1", port)
-    for host in ("192.0.2.1", "no-such-host.invalid"):
-        with pytest.raises(UserError, match=rf"cannot listen at {host}:8476 "):
-            shards_jax._check_address(host, 8476)
 
 
 def test_a_batch_that_cannot_be_cut_is_one_line_in_the_stage_too(monkeypatch):

@@ -15,10 +15,8 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -33,17 +31,17 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from repix import processes, profile
 from repix.errors import UserError, printable
+from repix.training import roll_call
 from repix.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from repix.training.gang import Alone, Place, only_one
 from repix.training.loop import StoppedError
 
 AXIS = "shards"
 HEARTBEAT_SECONDS = 30  # after which a silent process counts as dead, and how long one waits for the others at its end
-JOIN_SECONDS = 300  # the leader waits for the others
+JOIN_SECONDS = 60  # until JAX's service has connected processes that have come already
 BARRIER_MILLISECONDS = 24 * 3600 * 1000
 ASKED = 2  # numbers that are agreed on at once
 WORDS = 1 << 22  # of a part of what is shared
-WAIT_SECONDS = 1.0
 
 
 class OneDevice:
@@ -141,11 +139,10 @@ class Gang(Alone):
         # Its handler of SIGTERM would stand where the loop's does.
         jax.config.update("jax_enable_preemption_service", False)
         jax.config.update("jax_check_proxy_envs", False)
-        _connect(place)
+        _connect(place, run_key)
         processes.leave_at_once(True)  # until all part: at an ordinary exit JAX waits for the others
         self._client, self._barriers = distributed.global_state.client, 0
         self._run_key = run_key
-        self._check_run_keys(place)
         everybody = range(place.processes)
         each = [[device for device in jax.devices() if device.process_index == process] for process in everybody]
         fewest = min(map(len, each))
@@ -163,16 +160,6 @@ class Gang(Alone):
         }
         global _placement
         _placement = Shards(self, self._mesh)
-
-    def _check_run_keys(self, place: Place) -> None:
-        """Compare what the processes train: each sees all, so that all end with the reason."""
-        self._client.key_value_set(f"run_key/{place.process}", self._run_key)
-        for process in range(place.processes):
-            if self._client.blocking_key_value_get(f"run_key/{process}", JOIN_SECONDS * 1000) != self._run_key:
-                raise UserError(
-                    f"process {process} and this one, {place.process}, train something else: bring all to one commit, "
-                    f"and to the same params.yaml and data (`dvc pull`), and start them again"
-                )
 
     def together(self, function: Callable, *given):
         """Return ``function(*given)``, begun when all processes have come to it.
@@ -252,24 +239,19 @@ def join(run_key: str) -> Alone:
     return Gang(shards, Place.read(), run_key) if shards else only_one()
 
 
-def _connect(place: Place) -> None:
-    """Start JAX's service or find it, and wait for all processes."""
+def _connect(place: Place, run_key: str) -> None:
+    """Wait for all processes, and start JAX's service or find it."""
     address = place.coordinator
-    if address is None:
+    if address is not None:
+        own = roll_call.call(place, run_key)
+    else:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
-            address = f"127.0.0.1:{free.getsockname()[1]}"
-    host, _, port = address.rpartition(":")
-    own = host
-    os.environ["no_grpc_proxy"] = host  # gRPC would ask a proxy for it  # noqa: SIM112
-    if not place.leads:
-        own = _wait_for(host.strip("[]"), int(port))
-    else:
-        _check_address(host.strip("[]"), int(port))
-        if place.processes > 1:
-            print(f"repix: waiting for {place.processes - 1} more at {address}", file=sys.stderr)
+            own, port = free.getsockname()
+            address = f"{own}:{port}"
+    os.environ["no_grpc_proxy"] = address.rpartition(":")[0]  # gRPC would ask a proxy for it  # noqa: SIM112
     # Gloo would tell the others the address of this host's own name, which on many is 127.0.0.1; JAX passes none on.
-    jaxlib.make_gloo_tcp_collectives = partial(jaxlib.make_gloo_tcp_collectives, hostname=own.strip("[]"))
+    jaxlib.make_gloo_tcp_collectives = partial(jaxlib.make_gloo_tcp_collectives, hostname=own)
     try:
         with _ending_as_usual():
             jax.distributed.initialize(
@@ -285,34 +267,6 @@ def _connect(place: Place) -> None:
     except (jax.errors.JaxRuntimeError, RuntimeError) as error:
         said = printable(" ".join(str(error).split())[:160])
         raise UserError(f"REPIX_COORDINATOR: {address}: the processes did not come together ({said})") from None
-
-
-def _check_address(host: str, port: int) -> None:
-    """Raise where the leader cannot listen at its address: gRPC would crash, or share the port with another leader."""
-    try:
-        family, kind, number, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, number) as tried:
-            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # not of a leader that has just ended
-            tried.bind(place)
-    except OSError as error:
-        raise UserError(
-            f"REPIX_COORDINATOR: cannot listen at {host}:{port} ({error.strerror or error}): "
-            f"an address of this host, and a port that is free"
-        ) from None
-
-
-def _wait_for(host: str, port: int) -> str:
-    """Wait until the leader listens, however long its earlier stages take; return by which address it is reached."""
-    said = False
-    while True:
-        try:
-            with socket.create_connection((host, port), timeout=WAIT_SECONDS) as reached:
-                return reached.getsockname()[0]
-        except OSError as error:
-            if not said:
-                print(f"repix: waiting for the leader at {host}:{port} ({error.strerror or error})", file=sys.stderr)
-            said = True
-            time.sleep(WAIT_SECONDS)
 
 
 @contextmanager
