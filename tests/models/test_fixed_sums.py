@@ -160,6 +160,24 @@ def test_every_network_is_the_same_function_and_has_its_own_calls_back(name):
     assert not any("call" in vars(layer) for layer in network.layers)
 
 
+def test_layers_of_one_shape_are_traced_once(monkeypatch):
+    traced, plain = [], fixed_sums.convolution
+
+    def watched(x, kernel, stride, padding):
+        traced.append(tuple(x.shape))
+        return plain(x, kernel, stride, padding)
+
+    monkeypatch.setattr(fixed_sums, "convolution", watched)
+    image = keras.Input((8, 8, 4))
+    x = image
+    for _ in range(5):
+        x = layers.Conv2D(4, 3, padding="same")(x)
+    network = keras.Model(image, layers.Conv2D(4, 3, padding="valid")(x))
+    with fixed_sums.fixed_sums([network]):
+        network(ops.convert_to_tensor(numbers(1, 8, 8, 4)))
+    assert traced == [(1, 8, 8, 4)] * 2
+
+
 def test_a_layer_that_is_not_covered_is_refused():
     image = keras.Input((8, 8, 3))
     network = keras.Model(image, layers.Conv2D(4, 3, dilation_rate=2, name="wide")(image))

@@ -14,7 +14,8 @@ gradients are too, and the gradients of these.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Literal
@@ -239,7 +240,39 @@ def _call(layer, function: Callable, x, training=None):
     return y if layer.activation is None else layer.activation(y)
 
 
-def _replacement(layer) -> Callable | None:
+class _Shapes:
+    """Functions of a network's layers, those of many layers of one shape traced once and not at each layer.
+
+    A ResNet has eighteen such layers: tracing a step of CycleGAN took a minute, most of it for their gradients. A U-Net
+    has none, and a function of its own costs each step a little.
+    """
+
+    MANY = 3
+
+    def __init__(self, networks: Iterable[keras.Model]):
+        self._counts = Counter(self._shape(layer) for network in networks for layer in network.layers)
+        self._traced: dict[Hashable, Callable] = {}
+
+    @staticmethod
+    def _shape(layer) -> Hashable:
+        kernel = getattr(layer, "kernel", None)
+        if kernel is None or not isinstance(layer, (layers.Conv2D, layers.Conv2DTranspose)):
+            return None
+        return type(layer), tuple(kernel.shape), tuple(layer.output.shape), layer.strides, layer.padding
+
+    def function(self, layer, plain: Callable) -> Callable:
+        """Return ``plain``, or what is traced of it for all layers of this one's shape."""
+        shape = self._shape(layer)
+        if self._counts[shape] < self.MANY or keras.backend.backend() != "tensorflow":
+            return plain  # JAX traces an operation in a moment
+        if shape not in self._traced:
+            import tensorflow as tf
+
+            self._traced[shape] = tf.function(plain, autograph=False)
+        return self._traced[shape]
+
+
+def _replacement(layer, shapes: _Shapes) -> Callable | None:
     """Return the function to take the place of a layer's ``call``, or None for one that sums nothing long.
 
     Raises:
@@ -254,7 +287,8 @@ def _replacement(layer) -> Callable | None:
     if not is_plain_convolution(layer) or layer.strides[0] != layer.strides[1]:
         raise ValueError(f"layer {layer.name}: repix.models.fixed_sums has no {type(layer).__name__} of this kind")
     function = convolution if type(layer) is layers.Conv2D else transposed_convolution
-    return partial(_call, layer, partial(function, stride=layer.strides[0], padding=layer.padding))
+    plain = partial(function, stride=layer.strides[0], padding=layer.padding)
+    return partial(_call, layer, shapes.function(layer, plain))
 
 
 def fixed_sums(networks: Iterable[keras.Model]) -> AbstractContextManager[None]:
@@ -262,4 +296,5 @@ def fixed_sums(networks: Iterable[keras.Model]) -> AbstractContextManager[None]:
 
     Weights, layers and what is exported stay as they are.
     """
-    return calls_replaced(networks, _replacement)
+    networks = list(networks)
+    return calls_replaced(networks, partial(_replacement, shapes=_Shapes(networks)))

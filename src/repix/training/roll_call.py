@@ -75,13 +75,13 @@ def call(place: Place, run_key: str) -> str:
     Raises:
         UserError: they do not come, or train something else; the same reason in all that came.
     """
+    where = printable(place.coordinator or "")
     host, _, port = (place.coordinator or "").rpartition(":")
     host = host.strip("[]")
     if not place.leads:
-        return _come(host, int(port), _Hello(place.process, place.processes, run_key))
+        return _come(host, int(port), where, _Hello(place.process, place.processes, run_key))
     with listening(host, int(port)) as door:
         if place.processes > 1:
-            where = printable(f"{host}:{port}")
             print(f"repix: waiting for {place.processes - 1} more at {where}", file=sys.stderr, flush=True)
         _Leader(door, place, run_key).wait()
     return host
@@ -233,9 +233,8 @@ class _Leader:
         connection.close()
 
 
-def _come(host: str, port: int, hello: _Hello) -> str:
+def _come(host: str, port: int, where: str, hello: _Hello) -> str:
     """Come to the leader, however long its earlier stages take, and wait with it for the others."""
-    where = printable(f"{host}:{port}")
     begun = time.monotonic()
     told = ""
     while True:
@@ -254,7 +253,7 @@ def _come(host: str, port: int, hello: _Hello) -> str:
         elif now - begun > limit:
             raise UserError(f"REPIX_COORDINATOR: {where}: {why}; for {limit:.0f} s")
         if why != told:
-            print(f"repix: waiting for the leader at {where} ({why})", file=sys.stderr, flush=True)
+            print(f"repix: waiting for the leader at {where} ({why}); Ctrl-C ends it", file=sys.stderr, flush=True)
             told = why
         time.sleep(LOOK_SECONDS)
 
@@ -277,6 +276,7 @@ def _ask(host: str, port: int, hello: _Hello) -> str:
         if greeted != GREETING:
             raise ConnectionAbortedError
         leader.sendall(json.dumps(hello._asdict()).encode() + b"\n")
+        print("repix: the leader is there; it waits for the others", file=sys.stderr, flush=True)
         leader.settimeout(JOIN_SECONDS + SAY_SECONDS)
         answer, _, why = _line(leader).decode(errors="replace").strip().partition(" ")
     if answer == "go":
