@@ -13,7 +13,9 @@ import pytest
 from checks import remotes
 from checks.support import grid
 from checks.support.repository import git
+from repix.errors import UserError
 from repix.farm.start import PREFIX
+from repix.farm.worker import Task, _Worker
 from tests.conftest import ROOT
 
 SECONDS = 60
@@ -145,6 +147,45 @@ def test_a_killed_driver_leaves_nothing_running_and_the_next_goes_on(serial, tmp
     assert (farm.root / "dvc.lock").read_bytes() == serial[0]
     assert grid.files(farm.root) == serial[1]
     assert farm.leftovers() == []
+
+
+@pytest.mark.parametrize("after", ["through a remote", "by dvc repro"])
+def test_what_a_local_farm_left_is_no_hindrance_to_who_goes_on_otherwise(after, serial, tmp_path):
+    """It was killed with a cell half done, whose outs are in this machine's cache alone."""
+    farm = Farm(tmp_path)
+    url = tmp_path / "store"
+    (farm.root / ".dvc" / "config.local").write_text(f"['remote \"store\"']\n    url = {url}\n")
+    driver, kept = farm.start("--workers", "1"), farm.root / ".repix/farm/cells/a-m-1"
+    until = time.monotonic() + SECONDS
+    while not list(kept.glob("*.json")):
+        assert driver.poll() is None and time.monotonic() < until
+        time.sleep(0.01)
+    driver.kill()
+    gone(farm.training("a-m-1"))
+    assert len(list(kept.glob("*.json"))) < 3
+    if after == "by dvc repro":
+        remotes.dvc(farm.root, "repro")
+        out, err = (driver := farm.start()).communicate(timeout=SECONDS)
+        assert "no cell to make" in out, err
+    else:
+        out, err = (driver := farm.start("--workers", "2", "--remote", "store")).communicate(timeout=SECONDS)
+        assert "2 of 2 cells made" in out, err
+    assert driver.returncode == 0
+    assert (farm.root / "dvc.lock").read_bytes() == serial[0]
+    assert grid.files(farm.root) == serial[1]
+    assert farm.leftovers() == []
+
+
+def test_what_dvc_says_is_told_with_its_reason(tmp_path, monkeypatch):
+    log = tmp_path / "log"
+    log.write_text(
+        "Fetching\nERROR: failed to pull data from the cloud - Checkout failed for:\nruns/a-m-1\nIs it up to date?\n"
+    )
+    monkeypatch.setattr("dvc.cli.main", lambda arguments: 1)
+    worker = _Worker.__new__(_Worker)
+    worker.task = Task("a-m-1", "", "", "", "", {}, "", log=str(log))
+    with pytest.raises(UserError, match=r"^pull: ERROR: failed to pull .* Checkout failed for: runs/a-m-1$"):
+        worker.dvc("pull", "pull")
 
 
 def test_what_cannot_be_made_is_named_and_the_rest_is_made(tmp_path):

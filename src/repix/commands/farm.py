@@ -55,6 +55,8 @@ def main(arguments: argparse.Namespace) -> int:
         raise UserError("--workers and --cpus are 1 or more, --gpus is 0 or more")
     if odd := [text for text in arguments.option if "=" not in text]:
         raise UserError(f"--option {odd[0]}: expected KEY=VALUE, such as timeout_min=600")
+    if local and arguments.gpus:
+        raise UserError("--gpus: local workers share what GPUs this machine has; --engine ray and slurm hand them out")
     plan = driver.plan_of(
         root, local=local, repository=arguments.repository, remote=arguments.remote, shared=arguments.shared
     )

@@ -15,9 +15,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 
 from repix import processes, profile
@@ -192,14 +194,22 @@ def run_shared(plan: Plan) -> None:
 
 
 def waiting(plan: Plan) -> dict[str, dict[str, Record]]:
-    """Return cell -> records of its finished stages, for the cells that dvc.lock does not hold yet."""
-    entries, params = lock.read(plan.root), reader.load(plan.root / reader.FILE)
+    """Return cell -> records of its finished stages, for the cells that dvc.lock does not hold yet.
+
+    Where a cell is not whole, only records whose outs its worker can get are of use: those of another engine's
+    workers lie in another place.
+    """
+    entries = lock.read(plan.root) if (plan.root / lock.FILE).is_file() else {}
+    params = reader.load(plan.root / reader.FILE)
     made, found = lock.all_outs(entries), {}
     for cell in plan.cells:
         own = plan.own(cell)
         if not all(fits(plan.root, stage, entries.get(stage.name), made, params) for stage in own):
             clear_leftovers(plan.journal(cell))
-            found[cell] = usable(plan.root, own, read_journal(plan.journal(cell)), entries, params)
+            kept = usable(plan.root, own, read_journal(plan.journal(cell)), entries, params)
+            if len(kept) < len(own):
+                kept = dict(takewhile(lambda item: item[1].remote == plan.remote, kept.items()))
+            found[cell] = kept
     return found
 
 
@@ -263,10 +273,15 @@ class _Cells:
         self.screen.ended(cell, self.failed.get(cell))
 
 
-def write_back(plan: Plan, records: Mapping[str, Mapping[str, Record]]) -> None:
+def write_back(plan: Plan, records: Mapping[str, Mapping[str, Record]], unmade: Collection[str] = ()) -> None:
     """Write the records of finished cells into the tree, and bring the outs that are not there.
 
     A cell's records are kept until its outs are there, so that after a kill in between the next call brings them.
+
+    Args:
+        plan: see :class:`Plan`.
+        records: cell -> its records.
+        unmade: the cells that dvc.lock does not hold even so; what there is of them is kept for the next call.
     """
     found = {name: record for of_cell in records.values() for name, record in of_cell.items()}
     for record in found.values():
@@ -277,19 +292,16 @@ def write_back(plan: Plan, records: Mapping[str, Mapping[str, Record]]) -> None:
         entries = {name: record.entry for name, record in found.items()}
         write_text(plan.root / lock.FILE, merge.merged(text, entries, [stage.name for stage in plan.order]))
     entries = lock.read(plan.root)
-    bring = [
-        stage.name
-        for cell in plan.cells
-        for stage in plan.own(cell)
-        if stage.name in entries
-        and (
-            cell in records or plan.journal(cell).exists() or not all((plan.root / out).exists() for out in stage.outs)
-        )
-    ]
-    if bring:
-        how = ["pull", "--remote", plan.remote] if plan.remote else ["checkout"]
-        _dvc(plan.root, *how, "--quiet", "--force", *bring)
-    for cell in records:
+    bring: dict[str | None, list[str]] = defaultdict(list)
+    for cell in plan.cells:
+        for stage in plan.own(cell):
+            missing = plan.journal(cell).exists() or not all((plan.root / out).exists() for out in stage.outs)
+            if stage.name in entries and (cell in records or missing):
+                bring[found[stage.name].remote if stage.name in found else plan.remote].append(stage.name)
+    for remote, names in bring.items():
+        how = ["pull", "--remote", remote] if remote else ["checkout"]
+        _dvc(plan.root, *how, "--quiet", "--force", *names)
+    for cell in (cell for cell in plan.cells if cell not in unmade):
         for path in (plan.journal(cell), plan.log(cell), (plan.shared or plan.work) / "cells" / cell):
             remove(path)
 
@@ -344,10 +356,13 @@ def run(plan: Plan, open_engine, *, workers: int, secrets: bool, screen=Screen) 
     """
     before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
-        with alone(plan.root):
+        with alone(plan.root), ExitStack() as opened:
+            engine: Engine | None = None
             # Mistakes first, before anything works.
             uncommitted(plan.root, plan.order)
             config_for(plan.root, plan.remote, secrets=secrets)
+            if waiting(plan):
+                engine = opened.enter_context(closing(open_engine()))
             run_shared(plan)
             found = waiting(plan)
             whole = {cell: kept for cell, kept in found.items() if len(kept) == len(plan.own(cell))}
@@ -358,12 +373,10 @@ def run(plan: Plan, open_engine, *, workers: int, secrets: bool, screen=Screen) 
                     names = [stage.name for stage in plan.before]
                     _dvc(plan.root, "push", "--quiet", "--remote", plan.remote, *names)
                 tasks = tasks_of(plan, todo, secrets=secrets)
-                engine = open_engine()
-                try:
-                    cells = _Cells(plan, engine, tasks, screen(list(todo)))
-                    cells.run(workers)
-                finally:
-                    engine.close()
+                engine = engine or opened.enter_context(closing(open_engine()))
+                cells = _Cells(plan, engine, tasks, screen(list(todo)))
+                cells.run(workers)
+                opened.close()
                 if len(cells.cores) > 1:
                     counts = " and ".join(map(str, sorted(cells.cores)))
                     print(
@@ -372,7 +385,7 @@ def run(plan: Plan, open_engine, *, workers: int, secrets: bool, screen=Screen) 
                     )
                 whole |= cells.records
                 failed = cells.failed
-            write_back(plan, {cell: whole[cell] for cell in plan.cells if cell in whole})
+            write_back(plan, {cell: whole[cell] for cell in plan.cells if cell in whole}, unmade=failed)
             if not failed:
                 for stage in plan.after:
                     _dvc(plan.root, "repro", "--single-item", stage.name)

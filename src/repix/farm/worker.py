@@ -42,10 +42,12 @@ class Record:
     Attributes:
         entry: the text of its entry in dvc.lock.
         files: path -> text of the outs that git holds.
+        remote: name of the DVC remote that has the other outs; None: the cache of the machine that made them.
     """
 
     entry: str
     files: dict[str, str]
+    remote: str | None = None
 
     def as_entry(self, name: str) -> dict[str, Any]:
         """Return the entry as plain data."""
@@ -162,7 +164,11 @@ class _Worker:
             said = Path(self.task.log).read_text(encoding="utf-8", errors="replace").splitlines()[-200:]
             if _KILLED.search("\n".join(said[-20:])):
                 sys.exit(KILLED)
-            told = [line for line in said if line.startswith(("repix: ", "ERROR: "))]
+            told = [
+                f"{line} {' '.join(said[number + 1 : number + 2])}" if line.endswith(":") else line
+                for number, line in enumerate(said)
+                if line.startswith(("repix: ", "ERROR: "))
+            ]
             own = [line for line in told if line.startswith("repix: ")]
             raise UserError(f"{what}: {(own or told or said or ['no word'])[-1]}")
 
@@ -170,9 +176,9 @@ class _Worker:
         """Bring what a stage reads and other stages made."""
         missing = [dep for dep in stage.data if not (self.root / dep).exists()]
         if missing and self.task.remote:
-            self.dvc("pull", "pull", "--quiet", "--remote", self.task.remote, *missing)
+            self.dvc("pull", "pull", "--remote", self.task.remote, *missing)  # --quiet would keep the reason back
         elif missing:
-            self.dvc("checkout", "checkout", "--quiet", *missing)
+            self.dvc("checkout", "checkout", *missing)
 
     def put(self, records: Mapping[str, Record], order: list[str]) -> None:
         """Write records into the clone, as if it had run their stages."""
@@ -199,10 +205,10 @@ class _Worker:
             self.fetch(stage)
             self.dvc(stage.name, "repro", "--single-item", stage.name)
             if self.task.remote:
-                self.dvc(f"push of {stage.name}", "push", "--quiet", "--remote", self.task.remote, stage.name)
+                self.dvc(f"push of {stage.name}", "push", "--remote", self.task.remote, stage.name)
             entry = merge.parts((self.root / lock.FILE).read_text(encoding="utf-8")).entries[stage.name]
             files = {path: (self.root / path).read_text(encoding="utf-8") for path in stage.in_git}
-            records[stage.name] = Record(entry, files)
+            records[stage.name] = Record(entry, files, self.task.remote)
             if journal:
                 write_json(journal / f"{stage.name}.json", asdict(records[stage.name]))
         return records

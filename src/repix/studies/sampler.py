@@ -16,7 +16,11 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from repix.files import digest_text
-from repix.studies.search import was_killed
+
+
+def was_killed(trial: FrozenTrial) -> bool:
+    """Return whether a trial did not fail by itself: it is tried again under another number."""
+    return trial.state == TrialState.FAIL and "error" not in trial.user_attrs
 
 
 class Sampler(optuna.samplers.BaseSampler):

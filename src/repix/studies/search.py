@@ -256,13 +256,10 @@ def _storage(address: str) -> optuna.storages.RDBStorage:
     return opened()
 
 
-def was_killed(trial: optuna.trial.FrozenTrial) -> bool:
-    """Return whether a trial did not fail by itself: it is tried again under another number."""
-    return trial.state.name == "FAIL" and "error" not in trial.user_attrs
-
-
 def results(study: optuna.Study) -> list[Result]:
     """Return the trials that were begun; those that were killed and tried again only once."""
+    from repix.studies.sampler import was_killed
+
     found = []
     for trial in study.get_trials(deepcopy=False):
         state = trial.state.name.lower()
