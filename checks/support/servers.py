@@ -129,6 +129,7 @@ def running(
             port = probe.getsockname()[1]
         record = min((root / "exports").glob("*/export.json"))
         export = Exported.read(record)
+        own: dict[str, str] = {}
         if kind == "demo":
             command = [sys.executable, "-m", "repix.cli", "demo", "--port", str(port)]
         else:
@@ -137,12 +138,13 @@ def running(
             registry.save(root, export, "source_to_target", folder / "model")
             command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", str(folder / "model")]
             command += ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)]
+            own["MALLOC_ARENA_MAX"] = "2"  # as docs/export.md has it
         log = open_files.enter_context(open(folder / "log", "wb"))
         path = f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ['PATH']}"  # where it finds uvicorn
         process = subprocess.Popen(
             [*before, *command],
             cwd=root,
-            env=dict(os.environ if environment is None else environment) | {"PATH": path},
+            env=dict(os.environ if environment is None else environment) | {"PATH": path} | own,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
