@@ -129,7 +129,7 @@ def running(
             port = probe.getsockname()[1]
         record = min((root / "exports").glob("*/export.json"))
         export = Exported.read(record)
-        own: dict[str, str] = {}
+        own = {"PATH": f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ['PATH']}"}  # where it finds uvicorn
         if kind == "demo":
             command = [sys.executable, "-m", "repix.cli", "demo", "--port", str(port)]
         else:
@@ -140,11 +140,10 @@ def running(
             command += ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)]
             own["MALLOC_ARENA_MAX"] = "2"  # as docs/export.md has it
         log = open_files.enter_context(open(folder / "log", "wb"))
-        path = f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ['PATH']}"  # where it finds uvicorn
         process = subprocess.Popen(
             [*before, *command],
             cwd=root,
-            env=dict(os.environ if environment is None else environment) | {"PATH": path} | own,
+            env=dict(os.environ if environment is None else environment) | own,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

@@ -176,6 +176,23 @@ def test_what_a_local_farm_left_is_no_hindrance_to_who_goes_on_otherwise(after, 
     assert farm.leftovers() == []
 
 
+def test_a_cell_that_a_local_farm_finished_is_taken_by_who_goes_on_through_a_remote(serial, tmp_path):
+    farm = Farm(tmp_path)
+    (farm.root / ".dvc" / "config.local").write_text(f"['remote \"store\"']\n    url = {tmp_path / 'store'}\n")
+    (farm.hold / "b-m-1-2").touch()
+    driver = farm.start("--workers", "1")
+    farm.reached("b-m-1", 2, driver)
+    driver.kill()
+    gone(farm.training("b-m-1"))
+    (farm.hold / "b-m-1-2").unlink()
+    err = (driver := farm.start("--remote", "store")).communicate(timeout=SECONDS)[1]
+    assert driver.returncode == 0, err
+    assert farm.attempts("a-m-1") == [0] and farm.attempts("b-m-1") == [0, 2]
+    assert (farm.root / "dvc.lock").read_bytes() == serial[0]
+    assert grid.files(farm.root) == serial[1]
+    assert farm.leftovers() == []
+
+
 def test_what_dvc_says_is_told_with_its_reason(tmp_path, monkeypatch):
     log = tmp_path / "log"
     log.write_text(

@@ -193,23 +193,29 @@ def run_shared(plan: Plan) -> None:
     write_text(file, merge.merged(was, merge.parts(text).entries, names))
 
 
+def unmade(plan: Plan) -> Iterator[str]:
+    """Yield the cells that dvc.lock does not hold, one after the other: whoever asks for any waits for no more."""
+    entries = lock.read(plan.root) if (plan.root / lock.FILE).is_file() else {}
+    params, made = reader.load(plan.root / reader.FILE), lock.all_outs(entries)
+    for cell in plan.cells:
+        if not all(fits(plan.root, stage, entries.get(stage.name), made, params) for stage in plan.own(cell)):
+            yield cell
+
+
 def waiting(plan: Plan) -> dict[str, dict[str, Record]]:
     """Return cell -> records of its finished stages, for the cells that dvc.lock does not hold yet.
 
     Where a cell is not whole, only records whose outs its worker can get are of use: those of another engine's
     workers lie in another place.
     """
-    entries = lock.read(plan.root) if (plan.root / lock.FILE).is_file() else {}
-    params = reader.load(plan.root / reader.FILE)
-    made, found = lock.all_outs(entries), {}
-    for cell in plan.cells:
+    entries, params, found = lock.read(plan.root), reader.load(plan.root / reader.FILE), {}
+    for cell in unmade(plan):
+        clear_leftovers(plan.journal(cell))
         own = plan.own(cell)
-        if not all(fits(plan.root, stage, entries.get(stage.name), made, params) for stage in own):
-            clear_leftovers(plan.journal(cell))
-            kept = usable(plan.root, own, read_journal(plan.journal(cell)), entries, params)
-            if len(kept) < len(own):
-                kept = dict(takewhile(lambda item: item[1].remote == plan.remote, kept.items()))
-            found[cell] = kept
+        kept = usable(plan.root, own, read_journal(plan.journal(cell)), entries, params)
+        if len(kept) < len(own):
+            kept = dict(takewhile(lambda item: item[1].remote == plan.remote, kept.items()))
+        found[cell] = kept
     return found
 
 
@@ -273,7 +279,7 @@ class _Cells:
         self.screen.ended(cell, self.failed.get(cell))
 
 
-def write_back(plan: Plan, records: Mapping[str, Mapping[str, Record]], unmade: Collection[str] = ()) -> None:
+def write_back(plan: Plan, records: Mapping[str, Mapping[str, Record]], failed: Collection[str] = ()) -> None:
     """Write the records of finished cells into the tree, and bring the outs that are not there.
 
     A cell's records are kept until its outs are there, so that after a kill in between the next call brings them.
@@ -281,7 +287,7 @@ def write_back(plan: Plan, records: Mapping[str, Mapping[str, Record]], unmade: 
     Args:
         plan: see :class:`Plan`.
         records: cell -> its records.
-        unmade: the cells that dvc.lock does not hold even so; what there is of them is kept for the next call.
+        failed: the cells that dvc.lock does not hold even so; what there is of them is kept for the next call.
     """
     found = {name: record for of_cell in records.values() for name, record in of_cell.items()}
     for record in found.values():
@@ -301,7 +307,7 @@ def write_back(plan: Plan, records: Mapping[str, Mapping[str, Record]], unmade: 
     for remote, names in bring.items():
         how = ["pull", "--remote", remote] if remote else ["checkout"]
         _dvc(plan.root, *how, "--quiet", "--force", *names)
-    for cell in (cell for cell in plan.cells if cell not in unmade):
+    for cell in (cell for cell in plan.cells if cell not in failed):
         for path in (plan.journal(cell), plan.log(cell), (plan.shared or plan.work) / "cells" / cell):
             remove(path)
 
@@ -361,7 +367,7 @@ def run(plan: Plan, open_engine, *, workers: int, secrets: bool, screen=Screen) 
             # Mistakes first, before anything works.
             uncommitted(plan.root, plan.order)
             config_for(plan.root, plan.remote, secrets=secrets)
-            if waiting(plan):
+            if any(True for _ in unmade(plan)):
                 engine = opened.enter_context(closing(open_engine()))
             run_shared(plan)
             found = waiting(plan)
@@ -385,7 +391,7 @@ def run(plan: Plan, open_engine, *, workers: int, secrets: bool, screen=Screen) 
                     )
                 whole |= cells.records
                 failed = cells.failed
-            write_back(plan, {cell: whole[cell] for cell in plan.cells if cell in whole}, unmade=failed)
+            write_back(plan, {cell: whole[cell] for cell in plan.cells if cell in whole}, failed)
             if not failed:
                 for stage in plan.after:
                     _dvc(plan.root, "repro", "--single-item", stage.name)
