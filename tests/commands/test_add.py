@@ -119,6 +119,9 @@ def test_pad_keeps_the_pixels_and_is_offered(repository, tmp_path, capsys):
     draw(repository / "fitting" / "photo" / "9_photo.png", (300, 300), seed=1)
     _, said, _ = run(capsys, "add", "fitting", "--name", "fitting", "--no-measure", "--dry-run")
     assert "--pad" not in said  # nearly all of most images would be borders
+    code, _, error = run(capsys, "add", "fitting", "--name", "fitting", "--no-measure", "--pad")
+    assert code == 1 and "mirrored to 320 x 320 px" in error and "16 of 18 are half of that or less" in error
+    assert "fitting" not in (repository / "params.yaml").read_text()
 
 
 def test_two_folders_with_suffixes_and_mixed_extensions_become_an_entry(repository, tmp_path, capsys):

@@ -348,6 +348,12 @@ def main(arguments: argparse.Namespace) -> int:
     else:
         sizes = found.sides[0].sizes + found.sides[1].sizes
         crop, whole = proposal.crop_size(sizes), proposal.padded_size(sizes)
+        far = sum(count for size, count in sizes.items() if any(2 * a <= b for a, b in zip(size, whole, strict=True)))
+        if arguments.pad and far:
+            raise UserError(
+                f"--pad: all images would be mirrored to {_times(whole)} px, the largest height by the largest width, "
+                f"and {far} of {sum(sizes.values())} are half of that or less; leave out the odd ones, or --pad"
+            )
         crop = whole if arguments.pad else crop
         settings = {key: getattr(found.wanted, key) for key in found.wanted.model_fields_set}
         load = proposal.load_size(crop)
@@ -360,8 +366,7 @@ def main(arguments: argparse.Namespace) -> int:
         images = reader.parse(settings, Images, f"datasets.{name}.images")
         how = "mirrored to" if arguments.pad else "stored at"
         print(f"  {'sizes':9} {how} {_times(load)} px, cut to {_times(crop)} px")
-        fits = all(whole[0] < 2 * height and whole[1] < 2 * width for height, width in sizes)
-        if not arguments.pad and set(sizes) != {crop} and fits and max(whole) <= PADDED:
+        if not arguments.pad and set(sizes) != {crop} and not far and max(whole) <= PADDED:
             print(f"  {'or':9} --pad: pixels as they are, mirrored at the borders to {_times(whole)} px")
     able = proposal.candidates(recipes, crop, images.paired)
     train = max(found.counts["train"])
