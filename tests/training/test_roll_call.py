@@ -16,7 +16,7 @@ from repix.errors import UserError
 from repix.training import roll_call
 from repix.training.gang import Place
 
-KEY = "a" * 64
+PARTS = dict.fromkeys(("cell", "params", "inputs", "code"), "a")
 
 
 @pytest.fixture(autouse=True)
@@ -26,20 +26,20 @@ def soon(monkeypatch):
     monkeypatch.setattr(roll_call, "LEAVING_SECONDS", 2.0)
 
 
-def outcome(place: Place, key: str = KEY) -> str:
+def outcome(place: Place, parts: dict[str, str] = PARTS) -> str:
     """Return the address that a process got, or why it ended."""
     try:
-        return roll_call.call(place, key)
+        return roll_call.call(place, parts)
     except UserError as error:
         assert str(error).isprintable()
         return str(error)
 
 
 def together(processes: int, *others: tuple, delay: float = 0.0) -> list[str]:
-    """Return what became of the leader and of the others, which are given as their places' first two and their key."""
+    """Return what became of the leader and of the others, which are given as their numbers and parts."""
     address = f"127.0.0.1:{free_port()}"
     with ThreadPoolExecutor(len(others) + 1) as pool:
-        called = [pool.submit(outcome, Place(number, many, address), key) for number, many, key in others]
+        called = [pool.submit(outcome, Place(number, many, address), parts) for number, many, parts in others]
         time.sleep(delay)
         leader = pool.submit(outcome, Place(0, processes, address))
         return [one.result(20) for one in (leader, *called)]
@@ -47,7 +47,7 @@ def together(processes: int, *others: tuple, delay: float = 0.0) -> list[str]:
 
 @pytest.mark.parametrize("delay", [0.0, 0.3])
 def test_all_go_on_when_all_have_come_whoever_is_first(delay, capsys):
-    assert together(3, (1, 3, KEY), (2, 3, KEY), delay=delay) == ["127.0.0.1"] * 3
+    assert together(3, (1, 3, PARTS), (2, 3, PARTS), delay=delay) == ["127.0.0.1"] * 3
     said = capsys.readouterr().err
     assert "waiting for 2 more at 127.0.0.1:" in said
     assert not delay or "waiting for the leader at 127.0.0.1:" in said
@@ -56,10 +56,19 @@ def test_all_go_on_when_all_have_come_whoever_is_first(delay, capsys):
 @pytest.mark.parametrize(
     ("others", "said"),
     [
-        ([(1, 3, KEY), (1, 3, KEY)], "REPIX_PROCESS=1: two processes have this number; give each its own"),
-        ([(1, 2, KEY)], "process 1 was started with 2, and the leader with 3; give all the same"),
-        ([(3, 4, KEY)], "process 3 was started with 4, and the leader with 3; give all the same"),
-        ([(1, 3, "b" * 64)], "process 1 and the leader train something else: bring all to one commit"),
+        ([(1, 3, PARTS), (1, 3, PARTS)], "REPIX_PROCESS=1: two processes have this number; give each its own"),
+        ([(1, 2, PARTS)], "process 1 was started with 2, and the leader with 3; give all the same"),
+        ([(3, 4, PARTS)], "process 3 was started with 4, and the leader with 3; give all the same"),
+        (
+            [(1, 3, PARTS | {"code": "b"})],
+            "process 1 trains something else than the leader (code): bring all to the same commit, and start",
+        ),
+        (
+            [(2, 3, PARTS | {"inputs": "b", "params": "b"})],
+            "process 2 trains something else than the leader (params, inputs): bring all to the same params.yaml, "
+            "data (`dvc pull`), and start them again",
+        ),
+        ([(1, 3, {})], "process 1 trains something else than the leader (cell, params, inputs, code): "),
     ],
 )
 def test_who_does_not_fit_ends_all_with_one_reason(others, said):
@@ -68,8 +77,8 @@ def test_who_does_not_fit_ends_all_with_one_reason(others, said):
 
 
 def test_who_does_not_come_is_named_to_all_that_came(monkeypatch):
-    monkeypatch.setattr(roll_call, "JOIN_SECONDS", 0.5)
-    found = together(4, (2, 4, KEY))
+    monkeypatch.setattr(roll_call, "COME_SECONDS", 0.5)
+    found = together(4, (2, 4, PARTS))
     assert len(set(found)) == 1 and "REPIX_PROCESS 1, 3 of REPIX_PROCESSES=4 did not come to 127.0.0.1:" in found[0]
     assert found[0].endswith("within 0 s: start all of them")
 
@@ -89,7 +98,7 @@ def connected(address: str) -> socket.socket:
 
 
 def hello(**changes) -> bytes:
-    return json.dumps({"process": 1, "processes": 2, "run_key": KEY} | changes).encode() + b"\n"
+    return json.dumps({"process": 1, "processes": 2, "parts": PARTS} | changes).encode() + b"\n"
 
 
 @pytest.mark.parametrize(
@@ -103,10 +112,10 @@ def hello(**changes) -> bytes:
         hello(process="1"),
         hello(process=True),
         hello(process=5),
-        hello(run_key=None),
+        hello(parts=None),
         hello(more=1),
         hello() + b"more",
-        b'{"process": 1, "processes": ' + b"9" * 4000 + b', "run_key": ""}\n',
+        b'{"process": 1, "processes": ' + b"9" * 4000 + b', "parts": {}}\n',
         b"",
         None,
     ],
@@ -185,7 +194,7 @@ def test_a_leader_that_goes_away_is_waited_for(capsys):
         other = pool.submit(outcome, Place(1, 2, address))
         connection, _ = door.accept()
         connection.sendall(roll_call.GREETING)
-        assert json.loads(connection.recv(1000))["run_key"] == KEY
+        assert json.loads(connection.recv(1000))["parts"] == PARTS
         connection.close()
         door.close()
         time.sleep(0.2)
@@ -194,7 +203,7 @@ def test_a_leader_that_goes_away_is_waited_for(capsys):
 
 
 def test_a_name_that_nobody_knows_is_waited_for_and_then_one_line(monkeypatch):
-    monkeypatch.setattr(roll_call, "JOIN_SECONDS", 0.1)
+    monkeypatch.setattr(roll_call, "COME_SECONDS", 0.1)
     found = outcome(Place(1, 2, "no-such-host.invalid:8476"))
     assert found.startswith("REPIX_COORDINATOR: no-such-host.invalid:8476: ") and found.endswith("; for 0 s")
 

@@ -16,6 +16,9 @@ from repix.files import canonical_json, digest_text
 from repix.provenance.code import Closure, bit_packages, environment
 from repix.schemas import Record
 
+PARTS = ("stage", "cell", "params", "inputs", "code", "environment", "profile")
+"""Of which a run key is made."""
+
 
 class Lineage(Record):
     """What a stage's outs followed from: ``lineage.json`` beside them.
@@ -42,6 +45,10 @@ class Lineage(Record):
     profile: dict[str, Any]
     run_key: str
     outputs: dict[str, str] = Field(default_factory=dict)
+
+    def parts(self) -> dict[str, str]:
+        """Return a digest of each part of what the run key is made of: they tell what differs where two run keys do."""
+        return {name: digest_text(canonical_json(getattr(self, name)))[:16] for name in PARTS}
 
     def with_outputs(self, outputs: Mapping[str, str]) -> Self:
         """Return the record completed by the digests of what the stage wrote."""

@@ -5,7 +5,7 @@ together, or all end with one reason. JAX's service, which takes the same port a
 C++ where two have one number, another number of processes is expected, or nobody comes, and lets a third one wait for
 ever.
 
-The leader greets with :data:`GREETING`; a process sends a line of JSON (``process``, ``processes``, ``run_key``), and
+The leader greets with :data:`GREETING`; a process sends a line of JSON (``process``, ``processes``, ``parts``), and
 gets ``go`` or ``no`` and a reason. A connection that says anything else, or nothing for :data:`SAY_SECONDS`, is closed
 and told of nowhere: it is a stranger's.
 """
@@ -18,14 +18,14 @@ import selectors
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from repix.errors import UserError, printable
 from repix.training.gang import Place
 
-JOIN_SECONDS = 300.0  # the leader waits for the others, and they for a leader's name to be known
+COME_SECONDS = 300.0  # the leader waits for the others, and they for a leader's name to be known
 LEAVING_SECONDS = 60.0  # what listens at the address may be the service of a training that is just ending
 SAY_SECONDS = 10.0
 LOOK_SECONDS = 1.0
@@ -33,6 +33,14 @@ STRANGERS = 100  # connections that said nothing yet
 LINE = 4096  # bytes of what is said, at most
 GREETING = b"repix, the leader of a training\n"
 MOST = 10**9  # processes
+MENDS = {
+    "cell": "--dataset, --model and --seed",
+    "params": "params.yaml",
+    "inputs": "data (`dvc pull`)",
+    "code": "commit",
+    "environment": "Python and packages (`repix doctor` names them)",
+    "profile": "run.profile",
+}  # of a part that differs: what has to be the same
 OTHER = "who listens there is no leader that waits"
 
 
@@ -50,7 +58,7 @@ class _Hello(NamedTuple):
 
     process: int
     processes: int
-    run_key: str
+    parts: Mapping[str, str]
 
     @classmethod
     def read(cls, line: bytes) -> _Hello | None:
@@ -60,17 +68,18 @@ class _Hello(NamedTuple):
             found = cls(**given)
         except (ValueError, TypeError, RecursionError):
             return None
-        if not (type(found.process) is type(found.processes) is int and type(found.run_key) is str):
+        if not (type(found.process) is type(found.processes) is int and isinstance(found.parts, dict)):
             return None
         return found if 0 < found.process < found.processes < MOST else None
 
 
-def call(place: Place, run_key: str) -> str:
+def call(place: Place, parts: Mapping[str, str]) -> str:
     """Wait until all processes of a training are there; return the address of this host by which they are reached.
 
     Args:
         place: where this process stands; with a coordinator.
-        run_key: of the training, which must be one.
+        parts: digests of what the training follows from (:meth:`repix.provenance.lineage.Lineage.parts`), which must be
+            those of the leader.
 
     Raises:
         UserError: they do not come, or train something else; the same reason in all that came.
@@ -79,11 +88,11 @@ def call(place: Place, run_key: str) -> str:
     host, _, port = (place.coordinator or "").rpartition(":")
     host = host.strip("[]")
     if not place.leads:
-        return _come(host, int(port), where, _Hello(place.process, place.processes, run_key))
+        return _come(host, int(port), where, _Hello(place.process, place.processes, parts))
     with listening(host, int(port)) as door:
         if place.processes > 1:
             print(f"repix: waiting for {place.processes - 1} more at {where}", file=sys.stderr, flush=True)
-        _Leader(door, place, run_key).wait()
+        _Leader(door, place, parts).wait()
     return host
 
 
@@ -112,8 +121,8 @@ def listening(host: str, port: int) -> Iterator[socket.socket]:
 class _Leader:
     """The leader's side: who has come, until all have."""
 
-    def __init__(self, door: socket.socket, place: Place, run_key: str):
-        self._door, self._place, self._run_key = door, place, run_key
+    def __init__(self, door: socket.socket, place: Place, parts: Mapping[str, str]):
+        self._door, self._place, self._parts = door, place, parts
         self._callers: dict[socket.socket, _Caller] = {}
         self._chosen = selectors.DefaultSelector()
 
@@ -127,7 +136,7 @@ class _Leader:
             UserError: it cannot be.
         """
         others = set(range(1, self._place.processes))
-        until = time.monotonic() + JOIN_SECONDS
+        until = time.monotonic() + COME_SECONDS
         with self._chosen:
             self._chosen.register(self._door, selectors.EVENT_READ)
             try:
@@ -136,7 +145,7 @@ class _Leader:
                         away = ", ".join(map(str, sorted(others - self._came())))
                         raise UserError(
                             f"REPIX_PROCESS {away} of REPIX_PROCESSES={self._place.processes} did not come to "
-                            f"{self._place.coordinator} within {JOIN_SECONDS:.0f} s: start all of them"
+                            f"{self._place.coordinator} within {COME_SECONDS:.0f} s: start all of them"
                         )
                     self._look()
                 self._answer(b"go\n")
@@ -205,10 +214,11 @@ class _Leader:
             )
         if hello.process in self._came():
             raise UserError(f"REPIX_PROCESS={hello.process}: two processes have this number; give each its own")
-        if hello.run_key != self._run_key:
+        if differ := [name for name, digest in self._parts.items() if hello.parts.get(name) != digest]:
+            mends = dict.fromkeys(MENDS.get(name, name) for name in differ)
             raise UserError(
-                f"process {hello.process} and the leader train something else: bring all to one commit, "
-                f"and to the same params.yaml and data (`dvc pull`), and start them again"
+                f"process {hello.process} trains something else than the leader ({', '.join(differ)}): "
+                f"bring all to the same {', '.join(mends)}, and start them again"
             )
 
     def _answer(self, line: bytes) -> None:
@@ -242,7 +252,7 @@ def _come(host: str, port: int, where: str, hello: _Hello) -> str:
         try:
             return _ask(host, port, hello)
         except socket.gaierror as error:
-            why, limit = f"{error.strerror or error}", JOIN_SECONDS
+            why, limit = f"{error.strerror or error}", COME_SECONDS
         except ConnectionAbortedError:
             why, limit = f"{OTHER}: it has begun, or is another program", LEAVING_SECONDS
         except OSError as error:
@@ -277,7 +287,7 @@ def _ask(host: str, port: int, hello: _Hello) -> str:
             raise ConnectionAbortedError
         leader.sendall(json.dumps(hello._asdict()).encode() + b"\n")
         print("repix: the leader is there; it waits for the others", file=sys.stderr, flush=True)
-        leader.settimeout(JOIN_SECONDS + SAY_SECONDS)
+        leader.settimeout(COME_SECONDS + SAY_SECONDS)
         answer, _, why = _line(leader).decode(errors="replace").strip().partition(" ")
     if answer == "go":
         return own

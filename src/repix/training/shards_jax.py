@@ -31,6 +31,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from repix import processes, profile
 from repix.errors import UserError, printable
+from repix.provenance.lineage import Lineage
 from repix.training import roll_call
 from repix.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from repix.training.gang import Alone, Place, only_one
@@ -38,7 +39,7 @@ from repix.training.loop import StoppedError
 
 AXIS = "shards"
 HEARTBEAT_SECONDS = 30  # after which a silent process counts as dead, and how long one waits for the others at its end
-JOIN_SECONDS = 60  # until JAX's service has connected processes that have come already
+CONNECT_SECONDS = 60  # until JAX's service has connected processes that have come already
 BARRIER_MILLISECONDS = 24 * 3600 * 1000
 ASKED = 2  # numbers that are agreed on at once
 WORDS = 1 << 22  # of a part of what is shared
@@ -120,13 +121,13 @@ class Gang(Alone):
     Args:
         shards: devices, over all processes.
         place: where this process stands.
-        run_key: of the training, which must be one.
+        declared: what the training follows from, which must be one.
 
     Raises:
         UserError: devices are missing, other processes do not come, or train something else.
     """
 
-    def __init__(self, shards: int, place: Place, run_key: str):
+    def __init__(self, shards: int, place: Place, declared: Lineage):
         self.leads = place.leads
         self._many = place.processes > 1
         if shards % place.processes:
@@ -139,10 +140,10 @@ class Gang(Alone):
         # Its handler of SIGTERM would stand where the loop's does.
         jax.config.update("jax_enable_preemption_service", False)
         jax.config.update("jax_check_proxy_envs", False)
-        _connect(place, run_key)
+        _connect(place, declared)
         processes.leave_at_once(True)  # until all part: at an ordinary exit JAX waits for the others
         self._client, self._barriers = distributed.global_state.client, 0
-        self._run_key = run_key
+        self._run_key = declared.run_key
         everybody = range(place.processes)
         each = [[device for device in jax.devices() if device.process_index == process] for process in everybody]
         fewest = min(map(len, each))
@@ -224,26 +225,26 @@ class Gang(Alone):
             processes.leave_at_once(False)
 
 
-def join(run_key: str) -> Alone:
+def join(declared: Lineage) -> Alone:
     """Return this process' gang: of several devices under a profile such as ``jax-4``, else it alone.
 
     Call it before JAX computes anything.
 
     Args:
-        run_key: of the training.
+        declared: what the training follows from.
 
     Raises:
         UserError: see :class:`Gang`.
     """
     shards = profile.current().shards
-    return Gang(shards, Place.read(), run_key) if shards else only_one()
+    return Gang(shards, Place.read(), declared) if shards else only_one()
 
 
-def _connect(place: Place, run_key: str) -> None:
+def _connect(place: Place, declared: Lineage) -> None:
     """Wait for all processes, and start JAX's service or find it."""
     address = place.coordinator
     if address is not None:
-        own = roll_call.call(place, run_key)
+        own = roll_call.call(place, declared.parts())
     else:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -259,7 +260,7 @@ def _connect(place: Place, run_key: str) -> None:
                 place.processes,
                 place.process,
                 cluster_detection_method="deactivate",
-                initialization_timeout=JOIN_SECONDS,
+                initialization_timeout=CONNECT_SECONDS,
                 heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
                 shutdown_timeout_seconds=HEARTBEAT_SECONDS,
                 coordinator_bind_address=address,

@@ -23,9 +23,9 @@ class Step(Protocol):
     - sampler: the batches, as a function of the iteration's number.
     - source, target: (low, high) of each side: the stored values of -1 and +1.
     - seed: the cell's seed, from which dropout masks follow.
-    Beside it the file has ``join(run_key)``, which returns the :class:`~repix.training.gang.Alone` of this process.
-
     - ema: decay of the moving average of the generators' weights, or None: see :class:`repix.config.models.Recipe`.
+
+    Beside it the file has ``join(declared)``, which returns the :class:`~repix.training.gang.Alone` of this process.
 
     Attributes:
         steps_per_epoch: iterations in an epoch.

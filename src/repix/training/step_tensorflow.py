@@ -22,6 +22,7 @@ from repix.models.fixed_sums import fixed_sums
 from repix.models.initialization import weights
 from repix.models.layers import DRAWS_PER_STEP, dropouts
 from repix.models.scaling import to_network_range
+from repix.provenance.lineage import Lineage
 from repix.systems.system import Batch, Images, Iteration, Reported, System, Update
 from repix.training.checkpoint import check_state
 from repix.training.convolutions import faster_convolutions
@@ -29,7 +30,7 @@ from repix.training.gang import Alone, only_one
 from repix.training.step import always
 
 
-def join(run_key: str) -> Alone:
+def join(declared: Lineage) -> Alone:
     """Return this process' gang: it alone; see :func:`repix.training.gang.only_one`."""
     return only_one()
 
