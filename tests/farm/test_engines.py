@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import sys
 import time
 
@@ -126,6 +127,8 @@ def test_what_a_start_left_is_removed_by_the_next_and_what_one_uses_is_not(tmp_p
         (["--workers", "0"], "--workers and --cpus are 1 or more"),
         (["--option", "x"], "expected KEY=VALUE"),
         (["--remote", "gone"], "no DVC remote 'gone'; `dvc remote add gone URL` makes it"),
+        (["--shared", "/dev/null"], "--shared /dev/null: File exists; a folder that this machine and all workers"),
+        (["--shared", "/proc/x"], "--shared /proc/x: "),
     ],
 )
 def test_mistakes_are_one_line(root, monkeypatch, capsys, words, said):
@@ -134,3 +137,50 @@ def test_mistakes_are_one_line(root, monkeypatch, capsys, words, said):
         cli.main(["farm", *words])
     error = capsys.readouterr().err
     assert ended_with.value.code == 1 and error.count("\n") == 1 and said in error
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b"garbage", "DVC's configuration cannot be read (File contains no section headers"),
+        (b"\xff\xfe", "DVC's configuration cannot be read ('utf-8' codec"),
+        (b"[core]\n[core]\n", "DVC's configuration cannot be read (While reading from"),
+        (b"['remote \"store\"']\nuser = me\n", "DVC remote 'store' has no url; `dvc remote modify store url URL`"),
+    ],
+)
+def test_a_configuration_that_is_none_is_one_line(tmp_path, text, said):
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvc" / "config.local").write_bytes(text)
+    with pytest.raises(UserError, match=re.escape(said)) as error:
+        driver.config_for(tmp_path, "store", secrets=True)
+    assert str(error.value).count("\n") == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"timeout_min": "abc"}, "--engine slurm: "),
+        ({"timeout_min": "-5", "stderr_to_stdout": "5"}, "--engine slurm: "),
+        ({"nothing": "1"}, "--engine slurm: "),
+        ({"tasks_per_node": "2"}, "--option tasks_per_node: a cell is one task on one node"),
+        ({"nodes": "2"}, "--option nodes: a cell is one task on one node"),
+    ],
+)
+def test_options_that_submitit_refuses_are_one_line(tmp_path, options, said):
+    pytest.importorskip("submitit")
+    with pytest.raises(UserError, match=re.escape(said)) as error:
+        engines.open_engine("slurm", cpus=1, gpus=0, folder=str(tmp_path), options={"cluster": "local"} | options)
+    assert str(error.value).count("\n") == 0
+
+
+def test_options_of_submitit_are_numbers_and_truths_as_yaml_has_them(tmp_path):
+    pytest.importorskip("submitit")
+    options = {"cluster": "local", "mem_gb": "1.5", "stderr_to_stdout": "true", "timeout_min": "5"}
+    engines.open_engine("slurm", cpus=1, gpus=0, folder=str(tmp_path), options=options).close()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "127.0.0.1:99999"])
+def test_an_address_at_which_no_cluster_is_is_said_at_once(tmp_path, address):
+    pytest.importorskip("ray")
+    with pytest.raises(UserError, match=re.escape(f"no Ray cluster at {address}: ")):
+        engines.open_engine("ray", cpus=1, gpus=0, folder=str(tmp_path), options={"address": address})

@@ -72,5 +72,12 @@ def main(arguments: argparse.Namespace) -> int:
     for cell, error in failed.items():
         print(f"repix farm: {cell}: {printable_lines(str(error))}", file=sys.stderr)
     told = f"{len(made)} of {len(plan.cells)} cells made" if made else "no cell to make"
-    print(f"{told}{f', {len(failed)} failed' if failed else ', `dvc repro` has nothing to do'}")
+    if failed:
+        print(f"{told}, {len(failed)} failed")
+    elif stale := list(driver.unmade(plan)):
+        print(
+            f"{told}; what {', '.join(stale)} is made of was changed on the way: the same command makes it as it is now"
+        )
+    else:
+        print(f"{told}, `dvc repro` has nothing to do")
     return 1 if failed else 0

@@ -85,7 +85,7 @@ def main(arguments: argparse.Namespace) -> int:
         raise UserError("--workers is 1 or more")
     if arguments.trials is not None and arguments.trials < 2:
         raise UserError("--trials is 2 or more: the entry as it stands is the first")
-    seeds = parse_seeds(arguments.seeds) if arguments.seeds else ()
+    seeds = parse_seeds(arguments.seeds) if arguments.seeds is not None else ()
     if len(seeds) == 1:
         raise UserError("--seeds: noise between seeds takes two or more; give `--seeds 1-4`")
     root = Path()

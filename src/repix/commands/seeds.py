@@ -98,7 +98,7 @@ def main(arguments: argparse.Namespace) -> int:
         raise UserError("--workers is 1 or more")
     root = Path()
     settings = reader.parse(reader.load(root / reader.FILE).get("gate", {}), Gate, "gate")
-    seeds = parse_seeds(arguments.seeds) if arguments.seeds else settings.seeds
+    seeds = parse_seeds(arguments.seeds) if arguments.seeds is not None else settings.seeds
     if len(seeds) < 2:
         raise UserError("noise between seeds takes two seeds or more; give `--seeds 0-9`")
 

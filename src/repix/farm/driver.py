@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import configparser
 import io
-import json
 import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import takewhile
@@ -28,9 +28,10 @@ from repix.config.run import Cell
 from repix.errors import UserError
 from repix.farm import merge, start
 from repix.farm.engine import Engine, Job
+from repix.farm.record import Record, fits, is_of, read_journal, read_records, usable
 from repix.farm.screen import Screen
-from repix.farm.worker import Record, Task, fits, is_of, read_journal, usable
-from repix.files import clear_leftovers, locked, remove, write_json, write_text
+from repix.farm.worker import Task
+from repix.files import clear_leftovers, locked, parse_json, remove, write_json, write_text
 from repix.paths import WORK
 from repix.provenance import lock
 from repix.provenance.checkout import changes, git
@@ -147,11 +148,16 @@ def config_for(root: Path, remote: str | None, *, secrets: bool) -> str:
         secrets: whether keys and passwords in this repository's configuration may go along.
 
     Raises:
-        UserError: there is no such remote.
+        UserError: there is no such remote, or the configuration is none.
     """
     out = configparser.ConfigParser(interpolation=None)
     given = configparser.ConfigParser(interpolation=None)
-    given.read([root / ".dvc" / "config", root / ".dvc" / "config.local"], encoding="utf-8")
+    for file in (root / ".dvc" / "config", root / ".dvc" / "config.local"):
+        try:
+            given.read(file, encoding="utf-8")
+        except (configparser.Error, UnicodeDecodeError) as error:
+            why = " ".join(str(error).split())[:160]
+            raise UserError(f"{file.relative_to(root)}: DVC's configuration cannot be read ({why}); mend it") from None
     if remote is None:
         cache = Path(given.get("cache", "dir", fallback="cache"))
         out["cache"] = {"dir": str((root / ".dvc" / cache).resolve())}
@@ -162,6 +168,8 @@ def config_for(root: Path, remote: str | None, *, secrets: bool) -> str:
         if section is None:
             raise UserError(f"no DVC remote {remote!r}; `dvc remote add {remote} URL` makes it")
         options = {key: value for key, value in given[section].items() if secrets or not _SECRET.search(key)}
+        if "url" not in options:
+            raise UserError(f"DVC remote {remote!r} has no url; `dvc remote modify {remote} url URL` gives it one")
         if "://" not in options["url"]:
             options["url"] = str((root / ".dvc" / options["url"]).resolve())
         out[f"'remote \"{remote}\"'"] = options
@@ -212,7 +220,7 @@ def waiting(plan: Plan) -> dict[str, dict[str, Record]]:
     for cell in unmade(plan):
         clear_leftovers(plan.journal(cell))
         own = plan.own(cell)
-        kept = usable(plan.root, own, read_journal(plan.journal(cell)), entries, params)
+        kept = usable(plan.root, own, read_journal(plan.journal(cell), own), entries, params)
         if len(kept) < len(own):
             kept = dict(takewhile(lambda item: item[1].remote == plan.remote, kept.items()))
         found[cell] = kept
@@ -228,6 +236,7 @@ class _Cells:
         self.records: dict[str, dict[str, Record]] = {}
         self.failed: dict[str, str] = {}
         self.cores = {profile.find("fast").resolved_threads()}
+        self.tree = _tree(plan.root)
 
     def run(self, workers: int) -> None:
         try:
@@ -255,28 +264,69 @@ class _Cells:
         if done is None:
             return
         del self.jobs[cell]
-        try:
-            answer = json.loads(done.stdout.strip().splitlines()[-1]) if done.returncode == 0 else None
-        except (ValueError, IndexError):
-            answer = None
-        if answer is None:
-            self.tries[cell] += 1
-            why = f"its worker went away (exit code {done.returncode})"
-            if self.tries[cell] <= RETRIES:
-                self.screen.again(cell, why)
-                self.waiting.append(cell)
-                return
-            answer = {"error": f"{why}, {self.tries[cell]} times"}
-        error = answer.get("error")
-        if error is None:
-            self.cores.add(answer["cores"])
-            self.records[cell] = {name: Record(**record) for name, record in answer["records"].items()}
-            for name, record in self.records[cell].items():
-                write_json(self.plan.journal(cell) / f"{name}.json", asdict(record))
+        why = f"its worker went away (exit code {done.returncode})"
+        if done.returncode == 0:
+            try:
+                return self._take(cell, parse_json((done.stdout.strip().splitlines() or [""])[-1]))
+            except ValueError as error:
+                why = f"its worker's answer is none ({error})"
+        self.tries[cell] += 1
+        if self.tries[cell] <= RETRIES:
+            self.screen.again(cell, why)
+            self.waiting.append(cell)
         else:
-            log = self.plan.log(cell)
-            self.failed[cell] = f"{error}{f'; all of it: {log}' if log.is_file() else ''}"
-        self.screen.ended(cell, self.failed.get(cell))
+            self._fail(cell, f"{why}, {self.tries[cell]} times")
+
+    def _take(self, cell: str, answer: object) -> None:
+        """Take what a worker answered.
+
+        Raises:
+            ValueError: it is not the records of the cell's stages, nor a reason.
+        """
+        if not isinstance(answer, dict):
+            raise ValueError("no record")
+        if isinstance(answer.get("error"), str):
+            return self._fail(cell, answer["error"])
+        plan, own, cores = self.plan, self.plan.own(cell), answer.get("cores")
+        records = read_records(answer.get("records"), own)
+        if len(records) < len(own) or len(answer["records"]) > len(own) or type(cores) is not int:
+            raise ValueError("not the records of its stages")
+        params = reader.load(plan.root / reader.FILE)
+        fitting = usable(plan.root, own, records, lock.read(plan.root), params)
+        if len(fitting) < len(own) and _tree(plan.root) == self.tree:
+            raise ValueError("records of something else")
+        for name, record in records.items():
+            write_json(plan.journal(cell) / f"{name}.json", asdict(record))
+        if len(fitting) < len(own):
+            return self._fail(cell, "what it is made of was changed on the way; the same command makes it as it is now")
+        self.cores.add(cores)
+        self.records[cell] = records
+        self.screen.ended(cell, None)
+
+    def _fail(self, cell: str, error: str) -> None:
+        log = self.plan.log(cell)
+        self.failed[cell] = f"{error}{f'; all of it: {log}' if log.is_file() else ''}"
+        self.screen.ended(cell, self.failed[cell])
+
+
+def _tree(root: Path) -> tuple[bytes, list[str], str]:
+    """Return what a change of the tree changes: HEAD, the files that differ from it, the text of params.yaml."""
+    return git(root, "rev-parse", "HEAD"), changes(root), (root / reader.FILE).read_text(encoding="utf-8")
+
+
+def _bring(root: Path, remote: str | None, names: Iterable[str]) -> None:
+    """Bring the outs of stages from a DVC remote, or from the cache."""
+    how = ["pull", "--remote", remote] if remote else ["checkout"]
+    _dvc(root, *how, "--quiet", "--force", *names)
+
+
+def _in_cache(plan: Plan, cell: str) -> bool:
+    """Whether the outs of a cell that dvc.lock names can be brought from the cache."""
+    try:
+        _bring(plan.root, None, [stage.name for stage in plan.own(cell)])
+    except UserError:
+        return False
+    return True
 
 
 def write_back(plan: Plan, records: Mapping[str, Mapping[str, Record]], failed: Collection[str] = ()) -> None:
@@ -290,13 +340,11 @@ def write_back(plan: Plan, records: Mapping[str, Mapping[str, Record]], failed: 
         failed: the cells that dvc.lock does not hold even so; what there is of them is kept for the next call.
     """
     found = {name: record for of_cell in records.values() for name, record in of_cell.items()}
-    for record in found.values():
-        for path, text in record.files.items():
-            write_text(plan.root / path, text)
+    file = plan.root / lock.FILE
+    was = file.read_text(encoding="utf-8")
     if found:
-        text = (plan.root / lock.FILE).read_text(encoding="utf-8")
         entries = {name: record.entry for name, record in found.items()}
-        write_text(plan.root / lock.FILE, merge.merged(text, entries, [stage.name for stage in plan.order]))
+        write_text(file, merge.merged(was, entries, [stage.name for stage in plan.order]))
     entries = lock.read(plan.root)
     bring: dict[str | None, list[str]] = defaultdict(list)
     for cell in plan.cells:
@@ -305,8 +353,21 @@ def write_back(plan: Plan, records: Mapping[str, Mapping[str, Record]], failed: 
             if stage.name in entries and (cell in records or missing):
                 bring[found[stage.name].remote if stage.name in found else plan.remote].append(stage.name)
     for remote, names in bring.items():
-        how = ["pull", "--remote", remote] if remote else ["checkout"]
-        _dvc(plan.root, *how, "--quiet", "--force", *names)
+        try:
+            _bring(plan.root, remote, names)
+        except UserError:
+            lost = [cell for cell in records if remote is None and not _in_cache(plan, cell)]
+            write_text(file, was)  # which names no outs that are nowhere
+            if lost:
+                for cell in lost:
+                    remove(plan.journal(cell))
+                raise UserError(
+                    f"outs of {', '.join(lost)} have left DVC's cache; the same command makes them again"
+                ) from None
+            raise
+    for record in found.values():
+        for path, text in record.files.items():
+            write_text(plan.root / path, text)
     for cell in (cell for cell in plan.cells if cell not in failed):
         for path in (plan.journal(cell), plan.log(cell), (plan.shared or plan.work) / "cells" / cell):
             remove(path)
@@ -319,6 +380,17 @@ def tidy(*folders: Path) -> None:
             folder.rmdir()
         except OSError:
             continue
+
+
+def _require_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"--shared {folder}: {error.strerror or error}; a folder that this machine and all workers can write"
+        ) from None
 
 
 def tasks_of(plan: Plan, found: Mapping[str, dict[str, Record]], *, secrets: bool) -> dict[str, Task]:
@@ -367,6 +439,8 @@ def run(plan: Plan, open_engine, *, workers: int, secrets: bool, screen=Screen) 
             # Mistakes first, before anything works.
             uncommitted(plan.root, plan.order)
             config_for(plan.root, plan.remote, secrets=secrets)
+            if plan.shared:
+                _require_writable(plan.shared)
             if any(True for _ in unmade(plan)):
                 engine = opened.enter_context(closing(open_engine()))
             run_shared(plan)

@@ -7,12 +7,15 @@ of the cluster (default: what RAY_ADDRESS says, else the one on this machine, el
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
+import sys
 from collections.abc import Mapping
 
 from repix.errors import UserError
 from repix.farm.engine import LOST, Engine, Job
 
+CONNECT_SECONDS = 10
 RETRIES = 2  # of a task whose process or node went away, by Ray itself
 
 
@@ -66,8 +69,33 @@ def open_engine(cpus: int, gpus: int, folder: str, options: Mapping[str, str]) -
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # a cell without GPUs sees what its profile says
     import ray
 
+    _require_answer(options.get("address", os.environ.get("RAY_ADDRESS", "")))
     try:
         ray.init(address=options.get("address"), log_to_driver=False, logging_level="ERROR")
     except (ConnectionError, ValueError) as error:
         raise UserError(f"no Ray cluster: {' '.join(str(error).split())[:200]}; `ray start --head` makes one") from None
+    for kind, wanted in (("CPU", cpus), ("GPU", gpus)):
+        most = max((node["Resources"].get(kind, 0) for node in ray.nodes() if node["Alive"]), default=0)
+        if wanted > most:  # an autoscaling cluster may still make one
+            print(
+                f"repix: no node has {wanted} {kind}s (the largest: {most:.0f}): cells wait until one has; "
+                f"Ctrl-C, and a smaller --{kind.lower()}s",
+                file=sys.stderr,
+            )
     return _Ray(cpus, gpus)
+
+
+def _require_answer(address: str) -> None:
+    """Require that somebody listens at a cluster's ``host:port``: Ray itself tries for minutes.
+
+    Raises:
+        UserError: nobody does.
+    """
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not (colon and host and port.isdecimal()):
+        return  # a name such as auto, which Ray explains
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise UserError(f"no Ray cluster at {address}: {why}; `ray start --head` makes one") from None

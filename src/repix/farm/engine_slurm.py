@@ -11,9 +11,11 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
+from repix import yaml12
 from repix.errors import UserError
 from repix.farm.engine import LOST, Engine, Job
 
+ONE = {"tasks_per_node", "slurm_ntasks_per_node", "nodes"}
 MINUTES = 24 * 60  # of one job, unless the option timeout_min says otherwise
 
 
@@ -55,15 +57,18 @@ def open_engine(cpus: int, gpus: int, folder: str, options: Mapping[str, str]) -
 
     given = dict(options)
     cluster = given.pop("cluster", "slurm")
+    if odd := sorted(given.keys() & ONE):
+        raise UserError(f"--option {odd[0]}: a cell is one task on one node; leave it out")
     if cluster == "slurm" and shutil.which("sbatch") is None:
         raise UserError("no SLURM here (sbatch): run it on a login node, or try it with --option cluster=local")
     place = Path(folder).resolve() / "submitit"
     parameters = {"timeout_min": MINUTES, "cpus_per_task": cpus, "name": "repix"}
     parameters |= {"gpus_per_node": gpus} if gpus else {}
-    parameters |= {key: int(value) if value.isdigit() else value for key, value in given.items()}
+    parameters |= {key: yaml12.load(value, f"--option {key}") for key, value in given.items()}
     try:
         executor = submitit.AutoExecutor(folder=place, cluster=cluster)
         executor.update_parameters(**parameters)
-    except (NameError, ValueError, TypeError, RuntimeError) as error:
-        raise UserError(f"--engine slurm: {' '.join(str(error).split())[:300]}") from None
+    except (NameError, ValueError, TypeError, RuntimeError, AssertionError) as error:
+        said = " ".join(str(error).split())[:300] or f"submitit refuses one of {', '.join(given)}"
+        raise UserError(f"--engine slurm: {said}") from None
     return _Slurm(executor, place)

@@ -10,6 +10,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import yaml
+
 from repix.errors import UserError
 from repix.provenance import lock
 
@@ -40,6 +42,21 @@ def parts(text: str) -> Parts:
     return Parts(match[1], dict(zip(names, blocks, strict=True)), match[3] or "")
 
 
+def check(entry: str, name: str) -> None:
+    """Require of a text that it is the entry of one stage as DVC writes it, and nothing else.
+
+    Raises:
+        ValueError: it is not.
+    """
+    try:
+        found = parts(_HEAD + entry)
+        marks = [mark for event in yaml.parse(entry) for mark in ("anchor", "tag") if getattr(event, mark, None)]
+    except (UserError, yaml.YAMLError, RecursionError) as error:
+        raise ValueError(str(error)) from None
+    if found.entries != {name: entry} or not entry.endswith("\n") or found.head != _HEAD or marks:
+        raise ValueError(f"not the entry of {name} alone, as DVC writes it")
+
+
 def merged(text: str, entries: Mapping[str, str], order: Sequence[str]) -> str:
     """Return a dvc.lock with entries of other clones in it.
 
@@ -47,8 +64,13 @@ def merged(text: str, entries: Mapping[str, str], order: Sequence[str]) -> str:
         text: the dvc.lock that the clones began with, empty where there was none.
         entries: stage -> the text of its entry.
         order: the stages as `dvc repro` goes through them: new ones are appended in this order.
+
+    Raises:
+        UserError: what would come of it is no dvc.lock.
     """
     head, known, tail = parts(text) if text else Parts(_HEAD, {}, "")
     new = sorted(entries.keys() - known.keys(), key=order.index)
     together = known | {name: entries[name] for name in entries if name in known}
-    return head + "".join(together.values()) + "".join(entries[name] for name in new) + tail
+    made = head + "".join(together.values()) + "".join(entries[name] for name in new) + tail
+    parts(made)
+    return made

@@ -96,8 +96,12 @@ def run(task, parent):
     try:
         tree = clone(task, folder)
         task.update(folder=folder, starter=os.getpid(), log=task.get("log") or os.path.join(folder, "log"))
-        os.makedirs(os.path.dirname(task["log"]), exist_ok=True)
-        with open(task["log"], "ab") as log, open(os.path.join(folder, "task"), "w+") as given:
+        try:
+            os.makedirs(os.path.dirname(task["log"]), exist_ok=True)
+            log = open(task["log"], "ab")  # noqa: SIM115
+        except OSError as error:
+            raise Refused("{}: {}; all workers have to see --shared".format(task["log"], error.strerror)) from None
+        with log, open(os.path.join(folder, "task"), "w+") as given:
             json.dump(task, given)
             given.seek(0)
             command = [sys.executable, "-m", "repix.farm.worker"]

@@ -1,8 +1,8 @@
 """Makes one cell in a clone: fetches what it reads, runs its stages, gives away what they leave.
 
-What a finished stage leaves goes to a *record*: the text of its entry in dvc.lock and of the files that git holds
-(metrics). The outs themselves go to the DVC remote or to a cache. A record is kept in the journal, where there is one,
-so that another try goes on after it; a training that was killed goes on from its checkpoints.
+What a finished stage leaves goes to a record (:mod:`repix.farm.record`), its outs to the DVC remote or to a cache. A
+record is kept in the journal, where there is one, so that another try goes on after it; a training that was killed
+goes on from its checkpoints.
 """
 
 from __future__ import annotations
@@ -18,40 +18,21 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from repix import profile
 from repix.config import reader
-from repix.config.run import Cell
 from repix.errors import UserError
 from repix.farm import merge
-from repix.files import read_json, write_json, write_text
+from repix.farm.record import Record, fits, is_of, read_journal, read_records, usable
+from repix.files import remove, write_json, write_text
 from repix.paths import WORK
 from repix.provenance import lock
 from repix.provenance.pipeline import Stage, stages
 
 LOOK_SECONDS = 0.25
 KILLED = 137
+GONE = "Checkout failed for"  # DVC's words where neither cache nor remote has an out
 _KILLED = re.compile(r"exited with (?:-9|-15|137|143)\b")
-
-
-@dataclass(frozen=True)
-class Record:
-    """What a finished stage leaves beside its outs.
-
-    Attributes:
-        entry: the text of its entry in dvc.lock.
-        files: path -> text of the outs that git holds.
-        remote: name of the DVC remote that has the other outs; None: the cache of the machine that made them.
-    """
-
-    entry: str
-    files: dict[str, str]
-    remote: str | None = None
-
-    def as_entry(self, name: str) -> dict[str, Any]:
-        """Return the entry as plain data."""
-        return lock.parse(f"stages:\n{self.entry}")[name]
 
 
 @dataclass(frozen=True)
@@ -91,64 +72,8 @@ class Task:
         return json.dumps(asdict(self))
 
 
-def is_of(stage: Stage, cell: str) -> bool:
-    """Whether a stage is one of a cell's own."""
-    return "model" in stage.item and Cell(**stage.item).name == cell
-
-
-def fits(
-    root: Path, stage: Stage, entry: Mapping | None, made: Mapping[str, str | None], params: Mapping[str, Any]
-) -> bool:
-    """Whether an entry of dvc.lock is one of the stage as it would run now, so that DVC would skip it.
-
-    Args:
-        root: the tree.
-        stage: the stage.
-        entry: its entry, or None.
-        made: hash of each out of other stages.
-        params: the content of params.yaml.
-    """
-    if entry is None or set(lock.hashes(entry, "outs")) != set(stage.outs):
-        return False
-    return not any(lock.causes(stage.name, entry, lock.entry_of(root, stage, made, params)))
-
-
-def read_journal(folder: Path) -> dict[str, Record]:
-    """Return stage -> record of a cell's journal; an unreadable one counts as absent."""
-    found = {}
-    for path in sorted(folder.glob("*.json")):
-        try:
-            found[path.stem] = Record(**read_json(path))
-        except (OSError, ValueError, TypeError):
-            continue
-    return found
-
-
-def usable(
-    root: Path, own: list[Stage], records: Mapping[str, Record], entries: Mapping[str, dict], params: Mapping[str, Any]
-) -> dict[str, Record]:
-    """Return the records of a cell that are still those of its stages; after the first that is not, none is.
-
-    Args:
-        root: the tree.
-        own: the cell's stages, in order.
-        records: stage -> record.
-        entries: dvc.lock, with what the cell reads.
-        params: the content of params.yaml.
-    """
-    made, kept = lock.all_outs(entries), {}
-    for stage in own:
-        record = records.get(stage.name)
-        try:
-            entry = record.as_entry(stage.name) if record else entries.get(stage.name)
-        except (UserError, KeyError):
-            break
-        if not fits(root, stage, entry, made, params):
-            break
-        made |= lock.hashes(entry, "outs")
-        if record:
-            kept[stage.name] = record
-    return kept
+class _LostError(UserError):
+    """What an earlier try made cannot be had."""
 
 
 class _Worker:
@@ -160,8 +85,10 @@ class _Worker:
     def dvc(self, what: str, *arguments: str) -> None:
         from dvc.cli import main as dvc  # in this process: its start takes longer than most of what it is asked
 
+        log = Path(self.task.log)
+        before = log.stat().st_size  # another try may have written, too: what it said of its end is not of this one's
         if dvc(list(arguments)):
-            said = Path(self.task.log).read_text(encoding="utf-8", errors="replace").splitlines()[-200:]
+            said = log.read_bytes()[before:].decode(errors="replace").splitlines()[-200:]
             if _KILLED.search("\n".join(said[-20:])):
                 sys.exit(KILLED)
             told = [
@@ -192,17 +119,39 @@ class _Worker:
 
     def run(self) -> dict[str, Record]:
         journal = Path(self.task.journal) if self.task.journal else None
-        order = [stage.name for stage in self.own]
-        known = {name: Record(**record) for name, record in self.task.records.items()}
+        known = read_records(self.task.records, self.own)
         if journal:
-            known |= read_journal(journal)
+            known |= read_journal(journal, self.own)
         records = usable(self.root, self.own, known, lock.read(self.root), self.params)
-        self.put(records, order)
+        try:
+            return self.make(records, journal)
+        except _LostError:
+            # What earlier tries made has left the cache (`dvc gc`) or the remote: this one makes all of it.
+            for name in records:
+                print(f"repix: the outs of {name} are gone: the cell is made again", file=sys.stderr, flush=True)
+                if journal:
+                    remove(journal / f"{name}.json")
+            write_text(self.root / lock.FILE, self.task.lock)
+            return self.make({}, journal)
+
+    def make(self, records: dict[str, Record], journal: Path | None) -> dict[str, Record]:
+        """Run the stages that have no record yet; return the records of all.
+
+        Raises:
+            _LostError: what the stages with a record made is not there.
+        """
+        given = {out for stage in self.own if stage.name in records for out in stage.outs}
+        self.put(records, [stage.name for stage in self.own])
         for stage in self.own:
             entries = lock.read(self.root)
             if fits(self.root, stage, entries.get(stage.name), lock.all_outs(entries), self.params):
                 continue
-            self.fetch(stage)
+            try:
+                self.fetch(stage)
+            except UserError as error:
+                if given.isdisjoint(stage.data) or GONE not in str(error):
+                    raise
+                raise _LostError(*error.lines) from None
             self.dvc(stage.name, "repro", "--single-item", stage.name)
             if self.task.remote:
                 self.dvc(f"push of {stage.name}", "push", "--remote", self.task.remote, stage.name)

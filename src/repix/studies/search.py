@@ -230,10 +230,27 @@ def open_study(wanted: Plan, storage: str) -> optuna.Study:
     except (ImportError, ArgumentError, SQLAlchemyError, optuna.exceptions.OptunaError, RuntimeError) as error:
         if isinstance(error, ArgumentError):
             shown = f"--storage {storage.partition(':')[0]}:..."
-        said = " ".join(str(error).partition("(Background on")[0].split())[:300] or type(error).__name__
         mend = "; move the file away to begin anew" if storage.startswith("sqlite") else ""
-        raise UserError(f"{shown}: cannot be opened: {said}{mend}") from None
+        if isinstance(error, ImportError) and storage.startswith("postgresql"):
+            mend = "; pip install -c constraints.txt -e '.[postgresql]'"
+        raise UserError(f"{shown}: cannot be opened: {_words(error)}{mend}") from None
     return study
+
+
+def _words(error: BaseException) -> str:
+    """Return what a database or its driver says, without the links to its manual."""
+    return " ".join(str(error).partition("(Background on")[0].split())[:300] or type(error).__name__
+
+
+def _fault(error: BaseException) -> BaseException | None:
+    """Return the fault of the database that an error followed from, if it did: Optuna stumbles over some of them."""
+    import optuna
+    from sqlalchemy.exc import SQLAlchemyError
+
+    found: BaseException | None = error
+    while found is not None and not isinstance(found, (SQLAlchemyError, optuna.exceptions.StorageInternalError)):
+        found = found.__cause__ or found.__context__
+    return found
 
 
 def _storage(address: str) -> optuna.storages.RDBStorage:
@@ -248,6 +265,8 @@ def _storage(address: str) -> optuna.storages.RDBStorage:
         heartbeat_interval=HEARTBEAT,
         grace_period=GONE,
         heartbeat_stale_trial_callback=again,
+        # A heartbeat that finds the file locked for longer would be the last one.
+        engine_kwargs={"connect_args": {"timeout": 2 * GONE}} if address.startswith("sqlite") else None,
     )
     for _ in range(4):
         with suppress(IntegrityError, ProgrammingError):  # another one has just made them
@@ -312,9 +331,11 @@ def run(wanted: Plan, storage: str, *, workers: int = 1, trainer: Trainer = trai
         trainer: see :data:`Trainer`.
 
     Raises:
-        UserError: the entry as it stands cannot be trained, or three trials failed one after the other.
+        UserError: the entry as it stands cannot be trained, three trials failed one after the other, or the database
+            went away.
     """
     study = open_study(wanted, storage)
+    workers = min(workers, wanted.settings.trials)
     stopped, failures = threading.Event(), []
     # One trial is chosen at a time: SQLite would give one that waits to two threads, and Python 3.11 counts the depth
     # of its parser for all threads at once.
@@ -389,7 +410,14 @@ def run(wanted: Plan, storage: str, *, workers: int = 1, trainer: Trainer = trai
         print(f"search: trial {trial.number}: score {score:.5g}", file=sys.stderr, flush=True)
         return score
 
-    _at_once([one_after_the_other] * workers, workers, stopped)
+    try:
+        _at_once([one_after_the_other] * workers, workers, stopped)
+    except Exception as error:
+        if isinstance(error, UserError) or (fault := _fault(error)) is None:
+            raise
+        raise UserError(
+            f"the study's database fails: {_words(fault)}; the same command goes on once it can be read and written"
+        ) from None
     return study
 
 

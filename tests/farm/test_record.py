@@ -1,0 +1,211 @@
+"""What comes back from a worker, or lies where others can write, is a record of its stage or counts as absent."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from dataclasses import asdict
+
+import pytest
+
+from checks import remotes
+from checks.support import grid
+from repix.errors import UserError
+from repix.farm import driver, merge
+from repix.farm.record import Record, read_records
+from repix.farm.worker import Task
+from repix.files import write_json
+from repix.provenance import lock
+from repix.provenance.pipeline import stages
+
+CELL = "a-m-1"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A repository after `dvc repro`, and the records that honest workers give of it: cell -> stage -> plain data."""
+    root = grid.make(tmp_path_factory.mktemp("record") / "made")
+    grid.serial(root)
+    entries = merge.parts((root / lock.FILE).read_text()).entries
+    records = {}
+    for stage in stages(root):
+        if "model" in stage.item:
+            files = {path: (root / path).read_text() for path in stage.in_git}
+            cell = "-".join(map(str, stage.item.values()))
+            records.setdefault(cell, {})[stage.name] = asdict(Record(entries[stage.name], files))
+    return root, records
+
+
+def own(root, cell=CELL):
+    return driver.Plan(root, stages(root)).own(cell)
+
+
+def test_honest_records_are_taken(made):
+    root, records = made
+    assert {name: asdict(record) for name, record in read_records(records[CELL], own(root)).items()} == records[CELL]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"files": {"/tmp/elsewhere": "x"}},
+        {"files": {"../elsewhere": "x"}},
+        {"files": {".git/hooks/post-checkout": "x"}},
+        {"files": {"metrics/a-m-1.json": 5}},
+        {"files": {}},
+        {"files": 5},
+        {"files": None},
+        {"files": [["metrics/a-m-1.json", "x"]]},
+        {"remote": 5},
+        {"remote": "--jobs"},
+        {"entry": 5},
+        {"entry": ""},
+        {"more": "x"},
+    ],
+)
+def test_a_record_that_is_none_counts_as_absent(made, changes):
+    root, records = made
+    name = f"evaluate@{CELL}"
+    assert name in read_records({name: records[CELL][name]}, own(root))
+    assert not read_records({name: records[CELL][name] | changes}, own(root))
+
+
+@pytest.mark.parametrize("given", [None, 5, "x", [], [1], {"evaluate@a-m-1": None}, {"evaluate@a-m-1": []}])
+def test_records_that_are_none_are_none(made, given):
+    assert read_records(given, own(made[0])) == {}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.rstrip("\n"),
+        lambda text: f"{text}  train@b-m-1:\n    cmd: pwned\n",
+        lambda text: text.replace("cmd: python", "cmd: &x python"),
+        lambda text: text.replace("cmd: python", "cmd: !!str python"),
+        lambda text: text.replace("a-m-1:", "b-m-1:", 1),
+        lambda text: f"{text}other: {{}}\n",
+        lambda text: f"  - {text}",
+        lambda text: "[" * 100_000,
+    ],
+)
+def test_an_entry_is_that_of_its_stage_alone(made, change):
+    text = made[1][CELL][f"train@{CELL}"]["entry"]
+    merge.check(text, f"train@{CELL}")
+    with pytest.raises(ValueError):
+        merge.check(change(text), f"train@{CELL}")
+
+
+def test_no_broken_lock_comes_out_of_a_merge(made):
+    text = (made[0] / lock.FILE).read_text()
+    with pytest.raises(UserError, match=r"not a dvc\.lock|not laid out"):
+        merge.merged(text, {f"train@{CELL}": "  train@a-m-1: [\n"}, [f"train@{CELL}"])
+
+
+class Engine:
+    """An engine whose workers answer what they are told to, one answer after the other."""
+
+    def __init__(self, *answers):
+        self.answers = list(answers)
+
+    def start(self, command, text):
+        answer = self.answers.pop(0)
+        told = answer(json.loads(text)["cell"]) if callable(answer) else answer
+        self.done = subprocess.CompletedProcess([], 0, told if isinstance(told, str) else json.dumps(told))
+        return self
+
+    def result(self):
+        return self.done
+
+    def cancel(self):
+        pass
+
+    def close(self):
+        pass
+
+
+class Quiet:
+    def __init__(self, cells):
+        self.said = []
+
+    def draw(self):
+        pass
+
+    started = ended = lambda self, *given: None
+
+    def again(self, cell, why):
+        self.said.append(why)
+
+
+def asked(root, *answers):
+    """Return the cells after a farm of one, whose workers answer so."""
+    plan = driver.Plan(root, stages(root))
+    cells = driver._Cells(plan, Engine(*answers), {CELL: Task(CELL, "", "", "", "", {}, "")}, Quiet([CELL]))
+    cells.run(1)
+    return cells
+
+
+def farm(root, *answers):
+    plan = driver.plan_of(root, local=True, repository=None, remote=None, shared=None)
+    return driver.run(plan, lambda: Engine(*answers), workers=1, secrets=True, screen=Quiet)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "",
+        "[" * 100_000,
+        [],
+        5,
+        "x",
+        {},
+        {"error": 5},
+        {"records": {}, "cores": 2},
+        {"records": None, "cores": 2},
+        {"records": {}, "cores": {}},
+    ],
+)
+def test_an_answer_that_is_none_is_asked_for_again(made, answer):
+    root, records = made
+    cells = asked(root, answer, {"records": records[CELL], "cores": 2})
+    assert list(cells.records) == [CELL] and not cells.failed
+    assert len(cells.screen.said) == 1 and "its worker's answer is none" in cells.screen.said[0]
+
+
+def test_records_of_another_cell_or_place_are_not_taken(made):
+    root, records = made
+    stray = records[CELL] | {"../../../../stray": records[CELL][f"train@{CELL}"]}
+    cells = asked(root, *({"records": given, "cores": 2} for given in (records["b-m-1"], stray) * 2))
+    assert not cells.records and cells.failed[CELL].endswith("4 times") and not list(root.parent.rglob("stray*"))
+
+
+def test_outs_that_have_left_the_cache_are_named_and_made_again(made, tmp_path):
+    _, records = made
+    root = grid.make(tmp_path / "lost")
+    for name, record in records[CELL].items():
+        write_json(root / ".repix" / "farm" / "cells" / CELL / f"{name}.json", record)
+
+    def honest(cell):
+        remotes.dvc(root, "repro", *(stage.name for stage in own(root, cell)))
+        entries = merge.parts((root / lock.FILE).read_text()).entries
+        return {"records": {name: one | {"entry": entries[name]} for name, one in records[cell].items()}, "cores": 2}
+
+    with pytest.raises(UserError, match=rf"outs of {CELL} have left DVC's cache; the same command makes them again"):
+        farm(root, honest)
+    assert f"train@{CELL}" not in lock.read(root)
+    assert farm(root, honest)[1] == {}
+    assert lock.read(root) == lock.read(made[0])
+
+
+def test_a_change_on_the_way_is_said(made, tmp_path):
+    _, records = made
+    root = grid.make(tmp_path / "changed")
+    (root / ".dvc" / "config.local").write_text(f"[cache]\n    dir = {made[0] / '.dvc' / 'cache'}\n")
+
+    def changing(cell):
+        grid.put(root, grid.PARAMS | {"models": {"m": {"rate": 5.0}, "broken": {"rate": 1.0}}})
+        grid.commit(root)
+        return {"records": records[cell], "cores": 2}
+
+    found, failed = farm(root, changing, {"records": records["b-m-1"], "cores": 2})
+    assert not found and set(failed) == {CELL, "b-m-1"}
+    assert all("what it is made of was changed on the way" in why for why in failed.values())
