@@ -51,7 +51,7 @@ def main(cell: Cell) -> None:
     data_digest = record.declared.inputs[folder.as_posix()]
     checkpoints = Checkpoints(paths.WORK / "checkpoints", record.run_key)
     with checkpoints.alone() if place.leads else nullcontext():
-        with step_module().join(record.declared) as gang:
+        with step_module().join(record.run_key, record.declared.parts()) as gang:
             setup = set_up(cell, recipe, prepared, flip=augment.flip, start=start)
             going_on = None
             if setup.beginning:

@@ -190,3 +190,8 @@ def test_a_tag_or_number_that_stands_for_no_plain_value_is_one_line(text, why):
         yaml12.load(f"b: 1\na: {text}\n", "x.yaml")
     assert str(caught.value).isprintable()
     assert why is None or str(caught.value).startswith(f"x.yaml:2: not valid YAML: {why}")
+
+
+@pytest.mark.parametrize("text", ["a: &x 1\nb: *x\n", "a: !!str 1\n", "a: &x 1\n"])
+def test_what_dvc_does_not_write_is_not_plain(text):
+    assert yaml12.is_plain("a: '&x'\nb: {c: [1, '!d', e & f]}\n") and not yaml12.is_plain(text)

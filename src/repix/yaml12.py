@@ -188,6 +188,12 @@ def _check_depth(text: str) -> None:
             raise yaml.constructor.ConstructorError(None, None, problem, event.start_mark)
 
 
+def is_plain(text: str) -> bool:
+    """Whether a text that :func:`load` reads does without anchors, references and tags, as DVC does."""
+    events = yaml.parse(text, Loader=_Loader)
+    return not any(getattr(event, mark, None) for event in events for mark in ("anchor", "tag"))
+
+
 def dump(value: Any) -> str:
     """Return a plain value as YAML, which any reader of YAML 1.1 or 1.2 reads back as that value."""
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=4096)

@@ -10,8 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-import yaml
-
+from repix import yaml12
 from repix.errors import UserError
 from repix.provenance import lock
 
@@ -50,10 +49,10 @@ def check(entry: str, name: str) -> None:
     """
     try:
         found = parts(_HEAD + entry)
-        marks = [mark for event in yaml.parse(entry) for mark in ("anchor", "tag") if getattr(event, mark, None)]
-    except (UserError, yaml.YAMLError, RecursionError) as error:
+        plain = yaml12.is_plain(_HEAD + entry)
+    except UserError as error:
         raise ValueError(str(error)) from None
-    if found.entries != {name: entry} or not entry.endswith("\n") or found.head != _HEAD or marks:
+    if found.entries != {name: entry} or not entry.endswith("\n") or found.head != _HEAD or not plain:
         raise ValueError(f"not the entry of {name} alone, as DVC writes it")
 
 

@@ -78,8 +78,7 @@ def call(place: Place, parts: Mapping[str, str]) -> str:
 
     Args:
         place: where this process stands; with a coordinator.
-        parts: digests of what the training follows from (:meth:`repix.provenance.lineage.Lineage.parts`), which must be
-            those of the leader.
+        parts: of what the training follows from, which must be those of the leader; digests by name.
 
     Raises:
         UserError: they do not come, or train something else; the same reason in all that came.

@@ -17,7 +17,7 @@ import signal
 import socket
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -31,7 +31,6 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from repix import processes, profile
 from repix.errors import UserError, printable
-from repix.provenance.lineage import Lineage
 from repix.training import roll_call
 from repix.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from repix.training.gang import Alone, Place, only_one
@@ -121,13 +120,14 @@ class Gang(Alone):
     Args:
         shards: devices, over all processes.
         place: where this process stands.
-        declared: what the training follows from, which must be one.
+        run_key: of the training.
+        parts: of what the run key is made of, which must be those of the leader; digests by name.
 
     Raises:
         UserError: devices are missing, other processes do not come, or train something else.
     """
 
-    def __init__(self, shards: int, place: Place, declared: Lineage):
+    def __init__(self, shards: int, place: Place, run_key: str, parts: Mapping[str, str]):
         self.leads = place.leads
         self._many = place.processes > 1
         if shards % place.processes:
@@ -140,10 +140,10 @@ class Gang(Alone):
         # Its handler of SIGTERM would stand where the loop's does.
         jax.config.update("jax_enable_preemption_service", False)
         jax.config.update("jax_check_proxy_envs", False)
-        _connect(place, declared)
+        _connect(place, parts)
         processes.leave_at_once(True)  # until all part: at an ordinary exit JAX waits for the others
         self._client, self._barriers = distributed.global_state.client, 0
-        self._run_key = declared.run_key
+        self._run_key = run_key
         everybody = range(place.processes)
         each = [[device for device in jax.devices() if device.process_index == process] for process in everybody]
         fewest = min(map(len, each))
@@ -225,26 +225,26 @@ class Gang(Alone):
             processes.leave_at_once(False)
 
 
-def join(declared: Lineage) -> Alone:
+def join(run_key: str, parts: Mapping[str, str]) -> Alone:
     """Return this process' gang: of several devices under a profile such as ``jax-4``, else it alone.
 
     Call it before JAX computes anything.
 
     Args:
-        declared: what the training follows from.
+        run_key, parts: see :class:`Gang`.
 
     Raises:
         UserError: see :class:`Gang`.
     """
     shards = profile.current().shards
-    return Gang(shards, Place.read(), declared) if shards else only_one()
+    return Gang(shards, Place.read(), run_key, parts) if shards else only_one()
 
 
-def _connect(place: Place, declared: Lineage) -> None:
+def _connect(place: Place, parts: Mapping[str, str]) -> None:
     """Wait for all processes, and start JAX's service or find it."""
     address = place.coordinator
     if address is not None:
-        own = roll_call.call(place, declared.parts())
+        own = roll_call.call(place, parts)
     else:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))

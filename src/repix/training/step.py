@@ -25,7 +25,7 @@ class Step(Protocol):
     - seed: the cell's seed, from which dropout masks follow.
     - ema: decay of the moving average of the generators' weights, or None: see :class:`repix.config.models.Recipe`.
 
-    Beside it the file has ``join(declared)``, which returns the :class:`~repix.training.gang.Alone` of this process.
+    Beside it the file has ``join(run_key, parts)``: the :class:`~repix.training.gang.Alone` of this process.
 
     Attributes:
         steps_per_epoch: iterations in an epoch.

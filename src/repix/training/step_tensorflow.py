@@ -6,7 +6,7 @@ offers a class of the same name: see :class:`repix.training.step.Step`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 
@@ -22,7 +22,6 @@ from repix.models.fixed_sums import fixed_sums
 from repix.models.initialization import weights
 from repix.models.layers import DRAWS_PER_STEP, dropouts
 from repix.models.scaling import to_network_range
-from repix.provenance.lineage import Lineage
 from repix.systems.system import Batch, Images, Iteration, Reported, System, Update
 from repix.training.checkpoint import check_state
 from repix.training.convolutions import faster_convolutions
@@ -30,7 +29,7 @@ from repix.training.gang import Alone, only_one
 from repix.training.step import always
 
 
-def join(declared: Lineage) -> Alone:
+def join(run_key: str, parts: Mapping[str, str]) -> Alone:
     """Return this process' gang: it alone; see :func:`repix.training.gang.only_one`."""
     return only_one()
 
