@@ -359,9 +359,9 @@ def test_the_notebook_runs_from_its_first_cell_to_its_last(exported, root, tmp_p
     """From a folder below the root, in a process of its own: no more than a notebook's server would run."""
     shutil.copytree(exported / "exports", tmp_path / "exports")
     shutil.copytree(root / "metrics", tmp_path / "metrics")
-    for folder in ("docs", "data/images/sample/test"):
+    for folder in ("docs", "data/images/sample/facades/test"):
         (tmp_path / folder).mkdir(parents=True)
-    file(tmp_path / "data/images/sample/test/0.png", np.hstack(images(9, 2)))
+    file(tmp_path / "data/images/sample/facades/test/0.png", np.hstack(images(9, 2)))
     (tmp_path / "dvc.yaml").write_text("stages: {}\n")
     notebook = json.loads((ROOT / "docs" / "tutorial.ipynb").read_text(encoding="utf-8"))
     assert notebook["nbformat"] == 4 and all(cell.get("outputs", []) == [] for cell in notebook["cells"])

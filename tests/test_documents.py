@@ -22,6 +22,7 @@ from repix import cli
 from repix.config import reader
 from repix.config.datasets import Dataset
 from repix.config.models import Recipe
+from repix.data.synthetic import GENERATORS
 from tests.commands.test_add import draw_pairs
 from tests.conftest import ROOT
 from tests.documents import FENCE, blocks
@@ -225,3 +226,10 @@ def test_dvc_itself_changes_one_line_and_the_stage_takes_it(repository):
     assert "Running stage 'code'" in said and "ERROR" not in said, said
     changed = [(a.strip(), b.strip()) for a, b in zip(before, after, strict=True) if a != b]
     assert [b for _, b in changed] == ["epochs: 77"]
+
+
+def test_the_images_of_the_sample_lie_where_the_pages_say():
+    drawn = {f"data/images/sample/{name}" for name, _ in GENERATORS["facades"]({"train": "1", "val": "1", "test": "1"})}
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "docs").glob("*.ipynb")]
+    named = {place for page in pages for place in re.findall(r"data/images/sample/[\w/]+", page.read_text())}
+    assert named and all(any(path.startswith(f"{place}/") for path in drawn) for place in named), named

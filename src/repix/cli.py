@@ -135,7 +135,7 @@ def _run(argv: list[str], asked: str | None) -> None:
         )
         if module:
             module.add_arguments(sub)
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_args(argv or ["--help"])
     module = importlib.import_module(f"repix.commands.{arguments.command}")
     sys.exit(module.main(arguments))
 

@@ -51,6 +51,21 @@ def test_in_a_folder_that_is_no_project_the_mends_are_named(tmp_path, monkeypatc
     assert "git init" in red[0] and "repix init FOLDER" in red[1]
 
 
+def test_a_git_that_does_not_know_its_user_is_told(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("GIT_CONFIG_GLOBAL", "XDG_CONFIG_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+    subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
+    own = ["-c", "user.name=me", "-c", "user.email=me@here"]
+    subprocess.run(["git", "-C", str(tmp_path), *own, "commit", "-q", "--allow-empty", "-m", "start"], check=True)
+    fine, said = doctor.git(tmp_path)
+    assert not fine and "`git config --global user.name NAME && git config --global user.email MAIL`" in said
+    for key in ("user.name", "user.email"):
+        subprocess.run(["git", "-C", str(tmp_path), "config", key, "me"], check=True)
+    assert doctor.git(tmp_path)[0]
+
+
 def test_packages_other_than_the_constraints_are_named(tmp_path):
     assert doctor.packages(tmp_path)[1].endswith("no constraints.txt to compare with")
     (tmp_path / "constraints.txt").write_text("numpy==0.1\nno-such-package==1\n")

@@ -183,6 +183,10 @@ def git(root: Path) -> tuple[bool, str]:
     commit = machine.output_of("git", "-C", str(root), "rev-parse", "--short", "HEAD")
     if not commit:
         return False, "no commit yet, and `dvc exp run` needs one: `git add -A && git commit -m 'start'`"
+    known = [machine.output_of("git", "-C", str(root), "config", f"user.{what}") for what in ("name", "email")]
+    if not all(known):
+        line = "git config --global user.name NAME && git config --global user.email MAIL"
+        return False, f"git does not know you, and `dvc exp run` stops without: `{line}`"
     branch = (machine.output_of("git", "-C", str(root), "branch", "--show-current") or "").strip() or "no branch"
     changed = machine.output_of("git", "-C", str(root), "status", "--porcelain", "--", ".")
     count = len((changed or "").splitlines())
