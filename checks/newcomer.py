@@ -309,7 +309,7 @@ def played(route: Route, folder: Path, quick: bool) -> dict[str, Any]:
     command = re.search(r"^next: (.*)$", said, re.MULTILINE)[1]
     model = re.search(r"run\.models=\[(\w+)\]", command)[1]
     if quick or not route.measured:  # what is short to type is short to run
-        command += f" -S models.{model}.epochs=1"
+        command = re.sub(r" -S models\S+$", "", command) + f" -S models.{model}.epochs=1"
     typist.type(command)
     cell = f"{NAME}-{model}-0"
     (folder / "elsewhere").mkdir()

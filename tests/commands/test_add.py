@@ -384,10 +384,13 @@ def test_a_training_that_hardly_begins_is_told_how_many_epochs_do(repository, ca
     train = int(re.search(r"train (\d+)", said)[1])
     recipe = reader.read("models.pix2pix", Recipe)
     assert code == 0 and train * recipe.epochs > add.SHORT and "few steps" not in said
+    code, said, _ = run(capsys, "add", "pairs", "--name", "unmeasured", "--no-measure")
+    assert said.splitlines()[-1].endswith("'run.models=[pix2pix_small]' -S models.pix2pix_small.epochs=48"), said
     price = add.Cost({"generator": (1, "9 px")}, 100.0)
     small = reader.read("models.pix2pix_small", Recipe)
     *_, last = add._cost_lines("pix2pix_small", small, price, 21)
-    assert last == "  few steps for 1,008 steps, in 2 min, add to the command below: -S models.pix2pix_small.epochs=48"
+    assert last == "  few steps 48 epochs, as the command below has it, are 1,008 steps, in 2 min"
+    assert add.enough_epochs(small, 21) == 48 and add.enough_epochs(small, 84) == small.epochs
     assert not any("few" in line for line in add._cost_lines("pix2pix_small", small, price, 84))
 
 

@@ -291,13 +291,19 @@ def _cost_lines(model: str, recipe: Recipe, found: Cost | str, images: int) -> l
     if found.ms is not None:
         schedule += f" of {found.ms:.0f} ms on this machine: {duration(seconds(recipe, found, images))}"
     lines = [f"  {'recipe':9} {model}: {networks}", f"  {'schedule':9} {schedule}"]
-    if steps < SHORT:
-        epochs = math.ceil(SHORT * recipe.epochs / steps)
+    if (epochs := enough_epochs(recipe, images)) > recipe.epochs:
         longer = recipe.model_copy(update={"epochs": epochs})
         takes = "" if found.ms is None else f", in {duration(seconds(longer, found, images))}"
         more = f"{steps // recipe.epochs * epochs:,} steps{takes}"
-        lines.append(f"  {'few steps':9} for {more}, add to the command below: -S models.{model}.epochs={epochs}")
+        lines.append(f"  {'few steps':9} {epochs} epochs, as the command below has it, are {more}")
     return lines
+
+
+def enough_epochs(recipe: Recipe, images: int) -> int:
+    """Return a recipe's epochs, or as many as make :data:`SHORT` steps of so few train images."""
+    from repix.data.sampler import steps_per_epoch
+
+    return max(recipe.epochs, math.ceil(SHORT / steps_per_epoch(images, recipe.batch_size)))
 
 
 def seconds(recipe: Recipe, found: Cost, images: int) -> float:
@@ -376,7 +382,8 @@ def main(arguments: argparse.Namespace) -> int:
         print("\n".join(_cost_lines(model, recipe, price, train)))
         if said := halving.warning(recipe, crop):
             print(f"  {'warning':9} {said}")
-        if isinstance(price, str) or price.ms is None or seconds(recipe, price, train) <= LONG:
+        # Where it is not known how long it takes, the last one is proposed, which is the smallest.
+        if not isinstance(price, str) and price.ms is not None and seconds(recipe, price, train) <= LONG:
             break
     if not arguments.dry_run:
         path = Path(reader.FILE)
@@ -388,5 +395,7 @@ def main(arguments: argparse.Namespace) -> int:
             new = editing.with_pin(text, name, sha256) if entry else editing.with_entry(text, name, made)
             replace_text(path, new)
         print(f"  {'written':9} datasets.{name} in {reader.FILE}")
-    print(f"next: dvc exp run -S 'run.datasets=[{name}]' -S 'run.models=[{model}]'")
+    epochs = enough_epochs(recipe, train)
+    longer = f" -S models.{model}.epochs={epochs}" if epochs > recipe.epochs else ""
+    print(f"next: dvc exp run -S 'run.datasets=[{name}]' -S 'run.models=[{model}]'{longer}")
     return 0
