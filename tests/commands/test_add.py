@@ -378,12 +378,13 @@ def test_a_stack_of_pages_is_told_what_to_do(repository, capsys, path):
     assert (repository / "params.yaml").read_bytes() == before
 
 
-def test_a_training_that_hardly_begins_is_told_how_many_epochs_do(repository, capsys):
+def test_a_training_that_hardly_begins_is_told_how_many_epochs_do(repository, monkeypatch, capsys):
     draw_pairs(repository / "pairs")
     code, said, _ = run(capsys, "add", "pairs", "--name", "few")
     train = int(re.search(r"train (\d+)", said)[1])
     recipe = reader.read("models.pix2pix", Recipe)
     assert code == 0 and train * recipe.epochs > add.SHORT and "few steps" not in said
+    monkeypatch.setattr(add, "cost", lambda *given: add.Cost({"generator": (1, "9 px")}, None))
     code, said, _ = run(capsys, "add", "pairs", "--name", "unmeasured", "--no-measure")
     assert said.splitlines()[-1].endswith("'run.models=[pix2pix_small]' -S models.pix2pix_small.epochs=48"), said
     price = add.Cost({"generator": (1, "9 px")}, 100.0)
