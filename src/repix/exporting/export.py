@@ -30,7 +30,7 @@ from repix.schemas import Exported, Metrics, Trained
 
 USUAL_PIXELS = 64 * 64  # up to which the tolerances of the table of formats hold
 VISIBLE = 0.1  # of a stored step: no tolerance is widened beyond it
-UNSETTLED = 0.5  # the same for ResNets: trained for an epoch they differed by 0.14 to 0.43
+UNSETTLED = 0.5  # the same for ResNets, twice that in LiteRT: after an epoch they differed by 0.11 and 0.80
 TIMED = 5  # calls of one image that a latency is the median of
 
 
@@ -85,7 +85,7 @@ def allowed(settings: Export, record: Trained, kind: str) -> Tolerance:
     What the settings say holds. Where they say nothing, the table of formats does for U-Nets of small images. Large
     images get more room, in proportion to their pixels, and ResNets as much as there is: norms over flat areas divide
     by little, so that the last bit of a sum grows. Measured on drawn shapes: LiteRT of a U-Net of 192 x 320 px 1.6e-4
-    at most and 3.6e-6 on average, of a ResNet of 64 x 64 px 9.7e-5 and 6.3e-6, and up to 3.3e-3 after one epoch.
+    at most and 3.6e-6 on average, of a ResNet of 64 x 64 px 9.7e-5 and 6.3e-6, and 6.3e-3 after nine steps.
     """
     if kind in settings.tolerance:
         return settings.tolerance[kind]
@@ -95,7 +95,7 @@ def allowed(settings: Export, record: Trained, kind: str) -> Tolerance:
     ]
     height, width = record.crop_size
     resnet = record.recipe["generator"]["kind"] == "resnet"
-    most = (UNSETTLED if resnet else VISIBLE) * 2 / max(ranges) / usual.max_error
+    most = (UNSETTLED * (1 + (kind == "litert")) if resnet else VISIBLE) * 2 / max(ranges) / usual.max_error
     room = most if resnet else min(height * width / USUAL_PIXELS, most)
     return Tolerance(max=usual.max_error * max(1.0, room), mean=usual.mean_error * max(1.0, room))
 
