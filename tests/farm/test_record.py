@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from dataclasses import asdict
 
@@ -136,6 +137,16 @@ class Quiet:
         self.said.append(why)
 
 
+@pytest.fixture
+def unmade(made, tmp_path):
+    """The repository before its cells were made, but for what they read."""
+    shutil.copytree(made[0], root := tmp_path / "unmade", symlinks=True)
+    head, entries, tail = merge.parts((root / lock.FILE).read_text())
+    kept = {name: text for name, text in entries.items() if "-m-1" not in name}
+    (root / lock.FILE).write_text(head + "".join(kept.values()) + tail)
+    return root
+
+
 def asked(root, *answers):
     """Return the cells after a farm of one, whose workers answer so."""
     plan = driver.Plan(root, stages(root))
@@ -164,15 +175,27 @@ def farm(root, *answers):
         {"records": {}, "cores": {}},
     ],
 )
-def test_an_answer_that_is_none_is_asked_for_again(made, answer):
-    root, records = made
-    cells = asked(root, answer, {"records": records[CELL], "cores": 2})
+def test_an_answer_that_is_none_is_asked_for_again(made, unmade, answer):
+    records = made[1]
+    cells = asked(unmade, answer, {"records": records[CELL], "cores": 2})
     assert list(cells.records) == [CELL] and not cells.failed
     assert len(cells.screen.said) == 1 and "its worker's answer is none" in cells.screen.said[0]
 
 
-def test_records_of_another_cell_or_place_are_not_taken(made):
-    root, records = made
+@pytest.mark.parametrize("lacks", ["train", "evaluate", "export"])
+def test_records_are_those_of_all_stages_that_dvc_lock_has_not(made, unmade, lacks):
+    entry = made[1][CELL][f"{lacks}@{CELL}"]["entry"]
+    fewer = {name: record for name, record in made[1][CELL].items() if not name.startswith(lacks)}
+    cells = asked(unmade, *[{"records": fewer, "cores": 2}] * 4)
+    assert not cells.records and "not all" in cells.failed[CELL]
+    file = unmade / lock.FILE
+    file.write_text(merge.merged(file.read_text(), {f"{lacks}@{CELL}": entry}, [f"{lacks}@{CELL}"]))
+    cells = asked(unmade, {"records": fewer, "cores": 2})
+    assert set(cells.records[CELL]) == set(fewer) and not cells.failed
+
+
+def test_records_of_another_cell_or_place_are_not_taken(made, unmade):
+    root, records = unmade, made[1]
     stray = records[CELL] | {"../../../../stray": records[CELL][f"train@{CELL}"]}
     cells = asked(root, *({"records": given, "cores": 2} for given in (records["b-m-1"], stray) * 2))
     assert not cells.records and cells.failed[CELL].endswith("4 times") and not list(root.parent.rglob("stray*"))

@@ -220,7 +220,7 @@ def waiting(plan: Plan) -> dict[str, dict[str, Record]]:
     for cell in unmade(plan):
         clear_leftovers(plan.journal(cell))
         own = plan.own(cell)
-        kept = usable(plan.root, own, read_journal(plan.journal(cell), own), entries, params)
+        kept, _ = usable(plan.root, own, read_journal(plan.journal(cell), own), entries, params)
         if len(kept) < len(own):
             kept = dict(takewhile(lambda item: item[1].remote == plan.remote, kept.items()))
         found[cell] = kept
@@ -289,15 +289,15 @@ class _Cells:
             return self._fail(cell, answer["error"])
         plan, own, cores = self.plan, self.plan.own(cell), answer.get("cores")
         records = read_records(answer.get("records"), own)
-        if len(records) < len(own) or len(answer["records"]) > len(own) or type(cores) is not int:
+        if not records or len(answer["records"]) > len(records) or type(cores) is not int:
             raise ValueError("not the records of its stages")
         params = reader.load(plan.root / reader.FILE)
-        fitting = usable(plan.root, own, records, lock.read(plan.root), params)
-        if len(fitting) < len(own) and _tree(plan.root) == self.tree:
-            raise ValueError("records of something else")
+        _, whole = usable(plan.root, own, records, lock.read(plan.root), params)
+        if not whole and _tree(plan.root) == self.tree:
+            raise ValueError("records of something else, or not all")
         for name, record in records.items():
             write_json(plan.journal(cell) / f"{name}.json", asdict(record))
-        if len(fitting) < len(own):
+        if not whole:
             return self._fail(cell, "what it is made of was changed on the way; the same command makes it as it is now")
         self.cores.add(cores)
         self.records[cell] = records

@@ -112,8 +112,10 @@ def fits(
 
 def usable(
     root: Path, own: list[Stage], records: Mapping[str, Record], entries: Mapping[str, dict], params: Mapping[str, Any]
-) -> dict[str, Record]:
-    """Return the records of a cell that are still those of its stages; after the first that is not, none is.
+) -> tuple[dict[str, Record], bool]:
+    """Return the records of a cell that are still those of its stages, and whether nothing of the cell is left to make.
+
+    After the first stage that neither a record nor dvc.lock has as it would run now, no record is of use.
 
     Args:
         root: the tree.
@@ -128,10 +130,10 @@ def usable(
         try:
             entry = record.as_entry(stage.name) if record else entries.get(stage.name)
         except (UserError, KeyError):
-            break
+            return kept, False
         if not fits(root, stage, entry, made, params):
-            break
+            return kept, False
         made |= lock.hashes(entry, "outs")
         if record:
             kept[stage.name] = record
-    return kept
+    return kept, True

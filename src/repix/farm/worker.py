@@ -122,7 +122,7 @@ class _Worker:
         known = read_records(self.task.records, self.own)
         if journal:
             known |= read_journal(journal, self.own)
-        records = usable(self.root, self.own, known, lock.read(self.root), self.params)
+        records, _ = usable(self.root, self.own, known, lock.read(self.root), self.params)
         try:
             return self.make(records, journal)
         except _LostError:
