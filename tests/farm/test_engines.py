@@ -14,7 +14,7 @@ import pytest
 from checks.support import grid
 from repix import cli
 from repix.errors import UserError
-from repix.farm import driver, engines
+from repix.farm import driver, engine_ray, engine_slurm, engines
 from repix.farm.worker import Task
 from repix.provenance.pipeline import stages
 
@@ -158,29 +158,43 @@ def test_a_configuration_that_is_none_is_one_line(tmp_path, text, said):
 
 @pytest.mark.parametrize(
     ("options", "said"),
-    [
-        ({"timeout_min": "abc"}, "--engine slurm: "),
-        ({"timeout_min": "-5", "stderr_to_stdout": "5"}, "--engine slurm: "),
-        ({"nothing": "1"}, "--engine slurm: "),
-        ({"tasks_per_node": "2"}, "--option tasks_per_node: a cell is one task on one node"),
-        ({"nodes": "2"}, "--option nodes: a cell is one task on one node"),
-    ],
+    [({"timeout_min": "abc"}, ""), ({"timeout_min": "-5", "stderr_to_stdout": "5"}, ""), ({"nothing": "1"}, "nothing")],
 )
 def test_options_that_submitit_refuses_are_one_line(tmp_path, options, said):
     pytest.importorskip("submitit")
-    with pytest.raises(UserError, match=re.escape(said)) as error:
+    with pytest.raises(UserError, match=f"^--engine slurm: .*{said}") as error:
         engines.open_engine("slurm", cpus=1, gpus=0, folder=str(tmp_path), options={"cluster": "local"} | options)
     assert str(error.value).count("\n") == 0
 
 
-def test_options_of_submitit_are_numbers_and_truths_as_yaml_has_them(tmp_path):
-    pytest.importorskip("submitit")
-    options = {"cluster": "local", "mem_gb": "1.5", "stderr_to_stdout": "true", "timeout_min": "5"}
-    engines.open_engine("slurm", cpus=1, gpus=0, folder=str(tmp_path), options=options).close()
+@pytest.mark.parametrize("name", ["tasks_per_node", "nodes", "slurm_ntasks_per_node"])
+def test_a_cell_is_one_task_on_one_node(name):
+    with pytest.raises(UserError, match=f"--option {name}: a cell is one task on one node"):
+        engine_slurm.parameters(2, 0, {name: "2"})
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "127.0.0.1:99999"])
-def test_an_address_at_which_no_cluster_is_is_said_at_once(tmp_path, address):
-    pytest.importorskip("ray")
+def test_options_of_submitit_are_numbers_and_truths_as_yaml_has_them():
+    options = {"mem_gb": "1.5", "stderr_to_stdout": "true", "timeout_min": "5", "slurm_partition": "gpu"}
+    found = engine_slurm.parameters(2, 1, options)
+    assert found == {"name": "repix", "cpus_per_task": 2, "gpus_per_node": 1} | {
+        "mem_gb": 1.5,
+        "stderr_to_stdout": True,
+        "timeout_min": 5,
+        "slurm_partition": "gpu",
+    }
+    assert engine_slurm.parameters(2, 0, {}) == {"name": "repix", "cpus_per_task": 2, "timeout_min": 24 * 60}
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "[::1]:1", "127.0.0.1:99999"])
+def test_an_address_at_which_no_cluster_is_is_said_at_once(address):
     with pytest.raises(UserError, match=re.escape(f"no Ray cluster at {address}: ")):
-        engines.open_engine("ray", cpus=1, gpus=0, folder=str(tmp_path), options={"address": address})
+        engine_ray.require_answer(address)
+    for name in ("", "auto", "local"):  # Ray's own to explain
+        engine_ray.require_answer(name)
+
+
+def test_a_cell_that_no_node_can_hold_is_said(tmp_path, capsys):
+    pytest.importorskip("ray")
+    engines.open_engine("ray", cpus=1, gpus=1000, folder=str(tmp_path), options={"address": "local"}).close()
+    said = capsys.readouterr().err
+    assert "no node has 1000 GPUs" in said and "CPUs" not in said

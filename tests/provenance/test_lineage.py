@@ -28,6 +28,8 @@ def test_every_declared_input_is_in_the_run_key(name):
     value = DECLARED[name]
     changed = f"{value}2" if isinstance(value, str) else value | {"new": "cc"}
     assert lineage.run_key(**DECLARED | {name: changed}) != lineage.run_key(**DECLARED)
+    one, other = (Lineage(**given, run_key="").parts() for given in (DECLARED, DECLARED | {name: changed}))
+    assert one.keys() == DECLARED.keys() and [part for part in one if one[part] != other[part]] == [name]
 
 
 def test_order_of_keys_and_outputs_are_not_in_the_run_key():

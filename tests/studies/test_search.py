@@ -172,6 +172,26 @@ def test_several_machines_share_a_study_on_postgresql(root, trainer):
         search.open_study(wanted, address)
 
 
+def test_a_database_that_fails_on_the_way_is_one_line_and_the_same_command_goes_on(root, trainer, monkeypatch):
+    """A file that is cut off while a trial trains: Optuna itself stumbles over it."""
+    monkeypatch.setattr(search, "HEARTBEAT", 1)
+    monkeypatch.setattr(search, "GONE", 2)
+    file, whole = root / "search.db", b""
+
+    def breaking(plan, seed, stop):
+        nonlocal whole
+        if len(trainer.made) == 2:
+            whole = file.read_bytes()
+            file.write_bytes(whole[:100])
+        return trainer(plan, seed, stop)
+
+    with pytest.raises(UserError, match=r"^the study's database fails: .*; the same command goes on") as error:
+        search.run(search.plan(root, 4), storage(root), trainer=breaking)
+    assert "\n" not in str(error.value)
+    file.write_bytes(whole)
+    assert len(search.results(search.run(search.plan(root, 4), storage(root), workers=10**6))) == 4
+
+
 @pytest.mark.parametrize("workers", [1, 3])
 def test_the_first_is_the_entry_itself_and_the_bad_ones_are_stopped(root, trainer, workers):
     wanted = search.plan(root, 20)

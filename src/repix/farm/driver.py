@@ -236,7 +236,8 @@ class _Cells:
         self.records: dict[str, dict[str, Record]] = {}
         self.failed: dict[str, str] = {}
         self.cores = {profile.find("fast").resolved_threads()}
-        self.tree = _tree(plan.root)
+        # Once, and as they are when workers are sent out: nothing here writes dvc.lock before all have ended.
+        self.entries, self.params = lock.read(plan.root), reader.load(plan.root / reader.FILE)
 
     def run(self, workers: int) -> None:
         try:
@@ -291,14 +292,13 @@ class _Cells:
         records = read_records(answer.get("records"), own)
         if not records or len(answer["records"]) > len(records) or type(cores) is not int:
             raise ValueError("not the records of its stages")
-        params = reader.load(plan.root / reader.FILE)
-        _, whole = usable(plan.root, own, records, lock.read(plan.root), params)
-        if not whole and _tree(plan.root) == self.tree:
-            raise ValueError("records of something else, or not all")
+        _, whole = usable(plan.root, own, records, self.entries, self.params)
+        if not whole:  # another try would make the same
+            return self._fail(
+                cell, "its worker made something else than params.yaml, code and data ask for, or not all"
+            )
         for name, record in records.items():
             write_json(plan.journal(cell) / f"{name}.json", asdict(record))
-        if not whole:
-            return self._fail(cell, "what it is made of was changed on the way; the same command makes it as it is now")
         self.cores.add(cores)
         self.records[cell] = records
         self.screen.ended(cell, None)
@@ -307,11 +307,6 @@ class _Cells:
         log = self.plan.log(cell)
         self.failed[cell] = f"{error}{f'; all of it: {log}' if log.is_file() else ''}"
         self.screen.ended(cell, self.failed[cell])
-
-
-def _tree(root: Path) -> tuple[bytes, list[str], str]:
-    """Return what a change of the tree changes: HEAD, the files that differ from it, the text of params.yaml."""
-    return git(root, "rev-parse", "HEAD"), changes(root), (root / reader.FILE).read_text(encoding="utf-8")
 
 
 def _bring(root: Path, remote: str | None, names: Iterable[str]) -> None:
@@ -439,7 +434,7 @@ def run(plan: Plan, open_engine, *, workers: int, secrets: bool, screen=Screen) 
             # Mistakes first, before anything works.
             uncommitted(plan.root, plan.order)
             config_for(plan.root, plan.remote, secrets=secrets)
-            if plan.shared:
+            if plan.shared and plan.shared != plan.work:
                 _require_writable(plan.shared)
             if any(True for _ in unmade(plan)):
                 engine = opened.enter_context(closing(open_engine()))

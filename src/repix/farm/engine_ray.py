@@ -69,7 +69,7 @@ def open_engine(cpus: int, gpus: int, folder: str, options: Mapping[str, str]) -
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # a cell without GPUs sees what its profile says
     import ray
 
-    _require_answer(options.get("address", os.environ.get("RAY_ADDRESS", "")))
+    require_answer(options.get("address", os.environ.get("RAY_ADDRESS", "")))
     try:
         ray.init(address=options.get("address"), log_to_driver=False, logging_level="ERROR")
     except (ConnectionError, ValueError) as error:
@@ -85,7 +85,7 @@ def open_engine(cpus: int, gpus: int, folder: str, options: Mapping[str, str]) -
     return _Ray(cpus, gpus)
 
 
-def _require_answer(address: str) -> None:
+def require_answer(address: str) -> None:
     """Require that somebody listens at a cluster's ``host:port``: Ray itself tries for minutes.
 
     Raises:

@@ -52,7 +52,7 @@ def check(entry: str, name: str) -> None:
         plain = yaml12.is_plain(_HEAD + entry)
     except UserError as error:
         raise ValueError(str(error)) from None
-    if found.entries != {name: entry} or not entry.endswith("\n") or found.head != _HEAD or not plain:
+    if found.entries != {name: entry} or not entry.endswith("\n") or not plain:
         raise ValueError(f"not the entry of {name} alone, as DVC writes it")
 
 

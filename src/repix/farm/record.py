@@ -8,7 +8,7 @@ can write nothing but what its stage writes.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,9 +49,9 @@ class Record:
             found = cls(**given)
         except TypeError as error:
             raise ValueError(str(error)) from None
-        if not (
-            isinstance(found.entry, str) and isinstance(found.files, dict) and set(found.files) == set(stage.in_git)
-        ):
+        if not isinstance(found.entry, str):
+            raise ValueError("its entry is no text")
+        if not isinstance(found.files, dict) or set(found.files) != set(stage.in_git):
             raise ValueError("not what the stage leaves in git")
         if not all(isinstance(text, str) for text in found.files.values()):
             raise ValueError("a file of it is no text")
@@ -65,7 +65,7 @@ class Record:
         return lock.parse(f"stages:\n{self.entry}")[name]
 
 
-def read_records(given: Any, own: Iterable[Stage]) -> dict[str, Record]:
+def read_records(given: Any, own: list[Stage]) -> dict[str, Record]:
     """Return stage -> record for those of a cell's stages that have one; one that is none counts as absent.
 
     Args:
@@ -79,10 +79,10 @@ def read_records(given: Any, own: Iterable[Stage]) -> dict[str, Record]:
     return found
 
 
-def read_journal(folder: Path, own: Iterable[Stage]) -> dict[str, Record]:
+def read_journal(folder: Path, own: list[Stage]) -> dict[str, Record]:
     """Return stage -> record of a cell's journal, as :func:`read_records` does."""
     given = {}
-    for stage in (own := list(own)):
+    for stage in own:
         with suppress(OSError, ValueError):
             given[stage.name] = read_json(folder / f"{stage.name}.json")
     return read_records(given, own)
