@@ -10,6 +10,7 @@ have them at 64 px (``pix2pix-full``, ``cyclegan-full``), or what that route doe
 what the process finds on the machine; where the profile has a setting of its own, that wins:
 
   native       the CPU as it is
+  one-core     one core of it: operations that run at once on others run one after the other
   no-avx512    AVX-512 hidden from oneDNN, NumPy, OpenBLAS, the C library, PyTorch and XLA
   openblas-*   OpenBLAS told to use the kernels of another CPU
   qemu-*       another CPU, emulated by qemu-user (Debian: `apt-get install qemu-user`): another name,
@@ -57,16 +58,19 @@ class Condition:
         forced: environment variables over those of the profile.
         cpu: name of the emulated CPU.
         larger_caches: whether the emulator tells of other caches than that CPU has.
+        one_core: whether all but one of the machine's cores are kept from the process.
     """
 
     found: dict[str, str] = field(default_factory=dict)
     forced: dict[str, str] = field(default_factory=dict)
     cpu: str | None = None
     larger_caches: bool = False
+    one_core: bool = False
 
 
 CONDITIONS = {
     "native": Condition(),
+    "one-core": Condition(one_core=True),
     "no-avx512": Condition(
         {
             "ONEDNN_MAX_CPU_ISA": "AVX2",
@@ -86,7 +90,7 @@ CONDITIONS = {
     "qemu-EPYC-48K": Condition(cpu="EPYC", larger_caches=True),
     "control-openblas": Condition(forced={"OPENBLAS_CORETYPE": "Sandybridge"}),
 }
-QUICK = ("native", "no-avx512", "qemu-Haswell")
+QUICK = ("native", "one-core", "no-avx512", "qemu-Haswell")
 # Minutes each.
 QUICK_LEAVES = {("cyclegan", "qemu-Haswell"), ("pix2pix-full", "qemu-Haswell"), *(("cyclegan-full", c) for c in QUICK)}
 
@@ -137,6 +141,8 @@ def work(tree: Path, system: str, profile_name: str, condition: str) -> None:
     """Compute one row: run its stages in ``tree``, or the other computations; write digests to ``result.json``."""
     from repix import profile
 
+    if CONDITIONS[condition].one_core:
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     found = environment(profile_name, CONDITIONS[condition])
     # What the profile leaves open is the condition's, so the start of a stage shall not undo it.
     profile.Profile.environment = lambda self: found

@@ -35,7 +35,7 @@ print(json.dumps({key: os.environ.get(key) for key in profile.find("portable").e
     assert ended.returncode == 0, ended.stderr
     *starts, result, environment = ended.stdout.splitlines()
     assert starts == ["started", "started"]
-    assert json.loads(result) == ["portable", ["a b", "--c"], 0, "2"]
+    assert json.loads(result) == ["portable", ["a b", "--c"], 0, "1"]
     assert json.loads(environment) == profile.find("portable").environment()
     assert json.loads(environment)["TF_XLA_FLAGS"] is json.loads(environment)["NPY_ENABLE_CPU_FEATURES"] is None
     again = python(code, **{key: value for key, value in json.loads(environment).items() if value is not None})
@@ -99,10 +99,15 @@ print(json.dumps([name for name in dispatched if features[name]]))
 
 
 def test_the_thread_count_is_recorded():
-    assert profile.find("portable").record()["threads"] == 2
+    portable = profile.find("portable")
+    assert portable.record()["threads"] == 2 and portable.record()["operation_threads"] == 1
+    assert portable.environment()["TF_NUM_INTEROP_THREADS"] == str(len(os.sched_getaffinity(0)))
+    assert portable.environment()["TF_NUM_INTRAOP_THREADS"] == "1"
+    assert portable.environment()["OMP_NUM_THREADS"] == "2"
     fast = profile.find("fast")
     assert fast.record()["threads"] == len(os.sched_getaffinity(0)) == fast.resolved_threads()
     assert fast.environment()["TF_NUM_INTRAOP_THREADS"] == str(fast.resolved_threads())
+    assert fast.environment()["TF_NUM_INTEROP_THREADS"] == "1"
     assert set(fast.record()) >= {"name", "backend", "onednn", "isa", "numpy_disable", "openblas_core", "portable"}
 
 

@@ -47,6 +47,8 @@ class Profile:
         backend: Keras backend that trains, ``tensorflow`` or ``jax``.
         threads: CPU threads of one operation; 0 is every core that this process may use.
             Another count sums in another order, hence gives other bits.
+        operation_threads: threads of one operation of TensorFlow, where they are others than ``threads``; then
+            as many operations run at once as there are cores. How many these are moves no bit.
         onednn: whether TensorFlow may rewrite operations to oneDNN. Fast, and its results
             depend on the CPU.
         isa: highest instruction set that oneDNN (which also serves Eigen's contraction
@@ -64,6 +66,7 @@ class Profile:
     name: str
     backend: str = "tensorflow"
     threads: int = 0
+    operation_threads: int = 0
     onednn: bool = True
     isa: str | None = None
     numpy_disable: str | None = None
@@ -76,6 +79,10 @@ class Profile:
         """Return the thread count that this process will use."""
         return self.threads or cores()
 
+    def tensorflow_threads(self) -> tuple[int, int]:
+        """Return how many threads an operation of TensorFlow has, and how many operations run at once."""
+        return (self.operation_threads, cores()) if self.operation_threads else (self.resolved_threads(), 1)
+
     def after_training(self) -> str:
         """Return the name of the profile of stages that do not train: networks run on TensorFlow there."""
         return self.name if self.backend == "tensorflow" else "fast"
@@ -87,6 +94,7 @@ class Profile:
     def environment(self) -> dict[str, str | None]:
         """Return the environment variables that put it in force; None means unset."""
         threads = str(self.resolved_threads())
+        inside, beside = map(str, self.tensorflow_threads())
         return {
             "KERAS_BACKEND": self.backend,
             "PYTHONHASHSEED": "0",
@@ -101,8 +109,10 @@ class Profile:
             # Kernels whose sums have one order, chosen by rule and not by a race between them.
             "XLA_FLAGS": "--xla_gpu_deterministic_ops=true" if self.backend == "jax" else None,
             "NPY_ENABLE_CPU_FEATURES": None,
-            "TF_NUM_INTRAOP_THREADS": threads,
-            "TF_NUM_INTEROP_THREADS": "1",
+            "TF_NUM_INTRAOP_THREADS": inside,
+            "TF_NUM_INTEROP_THREADS": beside,
+            # Images that are rearranged need memory of many sizes, which the system would clear anew at each step.
+            "TF_CPU_ALLOCATOR_USE_BFC": "true" if self.portable else None,
             "OMP_NUM_THREADS": threads,
             "OPENBLAS_NUM_THREADS": "1",
             "OPENBLAS_CORETYPE": self.openblas_core,
@@ -121,6 +131,7 @@ PROFILES: dict[str, Profile] = {
         Profile(
             "portable",
             threads=2,
+            operation_threads=1,
             onednn=False,
             isa="AVX2",
             numpy_disable="X86_V4 AVX512_ICL AVX512_SPR",

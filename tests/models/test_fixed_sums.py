@@ -78,6 +78,38 @@ def test_a_transposed_convolution_and_its_gradients(backend, side, kernel, strid
         assert_close(one, other)
 
 
+@pytest.mark.parametrize("case", [CONVOLUTIONS[0], CONVOLUTIONS[3], CONVOLUTIONS[6]])
+def test_a_gradient_of_a_gradient(backend, case):
+    """As the penalty of WGAN-GP takes it, by the image and by the kernel."""
+    side, channels, filters, kernel, stride, padding = case
+    x, weights = numbers(1, side, side, channels), 0.1 * numbers(kernel, kernel, channels, filters)
+
+    def found(convolution):
+        def penalty(x, w):
+            inner = backend._gradient(lambda x: ops.sum(ops.sin(convolution(x, w, stride, padding))), x)
+            return ops.sum(ops.sin(inner))
+
+        x_, w_ = map(ops.convert_to_tensor, (x, weights))
+        return [
+            np.asarray(backend._gradient(lambda x: penalty(x, w_), x_)),
+            np.asarray(backend._gradient(lambda w: penalty(x_, w), w_)),
+        ]
+
+    for one, other in zip(found(fixed_sums.convolution), found(ops.conv), strict=True):
+        assert_close(one, other)
+
+
+def test_a_large_convolution_is_cut_into_operations_that_move_no_bit(monkeypatch):
+    count, plain = [], fixed_sums.matmul
+    monkeypatch.setattr(fixed_sums, "matmul", lambda a, b, turned=None: count.append(1) or plain(a, b, turned))
+    x, weights = map(ops.convert_to_tensor, (numbers(1, 80, 80, 64), numbers(4, 4, 64, 70)))
+    found, cut = np.asarray(fixed_sums.convolution(x, weights, 2, "same")), len(count)
+    assert cut == fixed_sums.OPERATIONS
+    monkeypatch.setattr(fixed_sums, "SMALL", 10**12)
+    np.testing.assert_array_equal(found, np.asarray(fixed_sums.convolution(x, weights, 2, "same")))
+    assert len(count) == cut + 1
+
+
 @pytest.mark.parametrize("cut", [True, False])
 def test_no_product_sums_more_than_the_longest_or_has_more_rows(backend, monkeypatch, cut):
     """Neither forwards, nor in a gradient, nor in a gradient of a gradient (the penalty of WGAN-GP)."""
@@ -86,7 +118,7 @@ def test_no_product_sums_more_than_the_longest_or_has_more_rows(backend, monkeyp
         monkeypatch.setattr(fixed_sums, "LONGEST", 10**6)
         monkeypatch.setattr(fixed_sums, "MOST_ROWS", 10**6)
 
-    def watched(a, b, turned):
+    def watched(a, b, turned=None):
         rows.append(a.shape[-1 if turned == "a" else -2])
         lengths.append(a.shape[-2 if turned == "a" else -1])
         return plain(a, b, turned)
@@ -193,10 +225,8 @@ def test_training_and_translation_use_them_under_the_portable_profile_alone(back
     from repix.inference.translator import Translator
     from repix.schemas import Side
 
-    used = []
-    monkeypatch.setattr(
-        fixed_sums, "product", lambda a, b, turned=None: used.append(1) or fixed_sums.matmul(a, b, turned)
-    )
+    used, plain = [], fixed_sums.matmul
+    monkeypatch.setattr(fixed_sums, "matmul", lambda a, b, turned=None: used.append(1) or plain(a, b, turned))
     network = build_generator(Generator(filters=2, dropout=0), (16, 16), 3, 3)
     side = Side(channels=3, dtype="uint8", low=(0,) * 3, high=(255,) * 3, meaning=("R", "G", "B"), colour="rgb")
     for name in ("fast", "portable"):
@@ -210,7 +240,7 @@ def test_training_and_translation_use_them_under_the_portable_profile_alone(back
 def test_a_last_layer_of_many_channels_takes_no_more_memory_than_its_products(backend, monkeypatch):
     sizes, plain = [], fixed_sums.matmul
 
-    def watched(a, b, turned):
+    def watched(a, b, turned=None):
         result = plain(a, b, turned)
         sizes.extend(int(np.prod(one.shape)) for one in (a, result))
         return result

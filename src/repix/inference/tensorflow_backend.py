@@ -23,10 +23,10 @@ def configure() -> None:
         RuntimeError: TensorFlow was used before, with another thread count.
     """
     now = profile.current()
-    threads = now.resolved_threads()
+    threads, operations = now.tensorflow_threads()
     try:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
-        tf.config.threading.set_inter_op_parallelism_threads(1)
+        tf.config.threading.set_inter_op_parallelism_threads(operations)
     except RuntimeError as error:
         # Used before, but under the profile's environment, which says the same: 0 is "not set here".
         found = tf.config.threading.get_intra_op_parallelism_threads() or os.environ.get("TF_NUM_INTRAOP_THREADS")

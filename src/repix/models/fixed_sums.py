@@ -6,8 +6,16 @@ from it: a training under a profile that is otherwise the same on all CPUs then 
 where the first cache has 48 KB than where it has 32. Rows are cut too, and what is left over after the
 blocks is added in another way. Here no product sums more than :data:`LONGEST` numbers or has more than
 :data:`MOST_ROWS` rows, which fits the smallest caches of any x86-64 CPU with AVX2 uncut, and the pieces are
-added pair by pair in an order of our own. Convolutions are such products of rearranged images; their
-gradients are too, and the gradients of these.
+added pair by pair in an order of our own.
+
+So short a product gains nothing by being shared out among threads. The pieces are operations of their own
+instead, each on one thread, and as many run at once as there are cores
+(:attr:`repix.profile.Profile.operation_threads`): twice as fast as threads inside of them, and no bit follows the
+number of cores.
+
+Three functions are all that is needed, since the gradients of each are the two others: :func:`seen_product` (what a
+convolution sees at each place, times the kernel), :func:`folded` (its transpose: every place gives to what it sees) and
+:func:`weighted` (the kernel's gradient). What a place sees is read from the image by index, already in pieces.
 
 :func:`fixed_sums` puts these functions in the place of the layers' own; the function stays the same but for rounding.
 """
@@ -17,10 +25,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from functools import partial
+from math import gcd
 from typing import Literal
 
 import keras
+import numpy as np
 from keras import layers, ops
 
 from repix.models.discriminators import MinibatchDiscrimination
@@ -32,6 +43,49 @@ LONGEST = 256
 """Numbers that one product sums. Eigen's blocks are 288 numbers long where the first cache has 32 KB."""
 MOST_ROWS = 256
 """Rows of one product. With AVX2 the last of 2,048 rows differed between CPUs; of 512, where 225 numbers are summed."""
+OPERATIONS = 16
+"""Into how many operations a large convolution is cut at least, where it has as many pieces: work for as many cores."""
+SMALL = 8_000_000
+"""Floating-point operations of a convolution below which it stays one operation: starting one takes some time too."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Which numbers of an image a convolution sees: a matrix of a row for each place and a column for each number.
+
+    Attributes:
+        batch, height, width, channels: the image's shape.
+        kernel: rows and columns of the window.
+        stride: both ways.
+        before: zeros above and to the left of the image; those below and to the right follow from ``size``.
+        size: places, down and across.
+    """
+
+    batch: int
+    height: int
+    width: int
+    channels: int
+    kernel: tuple[int, int]
+    stride: int
+    before: tuple[int, int]
+    size: tuple[int, int]
+
+    @property
+    def places(self) -> int:
+        """Rows of the matrix."""
+        return self.batch * self.size[0] * self.size[1]
+
+    @property
+    def numbers(self) -> int:
+        """Columns of the matrix, in the order of a kernel's rows, columns and channels."""
+        return self.kernel[0] * self.kernel[1] * self.channels
+
+    def operations(self, filters: int) -> tuple[int, int]:
+        """Return into how many operations the places, and the numbers, are cut for so many filters."""
+        blocks, pieces = _pieces(self.places, MOST_ROWS), _pieces(self.numbers, LONGEST)
+        if 2 * self.places * self.numbers * filters < SMALL:
+            return 1, 1
+        return min(blocks, max(1, OPERATIONS // pieces)), pieces
 
 
 def _pieces(length: int, longest: int) -> int:
@@ -42,70 +96,41 @@ def _pieces(length: int, longest: int) -> int:
     return pieces
 
 
-def product(a, b, turned: Turned = None):
-    """Return the matrix product of two float32 matrices; its sums have one order on every CPU.
+def _longer(x, length: int):
+    """Return a matrix with rows of zeros up to ``length``: they change no sum."""
+    return ops.pad(x, ((0, length - x.shape[0]), (0, 0))) if length > x.shape[0] else x
+
+
+def _added(terms: list):
+    """Return the sum of a power of two of tensors, added pair by pair."""
+    while len(terms) > 1:
+        half = len(terms) // 2
+        terms = [one + other for one, other in zip(terms[:half], terms[half:], strict=True)]
+    return terms[0]
+
+
+def _added_along(terms, axis: int):
+    """Return the sum of (a, b, rows, columns) along axis 0 or 1, of a power of two, added pair by pair."""
+    shape = list(terms.shape)
+    while shape[axis] > 1:
+        shape[axis] //= 2
+        start = [0] * len(shape)
+        start[axis] = shape[axis]
+        terms = ops.slice(terms, [0] * len(shape), shape) + ops.slice(terms, start, shape)
+    return terms
+
+
+def _together(parts: list):
+    return parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=0)
+
+
+def matmul(a, b, turned: Turned = None):
+    """Return the products of the last two axes as the library has them, without a copy of what is turned.
 
     Args:
-        a, b: (m, k) and (k, n).
-        turned: which of them is given as its transpose. Nothing is copied for that: turning what a convolution
-            sees took a third of a step.
+        a, b: (..., m, k) and (..., k, n).
+        turned: which of them is given as its transpose.
     """
-
-    @ops.custom_gradient
-    def of(a, b):
-        def gradient(*given, upstream=None):
-            upstream = given[0] if upstream is None else upstream
-            if turned == "a":
-                return product(b, upstream, "b"), product(a, upstream)
-            if turned == "b":
-                return product(upstream, b), product(upstream, a, "a")
-            return product(upstream, b, "b"), product(a, upstream, "a")
-
-        return _product(a, b, turned), gradient
-
-    # What a variable holds, and not the variable: TensorFlow would ask for its gradient by name.
-    return of(ops.reshape(a, a.shape), ops.reshape(b, b.shape))
-
-
-def _product(a, b, turned: Turned):
-    k, m = a.shape if turned == "a" else a.shape[::-1]
-    n = b.shape[0 if turned == "b" else 1]
-    pieces, blocks = _pieces(k, LONGEST), _pieces(m, MOST_ROWS)
-    if pieces == blocks == 1:
-        return matmul(a, b, turned)
-    # Zeros change no sum: every piece is as long as the others.
-    length, rows = -(-k // pieces), -(-m // blocks)
-    longer, more = (0, pieces * length - k), (0, blocks * rows - m)
-    if longer[1] or more[1]:
-        a = ops.pad(a, (longer, more) if turned == "a" else (more, longer))
-    if longer[1]:
-        b = ops.pad(b, ((0, 0), longer) if turned == "b" else (longer, (0, 0)))
-    if turned == "a":
-        a = _swapped(ops.reshape(a, (pieces, length, blocks, rows)), (0, 2, 1, 3), blocks > 1)
-    else:
-        a = _swapped(ops.reshape(a, (blocks, rows, pieces, length)), (2, 0, 1, 3), pieces > 1)
-    if turned == "b":
-        b = _swapped(ops.reshape(b, (1, n, pieces, length)), (2, 0, 1, 3), pieces > 1)
-    a_size, b_size = (
-        ((length, rows) if turned == "a" else (rows, length)),
-        ((n, length) if turned == "b" else (length, n)),
-    )
-    terms = matmul(ops.reshape(a, (pieces, blocks, *a_size)), ops.reshape(b, (pieces, 1, *b_size)), turned)
-    terms = ops.reshape(terms, (pieces, blocks * rows, n))
-    while pieces > 1:
-        pieces //= 2
-        size = (pieces, blocks * rows, n)
-        terms = ops.slice(terms, (0, 0, 0), size) + ops.slice(terms, (pieces, 0, 0), size)
-    return ops.slice(ops.reshape(terms, (blocks * rows, n)), (0, 0), (m, n))
-
-
-def _swapped(x, order: tuple[int, ...], needed: bool):
-    """Return a tensor with its axes in another order, unless that moves nothing; its last axis stays."""
-    return ops.transpose(x, order) if needed else x
-
-
-def matmul(a, b, turned: Turned):
-    """Return the products of the last two axes as the library has them, without a copy of what is turned."""
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
@@ -114,71 +139,217 @@ def matmul(a, b, turned: Turned):
     return ops.matmul(a, b)
 
 
-def _window(kernel: tuple[int, int], stride: int) -> tuple[int, int]:
-    """Return how many strides a kernel reaches over, down and across: a kernel of 4 and a stride of 2 give 2."""
-    return -(-kernel[0] // stride), -(-kernel[1] // stride)
+def _rows(x, *indices: np.ndarray):
+    """Return the rows of a matrix at the sum of some indices, which are broadcast together."""
+    places = ops.convert_to_tensor(indices[0], "int32")
+    for index in indices[1:]:
+        places = places + ops.convert_to_tensor(index, "int32")
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.gather(x, places)  # Keras would look for negative ones
+    return ops.take(x, places, axis=0)
 
 
-def unfold(x, kernel: tuple[int, int], stride: int, before: tuple[int, int], size: tuple[int, int]):
-    """Return what a convolution sees at each place: (batch, *size, taps, channels).
-
-    Args:
-        x: (batch, height, width, channels).
-        kernel: its height and width.
-        stride: both ways.
-        before: zeros above and to the left.
-        size: height and width of the result; zeros below and to the right follow from it.
-    """
-    batch, height, width, channels = x.shape
-    down, across = _window(kernel, stride)
-    (rows, columns), s = size, stride
-    full = ((rows + down - 1) * s, (columns + across - 1) * s)
-    pads = [(before[i], full[i] - before[i] - (height, width)[i]) for i in (0, 1)]
-    # A stride may leave the last rows and columns unseen.
-    seen = [(height, width)[i] + min(0, pads[i][1]) for i in (0, 1)]
-    x = ops.slice(x, (0, 0, 0, 0), (batch, *seen, channels))
-    x = ops.pad(x, ((0, 0), *((first, max(0, last)) for first, last in pads), (0, 0)))
-    x = ops.reshape(x, (batch, rows + down - 1, s, columns + across - 1, s, channels))
-    x = ops.transpose(x, (0, 1, 3, 2, 4, 5))
-    parts = [
-        ops.slice(x, (0, i, j, 0, 0, 0), (batch, rows, columns, s, s, channels))
-        for i in range(down)
-        for j in range(across)
-    ]
-    x = ops.reshape(ops.stack(parts, axis=3), (batch, rows, columns, down, across, s, s, channels))
-    x = ops.reshape(ops.transpose(x, (0, 1, 2, 3, 5, 4, 6, 7)), (batch, rows, columns, down * s, across * s, channels))
-    x = ops.slice(x, (0, 0, 0, 0, 0, 0), (batch, rows, columns, *kernel, channels))
-    return ops.reshape(x, (batch, rows, columns, kernel[0] * kernel[1], channels))
-
-
-def fold(x, kernel: tuple[int, int], stride: int, before: tuple[int, int], size: tuple[int, int]):
-    """Return the transpose of :func:`unfold`: each place of an image is the sum of what was seen of it.
+def _tiles(x, seen: Seen, operations: tuple[int, int]) -> list[list]:
+    """Return the matrix of what is seen, cut into tiles.
 
     Args:
-        x: (batch, rows, columns, taps, channels).
-        kernel, stride, before: as in :func:`unfold`.
-        size: height and width of the image.
+        x: the image.
+        seen: what is seen of it.
+        operations: into how many groups the blocks of places, and the pieces of numbers, go.
 
     Returns:
-        (batch, *size, channels), its at most ``taps`` terms added in the order of the taps.
+        For each group of blocks and each group of pieces (blocks, pieces, rows, length). Rows and columns beyond the
+        matrix repeat its last ones: what is made of them is cut off, or meets zeros.
     """
-    batch, rows, columns, _, channels = x.shape
-    down, across = _window(kernel, stride)
-    s = stride
-    x = ops.reshape(x, (batch, rows, columns, *kernel, channels))
-    missing = (down * s - kernel[0], across * s - kernel[1])
-    x = ops.pad(x, ((0, 0), (0, 0), (0, 0), (0, missing[0]), (0, missing[1]), (0, 0)))
-    x = ops.transpose(ops.reshape(x, (batch, rows, columns, down, s, across, s, channels)), (3, 5, 0, 1, 4, 2, 6, 7))
+    channels, (down, across), s = seen.channels, seen.kernel, seen.stride
+    ends = [(seen.size[i] - 1) * s + seen.kernel[i] - seen.before[i] - (seen.height, seen.width)[i] for i in (0, 1)]
+    zeros = [(seen.before[i], max(0, ends[i])) for i in (0, 1)]
+    if any(map(any, zeros)):
+        x = ops.pad(x, ((0, 0), *zeros, (0, 0)))
+    _, height, width, _ = x.shape
+    blocks, pieces = _pieces(seen.places, MOST_ROWS), _pieces(seen.numbers, LONGEST)
+    rows, length = -(-seen.places // blocks), -(-seen.numbers // pieces)
+    # The longest run of numbers that lie together in the image and belong to one piece.
+    run = gcd(channels, length)
+    first = (np.arange(seen.batch)[:, None, None] * height + np.arange(seen.size[0])[:, None] * s) * width
+    first = (first + np.arange(seen.size[1]) * s).reshape(-1) * (channels // run)
+    further = (np.arange(down)[:, None, None] * width + np.arange(across)[:, None]) * (channels // run)
+    further = (further + np.arange(channels // run)).reshape(-1)
+    first = np.pad(first, (0, blocks * rows - len(first)), "edge").reshape(operations[0], -1, 1, rows, 1)
+    further = np.pad(further, (0, pieces * length // run - len(further)), "edge")
+    further = further.reshape(operations[1], 1, -1, 1, length // run)
+    x = ops.reshape(x, (-1, run))
+    return [
+        [ops.reshape(_rows(x, one, other), (one.shape[0], other.shape[1], rows, length)) for other in further]
+        for one in first
+    ]
+
+
+def seen_product(x, kernel, seen: Seen):
+    """Return the product of what is seen of an image with a kernel: (places, filters).
+
+    Args:
+        x: the image, (batch, height, width, channels) float32.
+        kernel: (numbers, filters).
+        seen: what is seen.
+    """
+
+    @ops.custom_gradient
+    def of(x, kernel):
+        filters = kernel.shape[1]
+        tiles = _tiles(x, seen, seen.operations(filters))
+
+        def gradient(*given, upstream=None):
+            upstream = given[0] if upstream is None else upstream
+            return folded(upstream, kernel, seen), weighted(x, upstream, seen, tiles)
+
+        pieces = len(tiles[0]) * tiles[0][0].shape[1]
+        length = tiles[0][0].shape[3]
+        cut = ops.reshape(_longer(kernel, pieces * length), (len(tiles[0]), -1, 1, length, filters))
+        cut = [ops.reshape(cut[j], (1, *cut.shape[1:2], length, filters)) for j in range(len(tiles[0]))]
+        results = []
+        for group in tiles:
+            terms = [_added_along(matmul(tile, part), 1) for tile, part in zip(group, cut, strict=True)]
+            results.append(ops.reshape(_added(terms), (-1, filters)))
+        return ops.slice(_together(results), (0, 0), (seen.places, filters)), gradient
+
+    # What a variable holds, and not the variable: TensorFlow would ask for its gradient by name.
+    return of(ops.reshape(x, x.shape), ops.reshape(kernel, kernel.shape))
+
+
+def weighted(x, y, seen: Seen, tiles: list[list] | None = None):
+    """Return what is seen of an image, turned, times numbers at each place: (numbers, filters).
+
+    Args:
+        x: the image.
+        y: (places, filters).
+        seen: what is seen.
+        tiles: of the image, where they are there.
+    """
+
+    @ops.custom_gradient
+    def of(x, y):
+        filters = y.shape[1]
+
+        def gradient(*given, upstream=None):
+            upstream = given[0] if upstream is None else upstream
+            return folded(y, upstream, seen), seen_product(x, upstream, seen)
+
+        cut = tiles or _tiles(x, seen, seen.operations(filters))
+        if seen.places < filters:  # what is seen is smaller than the result: better put together before
+            cut = [[ops.concatenate(group, axis=1)] if len(group) > 1 else group for group in cut]
+        blocks, _, rows, _ = cut[0][0].shape
+        parts = ops.reshape(_longer(y, len(cut) * blocks * rows), (len(cut), blocks, 1, rows, filters))
+        parts = [parts[i] for i in range(len(cut))]
+        results = []
+        for j in range(len(cut[0])):
+            terms = [_added_along(matmul(group[j], part, "a"), 0) for group, part in zip(cut, parts, strict=True)]
+            results.append(ops.reshape(_added(terms), (-1, filters)))
+        return ops.slice(_together(results), (0, 0), (seen.numbers, filters)), gradient
+
+    return of(ops.reshape(x, x.shape), ops.reshape(y, y.shape))
+
+
+def folded(y, kernel, seen: Seen):
+    """Return the image that the places give to what they see: the transpose of :func:`seen_product`.
+
+    Args:
+        y: (places, filters).
+        kernel: (numbers, filters).
+        seen: what is seen.
+
+    Returns:
+        (batch, height, width, channels), the terms of a number added in the order of the kernel's rows and columns.
+    """
+
+    @ops.custom_gradient
+    def of(y, kernel):
+        def gradient(*given, upstream=None):
+            upstream = given[0] if upstream is None else upstream
+            return seen_product(upstream, kernel, seen), weighted(upstream, y, seen)
+
+        return _folded(y, kernel, seen), gradient
+
+    return of(ops.reshape(y, y.shape), ops.reshape(kernel, kernel.shape))
+
+
+def _folded(y, kernel, seen: Seen):
+    s, filters, channels = seen.stride, y.shape[1], seen.channels
+    down, across = (-(-seen.kernel[i] // s) for i in (0, 1))
+    # Of a kernel of 3 and a stride of 2 a fourth row and column of zeros: then each place gives to all of `down` by
+    # `across` squares as large as the stride, and each number of the image is in one square of each of these.
+    missing = [(0, down * s - seen.kernel[0]), (0, across * s - seen.kernel[1])]
+    kernel = ops.reshape(kernel, (*seen.kernel, channels, filters))
+    if missing != [(0, 0), (0, 0)]:
+        kernel = ops.pad(kernel, (*missing, (0, 0), (0, 0)))
+    kernel = ops.reshape(kernel, (down, s * across * s * channels, filters))
     total = None
-    for number, part in enumerate(ops.unstack(ops.reshape(x, (down * across, batch, rows * s, columns * s, channels)))):
-        i, j = divmod(number, across)
-        margins = ((i * s, (down - 1 - i) * s), (j * s, (across - 1 - j) * s))
-        part = ops.pad(part, ((0, 0), *margins, (0, 0)))
-        total = part if total is None else total + part
-    full = total.shape[1:3]
-    missing = [max(0, before[i] + size[i] - full[i]) for i in (0, 1)]
-    total = ops.pad(total, ((0, 0), (0, missing[0]), (0, missing[1]), (0, 0)))
-    return ops.slice(total, (0, *before, 0), (batch, *size, channels))
+    for i, given in enumerate(_given(y, [kernel[i] for i in range(down)])):
+        given = ops.reshape(given, (-1, channels))
+        for j in range(across):
+            part = _placed(given, seen, across, i, j)
+            total = part if total is None else total + part
+    return total
+
+
+def _given(y, kernels: list) -> list:
+    """Return the product of (places, filters) with each of some kernels (numbers, filters), turned."""
+    places, filters = y.shape
+    blocks, pieces = _pieces(places, MOST_ROWS), _pieces(filters, LONGEST)
+    rows, length = -(-places // blocks), -(-filters // pieces)
+    more = ((0, 0), (0, pieces * length - filters))
+    if more[1][1]:
+        y, kernels = ops.pad(y, more), [ops.pad(kernel, more) for kernel in kernels]
+    y = _longer(y, blocks * rows)
+
+    def piece(x, number: int):
+        return x if pieces == 1 else ops.slice(x, (0, number * length), (x.shape[0], length))
+
+    cut = [ops.reshape(piece(y, number), (blocks, rows, length)) for number in range(pieces)]
+    results = []
+    for kernel in kernels:
+        terms = [matmul(cut[number], ops.expand_dims(piece(kernel, number), 0), "b") for number in range(pieces)]
+        results.append(ops.reshape(_added(terms), (blocks * rows, -1)))
+    return results
+
+
+def _placed(given, seen: Seen, across: int, i: int, j: int):
+    """Return the image of what each place gives to its square in row i and column j; zeros where there is no place.
+
+    Args:
+        given: rows of channels: of each place and of each row and column of its squares in row i.
+        seen: what is seen.
+        across: squares in a row.
+        i, j: which square.
+    """
+    s, own = seen.stride, seen.stride * across * seen.stride  # rows of one place
+
+    def reached(axis: int, square: int, length: int) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
+        """Places and numbers within the square for what is reached along an axis, and how much is not, around it."""
+        lines = np.arange(length) + seen.before[axis]
+        there = (lines >= square * s) & (lines < (square + seen.size[axis]) * s)
+        first = int(there.argmax()) if there.any() else length
+        lines = lines[there]
+        return lines // s - square, lines % s, (first, length - first - len(lines))
+
+    row, down, above = reached(0, i, seen.height)
+    column, right, beside = reached(1, j, seen.width)
+    whole = np.arange(seen.batch)[:, None, None] * (seen.size[0] * seen.size[1] * own)
+    down = (row * seen.size[1] * own + down * across * s)[:, None]
+    part = _rows(given, whole, down, column * own + right + j * s)
+    return ops.pad(part, ((0, 0), above, beside, (0, 0))) if any((*above, *beside)) else part
+
+
+def product(a, b):
+    """Return the matrix product of two float32 matrices; its sums have one order on every CPU.
+
+    Args:
+        a, b: (m, k) and (k, n).
+    """
+    m, k = a.shape
+    return seen_product(ops.reshape(a, (m, 1, 1, k)), b, Seen(m, 1, 1, k, (1, 1), 1, (0, 0), (1, 1)))
 
 
 def _geometry(length: int, kernel: int, stride: int, padding: str) -> tuple[int, int]:
@@ -203,12 +374,12 @@ def convolution(x, kernel, stride: int, padding: str):
     if stride == 1 and filters < channels:
         # Products first: then each place takes as many numbers as filters, not channels, times taps. The last layer of
         # a ResNet would take 12 GB for a million pixels.
-        turned = ops.reshape(ops.transpose(ops.flip(kernel, (0, 1)), (2, 0, 1, 3)), (channels, -1))
-        rows = product(ops.reshape(x, (-1, channels)), turned)
-        rows = ops.reshape(rows, (batch, *sides, taps[0] * taps[1], filters))
-        return fold(rows, taps, 1, tuple(taps[i] - 1 - before[i] for i in (0, 1)), size)
-    rows = ops.reshape(unfold(x, taps, stride, before, size), (-1, taps[0] * taps[1] * channels))
-    return ops.reshape(product(rows, ops.reshape(kernel, (-1, filters))), (batch, *size, filters))
+        turned = ops.reshape(ops.transpose(ops.flip(kernel, (0, 1)), (0, 1, 3, 2)), (-1, channels))
+        around = tuple(taps[i] - 1 - before[i] for i in (0, 1))
+        seen = Seen(batch, *size, filters, taps, 1, around, tuple(sides))
+        return folded(ops.reshape(x, (-1, channels)), turned, seen)
+    seen = Seen(batch, *sides, channels, taps, stride, before, size)
+    return ops.reshape(seen_product(x, ops.reshape(kernel, (-1, filters)), seen), (batch, *size, filters))
 
 
 def transposed_convolution(x, kernel, stride: int, padding: str):
@@ -225,9 +396,9 @@ def transposed_convolution(x, kernel, stride: int, padding: str):
         size = [side * stride for side in sides]
     else:
         size = [side * stride + max(taps[i] - stride, 0) for i, side in enumerate(sides)]
-    before = [_geometry(size[i], taps[i], stride, padding)[0] for i in (0, 1)]
-    rows = product(ops.reshape(x, (-1, channels)), ops.reshape(kernel, (-1, channels)), "b")
-    return fold(ops.reshape(rows, (batch, *sides, taps[0] * taps[1], filters)), taps, stride, before, size)
+    before = tuple(_geometry(size[i], taps[i], stride, padding)[0] for i in (0, 1))
+    seen = Seen(batch, *size, filters, taps, stride, before, tuple(sides))
+    return folded(ops.reshape(x, (-1, channels)), ops.reshape(kernel, (-1, channels)), seen)
 
 
 def _call(layer, function: Callable, x, training=None):
