@@ -21,6 +21,10 @@ RESULTS = ROOT / "bench-results"
 # name -> (arguments of the full run, arguments of the quick one)
 BENCHMARKS: dict[str, tuple[str, str]] = {
     "step-pix2pix-1": ("step --rounds 5 --steps 6", "step --size 32 --rounds 1 --steps 1 --only torch"),
+    "step-pix2pix-64": (
+        "step --size 64 --rounds 5 --steps 20 --only repix-portable torch",
+        "step --size 32 --rounds 1 --steps 1 --only repix-portable",
+    ),
     "step-pix2pix-16": (
         "step --batch 16 --rounds 2 --steps 1 --only repix-bf16 torch torch-bf16",
         "step --size 32 --batch 2 --rounds 1 --steps 1 --only repix-bf16",
