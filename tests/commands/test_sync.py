@@ -312,3 +312,13 @@ def test_a_broken_store_is_said(clone, capsys):
         cli.main(["sync"])
     assert exit_.value.code == 1
     assert "mend the store and sync again" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["", "epoch,step,g_l1\n"])
+def test_a_table_without_rows_is_left_out_with_one_line(clone, capsys, text):
+    (clone / "plots" / CELL / "losses.csv").write_text(text)
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(["sync"])
+    assert exit_.value.code == 1
+    said = f"repix sync: {CELL} is left out: plots/{CELL}/losses.csv: has no rows; `dvc checkout` brings it back\n"
+    assert said in capsys.readouterr().err

@@ -92,7 +92,9 @@ def sync_cell(root: Path, folder: Path) -> mlflow_run.Run:
     run.tags(hashes)  # of now: the same weights may have been evaluated anew
     table = root / "plots" / cell / "losses.csv"
     if table.is_file():
-        run.curve([row._replace(values=curves.grouped(row.values)) for row in read_table(table)])
+        if not (rows := read_table(table)):
+            raise UserError(f"{table.relative_to(root)}: has no rows; `dvc checkout` brings it back")
+        run.curve([row._replace(values=curves.grouped(row.values)) for row in rows])
     _sync_evaluation(run, root, trained, outs)
     return run
 
