@@ -6,8 +6,9 @@
 A row is a process of its own. It runs the stages download to evaluate of one system on a few
 drawn pairs (pix2pix: the sample's own networks at 64 px), or a step of the networks as the papers
 have them at 64 px (``pix2pix-full``, ``cyclegan-full``), or what that route does not touch
-(``other``: Lab, 16 bits, HDF5, Frechet and kernel distance, Inception's features). A condition is
-what the process finds on the machine; where the profile has a setting of its own, that wins:
+(``other``: convolutions of odd sizes, Lab, 16 bits, HDF5, Frechet and kernel distance, Inception's
+features). A condition is what the process finds on the machine; where the profile has a setting of
+its own, that wins:
 
   native       the CPU as it is
   one-core     one core of it: operations that run at once on others run one after the other
@@ -211,6 +212,43 @@ def steps_of(system: str) -> dict[str, str]:
     return {"weights": digest_arrays(step.state()), "scores": digest_arrays({"losses": losses})}
 
 
+# Side, channels, filters, kernel, stride, padding. The numbers of places are those that caches cut one way or another:
+# the last layer of a ResNet at 128 px, its first at 60, the last of a PatchGAN, a stride over 17 x 17 places.
+ODD = (
+    (134, 64, 3, 7, 1, "valid"),
+    (66, 3, 64, 7, 1, "valid"),
+    (31, 64, 1, 4, 1, "same"),
+    (34, 8, 16, 4, 2, "same"),
+)
+
+
+def odd_sums() -> dict[str, str]:
+    """Return digests of convolutions of odd sizes, and of their gradients, as the portable profile computes them."""
+    from repix.libraries import import_keras
+
+    import_keras()
+    import numpy as np
+    import tensorflow as tf
+
+    from repix.files import digest_arrays
+    from repix.inference.tensorflow_backend import configure
+    from repix.models.fixed_sums import convolution
+
+    configure()
+    chance, found = np.random.default_rng(0), {}
+    for side, channels, filters, kernel, stride, padding in ODD:
+        x = tf.constant(chance.standard_normal((1, side, side, channels), np.float32))
+        w = tf.constant(chance.standard_normal((kernel, kernel, channels, filters), np.float32))
+        with tf.GradientTape() as tape:
+            tape.watch([x, w])
+            y = convolution(x, w, stride, padding)
+            total = tf.reduce_sum(y * y)
+        given = dict(zip(("y", "x", "w"), (y, *tape.gradient(total, [x, w])), strict=True))
+        named = {name: np.asarray(value) for name, value in given.items()}
+        found[f"convolution, {side} px, {channels} to {filters}"] = digest_arrays(named)
+    return found
+
+
 def other(tree: Path) -> dict[str, str]:
     """Compute what the sample's route does not touch; return a digest of each."""
     import numpy as np
@@ -234,7 +272,7 @@ def other(tree: Path) -> dict[str, str]:
     a, b = (Statistics.from_features(one) for one in features)
     inception = extract(photos[:2], random_network((64,)), batch_size=2)[64]
     scores = {"frechet": frechet_distance(a, b), "kid": kid(*features), "kid subsets": kid_subsets(*features)}
-    return {
+    return odd_sums() | {
         "scores": digest_text(canonical_json(scores)),
         "Lab": digest_arrays({"lab": lab, "rgb": seen}),
         "16-bit resize": digest_tree(tree / "deep.tif"),

@@ -73,6 +73,15 @@ def test_entering_too_late_raises():
     assert ended.returncode == 1 and "must come before the import of numpy" in ended.stderr
 
 
+def test_another_number_of_cores_is_no_other_profile():
+    """It moves no bit, so a child that has fewer may have imported NumPy."""
+    portable = {key: value for key, value in profile.find("portable").environment().items() if value is not None}
+    code = "import numpy, os; from repix import profile; profile.enter('portable'); print(os.environ['{}'])"
+    name = "TF_NUM_INTEROP_THREADS"
+    ended = python(code.format(name), **portable | {name: "7"})
+    assert ended.stdout.split() == [portable[name]], ended.stderr
+
+
 def test_an_unknown_profile_is_one_line():
     with pytest.raises(UserError) as caught:
         profile.find("portabel")

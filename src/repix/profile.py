@@ -48,7 +48,7 @@ class Profile:
         threads: CPU threads of one operation; 0 is every core that this process may use.
             Another count sums in another order, hence gives other bits.
         operation_threads: threads of one operation of TensorFlow, where they are others than ``threads``; then
-            as many operations run at once as there are cores. How many these are moves no bit.
+            as many operations run at once as there are cores, at most 16. How many these are moves no bit.
         onednn: whether TensorFlow may rewrite operations to oneDNN. Fast, and its results
             depend on the CPU.
         isa: highest instruction set that oneDNN (which also serves Eigen's contraction
@@ -81,7 +81,7 @@ class Profile:
 
     def tensorflow_threads(self) -> tuple[int, int]:
         """Return how many threads an operation of TensorFlow has, and how many operations run at once."""
-        return (self.operation_threads, cores()) if self.operation_threads else (self.resolved_threads(), 1)
+        return (self.operation_threads, min(cores(), 16)) if self.operation_threads else (self.resolved_threads(), 1)
 
     def after_training(self) -> str:
         """Return the name of the profile of stages that do not train: networks run on TensorFlow there."""
@@ -113,6 +113,8 @@ class Profile:
             "TF_NUM_INTEROP_THREADS": beside,
             # Images that are rearranged need memory of many sizes, which the system would clear anew at each step.
             "TF_CPU_ALLOCATOR_USE_BFC": "true" if self.portable else None,
+            # What it may take, not what it takes: without this 64 GB.
+            "TF_CPU_BFC_MEM_LIMIT_IN_MB": str(2**20) if self.portable else None,
             "OMP_NUM_THREADS": threads,
             "OPENBLAS_NUM_THREADS": "1",
             "OPENBLAS_CORETYPE": self.openblas_core,
@@ -197,6 +199,8 @@ def enter(name: str) -> Profile:
     """
     profile = find(name)
     wanted = profile.environment()
+    if profile.operation_threads:  # how many run at once moves no bit, and is set again where they are started
+        os.environ["TF_NUM_INTEROP_THREADS"] = wanted["TF_NUM_INTEROP_THREADS"] or ""
     odd = sorted(key for key, value in wanted.items() if os.environ.get(key) != value)
     again = os.environ.pop(_AGAIN, None)
     if odd:
