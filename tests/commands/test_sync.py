@@ -142,7 +142,7 @@ def test_a_run_is_rebuilt_whole_and_a_second_sync_changes_nothing(clone, capsys)
     assert database(clone) == before
 
     name, status, params, tags, curves, entry, pictures = run
-    assert (name, status) == (f"{CELL} {KEY[:7]}", "FINISHED")
+    assert (name, status) == (f"{KEY[:7]} {CELL}", "FINISHED")
     assert params["models.pix2pix.optimizer.learning_rate"] == params["optimizer.learning_rate"] == "0.0002"
     assert (params["dataset"], params["model"], params["seed"]) == tuple(CELL.split("-"))
     assert params["crop_size"] == "[8,8]"
@@ -197,7 +197,7 @@ def test_runs_whose_process_is_gone_are_closed_and_others_left(clone, capsys):
     gone.tags({"repix.process": name})
     elsewhere.tags({"repix.host": "another", "repix.process": name})
     found = sync(capsys)
-    assert (found["closed"], found["running_elsewhere"]) == (["gone gone"], ["elsewhere elsewhe"])
+    assert (found["closed"], found["running_elsewhere"]) == (["gone gone"], ["elsewhe elsewhere"])
     status = {run.cell: run.client.get_run(run.run_id).info.status for run in (living, gone, elsewhere)}
     assert status == {"living": "RUNNING", "gone": "KILLED", "elsewhere": "RUNNING"}
 

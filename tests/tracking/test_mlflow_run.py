@@ -118,7 +118,7 @@ def test_a_training_leaves_one_run_with_all_of_it(here, monkeypatch, capfd):
     train(run).finished(8)
 
     stored = run.client.get_run(run.run_id)
-    assert (stored.info.status, stored.info.run_name) == ("FINISHED", "sample-tiny-0 quick-fox")
+    assert (stored.info.status, stored.info.run_name) == ("FINISHED", "quick-fox sample-tiny-0")
     assert stored.info.artifact_uri.startswith((here / "mlartifacts").as_uri())
     assert (here / "mlflow.db").is_file()
     params = stored.data.params
@@ -162,7 +162,7 @@ def test_runs_of_one_cell_are_told_apart_and_a_users_own_note_is_kept(here, monk
     monkeypatch.delenv("DVC_EXP_NAME")
     synced = open_run("sample-tiny-3", run_key="ef" * 32, tags={"repix.experiment": "slow-owl"})
     names = [run.client.get_run(run.run_id).info.run_name for run in (first, second, synced)]
-    assert names == ["sample-tiny-3 abababa", "sample-tiny-3 quick-fox", "sample-tiny-3 slow-owl"]
+    assert names == ["abababa sample-tiny-3", "quick-fox sample-tiny-3", "slow-owl sample-tiny-3"]
     first.client.set_tag(first.run_id, "mlflow.note.content", "mine")
     open_run("sample-tiny-3", run_key="ab" * 32, training=True)
     assert first._data().tags["mlflow.note.content"] == "mine"

@@ -405,7 +405,7 @@ def open_run(
     """Find the run of a trained cell by its run key, or create it; never raises.
 
     Args:
-        cell: the cell's name. The run is named after it and the DVC experiment, or else the
+        cell: the cell's name. The run is named after the DVC experiment and it, or else the
             first digits of the run key, so that a list of runs tells them apart.
         run_key: the key in the lineage of the cell's training, see :func:`lineage_of`.
         params: nested recipe; only keys that the run does not have are logged.
@@ -444,7 +444,8 @@ def _open(run, run_key, params, tags, dataset, training, root) -> None:
                 run.run_id = found[0].info.run_id
             else:
                 new = {RUN_KEY: run_key} | ({_PARENT_TAG: parent} if parent else {})
-                name = f"{run.cell} {observed.get('repix.experiment') or tags.get('repix.experiment') or run_key[:7]}"
+                # What tells runs apart stands first: MLflow's page cuts names.
+                name = f"{observed.get('repix.experiment') or tags.get('repix.experiment') or run_key[:7]} {run.cell}"
                 run.run_id = client.create_run(place, run_name=name, tags=new).info.run_id
         run.client = client
         run.tags(_about(run.cell, run_key), replace=False)
