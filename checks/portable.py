@@ -37,6 +37,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -184,18 +185,24 @@ def route_of(tree: Path, system: str) -> dict[str, str]:
 
 
 def floats(folder: Path) -> str:
-    """Return the digest of what a trained generator says before rounding to integers hides the last bits."""
+    """Return the digest of what a trained generator says before rounding to integers hides the last bits.
+
+    Its convolutions are those of :class:`repix.inference.translator.Translator`.
+    """
     import numpy as np
 
+    from repix import profile
     from repix.files import digest_arrays
     from repix.inference.backend import backend_module
     from repix.inference.trained import TrainedModel
+    from repix.models.fixed_sums import fixed_sums
 
     model = TrainedModel(folder)
     model.load("last")
     network = model.system.networks[model.record.translators["source_to_target"]]
     noise = np.random.default_rng(0).uniform(-1, 1, (1, *model.record.crop_size, 3)).astype(np.float32)
-    said = backend_module().compile_function(lambda image: network(image, training=False))(noise)
+    with fixed_sums([network]) if profile.current().portable else nullcontext():  # while it is traced
+        said = backend_module().compile_function(lambda image: network(image, training=False))(noise)
     return digest_arrays({"said": np.asarray(said)})
 
 
