@@ -94,7 +94,6 @@ class Profile:
     def environment(self) -> dict[str, str | None]:
         """Return the environment variables that put it in force; None means unset."""
         threads = str(self.resolved_threads())
-        inside, beside = map(str, self.tensorflow_threads())
         return {
             "KERAS_BACKEND": self.backend,
             "PYTHONHASHSEED": "0",
@@ -109,8 +108,9 @@ class Profile:
             # Kernels whose sums have one order, chosen by rule and not by a race between them.
             "XLA_FLAGS": "--xla_gpu_deterministic_ops=true" if self.backend == "jax" else None,
             "NPY_ENABLE_CPU_FEATURES": None,
-            "TF_NUM_INTRAOP_THREADS": inside,
-            "TF_NUM_INTEROP_THREADS": beside,
+            "TF_NUM_INTRAOP_THREADS": str(self.tensorflow_threads()[0]),
+            # Where more run at once, how many is no part of the profile: it is set when TensorFlow starts.
+            "TF_NUM_INTEROP_THREADS": None if self.operation_threads else "1",
             # Images that are rearranged need memory of many sizes, which the system would clear anew at each step.
             "TF_CPU_ALLOCATOR_USE_BFC": "true" if self.portable else None,
             # What it may take, not what it takes: without this 64 GB.
@@ -199,8 +199,6 @@ def enter(name: str) -> Profile:
     """
     profile = find(name)
     wanted = profile.environment()
-    if profile.operation_threads:  # how many run at once moves no bit, and is set again where they are started
-        os.environ["TF_NUM_INTEROP_THREADS"] = wanted["TF_NUM_INTEROP_THREADS"] or ""
     odd = sorted(key for key, value in wanted.items() if os.environ.get(key) != value)
     again = os.environ.pop(_AGAIN, None)
     if odd:

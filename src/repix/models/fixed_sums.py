@@ -197,31 +197,31 @@ def _tiles(x, seen: Seen, operations: tuple[int, int]) -> list[list]:
     ]
 
 
-def seen_product(x, kernel, seen: Seen):
+def seen_product(x, kernel, seen: Seen, tiles: list[list] | None = None):
     """Return the product of what is seen of an image with a kernel: (places, filters).
 
     Args:
         x: the image, (batch, height, width, channels) float32.
         kernel: (numbers, filters).
         seen: what is seen.
+        tiles: of the image, where they are there.
     """
 
     @ops.custom_gradient
     def of(x, kernel):
         filters = kernel.shape[1]
-        tiles = _tiles(x, seen, seen.operations(filters))
+        cut = tiles or _tiles(x, seen, seen.operations(filters))
 
         def gradient(*given, upstream=None):
             upstream = given[0] if upstream is None else upstream
-            return folded(upstream, kernel, seen), weighted(x, upstream, seen, tiles)
+            return folded(upstream, kernel, seen), weighted(x, upstream, seen, cut)
 
-        pieces = len(tiles[0]) * tiles[0][0].shape[1]
-        length = tiles[0][0].shape[3]
-        cut = ops.reshape(_longer(kernel, pieces * length), (len(tiles[0]), -1, 1, length, filters))
-        cut = [ops.reshape(cut[j], (1, *cut.shape[1:2], length, filters)) for j in range(len(tiles[0]))]
+        _, pieces, _, length = cut[0][0].shape
+        parts = ops.reshape(_longer(kernel, len(cut[0]) * pieces * length), (len(cut[0]), 1, pieces, length, filters))
+        parts = [parts[j] for j in range(len(cut[0]))]
         results = []
-        for group in tiles:
-            terms = [_added_along(matmul(tile, part), 1) for tile, part in zip(group, cut, strict=True)]
+        for group in cut:
+            terms = [_added_along(matmul(tile, part), 1) for tile, part in zip(group, parts, strict=True)]
             results.append(ops.reshape(_added(terms), (-1, filters)))
         return ops.slice(_together(results), (0, 0), (seen.places, filters)), gradient
 
@@ -278,7 +278,8 @@ def folded(y, kernel, seen: Seen):
     def of(y, kernel):
         def gradient(*given, upstream=None):
             upstream = given[0] if upstream is None else upstream
-            return seen_product(upstream, kernel, seen), weighted(upstream, y, seen)
+            tiles = _tiles(upstream, seen, seen.operations(kernel.shape[1]))
+            return seen_product(upstream, kernel, seen, tiles), weighted(upstream, y, seen, tiles)
 
         return _folded(y, kernel, seen), gradient
 

@@ -405,8 +405,8 @@ def open_run(
     """Find the run of a trained cell by its run key, or create it; never raises.
 
     Args:
-        cell: the cell's name. The run is named after the DVC experiment and it, or else the
-            first digits of the run key, so that a list of runs tells them apart.
+        cell: the cell's name. The run is named after the DVC experiment, or else the first
+            digits of the run key, and after it, so that a list of runs tells them apart.
         run_key: the key in the lineage of the cell's training, see :func:`lineage_of`.
         params: nested recipe; only keys that the run does not have are logged.
         tags: more tags; without ``training``, only those that the run does not have.
