@@ -5,13 +5,13 @@
     python -m benchmarks.results --list                                            # which rows there are
     python -m benchmarks.results --write                                           # docs/results.md, from git alone
 
-A row is a recipe of params.yaml as it stands, but for its epochs, on a real data set of params.yaml, but for its size.
-It goes through the stages' own scripts (train, evaluate) in a folder of its own below --out; killed, the same command
-goes on where it was. What it reached goes to benchmarks/measured/<row>.json, its first test images at full size (source
-| output | target) to docs/images/<row>.png: both are in git, --write needs nothing else, and a seed that the JSON has
-is not trained again. Beside the scores stand the best trivial predictor's, metric by metric, and the floor: the
-distance between two halves of the real images. --reference trains PyTorch after the reference code's rules for as many
-steps.
+A row is a recipe of params.yaml as it stands, but for its epochs and, at 256 px, its precision, on a real data set of
+params.yaml, but for its size. It goes through the stages' own scripts (train, evaluate) in a folder of its own below
+--out; killed, the same command goes on where it was. What it reached goes to benchmarks/measured/<row>.json, its first
+test images at full size (source | output | target) to docs/images/<row>.png: both are in git, --write needs nothing
+else, and a seed that the JSON has is not trained again. Beside the scores stand the best trivial predictor's, metric by
+metric, and the floor: the distance between two halves of the real images. --reference trains PyTorch after the
+reference code's rules for as many steps.
 
 The archives lie in ../shared/data, or below REPIX_REAL_DATA. FID and KID at 768 dims need weights of Inception: a file
 for --features, else they are left out.

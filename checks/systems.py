@@ -64,6 +64,7 @@ class Row:
         size: side of the images in pixels; load_size follows in proportion.
         epochs: instead of the recipe's.
         changes: keys of the data set's ``images`` that the source of the recipe asks for.
+        recipe: keys of the recipe that differ from params.yaml, other than its epochs.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Row:
     size: int
     epochs: int
     changes: Mapping[str, Any] = field(default_factory=dict)
+    recipe: Mapping[str, Any] = field(default_factory=dict)
 
 
 ROWS = {

@@ -291,13 +291,15 @@ def test_every_row_is_a_recipe_on_a_data_set_that_its_check_takes():
 
 def test_a_row_is_made_kept_and_shown(tmp_path, monkeypatch):
     monkeypatch.setattr(results, "archive_of", lambda dataset: DRAWN)
-    row = results.Row("drawn", "pix2pix_small", "sample", 32, 2)
+    row = results.Row("drawn", "pix2pix_small", "sample", 32, 2, recipe=results.HALF)
     folder = tmp_path / "work"
     results.lay_out_row(folder, row, None)
     made = tmp_path / "json", tmp_path / "pictures"
     record = results.train(row, folder, *made, [0], False)
     assert read_json(tmp_path / "json" / "drawn.json") == record
+    assert record["recipe"] == results.HALF
     text = results.section(row, record, tmp_path / "pictures")
+    assert "precision `bfloat16`" in text
     assert "python -m benchmarks.results --train drawn --seeds 0" in text and "8 steps" in text
     lines = {line.split("|")[2].strip(): line for line in text.splitlines() if line.startswith("| source to target")}
     assert lines.keys() >= {"last", "last_paper", "best trivial predictor", "floor"}

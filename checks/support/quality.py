@@ -78,6 +78,7 @@ TASKS = {
             "no_cutout": Option("the same without cutout", {"discriminator": {"augment": list(AUGMENT[:2])}}),
             "two_rates": Option("discriminator at a quarter of the weight", {"loss": {"discriminator": 0.125}}),
             "no_dropout": Option("no dropout", {"generator": {"dropout": 0.0}}),
+            "bfloat16": Option("networks in bfloat16", {"precision": "bfloat16"}),
         },
     ),
     "cyclegan": Task(
@@ -124,6 +125,7 @@ def lay_out_params(out: Path, task: Task, epochs: int, weights: Path | None) -> 
     tree["models"] = {name: recipe_of(task, option, epochs) for name, option in task.options.items()}
     tree["run"] = {"datasets": [task.dataset], "models": list(tree["models"]), "seeds": list(SEEDS), "profile": "auto"}
     tree["evaluate"] = tree["evaluate"] | {"swd": True, "fid": bool(weights), "kid": bool(weights), "dims": [768]}
+    tree["export"]["formats"] = ["keras"]  # nothing is exported, and not every format takes bfloat16
     if weights is None and (out / reader.FILE).exists():
         kept = reader.load(out / reader.FILE)
         tree |= {key: kept[key] for key in ("evaluate", "features")}
