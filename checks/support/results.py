@@ -233,6 +233,7 @@ def page_rows(results: Path, pictures: Path) -> str:
 def one_line(name: str) -> str:
     """Return what a row is, in a line."""
     row = ROWS[name]
-    return f"`{name}`: {SAYS[row.dataset]}, `{row.model}` on `{row.dataset}`, {row.size} px, {row.epochs} epochs" + "".join(
-        f", {key} `{value}`" for key, value in row.recipe.items()
+    return (
+        f"`{name}`: {SAYS[row.dataset]}, `{row.model}` on `{row.dataset}`, {row.size} px, {row.epochs} epochs"
+        + "".join(f", {key} `{value}`" for key, value in row.recipe.items())
     )
