@@ -35,6 +35,7 @@ BENCHMARKS: dict[str, tuple[str, str]] = {
     ),
     "sampler": ("sampler", "sampler --pairs 20 --repeats 1 --load 40 --crop 32"),
     "frechet": ("frechet", "frechet --n 16 --dims 64"),
+    "growth": ("growth", "growth --rows pix2pix-64x1"),
     "stages": ("stages", "stages --repeats 1 --only startup repro"),
 }
 

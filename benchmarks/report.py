@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from benchmarks import gpu
+from benchmarks import gpu, growth
 from checks.harness import ROOT, table
 from repix.files import write_text
 
@@ -109,6 +109,8 @@ def page(results: Path) -> str:
     for name, title in TITLES.items():
         if name in found:
             lines += step_section(title, found[name])
+    if "growth" in found:
+        lines += growth.section(found["growth"])
     if "sampler" in found:
         row = found["sampler"]["result"]
         lines += ["## Sampler", "", f"`{found['sampler']['command']}`", ""]

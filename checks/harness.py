@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import re
-import resource
 import signal
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from typing import Any
 
 from repix import processes, tables
 from repix.commands.results import write_between_markers
+from repix.description.resident import peak_bytes
 from repix.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -99,13 +99,8 @@ class Ran:
 
 
 def own_peak() -> float:
-    """Return the most GB that were resident for this process.
-
-    Not of getrusage where there is better: a process inherits the peak of the one that started it.
-    """
-    mine = Ran()
-    mine.look("self")
-    return mine.peak or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    """Return the most GB that were resident for this process."""
+    return peak_bytes() / 1e9
 
 
 def answer(step: Callable[[], Any], more: Callable[[], dict[str, Any]] = dict) -> None:

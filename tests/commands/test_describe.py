@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 
 from repix import cli
+from repix.config import reader
+from repix.config.models import Recipe
+from repix.data.prepared import Prepared
 
 ROOT = Path(__file__).resolve().parents[2]
 CELLS = (
@@ -148,6 +151,7 @@ def test_text_and_diagram(capsys, tmp_path):
         (("sample-pix2pix_small", "--dataset", "maps"), "names its data set already"),
         (("pix2pix_small", "--diagram", "a.bmp"), "write one of .png"),
         (("pix2pix_small", "pix2pix", "--diagram", "a.png"), "name one"),
+        (("pix2pix_small", "pix2pix", "--measure"), "name one"),
     ],
 )
 def test_mistakes_are_one_line(capsys, words, message):
@@ -181,7 +185,7 @@ def test_passes_and_checkpoint_are_those_of_the_step(tmp_path):
 
     import_keras()
     from checks.support import cells
-    from repix.description.facts import checkpoint_bytes, passes
+    from repix.description.facts import checkpoint_bytes, memory_bytes, parameters, passes
     from repix.systems.system import build
     from repix.training.backend import step_module
     from repix.training.checkpoint import Checkpoint, Checkpoints
@@ -205,5 +209,76 @@ def test_passes_and_checkpoint_are_those_of_the_step(tmp_path):
     for ema in (None, 0.999):
         step = backend.Step(system, recipe.optimizer, sampler, *ranges, seed=0, ema=ema)
         path = Checkpoints(tmp_path, "key").save(Checkpoint(0, step.state(), {}))
+        averaged = 0 if ema is None else parameters(system.networks["generator"])
+        weights = sum(map(parameters, system.networks.values()))
+        assert memory_bytes(system, 0, ema is not None) - memory_bytes(system, 0) == 4 * averaged
+        assert memory_bytes(system, 1e9) - memory_bytes(system, 0) == 1.1e9
+        assert memory_bytes(system, 0) == 1.06e9 + 12 * weights
         assert checkpoint_bytes(system, ema is not None) == pytest.approx(path.stat().st_size, rel=0.01)
     assert np.isfinite(checkpoint_bytes(system))
+
+
+def test_measured_steps_are_those_of_the_training(capsys, tmp_path, monkeypatch):
+    from checks.support import cells
+    from repix import paths
+    from repix.training import trial
+
+    monkeypatch.setattr(trial.trial, "__defaults__", (0.0,))  # no more steps than it takes
+    words = ("sample-pix2pix_small", "--measure")
+    monkeypatch.setattr(paths, "PREPARED", tmp_path)
+    code, out, _ = run(capsys, *words)
+    assert code == 0 and "ms a step under portable" in out and "for 1,000 steps" in out
+
+    cells.prepare_set(tmp_path).rename(tmp_path / "sample")
+    code, out, _ = run(capsys, *words, "--json")
+    found, recipe = json.loads(out)["measured"], reader.read("models.pix2pix_small", Recipe)
+    train = Prepared.open(tmp_path / "sample").split("train")
+    assert found["training_steps"] == recipe.epochs * (len(train.source) // recipe.batch_size)
+    assert (found["steps"], found["profile"]) == (3, "portable")
+    assert found["ms_per_step"] > 0 and found["peak_bytes"] > 1e8
+
+
+def test_one_process_does_not_measure_many_devices(capsys, tmp_path, monkeypatch):
+    params = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    (tmp_path / "params.yaml").write_text(params.replace("profile: auto", "profile: jax-4", 1), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run(capsys, "sample-pix2pix_small", "--measure")
+    assert code == 1 and "one for each device" in err and err.count("\n") == 1
+
+
+def test_a_step_is_the_mean_over_the_schedule(monkeypatch):
+    """Where iterations differ, the median of single ones would be the time of one kind of them."""
+    from repix.training import trial
+
+    clock, done = [0.0], []
+
+    def iteration(first, count, rate):
+        done.append(first)
+        clock[0] += (1.0, 1.0, 4.0)[first % 3]
+
+    step = SimpleNamespace(run=iteration)
+    monkeypatch.setattr(trial, "drawn_step", lambda *given: (step, SimpleNamespace(schedule=("a", "b", "c"))))
+    monkeypatch.setattr(trial.time, "perf_counter", lambda: clock[0])
+    found = trial.trial(SimpleNamespace(optimizer=SimpleNamespace(learning_rate=1e-4)), (8, 8), 3, 3, seconds=30)
+    assert (found.ms, found.first_seconds, found.steps) == (2000.0, 6.0, 15)
+    assert done == list(range(24))
+
+
+@pytest.mark.parametrize(
+    "name", sorted(path.stem for path in (ROOT / "benchmarks" / "measured").glob("facades_*.json"))
+)
+def test_the_memory_that_trainings_took_was_predicted(name):
+    """Within 15 percent of what whole trainings took, each measured when its row of docs/results.md was made."""
+    from repix.libraries import import_keras
+
+    import_keras()
+    from repix.description.facts import facts
+    from repix.systems.system import build
+    from repix.training.backend import step_module
+
+    step_module()
+    row = json.loads((ROOT / "benchmarks" / "measured" / f"{name}.json").read_text(encoding="utf-8"))
+    recipe = reader.read(f"models.{row['model']}", Recipe).model_copy(update=row.get("recipe", {}))
+    predicted = facts(build(recipe, (row["size"],) * 2, 3, 3, True), recipe, 3, 3).memory_bytes
+    peaks = [one["cost"]["peak_gb"] for one in row["seeds"].values()]
+    assert predicted == pytest.approx(1e9 * max(peaks), rel=0.15)

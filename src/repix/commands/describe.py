@@ -1,10 +1,12 @@
 """Build a model's networks and print what they cost: parameters, output, receptive field, FLOPs, memory, checkpoint.
 
 Nothing is trained. Sizes and channels come from a data set; without one they are 256 x 256 px, 3 to 3 channels.
-A multiply-add counts as two FLOPs; FLOPs and memory of a training step are estimates.
+A multiply-add counts as two FLOPs; FLOPs and memory of a training are estimates, and --measure runs some steps on
+drawn images to say what this machine takes for one, and for all.
 
 Examples:
   repix describe pix2pix
+  repix describe facades-pix2pix --measure
   repix describe cyclegan --dataset horse2zebra --json
   repix describe pix2pix_book --dataset facades_bw --diagram book.png
   repix describe facades-pix2pix facades_bw-pix2pix_book --markdown
@@ -13,18 +15,21 @@ Examples:
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
-from repix import profile, tables
+from repix import paths, profile, tables
 from repix.commands import here
 from repix.config import halving, reader
 from repix.config.models import Recipe
+from repix.config.run import Grid
 from repix.errors import UserError
 from repix.files import atomic_path
 from repix.libraries import import_keras
+from repix.schemas import Manifest
 
 if TYPE_CHECKING:
     from repix.description.facts import Facts
@@ -41,20 +46,45 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--diagram", type=here, metavar="FILE", help="also draw the layers (one model; .png, .svg, .pdf)"
     )
+    parser.add_argument(
+        "--measure", action="store_true", help="also run some training steps here, and say what one takes (one model)"
+    )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print JSON")
     form.add_argument("--markdown", action="store_true", help="print one table, a row for each network")
 
 
 @dataclass(frozen=True)
+class Measured:
+    """What training steps took on this machine.
+
+    Attributes:
+        profile: under which they ran.
+        ms_per_step: the median.
+        steps: how many were timed.
+        first_seconds: until the first one was done: making networks, compiling.
+        peak_bytes: most that was resident for the process.
+        training_steps: of the whole training; None where the data set is not prepared yet.
+    """
+
+    profile: str
+    ms_per_step: float
+    steps: int
+    first_seconds: float
+    peak_bytes: int
+    training_steps: int | None
+
+
+@dataclass(frozen=True)
 class Description:
-    """The size and cost of a model on a data set."""
+    """The size and cost of a model on a data set; ``measured`` where that was asked for."""
 
     model: str
     dataset: str | None
     size: tuple[int, int]
     channels: tuple[int, int]
     facts: Facts
+    measured: Measured | None = None
 
 
 def describe(model: str, dataset: str | None) -> tuple[Description, System]:
@@ -76,6 +106,29 @@ def describe(model: str, dataset: str | None) -> tuple[Description, System]:
     return Description(model, dataset, size, channels, facts(system, recipe, *channels)), system
 
 
+def measure(model: str, description: Description) -> Measured:
+    """Run some training steps of a described model; what is resident for this process then is theirs."""
+    importlib.import_module("repix.tracking.mlflow_run")  # as a training does, which takes memory
+    from repix.description.resident import peak_bytes
+    from repix.training.trial import trial
+
+    recipe = reader.read(f"models.{model}", Recipe)
+    found = trial(recipe, description.size, *description.channels)
+    whole = training_steps(recipe, description.dataset)
+    return Measured(profile.current().name, found.ms, found.steps, found.first_seconds, peak_bytes(), whole)
+
+
+def training_steps(recipe: Recipe, dataset: str | None) -> int | None:
+    """Return how many steps a training has; None where the data set is not prepared, so that nobody counted it."""
+    from repix.data.sampler import steps_per_epoch
+
+    path = paths.PREPARED / (dataset or "") / "manifest.json"
+    if dataset is None or not path.exists():
+        return None
+    split = Manifest.read(path).splits["train"]
+    return recipe.epochs * steps_per_epoch(max(split.source.n, split.target.n), recipe.batch_size)
+
+
 def short(number: float) -> str:
     """Return a number with three digits and its unit: 12096372736 -> ``12.1 G``."""
     for power, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
@@ -92,6 +145,19 @@ def _shape(shape: tuple[int, ...]) -> str:
 def field_text(field: int | None, size: tuple[int, int]) -> str:
     """Return a receptive field for people; one that covers an image from any of its places is the whole image."""
     return "whole image" if field is None or field >= 2 * max(size) else f"{field} px"
+
+
+def enter_profile_of(model: str) -> None:
+    """Enter the profile that a model would train under.
+
+    Raises:
+        UserError: it is one of several devices, each of which has a process of its own.
+    """
+    name = reader.read("run", Grid).profile
+    name = reader.read(f"models.{model}", Recipe).profile if name == "auto" else name
+    if (profile.find(name).shards or 1) > 1:
+        raise UserError(f"--measure runs one process, and {name} has one for each device: set run.profile: jax for it")
+    profile.enter(name)
 
 
 def _side(description: Description) -> str:
@@ -119,9 +185,23 @@ def text(description: Description) -> str:
         "",
         f"training step     {short(facts.step_flops)}FLOP (estimate)",
         f"activations kept  {short(facts.activation_bytes)}B (estimate)",
+        f"memory            {short(facts.memory_bytes)}B (estimate, of the whole process on a CPU)",
         f"checkpoint        {short(facts.checkpoint_bytes)}B (weights and Adam's moments)",
     ]
+    if found := description.measured:
+        step = f"{found.ms_per_step:.4g} ms a step under {found.profile}, {short(found.peak_bytes)}B at most"
+        lines += [
+            f"measured here     {step} ({found.steps} steps, the first after {tables.duration(found.first_seconds)})",
+            f"training          {_training(found)}",
+        ]
     return "\n".join(lines)
+
+
+def _training(found: Measured) -> str:
+    if found.training_steps is None:
+        return f"{tables.duration(found.ms_per_step)} for 1,000 steps (the data set, once prepared, says how many)"
+    time = tables.duration(found.training_steps * found.ms_per_step / 1000)
+    return f"{time} for {found.training_steps:,} steps, without scoring and checkpoints"
 
 
 def markdown(descriptions: list[Description]) -> str:
@@ -157,6 +237,8 @@ def main(arguments: argparse.Namespace) -> int:
         raise UserError(f"--diagram {figure}: write one of {', '.join(GRAPHICS)}")
     if figure and len(arguments.models) > 1:
         raise UserError("--diagram draws one model; name one")
+    if arguments.measure and len(arguments.models) > 1:
+        raise UserError("--measure measures one model, so that its memory is its own; name one")
     wanted = []
     for name in arguments.models:
         dataset, dash, model = name.rpartition("-")
@@ -165,7 +247,9 @@ def main(arguments: argparse.Namespace) -> int:
         reader.section(f"models.{model}")  # a misspelt name is said at once, before TensorFlow loads
         wanted.append((model, dataset or arguments.dataset))
 
-    if profile.entered() is None:
+    if arguments.measure:
+        enter_profile_of(wanted[0][0])
+    elif profile.entered() is None:
         profile.enter("fast")
     import_keras()
     from repix.inference.backend import backend_module
@@ -174,6 +258,8 @@ def main(arguments: argparse.Namespace) -> int:
     found = []
     for model, dataset in wanted:
         description, system = describe(model, dataset)
+        if arguments.measure:
+            description = replace(description, measured=measure(model, description))
         found.append(description)
         if figure:
             from repix.description.diagram import draw

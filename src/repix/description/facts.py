@@ -17,6 +17,10 @@ from repix.models.discriminators import MinibatchDiscrimination
 from repix.systems.system import Batch, System, build
 
 NPZ_ENTRY = 400  # bytes that one array costs in an .npz beside its numbers, about
+# Of a training's memory, measured on a CPU under `fast`: `python -m benchmarks.growth`.
+PROCESS_BYTES = 1.06e9  # libraries, data and what the allocator keeps
+BYTES_PER_WEIGHT = 12  # the weight and Adam's two moments; gradients come and go
+ACTIVATIONS_KEPT = 1.1  # bytes for each byte of the layers' outputs
 
 
 def parameters(network: keras.Model) -> int:
@@ -176,6 +180,22 @@ def checkpoint_bytes(system: System, ema: bool = False) -> int:
     return 4 * numbers + NPZ_ENTRY * arrays
 
 
+def memory_bytes(system: System, activation_bytes: float, ema: bool = False) -> int:
+    """Return the most memory that a training's process takes, an estimate for a CPU under ``fast``.
+
+    What does not grow with the model, three numbers for each weight, four for one that an average follows, and the
+    layers' outputs that the generator's update keeps.
+
+    Args:
+        system: its networks are built.
+        activation_bytes: of :class:`Facts`.
+        ema: whether a moving average of the generators' weights is kept.
+    """
+    numbers = BYTES_PER_WEIGHT * sum(map(parameters, system.networks.values()))
+    averaged = sum(parameters(system.networks[name]) for name in system.optimizer_groups["generator"]) if ema else 0
+    return round(PROCESS_BYTES + numbers + 4 * averaged + ACTIVATIONS_KEPT * activation_bytes)
+
+
 @dataclass(frozen=True)
 class NetworkFacts:
     """The size and cost of one network.
@@ -203,12 +223,14 @@ class Facts:
             gradients to inputs and weights counted as one forward pass each.
         activation_bytes: what the generator's update keeps for its gradients, an estimate: the
             outputs of the layers, each once, in the precision of the recipe.
+        memory_bytes: of the training's process, see :func:`memory_bytes`.
         checkpoint_bytes: of one checkpoint.
     """
 
     networks: dict[str, NetworkFacts]
     step_flops: int
     activation_bytes: int
+    memory_bytes: int
     checkpoint_bytes: int
 
 
@@ -222,13 +244,13 @@ def facts(system: System, recipe: Recipe, source: int, target: int) -> Facts:
         )
         for name, network in system.networks.items()
     }
+    kept_bytes = (
+        width * recipe.batch_size * sum(kept[name] * activations(network) for name, network in system.networks.items())
+    )
     return Facts(
         networks=networks,
         step_flops=round(recipe.batch_size * sum(total[name] * one.flops for name, one in networks.items())),
-        activation_bytes=round(
-            width
-            * recipe.batch_size
-            * sum(kept[name] * activations(network) for name, network in system.networks.items())
-        ),
+        activation_bytes=round(kept_bytes),
+        memory_bytes=memory_bytes(system, kept_bytes, recipe.ema is not None),
         checkpoint_bytes=checkpoint_bytes(system, recipe.ema is not None),
     )
