@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -123,8 +124,34 @@ def test_the_thread_count_is_recorded():
     fast = profile.find("fast")
     assert fast.record()["threads"] == len(os.sched_getaffinity(0)) == fast.resolved_threads()
     assert fast.environment()["TF_NUM_INTRAOP_THREADS"] == str(fast.resolved_threads())
-    assert fast.environment()["TF_NUM_INTEROP_THREADS"] == "1"
+    assert fast.tensorflow_threads() == (fast.resolved_threads(), min(2, len(os.sched_getaffinity(0))))
+    assert fast.environment()["TF_NUM_INTEROP_THREADS"] is None
     assert set(fast.record()) >= {"name", "backend", "onednn", "isa", "numpy_disable", "openblas_core", "portable"}
+
+
+def test_how_many_operations_run_at_once_moves_no_bit():
+    """Of the profile that promises no bits elsewhere, but the same ones here: weights, moments and averages."""
+    code = """
+import hashlib, sys
+from repix import profile
+threads = profile.Profile.tensorflow_threads
+profile.Profile.tensorflow_threads = lambda self: (threads(self)[0], int(sys.argv[1]))
+profile.apply("fast")
+from checks.support.steps import built_step
+import tensorflow as tf
+step, _ = built_step("pix2pix_plus", 32, 1, "float32", filters=8)
+step.run(0, 1, 2e-4)
+step.run(1, 1, 2e-4)
+digest = hashlib.sha256()
+for name, array in sorted(step.state().items()):
+    digest.update(array.tobytes())
+print(tf.config.threading.get_inter_op_parallelism_threads(), digest.hexdigest())
+"""
+    paths = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
+    with ThreadPoolExecutor(2) as two:
+        ended = list(two.map(lambda number: python(code, number, PYTHONPATH=paths), "13"))
+    (one, digest), (three, other) = (each.stdout.split() for each in ended)
+    assert (one, three) == ("1", "3") and digest == other, ended
 
 
 def test_cores_are_counted_where_affinity_is_unknown(monkeypatch):

@@ -80,8 +80,14 @@ class Profile:
         return self.threads or cores()
 
     def tensorflow_threads(self) -> tuple[int, int]:
-        """Return how many threads an operation of TensorFlow has, and how many operations run at once."""
-        return (self.operation_threads, min(cores(), 16)) if self.operation_threads else (self.resolved_threads(), 1)
+        """Return how many threads an operation of TensorFlow has, and how many operations run at once.
+
+        No bit follows the latter. Two that share all threads leave fewer of them idle where an operation is too small
+        for all, or only moves memory: a sixth to a third of a step on two cores; three or four were no faster.
+        """
+        if self.operation_threads:
+            return self.operation_threads, min(cores(), 16)
+        return self.resolved_threads(), min(cores(), 2)
 
     def after_training(self) -> str:
         """Return the name of the profile of stages that do not train: networks run on TensorFlow there."""
@@ -109,8 +115,8 @@ class Profile:
             "XLA_FLAGS": "--xla_gpu_deterministic_ops=true" if self.backend == "jax" else None,
             "NPY_ENABLE_CPU_FEATURES": None,
             "TF_NUM_INTRAOP_THREADS": str(self.tensorflow_threads()[0]),
-            # Where more run at once, how many is no part of the profile: it is set when TensorFlow starts.
-            "TF_NUM_INTEROP_THREADS": None if self.operation_threads else "1",
+            # How many run at once is no part of the profile: it is set when TensorFlow starts.
+            "TF_NUM_INTEROP_THREADS": None,
             # Images that are rearranged need memory of many sizes, which the system would clear anew at each step.
             "TF_CPU_ALLOCATOR_USE_BFC": "true" if self.portable else None,
             # What it may take, not what it takes: without this 64 GB.
