@@ -223,7 +223,7 @@ def test_measured_steps_are_those_of_the_training(capsys, tmp_path, monkeypatch)
     from repix import paths
     from repix.training import trial
 
-    monkeypatch.setattr(trial.trial, "__defaults__", (0.0,))  # no more steps than it takes
+    monkeypatch.setitem(trial.trial.__kwdefaults__, "seconds", 0.0)  # no more steps than it takes
     words = ("sample-pix2pix_small", "--measure")
     monkeypatch.setattr(paths, "PREPARED", tmp_path)
     code, out, _ = run(capsys, *words)

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 TREE = "tree"  # a folder of ours, where the images are looked at
 LONG = 1800  # seconds of training from which a smaller recipe is proposed, where there is one
-ENOUGH = (3.0, 10)  # seconds, and steps, that a measurement takes at most
+SECONDS = 2.0  # that the steps of a measurement take together, where three take less
 FEW = 10  # lines of a list
 FEW_TESTED = 10  # test images below which scores say little
 PADDED = 512  # longer side up to which keeping the pixels as they are is offered
@@ -154,8 +154,9 @@ def answer(model: str, wanted: str) -> None:
     from repix.description.facts import facts
     from repix.systems.system import build
     from repix.training.backend import step_module
+    from repix.training.trial import trial
 
-    backend = step_module()
+    step_module()
     size, channels = tuple(asked["crop_size"]), tuple(asked["channels"])
     recipe = reader.read(f"models.{model}", Recipe)
     system = build(recipe, size, *channels, asked["paired"])
@@ -163,37 +164,8 @@ def answer(model: str, wanted: str) -> None:
         name: (one.parameters, field_text(one.receptive_field, size))
         for name, one in facts(system, recipe, *channels).networks.items()
     }
-    ms = _step_ms(backend, system, recipe, size, channels) if asked["measure"] else None
+    ms = trial(recipe, size, *channels, seconds=SECONDS, untimed=0).ms if asked["measure"] else None
     print(json.dumps({"networks": networks, "ms": ms}))
-
-
-def _step_ms(backend: Any, system: Any, recipe: Recipe, size: tuple[int, int], channels: tuple[int, int]) -> float:
-    """Return the median milliseconds of a training step on noise; the first one, which compiles, is not counted."""
-    import itertools
-    import statistics
-    import time
-    from types import SimpleNamespace
-
-    import numpy as np
-
-    from repix.models.initialization import initialize
-
-    initialize(system.networks, recipe.initializer, 0)
-    rng = np.random.default_rng(0)
-    batch = [rng.integers(0, 256, (recipe.batch_size, *size, n), np.uint8) for n in channels]
-    uniforms = np.zeros((recipe.batch_size, system.uniforms), np.float32)
-    sampler = SimpleNamespace(steps_per_epoch=1000, batch=lambda number: (*batch, uniforms))
-    ranges = [((0.0,) * n, (255.0,) * n) for n in channels]
-    step = backend.Step(system, recipe.optimizer, sampler, *ranges, 0, recipe.ema)
-    rate, numbers, times = recipe.optimizer.learning_rate, itertools.count(), []
-    for _ in system.schedule:
-        step.run(next(numbers), 1, rate)
-    began = time.perf_counter()
-    while not times or (time.perf_counter() - began < ENOUGH[0] and len(times) < ENOUGH[1]):
-        before = time.perf_counter()
-        step.run(next(numbers), 1, rate)
-        times.append(1000 * (time.perf_counter() - before))
-    return statistics.median(times)
 
 
 def cost(model: str, recipe: Recipe, images: Images, crop: tuple[int, int], measure: bool) -> Cost | str:
@@ -205,8 +177,7 @@ def cost(model: str, recipe: Recipe, images: Images, crop: tuple[int, int], meas
         "channels": images.channels,
         "paired": images.paired,
         "profile": used,
-        # The JAX step takes a data set, not batches.
-        "measure": measure and profile.find(used).backend != "jax",
+        "measure": measure and (profile.find(used).shards or 1) == 1,  # several devices are as many processes
     }
     code = "import sys; from repix.commands import add; add.answer(*sys.argv[1:])"
     command = [sys.executable, "-P", "-c", code, model, json.dumps(asked)]

@@ -16,7 +16,6 @@ from repix.training.backend import step_module
 from repix.training.step import Step
 
 JITTER = 286 / 256  # side of the drawn images to that of the crop: the papers'
-UNTIMED = 2  # iterations after that which compiles; memory and caches settle
 
 
 @dataclass(frozen=True)
@@ -57,10 +56,15 @@ def drawn_step(recipe: Recipe, size: tuple[int, int], source: int, target: int) 
     return backend.Step(system, recipe.optimizer, sampler, *bytes_of, 0, recipe.ema), system
 
 
-def trial(recipe: Recipe, size: tuple[int, int], source: int, target: int, seconds: float = 5.0) -> Trial:
-    """Run iterations of a recipe for some seconds, its schedule at least three times, and return what one takes.
+def trial(
+    recipe: Recipe, size: tuple[int, int], source: int, target: int, *, seconds: float = 5.0, untimed: int = 2
+) -> Trial:
+    """Run iterations of a recipe and return what one takes; what is trained is thrown away.
 
-    Arguments are those of :func:`drawn_step`. What is trained is thrown away.
+    Args:
+        recipe, size, source, target: as of :func:`drawn_step`.
+        seconds: for how long; the schedule is run at least three times.
+        untimed: runs of the schedule that are not counted, after the one that compiles: memory and caches settle.
     """
     before = time.perf_counter()
     step, system = drawn_step(recipe, size, source, target)
@@ -77,7 +81,7 @@ def trial(recipe: Recipe, size: tuple[int, int], source: int, target: int, secon
 
     cycle()
     first = time.perf_counter() - before
-    for _ in range(UNTIMED):
+    for _ in range(untimed):
         cycle()
     times = [cycle() for _ in range(3)]
     while sum(times) * len(system.schedule) < seconds:
