@@ -30,7 +30,7 @@ BENCHMARKS: dict[str, tuple[str, str]] = {
         "step --size 32 --batch 2 --rounds 1 --steps 1 --only repix-bf16",
     ),
     "step-cyclegan": (
-        "step --system cyclegan --size 128 --rounds 3 --steps 2",
+        "step --system cyclegan --size 256 --rounds 3 --steps 1",
         "step --system cyclegan --size 32 --rounds 1 --steps 1 --only torch",
     ),
     "sampler": ("sampler", "sampler --pairs 20 --repeats 1 --load 40 --crop 32"),
