@@ -31,6 +31,7 @@ from repix.commands import seeds as seeds_command
 from repix.config import reader
 from repix.config.evaluation import Evaluate
 from repix.config.gate import Gate
+from repix.config.models import loss_options
 from repix.errors import UserError
 from repix.files import digest_text
 from repix.regression import baseline, tolerance
@@ -193,7 +194,8 @@ def judge_all(arguments: argparse.Namespace, scratch: Path) -> list[dict]:
             }
             for share in SHARES
         }
-        loss = recipe.loss.model_dump() | {"gan_weight": 0.0}
+        loss = {key: getattr(recipe.loss, key) for key in loss_options(recipe.system, recipe.loss.gan)}
+        loss |= {"gan_weight": 0.0}
         for title, change in (changes | {"L1 alone": {"loss": loss}}).items():
             wanted = seed_study.plan(Path(), dataset, name, changes=change)
             seed_study.run(wanted, [int(seed)], root=Path())
