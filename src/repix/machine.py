@@ -15,6 +15,8 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from repix import profile
+
 NVIDIA = Path("/proc/driver/nvidia/gpus")
 WSL_NVIDIA_SMI = "/usr/lib/wsl/lib/nvidia-smi"  # not on the PATH of every shell
 
@@ -54,11 +56,7 @@ def processor() -> str:
 
 def has_avx2() -> bool | None:
     """Return whether the CPU has AVX2, which the wheels for x86-64 need; None on others, or if not told."""
-    if platform.machine().lower() not in ("x86_64", "amd64"):
-        return None
-    with suppress(OSError, IndexError):
-        return "avx2" in re.findall(r"^flags\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.M)[0].split()
-    return None
+    return profile.cpu_has("avx2")
 
 
 def memory_bytes() -> int | None:

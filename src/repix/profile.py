@@ -12,9 +12,12 @@ This module imports nothing but the standard library.
 from __future__ import annotations
 
 import os
+import platform
 import re
 import sys
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 from repix.errors import UserError
 
@@ -36,6 +39,15 @@ def cores() -> int:
     """Return how many CPU cores this process may use."""
     # Not everywhere can a process ask which are its own (macOS).
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cpu_has(flag: str) -> bool | None:
+    """Return whether an x86-64 CPU has a feature, by Linux's name for it; None on other CPUs, or if not told."""
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return None
+    with suppress(OSError, IndexError):
+        return flag in re.findall(r"^flags\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.M)[0].split()
+    return None
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import tensorflow as tf
 from keras import layers
 
 from checks.support import cells
+from repix import profile
 from repix.training import convolutions
 
 REPLACEMENTS = ("downsampling_convolution", "upsampling_convolution", "winograd_convolution", "_crop")
@@ -195,8 +196,13 @@ def test_others_are_left_to_the_library(monkeypatch):
     assert run(layers.Conv2D(24, 3), 12, 12, 24) == []  # 9 tiles
     assert run(layers.Conv2DTranspose(24, 3), *wide) == []
     assert run(layers.Conv2D(24, 3, dtype="float64"), *wide) == []
-    assert run(layers.Conv2D(48, 3, dtype="mixed_bfloat16"), 42, 42, 48) == ["winograd_convolution"]
-    assert run(layers.Conv2D(48, 3, dtype="mixed_bfloat16"), 38, 38, 48) == []  # 81 tiles
+    half = layers.Conv2D(48, 3, dtype="mixed_bfloat16")
+    monkeypatch.setattr(profile, "cpu_has", lambda flag: False)
+    assert run(half, 42, 42, 48) == ["winograd_convolution"]
+    assert run(half, 38, 38, 48) == []  # 81 tiles
+    monkeypatch.setattr(profile, "cpu_has", lambda flag: flag == "amx_bf16")  # the library is faster there
+    assert run(half, 42, 42, 48) == []
+    assert run(layers.Conv2D(48, 3), 42, 42, 48) == ["winograd_convolution"]
     assert run(layers.Cropping2D(1), *small) == ["_crop"]
     assert run(layers.Cropping2D(1, data_format="channels_first"), *small) == []
 
@@ -221,6 +227,7 @@ def test_layers_are_as_before_whatever_happens():
 )
 def test_in_bfloat16(layer, shape, monkeypatch):
     """Output and gradients against float64: within the distance from 1 to the next number of bfloat16."""
+    monkeypatch.setattr(profile, "cpu_has", lambda flag: False)
     names = used(monkeypatch)
     network, x = one_layer(layer, *shape), tf.cast(tf.cast(numbers(1, *shape), tf.bfloat16), tf.float32)
     kernel = tf.cast(layer.kernel.value, tf.bfloat16)
@@ -270,7 +277,6 @@ def test_a_crop_is_the_same_to_the_bit(monkeypatch):
 )
 def test_the_step_uses_them_where_no_bits_are_promised(system, expected, tmp_path, monkeypatch, library_convolutions):
     """What the portable profile puts in their place has tests of its own, and takes long to trace."""
-    from repix import profile
     from tests.training.step_jax_worker import compared, run
 
     data = cells.prepare_set(tmp_path)

@@ -27,6 +27,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from repix import profile
 from repix.models.layers import calls_replaced, is_plain_convolution
 
 # And the one at infinity. These round less than other usual sets, with 3 and with 4 taps
@@ -35,6 +36,8 @@ POINTS = (0.0, 1.0, -1.0, 2.0, -0.5)
 # Measured with 64 to 512 channels, forward and both gradients, on two cores of an AMD EPYC (Zen 4): with fewer the
 # library's convolution is faster.
 FEWEST_TILES = {"float32": 16, "bfloat16": 100}
+AMX = "amx_bf16"
+"""Feature of CPUs that multiply matrices of bfloat16 in tiles: the library's convolution is the faster one there."""
 
 
 def _times(matrix: np.ndarray, x):
@@ -172,7 +175,7 @@ def _chosen(layer, x) -> Callable | None:
         return None
     zeros = taps - 1 if padded else 0
     tiles = batch * prod(-(-(side + zeros + 1 - taps) // len(_toom_cook(taps)[0])) for side in (height, width))
-    if tiles < FEWEST_TILES[layer.compute_dtype]:
+    if tiles < FEWEST_TILES[layer.compute_dtype] or (layer.compute_dtype == "bfloat16" and profile.cpu_has(AMX)):
         return None
     return partial(winograd_convolution, before=zeros // 2, after=zeros - zeros // 2)
 
