@@ -116,8 +116,8 @@ def section(record: dict[str, Any]) -> list[str]:
         f"half of the rows by less than {100 * float(np.median(errors['time'])):.0f} %. "
         f"Memory predicted by `repix describe`: at most {100 * max(errors['memory']):.0f} % off, half by less than "
         f"{100 * float(np.median(errors['memory'])):.0f} %. In brackets: predicted, and not run. Neither formula knows "
-        "that wide convolutions of stride 1, of which CycleGAN's ResNets are made, need a quarter of the multiplications "
-        "here, and memory for their transformed kernels.",
+        "that the wide convolutions of CycleGAN's ResNets need a quarter of the multiplications here, and memory for "
+        "their transformed kernels.",
     ]
     return ["## How cost grows", "", f"`{record['command']}`", "", table(head, lines, left=1), "", *said, ""]
 
