@@ -152,6 +152,7 @@ def test_text_and_diagram(capsys, tmp_path):
         (("pix2pix_small", "--diagram", "a.bmp"), "write one of .png"),
         (("pix2pix_small", "pix2pix", "--diagram", "a.png"), "name one"),
         (("pix2pix_small", "pix2pix", "--measure"), "name one"),
+        (("pix2pix_small", "--measure", "--markdown"), "leave one of them out"),
     ],
 )
 def test_mistakes_are_one_line(capsys, words, message):

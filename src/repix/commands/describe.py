@@ -239,6 +239,8 @@ def main(arguments: argparse.Namespace) -> int:
         raise UserError("--diagram draws one model; name one")
     if arguments.measure and len(arguments.models) > 1:
         raise UserError("--measure measures one model, so that its memory is its own; name one")
+    if arguments.measure and arguments.markdown:
+        raise UserError("the table of --markdown has no place for what --measure finds; leave one of them out")
     wanted = []
     for name in arguments.models:
         dataset, dash, model = name.rpartition("-")
