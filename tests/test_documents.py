@@ -186,8 +186,8 @@ def repository(tmp_path_factory):
 # `repix add` is told what networks and steps cost, as the page has it: building and timing them takes a minute.
 # tests/commands/test_add.py holds how they are computed.
 COSTS = {
-    "pix2pix": ({"generator": (29241987, "316 px"), "discriminator": (2766657, "70 px")}, 399.0),
-    "pix2pix_small": ({"generator": (1830051, "316 px"), "discriminator": (43217, "34 px")}, 108.0),
+    "pix2pix": ({"generator": (29241987, "316 px"), "discriminator": (2766657, "70 px")}, 696.0),
+    "pix2pix_small": ({"generator": (1830051, "316 px"), "discriminator": (43217, "34 px")}, 297.0),
 }
 TOLD = f"""
 from repix import cli
