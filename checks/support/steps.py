@@ -29,7 +29,11 @@ def built_step(system: str, size: int, batch: int, precision: str, filters: int 
 
     import_keras()
     from repix.description.facts import facts
+    from repix.systems.system import build
+    from repix.training.backend import step_module
     from repix.training.trial import drawn_step
+
+    step_module()
 
     recipe = recipe_of(system, precision)
     recipe = recipe.model_copy(update={"batch_size": batch})
@@ -37,5 +41,5 @@ def built_step(system: str, size: int, batch: int, precision: str, filters: int 
         parts = {part: getattr(recipe, part) for part in ("generator", "discriminator")}
         narrowed = {name: part.model_copy(update={"filters": filters}) for name, part in parts.items()}
         recipe = recipe.model_copy(update=narrowed)
-    step, built = drawn_step(recipe, (size, size), 3, 3)
-    return step, facts(built, recipe, 3, 3).step_flops
+    built = build(recipe, (size, size), 3, 3, True)
+    return drawn_step(built, recipe, (size, size), 3, 3), facts(built, recipe, 3, 3).step_flops

@@ -258,9 +258,13 @@ def test_a_step_is_the_mean_over_the_schedule(monkeypatch):
         clock[0] += (1.0, 1.0, 4.0)[first % 3]
 
     step = SimpleNamespace(run=iteration)
-    monkeypatch.setattr(trial, "drawn_step", lambda *given: (step, SimpleNamespace(schedule=("a", "b", "c"))))
+    monkeypatch.setattr(trial, "drawn_step", lambda *given: step)
     monkeypatch.setattr(trial.time, "perf_counter", lambda: clock[0])
-    found = trial.trial(SimpleNamespace(optimizer=SimpleNamespace(learning_rate=1e-4)), (8, 8), 3, 3, seconds=30)
+    system, recipe = (
+        SimpleNamespace(schedule=("a", "b", "c")),
+        SimpleNamespace(optimizer=SimpleNamespace(learning_rate=1e-4)),
+    )
+    found = trial.trial(system, recipe, (8, 8), 3, 3, seconds=30)
     assert (found.ms, found.first_seconds, found.steps) == (2000.0, 6.0, 15)
     assert done == list(range(24))
 

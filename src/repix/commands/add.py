@@ -31,7 +31,7 @@ from repix.config.datasets import Dataset
 from repix.config.images import Images, height_width
 from repix.config.limits import Limits
 from repix.config.models import Recipe
-from repix.config.run import NAME, Grid
+from repix.config.run import NAME
 from repix.errors import UserError, printable
 from repix.files import locked, scratch_folder
 from repix.tables import duration
@@ -164,14 +164,15 @@ def answer(model: str, wanted: str) -> None:
         name: (one.parameters, field_text(one.receptive_field, size))
         for name, one in facts(system, recipe, *channels).networks.items()
     }
-    ms = trial(recipe, size, *channels, seconds=SECONDS, untimed=0).ms if asked["measure"] else None
+    ms = trial(system, recipe, size, *channels, seconds=SECONDS, untimed=0).ms if asked["measure"] else None
     print(json.dumps({"networks": networks, "ms": ms}))
 
 
 def cost(model: str, recipe: Recipe, images: Images, crop: tuple[int, int], measure: bool) -> Cost | str:
     """Return what a recipe costs, or why that cannot be told here."""
-    forced = reader.read("run", Grid).profile
-    used = recipe.profile if forced == "auto" else forced
+    from repix.studies.seed_study import profile_of
+
+    used = profile_of(model)
     asked = {
         "crop_size": crop,
         "channels": images.channels,

@@ -25,7 +25,6 @@ from repix import paths, profile, tables
 from repix.commands import here
 from repix.config import halving, reader
 from repix.config.models import Recipe
-from repix.config.run import Grid
 from repix.errors import UserError
 from repix.files import atomic_path
 from repix.libraries import import_keras
@@ -62,7 +61,7 @@ class Measured:
         profile: under which they ran.
         ms_per_step: the median.
         steps: how many were timed.
-        first_seconds: until the first one was done: making networks, compiling.
+        first_seconds: until the first one was done, which compiles.
         peak_bytes: most that was resident for the process.
         training_steps: of the whole training; None where the data set is not prepared yet.
     """
@@ -106,14 +105,14 @@ def describe(model: str, dataset: str | None) -> tuple[Description, System]:
     return Description(model, dataset, size, channels, facts(system, recipe, *channels)), system
 
 
-def measure(model: str, description: Description) -> Measured:
+def measure(model: str, description: Description, system: System) -> Measured:
     """Run some training steps of a described model; what is resident for this process then is theirs."""
     importlib.import_module("repix.tracking.mlflow_run")  # as a training does, which takes memory
     from repix.description.resident import peak_bytes
     from repix.training.trial import trial
 
     recipe = reader.read(f"models.{model}", Recipe)
-    found = trial(recipe, description.size, *description.channels)
+    found = trial(system, recipe, description.size, *description.channels)
     whole = training_steps(recipe, description.dataset)
     return Measured(profile.current().name, found.ms, found.steps, found.first_seconds, peak_bytes(), whole)
 
@@ -153,8 +152,9 @@ def enter_profile_of(model: str) -> None:
     Raises:
         UserError: it is one of several devices, each of which has a process of its own.
     """
-    name = reader.read("run", Grid).profile
-    name = reader.read(f"models.{model}", Recipe).profile if name == "auto" else name
+    from repix.studies.seed_study import profile_of
+
+    name = profile_of(model)
     if (profile.find(name).shards or 1) > 1:
         raise UserError(f"--measure runs one process, and {name} has one for each device: set run.profile: jax for it")
     profile.enter(name)
@@ -261,7 +261,7 @@ def main(arguments: argparse.Namespace) -> int:
     for model, dataset in wanted:
         description, system = describe(model, dataset)
         if arguments.measure:
-            description = replace(description, measured=measure(model, description))
+            description = replace(description, measured=measure(model, description, system))
         found.append(description)
         if figure:
             from repix.description.diagram import draw

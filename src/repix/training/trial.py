@@ -11,7 +11,7 @@ import numpy as np
 from repix.config.models import Recipe
 from repix.data.sampler import Sampler
 from repix.models.initialization import initialize
-from repix.systems.system import System, build
+from repix.systems.system import System
 from repix.training.backend import step_module
 from repix.training.step import Step
 
@@ -24,7 +24,7 @@ class Trial:
 
     Attributes:
         ms: of an iteration, the median.
-        first_seconds: of the first of each kind, which compiles, with the making of networks and step.
+        first_seconds: of the first of each kind, which compiles, with the making of the step.
         steps: how many were timed.
     """
 
@@ -33,16 +33,15 @@ class Trial:
     steps: int
 
 
-def drawn_step(recipe: Recipe, size: tuple[int, int], source: int, target: int) -> tuple[Step, System]:
-    """Return the step of a recipe on the backend in force, at first weights, on images that are drawn, and its system.
+def drawn_step(system: System, recipe: Recipe, size: tuple[int, int], source: int, target: int) -> Step:
+    """Return the step of a system on the backend in force, at first weights, on images that are drawn.
 
     Args:
+        system: what ``recipe`` builds for this size and these channels; its weights are set.
         recipe: what is trained.
         size: (height, width) of the crops.
         source, target: channels of both sides; values are bytes.
     """
-    backend = step_module()
-    system = build(recipe, size, source, target, paired=True)
     initialize(system.networks, recipe.initializer, 0)
     sides = [round(length * JITTER) for length in size]
     images = (
@@ -53,21 +52,28 @@ def drawn_step(recipe: Recipe, size: tuple[int, int], source: int, target: int) 
         *images, seed=0, batch_size=recipe.batch_size, crop_size=size, flip=True, uniforms=system.uniforms
     )  # fmt: skip
     bytes_of = [((0.0,) * channels, (255.0,) * channels) for channels in (source, target)]
-    return backend.Step(system, recipe.optimizer, sampler, *bytes_of, 0, recipe.ema), system
+    return step_module().Step(system, recipe.optimizer, sampler, *bytes_of, 0, recipe.ema)
 
 
 def trial(
-    recipe: Recipe, size: tuple[int, int], source: int, target: int, *, seconds: float = 5.0, untimed: int = 2
+    system: System,
+    recipe: Recipe,
+    size: tuple[int, int],
+    source: int,
+    target: int,
+    *,
+    seconds: float = 5.0,
+    untimed: int = 2,
 ) -> Trial:
     """Run iterations of a recipe and return what one takes; what is trained is thrown away.
 
     Args:
-        recipe, size, source, target: as of :func:`drawn_step`.
+        system, recipe, size, source, target: as of :func:`drawn_step`.
         seconds: for how long; the schedule is run at least three times.
         untimed: runs of the schedule that are not counted, after the one that compiles: memory and caches settle.
     """
     before = time.perf_counter()
-    step, system = drawn_step(recipe, size, source, target)
+    step = drawn_step(system, recipe, size, source, target)
     done = 0
 
     def cycle() -> float:
