@@ -18,9 +18,9 @@ from repix.systems.system import Batch, System, build
 
 NPZ_ENTRY = 400  # bytes that one array costs in an .npz beside its numbers, about
 # Of a training's memory, measured on a CPU under `fast`: `python -m benchmarks.growth`.
-PROCESS_BYTES = 1.16e9  # libraries, data and what the allocator keeps
+PROCESS_BYTES = 1.04e9  # libraries, data and what the allocator keeps
 BYTES_PER_WEIGHT = 12  # the weight and Adam's two moments; gradients come and go
-ACTIVATIONS_KEPT = 1.35  # bytes for each byte of the layers' outputs
+ACTIVATIONS_KEPT = 1.25  # bytes for each byte of the layers' outputs
 
 
 def parameters(network: keras.Model) -> int:
