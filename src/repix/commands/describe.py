@@ -112,8 +112,8 @@ def measure(model: str, description: Description, system: System) -> Measured:
     from repix.training.trial import trial
 
     recipe = reader.read(f"models.{model}", Recipe)
+    whole = training_steps(recipe, description.dataset)  # first: a manifest that cannot be read is said at once
     found = trial(system, recipe, description.size, *description.channels)
-    whole = training_steps(recipe, description.dataset)
     return Measured(profile.current().name, found.ms, found.steps, found.first_seconds, peak_bytes(), whole)
 
 
