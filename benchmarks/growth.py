@@ -94,7 +94,7 @@ def section(record: dict[str, Any]) -> list[str]:
     """Return the lines of docs/performance.md on what was measured."""
     rows = dict(sorted(record["result"].items(), key=lambda row: placed(row[0])))  # JSON has them by name
     done = [one for one in rows.values() if one["ms"] is not None]
-    overhead, weight, flop = found = fit(done)
+    overhead, weight, flop = found = fit(done) if done else np.zeros(3)
     lines, errors = [], {"time": [], "memory": []}
     for name, one in rows.items():
         model, cost = name.split("-")
@@ -102,7 +102,7 @@ def section(record: dict[str, Any]) -> list[str]:
         ms = float(found @ [1.0, one["weights"], one["flops"]])
         known = [model, size, batch, f"{one['flops'] / 1e9:,.1f}"]
         if one["ms"] is None:
-            lines.append([*known, f"({ms:,.0f})", "", "", f"({one['predicted_peak'] / 1e9:,.1f})", ""])
+            lines.append([*known, f"({ms:,.0f})" if done else "", "", "", f"({one['predicted_peak'] / 1e9:,.1f})", ""])
             continue
         errors["time"].append(abs(ms / one["ms"] - 1))
         errors["memory"].append(abs(one["predicted_peak"] / one["peak"] - 1))
@@ -110,16 +110,20 @@ def section(record: dict[str, Any]) -> list[str]:
         image = f"{one['ms'] / int(batch):,.0f}"
         lines.append([*known, f"{one['ms']:,.0f}", image, of_time, f"{one['peak'] / 1e9:.2f}", of_memory])
     head = ["recipe", "px", "batch", "GFLOP", "ms", "ms an image", "time predicted", "GB", "memory predicted"]
-    said = [
-        f"Time predicted: {overhead:.0f} ms + {1e6 * weight:.2f} ms for each million weights + GFLOP / "
-        f"{1e-6 / flop:,.0f} GFLOP/s; at most {100 * max(errors['time']):.0f} % off, "
-        f"half of the rows by less than {100 * float(np.median(errors['time'])):.0f} %. "
-        f"Memory predicted by `repix describe`: at most {100 * max(errors['memory']):.0f} % off, half by less than "
-        f"{100 * float(np.median(errors['memory'])):.0f} %. In brackets: predicted, and not run. Neither formula knows "
-        "that the wide convolutions of CycleGAN's ResNets need a quarter of the multiplications here, and memory for "
-        "their transformed kernels.",
-    ]
-    return ["## How cost grows", "", f"`{record['command']}`", "", table(head, lines, left=1), "", *said, ""]
+    said = []
+    if done:
+        worst = {name: 100 * max(found) for name, found in errors.items()}
+        half = {name: 100 * float(np.median(found)) for name, found in errors.items()}
+        said = [
+            f"Time predicted: {overhead:.0f} ms + {1e6 * weight:.2f} ms for each million weights + GFLOP / "
+            f"{1e-6 / flop:,.0f} GFLOP/s; at most {worst['time']:.0f} % off, half of the rows by less than "
+            f"{half['time']:.0f} %. Memory predicted by `repix describe`: at most {worst['memory']:.0f} % off, half by "
+            f"less than {half['memory']:.0f} %. In brackets: predicted, and not run. Neither formula knows that the "
+            "wide convolutions of CycleGAN's ResNets need a quarter of the multiplications here, and memory for their "
+            "transformed kernels.",
+            "",
+        ]
+    return ["## How cost grows", "", f"`{record['command']}`", "", table(head, lines, left=1), "", *said]
 
 
 def main() -> None:

@@ -37,7 +37,7 @@ NOTES = """\
 - `repix-convolutions` is repix with every convolution left to TensorFlow, `repix-portable` with those of
   `src/repix/models/fixed_sums.py`, whose sums have one order; `repix` and
   `repix-bf16` compute those of the smallest images, and wide ones of stride 1, as matrix products
-  (`src/repix/training/convolutions.py`).
+  (`src/repix/models/convolutions.py`); in bfloat16 wide ones are left to the library where the CPU has AMX.
 - Under `fast`, as `repix` runs, two operations of TensorFlow run at once (`src/repix/profile.py`): no bit follows that,
   and fewer cores idle while an operation is too small for all of them.
 - Peak is the best that TensorFlow or PyTorch reached on a plain matrix product or convolution between the turns. A

@@ -8,7 +8,7 @@ medians; absolute times belong to the machine.
     python -m benchmarks.step --profile repix repix-convolutions   # where the time of a step goes, by operation
 
 Contenders of pix2pix: repix (fp32, fast profile), repix-convolutions (the same without
-src/repix/training/convolutions.py: what that saves), repix-bf16, repix-portable, torch (as the reference
+src/repix/models/convolutions.py: what that saves), repix-bf16, repix-portable, torch (as the reference
 code does it: channels first, eager, fp32), torch-bf16 (its best: channels last, autocast,
 fused Adam), tutorial (Keras predict + train_on_batch, as most tutorials do it).
 Of cyclegan: repix, repix-convolutions, repix-bf16, torch, torch-bf16.
@@ -185,9 +185,9 @@ def contender(name: str, system: str, size: int, batch: int):
         from repix.libraries import import_keras
 
         import_keras()
-        from repix.training import step_tensorflow
+        from repix.inference import tensorflow_backend
 
-        step_tensorflow.faster_convolutions = lambda networks: contextlib.nullcontext()
+        tensorflow_backend.faster_convolutions = lambda networks: contextlib.nullcontext()
     if name.startswith("repix"):
         return repix_step(system, size, batch, "bfloat16" if name.endswith("bf16") else "float32")
     if name.startswith("torch"):

@@ -559,9 +559,9 @@ def evaluate(workspace: Workspace) -> dict[str, Any]:
     ):
         workspace.configure(**asked)
         shutil.rmtree(workspace.folder / ".repix" / "features", ignore_errors=True)
-        seconds, peak = workspace.run("evaluate", *CELL)
+        took = workspace.run("evaluate", *CELL)
         n = json.loads((workspace.folder / paths.METRICS / f"{'-'.join(CELL)}.json").read_text())["n"]
-        rows.append({"metrics": name, "n": n, "seconds": round(seconds, 1), "gigabytes": round(peak, 2)})
+        rows.append({"metrics": name, "n": n, "seconds": round(took.seconds, 1), "gigabytes": round(took.peak, 2)})
     return {
         "columns": [
             ("metrics", "metrics"),

@@ -43,7 +43,7 @@ def real_data(name: str) -> Path:
 LONGEST = (
     "test_routes.py",
     "commands/test_verify.py",
-    "training/test_convolutions.py",
+    "models/test_convolutions.py",
     "systems/test_systems.py",
     "training/test_step_jax.py",
     "tracking/test_store.py",
@@ -153,12 +153,10 @@ def library_convolutions():
 
     Its own are dozens of operations each: with them a tiny system takes four times as long to trace.
     """
-    from repix.inference import translator
-    from repix.training import step_tensorflow
+    from repix.inference import tensorflow_backend
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in (step_tensorflow, translator):
-            patch.setattr(module, "fixed_sums", lambda networks: nullcontext())
+        patch.setattr(tensorflow_backend, "fixed_sums", lambda networks: nullcontext())
         yield
 
 

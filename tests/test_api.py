@@ -20,6 +20,7 @@ import repix
 from checks.support.cells import SIZE, images
 from checks.support.repository import CELL
 from repix import cli
+from repix.config import reader
 from repix.schemas import Metrics
 from tests.conftest import ROOT
 
@@ -368,6 +369,9 @@ def test_the_notebook_runs_from_its_first_cell_to_its_last(exported, root, tmp_p
     code = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
     assert len(code) > 5
     holds = "assert 0 <= l1 <= 1 and len(scores) and len(table) and shown.width == 3 * made.width"
+    # The sample's pairs are read from right to left: the label map is the right half.
+    assert reader.section("datasets.sample.images.direction", ROOT / "params.yaml") == "BtoA"
+    holds += "; assert np.array_equal(np.asarray(label), np.asarray(pair)[:, half:])"
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     run = [sys.executable, "-c", "\n".join([*code, holds])]
     done = subprocess.run(run, cwd=tmp_path / "docs", env=environment, capture_output=True, text=True, timeout=300)

@@ -42,7 +42,7 @@ SAYS = {
 """Data set -> the task, in words."""
 
 HALF = {"precision": "bfloat16"}
-"""Networks that compute in bfloat16: at 256 px a step takes three quarters of the time (docs/performance.md)."""
+"""Networks that compute in bfloat16: a step at 256 px takes two thirds of the time (docs/performance.md)."""
 
 ROWS = {
     row.name: row
@@ -102,7 +102,7 @@ def train(
     asked |= {"recipe": dict(row.recipe)} if row.recipe else {}
     file = results / f"{name}.json"
     record = read_results(file) or asked | {"seeds": {}, REFERENCE: {}}
-    if record | asked != record:
+    if record | asked != record or record.get("recipe", {}) != dict(row.recipe):
         raise UserError(f"{file}: was made by another row; remove it to train this one")
     if reference and row.model not in ("pix2pix", "cyclegan"):
         raise UserError(f"--reference: the reference code has pix2pix and cyclegan, not {row.model}")
@@ -169,7 +169,8 @@ def section(row: Row, record: Mapping[str, Any], pictures: Path) -> str:
     facts = [
         f"recipe `{row.model}`, data `{row.dataset}`, {record['size']} px, {first['steps']:,} steps",
         f"{len(seeds)} seed{'s'[: len(seeds) > 1]}; test images: {counted}",
-        f"profile `{first['profile']}`" + "".join(f", {key} `{value}`" for key, value in row.recipe.items()),
+        f"profile `{first['profile']}`"
+        + "".join(f", {key} `{value}`" for key, value in record.get("recipe", {}).items()),
         f"{least(costs, 'ms_per_step')} ms per step, {max(hours) / 3600:.1f} h"
         if hours
         else f"{least(costs, 'ms_per_step')} ms per step",

@@ -344,7 +344,7 @@ def records(cells: Iterable[str], folder: Path = Path("metrics")) -> list[Metric
 
     there = {path.stem: path for path in sorted(folder.glob("*-*-*.json")) if path.is_file()}
     if not there:
-        raise UserError(f"no metrics in {folder}/; run `make repro` or `dvc repro` first")
+        raise UserError(f"no metrics in {folder}/; run `dvc repro` first")
     wanted = list(cells) or list(there)
     if unknown := [cell for cell in wanted if cell not in there]:
         raise UserError(f"{unknown[0]}: no such cell in {folder}/; there is {', '.join(there)}")

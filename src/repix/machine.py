@@ -1,6 +1,6 @@
 """What this machine is: its GPUs, cores, memory and disk, and whether git can read a folder.
 
-`install.py` asks before anything is installed, so this imports nothing but the standard library, and no
+`install.py` asks before anything is installed, so this imports nothing that has to be installed, and no
 stage needs it: a result depends on the profile, not on what is found here.
 """
 

@@ -95,7 +95,7 @@ class Profile:
         """Return how many threads an operation of TensorFlow has, and how many operations run at once.
 
         No bit follows the latter. Two that share all threads leave fewer of them idle where an operation is too small
-        for all, or only moves memory: a sixth to a third of a step on two cores; three or four were no faster.
+        for all, or only moves memory.
         """
         if self.operation_threads:
             return self.operation_threads, min(cores(), 16)
@@ -147,7 +147,8 @@ class Profile:
 PROFILES: dict[str, Profile] = {
     profile.name: profile
     for profile in (
-        # Two threads, so that the bits do not follow the reader's core count.
+        # Two threads, so that no bits follow the reader's core count; those of TensorFlow follow none at all, since
+        # each of its operations has one.
         Profile(
             "portable",
             threads=2,

@@ -25,6 +25,7 @@ from repix import cli, paths, yaml12
 from repix.commands import add
 from repix.config import check, editing, halving, reader
 from repix.config.datasets import Dataset
+from repix.config.images import load_size
 from repix.config.models import Recipe
 from repix.data import archives, packing, preprocess, sources
 from repix.data.prepared import Prepared
@@ -340,8 +341,8 @@ def test_what_is_no_set_is_told_by_the_name_that_was_given(repository, capsys):
     before = (repository / "params.yaml").read_bytes()
     for path, said in (
         ("page.zip", "file:page.zip: is a web page, not an archive"),
-        ("empty", "file:empty/: holds no files"),
-        ("texts", r"texts: layout: aligned expects folders .*; there is \./ \(1 files\); no other layout fits"),
+        ("empty", "repix: empty: holds no files"),
+        ("texts", r"texts: holds no images that repix reads \(\.png, "),
     ):
         code, out, error = run(capsys, "add", path)
         assert code == 1 and out == "" and error.count("\n") == 1
@@ -384,15 +385,44 @@ def test_a_training_that_hardly_begins_is_told_how_many_epochs_do(repository, mo
     train = int(re.search(r"train (\d+)", said)[1])
     recipe = reader.read("models.pix2pix", Recipe)
     assert code == 0 and train * recipe.epochs > add.SHORT and "few steps" not in said
-    monkeypatch.setattr(add, "cost", lambda *given: add.Cost({"generator": (1, "9 px")}, None))
+    sizes = {"pix2pix": 2, "pix2pix_small": 1}
+    monkeypatch.setattr(add, "cost", lambda model, *_: add.Cost({"generator": (sizes[model], "9 px")}, None))
     code, said, _ = run(capsys, "add", "pairs", "--name", "unmeasured", "--no-measure")
     assert said.splitlines()[-1].endswith("'run.models=[pix2pix_small]' -S models.pix2pix_small.epochs=48"), said
     price = add.Cost({"generator": (1, "9 px")}, 100.0)
     small = reader.read("models.pix2pix_small", Recipe)
-    *_, last = add._cost_lines("pix2pix_small", small, price, 21)
+    (last,) = add._few_steps_lines(small, price, 21)
     assert last == "  few steps 48 epochs, as the command below has it, are 1,008 steps, in 2 min"
-    assert add.enough_epochs(small, 21) == 48 and add.enough_epochs(small, 84) == small.epochs
-    assert not any("few" in line for line in add._cost_lines("pix2pix_small", small, price, 84))
+    assert add.long_enough(small, 21).epochs == 48 and add.long_enough(small, 84) == small
+    assert add._few_steps_lines(small, price, 84) == []
+    # Of an entry that leaves epochs at their default DVC would refuse to set them.
+    params = yaml12.load(Path("params.yaml").read_text(encoding="utf-8"), "params.yaml")
+    del params["models"]["pix2pix_small"]["epochs"]
+    monkeypatch.setattr(add, "SHORT", 10_000)
+    Path("params.yaml").write_text(yaml12.dump(params), encoding="utf-8")
+    code, said, error = run(capsys, "add", "pairs", "--name", "default", "--no-measure", "--dry-run")
+    assert said.splitlines()[-1].endswith(" -S ++models.pix2pix_small.epochs=477"), said + error
+
+
+@pytest.mark.parametrize("size", [(64, 64), (130, 130)])
+@pytest.mark.parametrize("ms", [None, 10_000_000.0])
+def test_unmeasured_or_too_long_anyway_the_smallest_is_proposed_at_any_size(size, ms, repository, capsys, monkeypatch):
+    draw_pairs(repository / "pairs", 12, size)
+
+    def cost(model, *_):
+        small = model == "pix2pix_small"
+        return add.Cost({"generator": (10 if small else 99, "9 px")}, ms and (ms / 16 if small else ms / 2))
+
+    monkeypatch.setattr(add, "cost", cost)
+    _, said, _ = run(capsys, "add", "pairs")
+    assert "pix2pix: gen" in said and "run.models=[pix2pix_small]" in said, said
+
+
+def test_a_recipe_is_as_long_as_the_command_makes_it():
+    small = reader.read("models.pix2pix_small", Recipe)
+    price = add.Cost({"generator": (1, "9 px")}, 4000.0)
+    assert add.seconds(small, price, 2) < add.LONG < add.seconds(add.long_enough(small, 2), price, 2)
+    assert not add.is_short(small, price, 2)
 
 
 @pytest.mark.parametrize(("word", "meant"), [("tranlsate", "translate"), ("resluts", "results"), ("trian", "train")])
@@ -483,7 +513,7 @@ def test_what_a_recipe_costs_is_computed_by_its_networks():
 )
 def test_sizes_that_leave_a_network_its_depth(sizes, crop):
     assert proposal.crop_size(Counter(sizes)) == crop
-    assert all(a >= b for a, b in zip(proposal.load_size(crop), crop, strict=True))
+    assert all(a >= b for a, b in zip(load_size(crop), crop, strict=True))
     unet = reader.read("models.pix2pix", Recipe)
     assert halving.warning(unet, crop) is None
 

@@ -62,7 +62,7 @@ def test_cells_come_from_metrics_and_from_the_seed_study(tmp_path):
     assert list(trained_cells("toy", ["toy-net-2"], tmp_path)["net"]) == ["toy-net-2"]
     with pytest.raises(UserError, match="no metrics of toy-net-9"):
         trained_cells("toy", ["toy-net-9"], tmp_path)
-    with pytest.raises(UserError, match="no metrics of other"):
+    with pytest.raises(UserError, match=r"no metrics of other in .*; there are those of toy"):
         trained_cells("other", None, tmp_path)
 
 

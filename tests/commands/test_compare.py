@@ -137,6 +137,17 @@ def test_one_name_is_compared_with_the_workspace_and_unknown_noise_is_said(root,
     assert "parameters: the same in all" in out
 
 
+def test_without_known_noise_no_difference_is_called_noise():
+    from repix.commands.compare import _word
+    from repix.regression.gate import Verdict
+
+    def word(verdict, first, other, known):
+        return _word(Verdict(CELL, "source_to_target", "last", "l1", verdict), first, other, known)
+
+    assert word("pass", 0.5, 0.5, False) == "equal" and word("pass", 0.5, 0.501, True) == "noise"
+    assert word("shown", 0.5, 0.4, False) == "unknown" and word("shown", 0.5, 0.4, True) == ""
+
+
 def test_the_page_needs_no_other_file_and_shows_those_whose_pictures_are_here(root, capsys):
     folder = next((root / "translations").iterdir())
     md5 = lock.md5(folder)

@@ -142,9 +142,14 @@ def test_text_and_diagram(capsys, tmp_path):
     assert first.read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_cell_is_described_without_its_seed(capsys):
+    assert run(capsys, "sample-pix2pix_small-3") == run(capsys, "sample-pix2pix_small")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (("sample-pix2pix_smal-0",), "did you mean 'pix2pix_small'"),
         (("pix2pix_smal",), "did you mean 'pix2pix_small'"),
         (("horse2zebra-pix2pix_small",), "learns from pairs"),
         (("pix2pix_small", "--dataset", "smaple"), "did you mean 'sample'"),

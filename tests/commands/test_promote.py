@@ -63,6 +63,13 @@ def test_without_a_green_gate_nothing_moves(root, gate, said):
     assert champion(root) is None
 
 
+def test_a_cell_that_was_not_exported_is_told_which_were(root):
+    from repix.publishing import registry
+
+    with pytest.raises(UserError, match=f"nosuch: exports/ does not have it, it has {CELL}; `dvc repro` makes"):
+        registry.promote(root, "nosuch", gate=verdict())
+
+
 def test_other_bytes_are_refused(root):
     from repix.publishing import registry
 

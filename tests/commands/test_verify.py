@@ -246,7 +246,7 @@ def test_a_lock_that_is_no_text_is_one_line(clone, capsys, arguments):
 
 def test_mistakes_are_one_line(clone, capsys):
     for arguments, said in (
-        (["--rev", "none-such"], "none-such"),
+        (["--rev", "none-such"], "none-such: git knows no commit of this name"),
         (["--stage", "trian"], "no stage 'trian'; there are download"),
         (["sample-x-9"], "no cell 'sample-x-9'"),
     ):
@@ -262,6 +262,11 @@ def test_the_lock_line_says_same_or_what_differs_first(clone, capsys):
     assert code == 0
     same = "your run made the same bytes as the commit, for every out (their hashes in dvc.lock are equal)"
     assert said == f"dvc.lock {digest}: {same}\n"
+    (clone / "data").rename(clone.parent / "outs")
+    code, said = run(capsys, "--lock-only")
+    nothing = "the committed one; none of its outs is here: `dvc repro` or `dvc pull` brings them"
+    assert (code, said) == (0, f"dvc.lock {digest}: {nothing}\n")
+    (clone.parent / "outs").rename(clone / "data")
 
     record = clone / "lineage" / "download" / "sample.json"
     kept = record.read_text()

@@ -63,6 +63,14 @@ def change(tree: dict, key: str, value) -> None:
         ),
         ({"models.pix2pix_small.precision": "bfloat16"}, "precision: bfloat16 cannot be exported to onnx"),
         ({"evaluate.fid": True, "evaluate.features": "incption"}, "no features.incption; did you mean 'inception'?"),
+        ({"evaluate.lpips": True}, "no features.lpips; what such an entry holds: docs/metrics.md"),
+        ({"evaluat": {"fid": True}}, "evaluat: no stage reads this section; did you mean 'evaluate'?"),
+        ({"runs": {}}, "runs: no stage reads this section; did you mean 'run'?"),
+        ({"datasets.sample.archive.urls": ["d/two"]}, "archive.urls: repix knows https://, http://, file: and"),
+        (
+            {"run.models": ["pix2pix_plus", "pix2pix_small"], "export.variant": "ema"},
+            "export.variant: ema: models.pix2pix_small keeps no moving average: set models.pix2pix_small.ema, such as",
+        ),
         ({"export.formats": ["onx"]}, "export.formats"),
         ({"gate.seeds": [1, 1]}, "gate.seeds"),
         (
@@ -171,6 +179,15 @@ def test_the_command_says_how_many_cells_can_run(tmp_path, monkeypatch, capsys):
         with pytest.raises(SystemExit) as exit_:
             cli.main(["check"])
         assert (exit_.value.code, capsys.readouterr().out) == (0, said)
+    change(tree, "datasets.sample.archive.urls", ["file:january/"])
+    (tmp_path / "params.yaml").write_text(yaml12.dump(tree), encoding="utf-8")
+    with pytest.raises(SystemExit):
+        cli.main(["check"])
+    assert "datasets.sample.archive.urls: file:january/: no such file or folder" in capsys.readouterr().err
+    (tmp_path / "january").mkdir()
+    with pytest.raises(SystemExit):
+        cli.main(["check"])
+    assert capsys.readouterr().err == ""
     change(tree, "models.pix2pix_small.epochs", 0)
     (tmp_path / "params.yaml").write_text(yaml12.dump(tree), encoding="utf-8")
     with pytest.raises(SystemExit) as exit_:

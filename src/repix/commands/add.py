@@ -20,6 +20,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote, unquote
@@ -28,7 +29,7 @@ from repix import paths, profile, yaml12
 from repix.commands import here, replace_text
 from repix.config import editing, reader
 from repix.config.datasets import Dataset
-from repix.config.images import Images, height_width
+from repix.config.images import Images, height_width, load_size
 from repix.config.limits import Limits
 from repix.config.models import Recipe
 from repix.config.run import NAME
@@ -78,6 +79,8 @@ def address(path: str) -> str:
     from repix.data.images import IMAGE_SUFFIXES
     from repix.data.survey import STACK
 
+    if place.is_dir() and not any(file.is_file() for file in place.rglob("*")):
+        raise UserError(f"{place}: holds no files")
     if place.is_file() and place.suffix.lower() in IMAGE_SUFFIXES:
         raise UserError(f"{place}: is one image; name the folder of the images ({STACK})")
     absolute, root = Path(os.path.abspath(place)), Path.cwd()
@@ -164,7 +167,7 @@ def answer(model: str, wanted: str) -> None:
         name: (one.parameters, field_text(one.receptive_field, size))
         for name, one in facts(system, recipe, *channels).networks.items()
     }
-    ms = trial(system, recipe, size, *channels, seconds=SECONDS, untimed=0).ms if asked["measure"] else None
+    ms = trial(system, recipe, size, *channels, seconds=SECONDS, untimed=1).ms if asked["measure"] else None
     print(json.dumps({"networks": networks, "ms": ms}))
 
 
@@ -262,20 +265,25 @@ def _cost_lines(model: str, recipe: Recipe, found: Cost | str, images: int) -> l
     schedule = f"{recipe.epochs} epochs are {steps:,} steps"
     if found.ms is not None:
         schedule += f" of {found.ms:.0f} ms on this machine: {duration(seconds(recipe, found, images))}"
-    lines = [f"  {'recipe':9} {model}: {networks}", f"  {'schedule':9} {schedule}"]
-    if (epochs := enough_epochs(recipe, images)) > recipe.epochs:
-        longer = recipe.model_copy(update={"epochs": epochs})
-        takes = "" if found.ms is None else f", in {duration(seconds(longer, found, images))}"
-        more = f"{steps // recipe.epochs * epochs:,} steps{takes}"
-        lines.append(f"  {'few steps':9} {epochs} epochs, as the command below has it, are {more}")
-    return lines
+    return [f"  {'recipe':9} {model}: {networks}", f"  {'schedule':9} {schedule}"]
 
 
-def enough_epochs(recipe: Recipe, images: int) -> int:
-    """Return a recipe's epochs, or as many as make :data:`SHORT` steps of so few train images."""
+def _few_steps_lines(recipe: Recipe, found: Cost | str, images: int) -> list[str]:
     from repix.data.sampler import steps_per_epoch
 
-    return max(recipe.epochs, math.ceil(SHORT / steps_per_epoch(images, recipe.batch_size)))
+    if (longer := long_enough(recipe, images)).epochs == recipe.epochs:
+        return []
+    takes = f", in {duration(seconds(longer, found, images))}" if isinstance(found, Cost) and found.ms else ""
+    more = f"{steps_per_epoch(images, recipe.batch_size) * longer.epochs:,} steps{takes}"
+    return [f"  {'few steps':9} {longer.epochs} epochs, as the command below has it, are {more}"]
+
+
+def long_enough(recipe: Recipe, images: int) -> Recipe:
+    """Return a recipe, with as many epochs as make :data:`SHORT` steps of so few train images where it has fewer."""
+    from repix.data.sampler import steps_per_epoch
+
+    least = math.ceil(SHORT / steps_per_epoch(images, recipe.batch_size))
+    return recipe.model_copy(update={"epochs": max(recipe.epochs, least)})
 
 
 def seconds(recipe: Recipe, found: Cost, images: int) -> float:
@@ -283,6 +291,27 @@ def seconds(recipe: Recipe, found: Cost, images: int) -> float:
     from repix.data.sampler import steps_per_epoch
 
     return steps_per_epoch(images, recipe.batch_size) * recipe.epochs * found.ms / 1000
+
+
+def is_short(recipe: Recipe, found: Cost | str, images: int) -> bool:
+    """Return whether it is known that a recipe takes less than :data:`LONG` on so many train images."""
+    known = isinstance(found, Cost) and found.ms is not None
+    return known and seconds(long_enough(recipe, images), found, images) <= LONG
+
+
+def proposed(recipes: Mapping[str, Recipe], costs: Mapping[str, Cost | str], images: int) -> str:
+    """Return which of the recipes in ``costs`` to propose for so many train images.
+
+    The first short one; else the one that takes least; where no time is known, the one of fewest parameters.
+    """
+    known = {model: found for model, found in costs.items() if isinstance(found, Cost)}
+    for model, found in known.items():
+        if is_short(recipes[model], found, images):
+            return model
+    if timed := [model for model, found in known.items() if found.ms is not None]:
+        return min(timed, key=lambda model: seconds(long_enough(recipes[model], images), known[model], images))
+    sizes = {model: sum(parameters for parameters, _ in found.networks.values()) for model, found in known.items()}
+    return min(sizes, key=sizes.__getitem__) if sizes else list(costs)[-1]
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -334,7 +363,7 @@ def main(arguments: argparse.Namespace) -> int:
             )
         crop = whole if arguments.pad else crop
         settings = {key: getattr(found.wanted, key) for key in found.wanted.model_fields_set}
-        load = proposal.load_size(crop)
+        load = load_size(crop)
         settings |= {"load_size": proposal.written(load), "crop_size": proposal.written(crop)}
         settings |= {"on_error": "skip"} if arguments.skip else {}
         settings |= {"resize": "pad"} if arguments.pad else {}
@@ -348,15 +377,18 @@ def main(arguments: argparse.Namespace) -> int:
             print(f"  {'or':9} --pad: pixels as they are, mirrored at the borders to {_times(whole)} px")
     able = proposal.candidates(recipes, crop, images.paired)
     train = max(found.counts["train"])
+    costs: dict[str, Cost | str] = {}
     for model in able:
-        recipe = recipes[model]
-        price = cost(model, recipe, images, crop, not arguments.no_measure)
-        print("\n".join(_cost_lines(model, recipe, price, train)))
-        if said := halving.warning(recipe, crop):
+        costs[model] = cost(model, recipes[model], images, crop, not arguments.no_measure)
+        print("\n".join(_cost_lines(model, recipes[model], costs[model], train)))
+        if said := halving.warning(recipes[model], crop):
             print(f"  {'warning':9} {said}")
-        # Where it is not known how long it takes, the last one is proposed, which is the smallest.
-        if not isinstance(price, str) and price.ms is not None and seconds(recipe, price, train) <= LONG:
+        if is_short(recipes[model], costs[model], train):
             break
+    model = proposed(recipes, costs, train)
+    recipe = long_enough(recipes[model], train)
+    for line in _few_steps_lines(recipes[model], costs[model], train):
+        print(line)
     if not arguments.dry_run:
         path = Path(reader.FILE)
         with locked(paths.WORK / "add.lock", reader.FILE):  # or of two at once one would take the other's entry away
@@ -367,7 +399,9 @@ def main(arguments: argparse.Namespace) -> int:
             new = editing.with_pin(text, name, sha256) if entry else editing.with_entry(text, name, made)
             replace_text(path, new)
         print(f"  {'written':9} datasets.{name} in {reader.FILE}")
-    epochs = enough_epochs(recipe, train)
-    longer = f" -S models.{model}.epochs={epochs}" if epochs > recipe.epochs else ""
+    longer = ""
+    if recipe.epochs > recipes[model].epochs:
+        plus = "" if "epochs" in (reader.section(f"models.{model}") or {}) else "++"  # what DVC asks for at a default
+        longer = f" -S {plus}models.{model}.epochs={recipe.epochs}"
     print(f"next: dvc exp run -S 'run.datasets=[{name}]' -S 'run.models=[{model}]'{longer}")
     return 0

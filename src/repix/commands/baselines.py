@@ -47,7 +47,9 @@ def trained_cells(dataset: str, cells: list[str] | None, folder: Path) -> dict[s
         if cell not in found or cell.split("-")[0] != dataset:
             raise UserError(f"no metrics of {cell} on {dataset} in {folder}/; there are {', '.join(sorted(found))}")
     if not names:
-        raise UserError(f"no metrics of {dataset} in {folder}/; run `dvc repro` first")
+        there = ", ".join(sorted({cell.split("-")[0] for cell in found}))
+        mend = f"there are those of {there}" if there else "run `dvc repro` first"
+        raise UserError(f"no metrics of {dataset} in {folder}/; {mend}")
     models: dict[str, dict[str, baseline.Entry]] = {}
     for cell in sorted(names):
         models.setdefault(cell.split("-")[1], {})[cell] = found[cell]

@@ -14,7 +14,9 @@ import json
 import sys
 
 from repix.config import check, reader
+from repix.config.archive import Archive
 from repix.config.run import Grid
+from repix.data.sources import absent
 from repix.errors import printable
 
 
@@ -27,6 +29,10 @@ def main(arguments: argparse.Namespace) -> int:
     """Run the subcommand."""
     check.grid()
     warnings = check.warnings()
+    for name in reader.read("run", Grid).datasets:
+        if (url := absent(reader.read(f"datasets.{name}.archive", Archive).urls)) is not None:
+            mend = "only what was downloaded before can run on it"
+            warnings.append(f"{reader.FILE}: datasets.{name}.archive.urls: {url}: no such file or folder: {mend}")
     cells = [cell.name for cell in reader.read("run", Grid).cells()]
     if arguments.json:
         print(json.dumps({"cells": cells, "warnings": warnings}, indent=2))

@@ -57,7 +57,7 @@ class Score:
         translator, weights, metric: which score.
         values: of every cell; None where it has none.
         noise: standard deviation over seeds, of the first cell's data set and model; None if unknown.
-        words: for every cell but the first: ``noise``, ``better``, ``worse``, ``equal``, or empty.
+        words: for every cell but the first: ``noise``, ``better``, ``worse``, ``equal``, ``unknown``, or empty.
         why: for every cell but the first: why there is no word.
     """
 
@@ -101,7 +101,7 @@ def scores_of(found: Sequence[Held], limits: tolerance.Tolerances) -> list[Score
                 values=values,
                 noise=known.sd if known else None,
                 words=tuple(
-                    "" if other else _word(v, values[0], value)
+                    "" if other else _word(v, values[0], value, known is not None)
                     for v, value, other in zip(verdicts, values[1:], foreign, strict=True)
                 ),
                 why=tuple(FOREIGN if other else v.why if v else "" for v, other in zip(verdicts, foreign, strict=True)),
@@ -115,12 +115,16 @@ def _value(held: Held, key: tuple[str, str, str]) -> float | None:
     return (held.metrics.scores.get(translator, {}).get(variant) or {}).get(metric)
 
 
-def _word(verdict: gate.Verdict | None, first: float | None, other: float | None) -> str:
+def _word(verdict: gate.Verdict | None, first: float | None, other: float | None, known: bool) -> str:
     if verdict is None or first is None or other is None:
         return ""
     if verdict.verdict == "contradiction":
         return "equal weights!"
-    return "equal" if first == other and not verdict.why else WORDS.get(verdict.verdict, "")
+    if first == other and (not verdict.why or verdict.verdict == "pass"):
+        return "equal"
+    if not known and verdict.verdict in ("pass", "shown") and direction(verdict.metric) is not None:
+        return "unknown"
+    return WORDS.get(verdict.verdict, "")
 
 
 def differing(found: Sequence[Held]) -> list[tuple[str, ...]]:

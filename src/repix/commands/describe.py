@@ -15,7 +15,6 @@ Examples:
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import sys
 from dataclasses import asdict, dataclass, replace
@@ -62,7 +61,7 @@ class Measured:
         ms_per_step: the median.
         steps: how many were timed.
         first_seconds: until the first one was done, which compiles.
-        peak_bytes: most that was resident for the process.
+        peak_bytes: most that was resident for the process, without MLflow, which a tracked training has beside it.
         training_steps: of the whole training; None where the data set is not prepared yet.
     """
 
@@ -107,7 +106,6 @@ def describe(model: str, dataset: str | None) -> tuple[Description, System]:
 
 def measure(model: str, description: Description, system: System) -> Measured:
     """Run some training steps of a described model; what is resident for this process then is theirs."""
-    importlib.import_module("repix.tracking.mlflow_run")  # as a training does, which takes memory
     from repix.description.resident import peak_bytes
     from repix.training.trial import trial
 
@@ -185,7 +183,7 @@ def text(description: Description) -> str:
         "",
         f"training step     {short(facts.step_flops)}FLOP (estimate)",
         f"activations kept  {short(facts.activation_bytes)}B (estimate)",
-        f"memory            {short(facts.memory_bytes)}B (estimate, of the whole process on a CPU)",
+        f"memory            {short(facts.memory_bytes)}B (estimate, of the whole process on a CPU under fast)",
         f"checkpoint        {short(facts.checkpoint_bytes)}B (weights and Adam's moments)",
     ]
     if found := description.measured:
@@ -244,6 +242,8 @@ def main(arguments: argparse.Namespace) -> int:
     wanted = []
     for name in arguments.models:
         dataset, dash, model = name.rpartition("-")
+        if dash and "-" in dataset and model.isdecimal():  # a cell: its seed changes nothing here
+            dataset, dash, model = dataset.rpartition("-")
         if dash and arguments.dataset:
             raise UserError(f"{name} names its data set already; leave --dataset {arguments.dataset} out")
         reader.section(f"models.{model}")  # a misspelt name is said at once, before TensorFlow loads

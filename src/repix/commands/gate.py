@@ -50,7 +50,7 @@ def _main(arguments: argparse.Namespace) -> int:
     now = baseline.read_metrics(arguments.metrics)
     accepted = baseline.read_baseline(file)
     if not now and (accepted is None or arguments.accept):
-        raise UserError(f"no metrics in {arguments.metrics}/; run `make repro` or `dvc repro` first")
+        raise UserError(f"no metrics in {arguments.metrics}/; run `dvc repro` first")
     if arguments.accept:
         new = baseline.Baseline(cells=now)
         changes = baseline.changes(accepted, new)

@@ -81,6 +81,8 @@ def main(arguments: argparse.Namespace) -> int:
     half = model.source_half(record, arguments.translator) if arguments.side_by_side else None
     _, made = Direction(arguments.translator).sides(record.source, record.target)
     suffix = model.choose_suffix(arguments.format, made)
+    if arguments.pixels < 1:
+        raise UserError(f"--pixels {arguments.pixels}: a number from 1 on")
     if arguments.out.exists() and not arguments.out.is_dir():
         raise UserError(f"{arguments.out}: is not a folder; choose another one with -o")
     if found.name != EXPORTED:

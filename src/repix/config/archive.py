@@ -8,6 +8,8 @@ from pydantic import Field, field_validator
 
 from repix.config.reader import Settings
 
+SCHEMES = ("https", "http", "file", "synthetic")
+
 
 class Archive(Settings):
     """Where a data set's archive is had, and what is known of it.
@@ -24,6 +26,16 @@ class Archive(Settings):
     sha256: str | None = None
     licence: str = "unknown"
     withdrawn: str | None = None
+
+    @field_validator("urls")
+    @classmethod
+    def _of_a_known_scheme(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for url in value:
+            if ":" not in url or url.partition(":")[0].lower() not in SCHEMES:
+                raise ValueError(
+                    "repix knows https://, http://, file: and synthetic:; write file:path for a file on this machine"
+                )
+        return value
 
     @field_validator("sha256")
     @classmethod

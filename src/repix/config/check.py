@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,6 +23,7 @@ from repix.profile import find as find_profile
 from repix.registry import FORMATS, SYSTEMS
 from repix.schemas import Start
 
+SECTIONS = ("run", "limits", "evaluate", "features", "export", "gate", "datasets", "models")
 FLOAT16 = 2**-11  # most that rounding to it changes a number between 1/2 and 1
 
 
@@ -33,6 +35,9 @@ def grid(path: str | Path = reader.FILE) -> None:
             withdrawn data set, a recipe that needs pairs on a data set without, or networks that its images are
             too small for, an export that its recipe or its tolerance excludes, a backend that is not installed.
     """
+    for name in reader.load(path):
+        if name not in SECTIONS and (close := difflib.get_close_matches(str(name), SECTIONS, n=1, cutoff=0.75)):
+            raise UserError(f"{path}: {name}: no stage reads this section; did you mean {close[0]!r}?")
     run = reader.read("run", Grid, path)
     sets = {name: reader.read(f"datasets.{name}", Dataset, path) for name in run.datasets}
     recipes = {name: reader.read(f"models.{name}", Recipe, path) for name in run.models}
@@ -40,6 +45,9 @@ def grid(path: str | Path = reader.FILE) -> None:
     gate = reader.read("gate", Gate, path)
     evaluate, export = reader.read("evaluate", Evaluate, path), reader.read("export", Export, path)
     for name in evaluate.weights:
+        if name not in (known := reader.load(path).get("features") or {}):
+            mend = reader.nearest(name, known) or "; what such an entry holds: docs/metrics.md"
+            raise UserError(f"{path}: no features.{name}{mend}")
         reader.read(f"features.{name}", FeatureWeights, path)
     # dvc.yaml declares these, and DVC wants what is declared written down; it would ask for it one stage at a time.
     for name in sets:
@@ -61,6 +69,11 @@ def grid(path: str | Path = reader.FILE) -> None:
             except UserError as error:
                 raise UserError(f"{path}: models.{model} on datasets.{name}: {error}") from None
     for model, recipe in recipes.items():
+        if export.variant == "ema" and recipe.ema is None:
+            raise UserError(
+                f"{path}: export.variant: ema: models.{model} keeps no moving average: set models.{model}.ema, such as "
+                f"0.999, or variant: auto"
+            )
         refused = [name for name in export.formats if name in ("onnx", "litert")]
         if recipe.precision == "bfloat16" and refused:
             raise UserError(
@@ -134,7 +147,9 @@ def _parents(run: Grid, recipes: Mapping[str, Recipe], path: str | Path) -> None
                     own = "itself" if name == cell.name else f"{name}, which starts from it"
                     raise UserError(f"{key}: {cell.name} would start from {own}: one has to begin elsewhere")
                 own = f"{name}, which comes later in the grid"
-                raise UserError(f"{key}: {cell.name} would start from {own}: list what is trained first first in run")
+                raise UserError(
+                    f"{key}: {cell.name} would start from {own}: in run, list what is trained first before it"
+                )
             parent = cells[place[name]].model
             if start.takes_state and not recipes[parent].keep_state:
                 raise UserError(f"{key}: needs the finished state of {name}: set models.{parent}.keep_state: true")

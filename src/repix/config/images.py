@@ -10,12 +10,18 @@ from repix.config.reader import Settings
 
 Size = int | tuple[int, int]
 
+JITTER = 286 / 256  # load size by crop size, as in pix2pix
 CHANNELS = {"rgb": (3, 3), "gray": (1, 1), "lab": (1, 2), "raw": (3, 3)}
 
 
 def height_width(size: Size) -> tuple[int, int]:
     """Return a size as (height, width); one number is a square."""
     return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+
+def load_size(crop: tuple[int, int]) -> tuple[int, int]:
+    """Return the size (height, width) that train images are stored at, for a crop of this size to be drawn from."""
+    return round(crop[0] * JITTER), round(crop[1] * JITTER)
 
 
 class Images(Settings):

@@ -293,7 +293,7 @@ class Recipe(Settings):
         initializer: ``normal`` (kernels N(0, 0.02), norm scales N(1, 0.02)), ``normal_kernels``
             (the same kernels, scales 1) or ``glorot`` (uniform kernels, scales 1).
         profile: execution profile where ``run.profile`` is auto: ``fast``, ``portable``, whose
-            bits do not depend on the CPU and which takes several times as long at 256 px, or
+            bits do not depend on the CPU and which takes about twice as long at 256 px, or
             ``jax`` (training on Keras' JAX backend, for a GPU; ``jax-4`` for four).
         precision: ``float32``, ``tf32`` (float32 whose products a GPU may round to 10 bits; a
             CPU computes float32) or ``bfloat16`` (networks compute in it, weights stay float32).

@@ -28,6 +28,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 from tqdm import tqdm
 
 from repix import paths
+from repix.config.archive import SCHEMES
 from repix.data.archives import HEAD_BYTES, refusal, sniff
 from repix.errors import UserError, limit_of_the_machine
 from repix.files import (
@@ -44,8 +45,6 @@ from repix.schemas import Archive
 
 if TYPE_CHECKING:
     import requests
-
-SCHEMES = ("https", "http", "file", "synthetic")
 
 LOWEST_RATE = 1024
 """Bytes a second below which a transfer counts as cut."""
@@ -215,6 +214,13 @@ class _Job:
         """Throw away what has come so far."""
         self.part.unlink(missing_ok=True)
         self.state.unlink(missing_ok=True)
+
+
+def absent(urls: Sequence[str]) -> str | None:
+    """Return the first of the URLs where all name files or folders of this machine, and none of them is there."""
+    if any(url.partition(":")[0].lower() != "file" or _file_path(url).exists() for url in urls):
+        return None
+    return _shown(urls[0])
 
 
 def _check(url: str, entry: str) -> None:

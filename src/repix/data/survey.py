@@ -78,9 +78,16 @@ def _layout(tree: Path) -> str:
     if len(sides) > 2 and not {side.name for side in sides} & set(layouts.SPLITS):
         names = ", ".join(side.name for side in sides[:FEW]) + ", ..." * (len(sides) > FEW)
         raise UserError(f"{tree}: {len(sides)} folders of images ({names}); pairs lie in two: move the others away")
+    if not _count(tree) and not any(tree.rglob("*.h5")):
+        raise UserError(f"{tree}: holds no images that repix reads ({', '.join(images.IMAGE_SUFFIXES)})")
     # Says what is there, and what would be expected.
     layouts.find(tree, Images(layout="aligned", test_fraction=FRACTIONS[0]))
     raise UserError(f"{tree}: no layout fits; name one by --layout")
+
+
+def _count(tree: Path) -> int:
+    """Return how many images are in a tree."""
+    return sum(path.suffix.lower() in images.IMAGE_SUFFIXES for path in tree.rglob("*"))
 
 
 def _is_named_as_unpaired(tree: Path) -> bool:
@@ -117,9 +124,9 @@ def _splits(tree: Path, basis: dict) -> tuple[Images, dict[str, Listing]]:
             if enough(found, "test"):
                 break
         else:
-            count = sum(path.suffix.lower() in images.IMAGE_SUFFIXES for path in tree.rglob("*"))
+            count = _count(tree)
             if count == 1:
-                raise UserError(f"{tree}: holds one image; {STACK}") from None
+                raise UserError(f"{tree}: holds one image; train and test take one each at least; {STACK}") from None
             if count == 2 and basis["layout"] in ("folders", "unaligned"):
                 raise UserError(f"{tree}: holds one image of each side; train and test take two at least") from None
             raise error from None

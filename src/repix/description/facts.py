@@ -17,7 +17,8 @@ from repix.models.discriminators import MinibatchDiscrimination
 from repix.systems.system import Batch, System, build
 
 NPZ_ENTRY = 400  # bytes that one array costs in an .npz beside its numbers, about
-# Of a training's memory, measured on a CPU under `fast`: `python -m benchmarks.growth`.
+# Of a training's memory on a CPU under `fast`: chosen by hand, and held against what trainings take by
+# `python -m benchmarks.growth`, whose table says how far they are off.
 PROCESS_BYTES = 1.04e9  # libraries, data and what the allocator keeps
 BYTES_PER_WEIGHT = 12  # the weight and Adam's two moments; gradients come and go
 ACTIVATIONS_KEPT = 1.25  # bytes for each byte of the layers' outputs

@@ -13,7 +13,6 @@ from repix.registry import SYSTEMS
 Size = tuple[int, int]
 
 USUAL = 256  # pixels of the papers' images
-JITTER = 286 / 256  # load size by crop size, as in pix2pix
 WIDEST = 1.3  # the most elongated image by the least, from which a square is taken for all
 # For pairs and for others: the papers' recipe, and the one for small images or a first look.
 RECIPES = {True: ("pix2pix", "pix2pix_small"), False: ("cyclegan", "cyclegan_book")}
@@ -49,11 +48,6 @@ def crop_size(found: Counter[Size]) -> Size:
 def padded_size(found: Counter[Size]) -> Size:
     """Return the size (height, width) that images of these sizes fit into when their borders are mirrored."""
     return halving.enclosing((max(size[0] for size in found), max(size[1] for size in found)))
-
-
-def load_size(crop: Size) -> Size:
-    """Return the size that train images are stored at, for a crop of this size to be drawn from."""
-    return round(crop[0] * JITTER), round(crop[1] * JITTER)
 
 
 def written(size: Size) -> int | list[int]:

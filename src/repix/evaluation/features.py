@@ -38,6 +38,9 @@ PROTOCOL = {
     "pooling": "mean over space",
 }
 
+ARITHMETIC = "norms folded, channels last"
+"""How features are computed: what else was kept in a cache has other last bits."""
+
 _TAIL = ("Mixed_7", "fc.")  # what only the 2048-d features need
 _declared: list[Any] = []  # torch drops a library's operators when the object goes
 
@@ -119,11 +122,24 @@ def _inception() -> Any:
     return network
 
 
+def _folded(network: Any) -> Any:
+    """Fold each batch norm into the convolution before it, and lay images out with their channels last.
+
+    The function is the same but for rounding (features move by parts in ten million), in 0.6 of the time.
+    """
+    import torch
+
+    for part in network.modules():
+        if hasattr(part, "conv") and hasattr(part, "bn"):
+            part.conv, part.bn = torch.nn.utils.fuse_conv_bn_eval(part.conv.eval(), part.bn.eval()), torch.nn.Identity()
+    return network.to(memory_format=torch.channels_last)
+
+
 def _wrap(network: Any, dims: Sequence[int], weights: str) -> FeatureNetwork:
     """Put the network into pytorch-fid's wrapper, which resizes, scales and names the blocks."""
     reference = import_pytorch_fid()
     dims = tuple(sorted(dims))
-    builder, reference.fid_inception_v3 = reference.fid_inception_v3, lambda: network
+    builder, reference.fid_inception_v3 = reference.fid_inception_v3, lambda: _folded(network)
     try:
         module = reference.InceptionV3([reference.InceptionV3.BLOCK_INDEX_BY_DIM[d] for d in dims])
     finally:
@@ -226,9 +242,9 @@ def extract(
     result = {dims: np.empty((len(images), dims), np.float32) for dims in network.dims}
     with torch.inference_mode(), tqdm(total=len(images), desc="features", unit="image", disable=None) as progress:
         for start in range(0, len(images), batch_size):
-            part = np.moveaxis(images[start : start + batch_size], -1, 1)
-            batch = torch.from_numpy(np.ascontiguousarray(part)).to(torch.float32).div(255)
-            maps = network.module(batch.expand(-1, 3, -1, -1))
+            part = np.ascontiguousarray(images[start : start + batch_size])
+            batch = torch.from_numpy(part).to(torch.float32).div(255).expand(-1, -1, -1, 3).permute(0, 3, 1, 2)
+            maps = network.module(batch.contiguous(memory_format=torch.channels_last))
             for dims, activations in zip(network.dims, maps, strict=True):
                 pooled = torch.nn.functional.adaptive_avg_pool2d(activations, 1)
                 result[dims][start : start + len(part)] = pooled[:, :, 0, 0].numpy()
@@ -246,6 +262,7 @@ def _cache_files(images: np.ndarray, network: FeatureNetwork, cache: str | Path 
     key = {
         "images": digest_arrays({"images": images}),
         "profile": profile.current().record(),
+        "arithmetic": ARITHMETIC,
         "torch": importlib.metadata.version("torch"),
     }
     return {

@@ -15,13 +15,13 @@ def configure() -> None:
     """Do nothing: JAX takes all that matters from the execution profile's environment."""
 
 
-def compile_function(function: Callable, network: keras.Model | None = None) -> Callable:
+def compile_function(function: Callable, *networks: keras.Model) -> Callable:
     """Return ``function`` of tensors, compiled once for each shape that it meets.
 
     Args:
-        network: the network that it runs: its variables are read anew at each call.
+        networks: those that it runs: their variables are read anew at each call.
     """
-    variables = network.variables if network is not None else []
+    variables = [variable for network in networks for variable in network.variables]
 
     @jax.jit
     def pure(values, *given):

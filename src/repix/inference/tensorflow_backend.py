@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import keras
 import numpy as np
@@ -14,6 +15,8 @@ import tensorflow as tf
 
 from repix import profile
 from repix.libraries import native_chatter
+from repix.models.convolutions import faster_convolutions
+from repix.models.fixed_sums import fixed_sums
 
 
 def configure() -> None:
@@ -47,11 +50,25 @@ def read(variable: keras.Variable | tf.Variable) -> np.ndarray:
     return np.asarray(memoryview(variable.read_value()))
 
 
-def compile_function(function: Callable, network: keras.Model | None = None) -> Callable:
+def _convolutions(networks: tuple[keras.Model, ...]) -> AbstractContextManager[None]:
+    """Return the context within which networks are traced as the profile has them computed."""
+    if profile.current().portable:
+        return fixed_sums(networks)
+    if tf.config.list_logical_devices("GPU"):  # what is faster was measured on CPUs
+        return nullcontext()
+    return faster_convolutions(networks)
+
+
+def compile_function(function: Callable, *networks: keras.Model) -> Callable:
     """Return ``function`` of tensors, compiled once for each shape that it meets.
 
     Args:
-        network: the network that it runs, for backends whose functions cannot see weights change.
+        networks: those that it runs: their convolutions are computed as the profile in force has them.
     """
+
+    def traced(*given):
+        with _convolutions(networks):
+            return function(*given)
+
     # No function of ours branches on a tensor: rewriting their source for that would be most of the time of tracing.
-    return tf.function(function, autograph=False, reduce_retracing=False)
+    return tf.function(traced, autograph=False, reduce_retracing=False)

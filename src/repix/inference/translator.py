@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
 
-from repix import profile, rng
-from repix.models.fixed_sums import fixed_sums
+from repix import rng
 from repix.models.layers import DRAWS_PER_STEP, dropouts
 from repix.models.scaling import to_network_range, to_stored_range
 
@@ -40,8 +38,7 @@ class Translator:
         def function(image, index):
             for layer in streams:
                 layer.reseed(rng.key("paper", layer.name) % 2**32, index * DRAWS_PER_STEP)
-            with fixed_sums([network]) if profile.current().portable else nullcontext():  # while it is traced
-                unit = network(to_network_range(image, source.low, source.high), training=paper)
+            unit = network(to_network_range(image, source.low, source.high), training=paper)
             return to_stored_range(unit, target.low, target.high, target.dtype)
 
         self._function = compile_function(function, network)

@@ -19,6 +19,7 @@ convolution sees at each place, times the kernel), :func:`folded` (its transpose
 :func:`weighted` (the kernel's gradient). What a place sees is read from the image by index, already in pieces.
 
 :func:`fixed_sums` puts these functions in the place of the layers' own; the function stays the same but for rounding.
+They run on TensorFlow, the backend of the profile that promises bits.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from typing import Literal
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import layers, ops
 
 from repix.models.discriminators import MinibatchDiscrimination
@@ -141,12 +143,7 @@ def matmul(a, b, turned: Turned = None):
         a, b: (..., m, k) and (..., k, n).
         turned: which of them is given as its transpose.
     """
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        return tf.linalg.matmul(a, b, transpose_a=turned == "a", transpose_b=turned == "b")
-    a, b = ops.swapaxes(a, -1, -2) if turned == "a" else a, ops.swapaxes(b, -1, -2) if turned == "b" else b
-    return ops.matmul(a, b)
+    return tf.linalg.matmul(a, b, transpose_a=turned == "a", transpose_b=turned == "b")
 
 
 def _rows(x, *indices: np.ndarray):
@@ -154,11 +151,7 @@ def _rows(x, *indices: np.ndarray):
     places = ops.convert_to_tensor(indices[0], "int32")
     for index in indices[1:]:
         places = places + ops.convert_to_tensor(index, "int32")
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        return tf.gather(x, places)  # Keras would look for negative ones
-    return ops.take(x, places, axis=0)
+    return tf.gather(x, places)  # Keras would look for negative ones
 
 
 def _tiles(x, seen: Seen, operations: tuple[int, int]) -> list[list]:
@@ -445,11 +438,9 @@ class _Shapes:
     def function(self, layer, plain: Callable) -> Callable:
         """Return ``plain``, or what is traced of it for all layers of this one's shape."""
         shape = self._shape(layer)
-        if self._counts[shape] < self.MANY or keras.backend.backend() != "tensorflow":
-            return plain  # JAX traces an operation in a moment
+        if self._counts[shape] < self.MANY:
+            return plain
         if shape not in self._traced:
-            import tensorflow as tf
-
             self._traced[shape] = tf.function(plain, autograph=False)
         return self._traced[shape]
 

@@ -68,6 +68,10 @@ def checkout(root: Path, revision: str | None) -> Iterator[Path]:
                     (tree / name).parent.mkdir(parents=True, exist_ok=True)
                     shutil.copy(root / name, tree / name)
         else:
+            try:
+                git(root, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
+            except UserError:
+                raise UserError(f"{revision}: git knows no commit of this name; `git log --all` lists them") from None
             content = git(root, "archive", "--format=tar", f"{revision}^{{commit}}")
             with tarfile.open(fileobj=io.BytesIO(content)) as archive:
                 _extract(archive, tree)

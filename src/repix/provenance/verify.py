@@ -305,6 +305,9 @@ def lock_line(root: Path) -> tuple[str, int]:
         elif len(causes) > 3:
             because += f" and {len(causes) - 3} more"
         return f"{said}: {other}; first {stage}: {out}; {because}", code
+    made = [out for stage in stages(root) for out in stage.outs if out not in stage.in_git]
+    if not any((root / out).exists() for out in made):
+        return f"{said}: the committed one; none of its outs is here: `dvc repro` or `dvc pull` brings them", 0
     return f"{said}: your run made the same bytes as the commit, for every out (their hashes in dvc.lock are equal)", 0
 
 

@@ -91,6 +91,9 @@ def check_export(root: Path, cell: str) -> tuple[Exported, Metrics, str]:
         UserError: something is missing, changed since, or was not scored with these weights.
     """
     folder = root / "exports" / cell
+    if not folder.is_dir():
+        there = ", ".join(sorted(one.name for one in folder.parent.glob("*-*-*"))) or "nothing"
+        raise UserError(f"{cell}: exports/ does not have it, it has {there}; `dvc repro` makes the cells of run")
     exported, metrics = Exported.read(folder / "export.json"), Metrics.read(root / "metrics" / f"{cell}.json")
     found = digest_tree(folder)
     left = Lineage.read(root / "lineage" / "export" / f"{cell}.json").outputs.get(f"exports/{cell}")

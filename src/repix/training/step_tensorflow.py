@@ -7,24 +7,20 @@ offers a class of the same name: see :class:`repix.training.step.Step`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
-from functools import partial
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from repix import profile, rng
+from repix import rng
 from repix.config.models import Optimizer
 from repix.data.sampler import Sampler
 from repix.inference.tensorflow_backend import compile_function, read
-from repix.models.fixed_sums import fixed_sums
 from repix.models.initialization import weights
 from repix.models.layers import DRAWS_PER_STEP, dropouts
 from repix.models.scaling import to_network_range
 from repix.systems.system import Batch, Images, Iteration, Reported, System, Update
 from repix.training.checkpoint import check_state
-from repix.training.convolutions import faster_convolutions
 from repix.training.gang import Alone, only_one
 from repix.training.step import always
 
@@ -135,25 +131,17 @@ class Step:
             for layer in dropouts(model)
         ]
 
-        if profile.current().portable:
-            layers = partial(fixed_sums, system.networks.values())
-        elif tf.config.list_logical_devices("GPU"):  # what is faster was measured on CPUs
-            layers = nullcontext
-        else:
-            layers = partial(faster_convolutions, system.networks.values())
-
         def function(source, target, uniforms, step, rate):
-            with layers():  # it holds while the function is traced
-                for layer, key in streams:
-                    layer.reseed(key, step * DRAWS_PER_STEP)
-                batch = Batch(to_network_range(source, *self.source), to_network_range(target, *self.target), uniforms)
-                losses = self._iteration(updates, batch, rate)
-                if "generator" in (update.group for update in updates):
-                    self._follow(step)
+            for layer, key in streams:
+                layer.reseed(key, step * DRAWS_PER_STEP)
+            batch = Batch(to_network_range(source, *self.source), to_network_range(target, *self.target), uniforms)
+            losses = self._iteration(updates, batch, rate)
+            if "generator" in (update.group for update in updates):
+                self._follow(step)
             self._losses[updates] = names = sorted(losses)
             return tf.stack([tf.cast(losses[name], tf.float32) for name in names])
 
-        return compile_function(function)
+        return compile_function(function, *system.networks.values())
 
     def _iteration(self, updates: Iteration, batch: Batch, rate) -> dict:
         """Run the updates on a batch; return the losses by name."""

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from repix.config.images import load_size
 from repix.config.models import Recipe
 from repix.data.sampler import Sampler
 from repix.models.initialization import initialize
 from repix.systems.system import System
 from repix.training.backend import step_module
+from repix.training.loop import FETCH_EVERY
 from repix.training.step import Step
-
-JITTER = 286 / 256  # side of the drawn images to that of the crop: the papers'
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def drawn_step(system: System, recipe: Recipe, size: tuple[int, int], source: in
         source, target: channels of both sides; values are bytes.
     """
     initialize(system.networks, recipe.initializer, 0)
-    sides = [round(length * JITTER) for length in size]
+    sides = load_size(size)
     images = (
         np.random.default_rng(seed).integers(0, 256, (max(recipe.batch_size, 4), *sides, channels), np.uint8)
         for seed, channels in enumerate((source, target))
@@ -67,29 +67,33 @@ def trial(
 ) -> Trial:
     """Run iterations of a recipe and return what one takes; what is trained is thrown away.
 
+    They run in blocks, as in a training: on some backends a block is one call, and what a call costs is shared by all.
+
     Args:
         system, recipe, size, source, target: as of :func:`drawn_step`.
-        seconds: for how long; the schedule is run at least three times.
-        untimed: runs of the schedule that are not counted, after the one that compiles: memory and caches settle.
+        seconds: for how long; at least three blocks are run.
+        untimed: runs of the schedule, at least one, that are not counted, after the one that compiles: memory and
+            caches settle.
     """
     before = time.perf_counter()
     step = drawn_step(system, recipe, size, source, target)
-    done = 0
+    done, cycle = 0, len(system.schedule)
 
-    def cycle() -> float:
-        """Run each iteration of the schedule once, and return the seconds of one."""
+    def run(iterations: int) -> float:
+        """Run some iterations, and return the seconds of one."""
         nonlocal done
-        start = time.perf_counter()
-        for _ in system.schedule:
-            step.run(done, 1, recipe.optimizer.learning_rate)
-            done += 1
-        return (time.perf_counter() - start) / len(system.schedule)
+        start, end = time.perf_counter(), done + iterations
+        while done < end:
+            done += len(step.run(done, end - done, recipe.optimizer.learning_rate)[1])
+        return (time.perf_counter() - start) / iterations
 
-    cycle()
+    run(cycle)
     first = time.perf_counter() - before
-    for _ in range(untimed):
-        cycle()
-    times = [cycle() for _ in range(3)]
-    while sum(times) * len(system.schedule) < seconds:
-        times.append(cycle())
-    return Trial(1000 * statistics.median(times), first, len(times) * len(system.schedule))
+    one = min(run(cycle) for _ in range(untimed))
+    block = cycle * max(
+        1, min(FETCH_EVERY, int(seconds / (3 * one))) // cycle
+    )  # whole schedules, in a third of the time
+    times = [run(block) for _ in range(3)]
+    while sum(times) * block < seconds:
+        times.append(run(block))
+    return Trial(1000 * statistics.median(times), first, len(times) * block)

@@ -31,7 +31,7 @@ from repix import profile
 from repix.models.layers import calls_replaced, is_plain_convolution
 
 # And the one at infinity. These round less than other usual sets, with 3 and with 4 taps
-# (tests/training/test_convolutions.py); see Barabasz et al. 2018, arXiv 1803.10986.
+# (tests/models/test_convolutions.py); see Barabasz et al. 2018, arXiv 1803.10986.
 POINTS = (0.0, 1.0, -1.0, 2.0, -0.5)
 # Measured with 64 to 512 channels, forward and both gradients, on two cores of an AMD EPYC (Zen 4): with fewer the
 # library's convolution is faster.

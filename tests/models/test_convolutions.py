@@ -12,7 +12,7 @@ from keras import layers
 
 from checks.support import cells
 from repix import profile
-from repix.training import convolutions
+from repix.models import convolutions
 
 REPLACEMENTS = ("downsampling_convolution", "upsampling_convolution", "winograd_convolution", "_crop")
 
