@@ -150,7 +150,7 @@ def test_16_bit_grey_keeps_its_bits_from_file_to_exported_output(tmp_path, capsy
     outputs = np.stack(route.outputs())
     assert outputs.dtype == np.uint16
     assert (outputs % 257 != 0).mean() > 0.9  # 8 bits widened would be multiples of 257
-    assert np.array_equal(route.served(), outputs)
+    assert np.abs(route.served().astype(int) - outputs).max() <= 1  # of 65,535: its sums have another order
     files = [tree / "test" / "A" / f"{i}.png" for i in range(2)]
     for model, options in ((route.run, ()), (route.exports, ("--backend", "keras"))):
         assert np.array_equal(route.translate(capsys, *files, model=model, options=options), outputs)

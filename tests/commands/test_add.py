@@ -341,8 +341,8 @@ def test_what_is_no_set_is_told_by_the_name_that_was_given(repository, capsys):
     before = (repository / "params.yaml").read_bytes()
     for path, said in (
         ("page.zip", "file:page.zip: is a web page, not an archive"),
-        ("empty", "repix: empty: holds no files"),
-        ("texts", r"texts: holds no images that repix reads \(\.png, "),
+        ("empty", "repix add: empty: holds no files"),
+        ("texts", r"texts: holds no images that repix reads \(\.avif, "),
     ):
         code, out, error = run(capsys, "add", path)
         assert code == 1 and out == "" and error.count("\n") == 1

@@ -400,7 +400,7 @@ def test_refusals(root, tmp_path):
             bundle(root, CELL, tmp_path / "result.tar")
     finally:
         (root / "new.txt").unlink()
-    with pytest.raises(UserError, match="no such file"):
+    with pytest.raises(UserError, match="exports/ does not have it"):
         bundle(root, "tiny-none-0", tmp_path / "result.tar")
     shallow = tmp_path / "shallow"
     git(root, "commit", "--quiet", "--allow-empty", "-m", "two")

@@ -259,8 +259,10 @@ def test_a_step_is_the_mean_over_the_schedule(monkeypatch):
     clock, done = [0.0], []
 
     def iteration(first, count, rate):
+        """As steps do: no more than the iterations of one kind in a call."""
         done.append(first)
         clock[0] += (1.0, 1.0, 4.0)[first % 3]
+        return ["loss"], np.zeros((1, 1))
 
     step = SimpleNamespace(run=iteration)
     monkeypatch.setattr(trial, "drawn_step", lambda *given: step)
@@ -272,6 +274,26 @@ def test_a_step_is_the_mean_over_the_schedule(monkeypatch):
     found = trial.trial(system, recipe, (8, 8), 3, 3, seconds=30)
     assert (found.ms, found.first_seconds, found.steps) == (2000.0, 6.0, 15)
     assert done == list(range(24))
+
+
+@pytest.mark.parametrize(("seconds", "block"), [(30.0, 5), (1000.0, 25), (0.0, 1)])
+def test_steps_are_timed_in_blocks_as_they_are_trained(monkeypatch, seconds, block):
+    """Where a block is one call, what the call costs is shared by its iterations."""
+    from repix.training import trial
+
+    clock, asked = [0.0], []
+
+    def iterations(first, count, rate):
+        asked.append(count)
+        clock[0] += 1.0 + count
+        return ["loss"], np.zeros((count, 1))
+
+    monkeypatch.setattr(trial, "drawn_step", lambda *given: SimpleNamespace(run=iterations))
+    monkeypatch.setattr(trial.time, "perf_counter", lambda: clock[0])
+    recipe = SimpleNamespace(optimizer=SimpleNamespace(learning_rate=1e-4))
+    found = trial.trial(SimpleNamespace(schedule=("a",)), recipe, (8, 8), 3, 3, seconds=seconds)
+    assert asked[:3] == [1, 1, 1] and set(asked[3:]) == {block} and len(asked) >= 6
+    assert found.ms == pytest.approx(1000 * (1 + block) / block) and found.steps == block * len(asked[3:])
 
 
 @pytest.mark.parametrize(

@@ -227,7 +227,7 @@ def test_command_line_refuses_in_one_line(root, capsys):
     assert stopped.value.code == 1
     said = capsys.readouterr().err.strip().splitlines()
     assert len(said) == 1
-    assert said[0].startswith("repix promote: exports/tiny-none-0/export.json: no such file")
+    assert said[0].startswith("repix promote: tiny-none-0: exports/ does not have it, it has ")
 
 
 def test_a_direction_that_was_not_exported_is_refused_by_name(root, capsys):

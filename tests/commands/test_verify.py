@@ -262,11 +262,15 @@ def test_the_lock_line_says_same_or_what_differs_first(clone, capsys):
     assert code == 0
     same = "your run made the same bytes as the commit, for every out (their hashes in dvc.lock are equal)"
     assert said == f"dvc.lock {digest}: {same}\n"
-    (clone / "data").rename(clone.parent / "outs")
+    made = {out.split("/")[0] for stage in pipeline.stages(clone) for out in stage.outs if out not in stage.in_git}
+    there = [clone / name for name in made if (clone / name).exists()]
+    for folder in there:
+        folder.rename(clone.parent / f"{folder.name}-outs")
     code, said = run(capsys, "--lock-only")
     nothing = "the committed one; none of its outs is here: `dvc repro` or `dvc pull` brings them"
     assert (code, said) == (0, f"dvc.lock {digest}: {nothing}\n")
-    (clone.parent / "outs").rename(clone / "data")
+    for folder in there:
+        (clone.parent / f"{folder.name}-outs").rename(folder)
 
     record = clone / "lineage" / "download" / "sample.json"
     kept = record.read_text()

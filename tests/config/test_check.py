@@ -66,7 +66,10 @@ def change(tree: dict, key: str, value) -> None:
         ({"evaluate.lpips": True}, "no features.lpips; what such an entry holds: docs/metrics.md"),
         ({"evaluat": {"fid": True}}, "evaluat: no stage reads this section; did you mean 'evaluate'?"),
         ({"runs": {}}, "runs: no stage reads this section; did you mean 'run'?"),
-        ({"datasets.sample.archive.urls": ["d/two"]}, "archive.urls: repix knows https://, http://, file: and"),
+        (
+            {"datasets.sample.archive.urls": ["d/two"]},
+            "archive.urls: ['d/two']: repix knows https://, http://, file: and",
+        ),
         (
             {"run.models": ["pix2pix_plus", "pix2pix_small"], "export.variant": "ema"},
             "export.variant: ema: models.pix2pix_small keeps no moving average: set models.pix2pix_small.ema, such as",

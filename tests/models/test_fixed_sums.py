@@ -261,6 +261,7 @@ def test_a_layer_that_is_not_covered_is_refused():
 
 def test_training_and_translation_use_them_under_the_portable_profile_alone(backend, monkeypatch):
     from repix import profile
+    from repix.inference.tensorflow_backend import compile_function
     from repix.inference.translator import Translator
     from repix.schemas import Side
 
@@ -270,9 +271,7 @@ def test_training_and_translation_use_them_under_the_portable_profile_alone(back
     side = Side(channels=3, dtype="uint8", low=(0,) * 3, high=(255,) * 3, meaning=("R", "G", "B"), colour="rgb")
     for name in ("fast", "portable"):
         monkeypatch.setattr(profile, "current", lambda name=name: profile.find(name))
-        Translator(network, side, side, lambda function, network: function).translate(
-            np.zeros((1, 16, 16, 3), np.uint8)
-        )
+        Translator(network, side, side, compile_function).translate(np.zeros((1, 16, 16, 3), np.uint8))
         assert bool(used) == (name == "portable")
 
 

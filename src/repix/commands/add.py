@@ -79,7 +79,7 @@ def address(path: str) -> str:
     from repix.data.images import IMAGE_SUFFIXES
     from repix.data.survey import STACK
 
-    if place.is_dir() and not any(file.is_file() for file in place.rglob("*")):
+    if place.is_dir() and not any(file.is_file() or file.is_symlink() for file in place.rglob("*")):
         raise UserError(f"{place}: holds no files")
     if place.is_file() and place.suffix.lower() in IMAGE_SUFFIXES:
         raise UserError(f"{place}: is one image; name the folder of the images ({STACK})")
