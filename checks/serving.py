@@ -1,7 +1,7 @@
 """Let many clients translate at once, with an attack among them, at the demo and at the served model.
 
     python -m checks.serving                          # 15 seconds each
-    python -m checks.serving --minutes 10 --write     # the figures of docs/trust.md
+    python -m checks.serving --minutes 4 --write      # the figures of docs/trust.md
 
 Fifty clients send a sound picture again and again. In the second half of the time an attack
 goes on beside them: connections that say nothing or drip, large uploads, small files of many

@@ -125,7 +125,7 @@ def _inception() -> Any:
 def _folded(network: Any) -> Any:
     """Fold each batch norm into the convolution before it, and lay images out with their channels last.
 
-    The function is the same but for rounding (features move by parts in ten million), in 0.6 of the time.
+    The function is the same but for rounding (features move by parts in ten million), in less time.
     """
     import torch
 
