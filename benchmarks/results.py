@@ -11,7 +11,8 @@ params.yaml, but for its size. It goes through the stages' own scripts (train, e
 test images at full size (source | output | target) to docs/images/<row>.png: both are in git, --write needs nothing
 else, and a seed that the JSON has is not trained again. Beside the scores stand the best trivial predictor's, metric by
 metric, and the floor: the distance between two halves of the real images. --reference trains PyTorch after the
-reference code's rules for as many steps.
+reference code's rules for as many steps. Of each quarter of a training one state is kept (below --out, in `kept`) and
+scored as well: what more steps bring.
 
 The archives lie in ../shared/data, or below REPIX_REAL_DATA. FID and KID at 768 dims need weights of Inception: a file
 for --features, else they are left out.

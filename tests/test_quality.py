@@ -11,11 +11,14 @@ import numpy as np
 import pytest
 
 from checks.harness import ROOT
-from checks.support import cells, quality, results
+from checks.support import cells, curve, quality, results
 from repix import paths
+from repix.arrays import load_arrays
+from repix.config.run import Cell
 from repix.data.prepared import Prepared
 from repix.errors import UserError
 from repix.files import read_json, write_json
+from repix.training.checkpoint import Checkpoint, Checkpoints
 
 DRAWN = {"urls": ["synthetic:facades?size=64&train=4&val=2&test=5&seed=0"], "sha256": None, "withdrawn": None}
 TASK = quality.Task("pix2pix_small", "sample", 2, {"plain": quality.Option("as it stands")})
@@ -307,6 +310,26 @@ def test_a_row_is_made_kept_and_shown(tmp_path, monkeypatch):
 
     with Image.open(tmp_path / "pictures" / "drawn.png") as picture:
         assert picture.size == (3 * 32 + 2 * 2, 3 * 32 + 2 * 2)
+    # A state that was kept half-way is scored as the last one is, and stands beside it.
+    cell = Cell("sample", "pix2pix_small", 0)
+    weights = {"generator": "generator", "discriminator": "discriminator"}
+    state = {}
+    for network in weights:
+        state |= load_arrays(folder / paths.RUNS / cell.name / "last" / f"{network}.npz")
+    state = {name: 0.5 * array for name, array in state.items()}
+    Checkpoints(folder / curve.CHECKPOINTS, "key").save(Checkpoint(4, state, {}))
+    curve.keep(folder, cell, 8)
+    curve.keep(folder, cell, 8)
+    [kept_] = curve.kept(folder, cell)
+    assert kept_ == folder / "kept" / cell.name / "key" / "step-000000004.npz"
+    record = results.train(row, folder, *made, [0], False)
+    [point] = record["seeds"]["0"]["curve"]
+    assert point["steps"] == 4 and record == read_json(tmp_path / "json" / "drawn.json")
+    half, whole = (one["scores"]["source_to_target"] for one in (point, record["seeds"]["0"]))
+    assert half["last"].keys() == whole["last"].keys() and half["last"]["l1"] != whole["last"]["l1"]
+    text = results.section(row, record, tmp_path / "pictures")
+    shown = text.partition("What more steps bring")[2].splitlines()
+    assert [line.split("|")[2].strip() for line in shown if line.startswith("| source to target")] == ["4", "8"]
     # What the JSON has is not trained again, whatever became of the folder.
     monkeypatch.setattr(results, "make_cell", lambda *_: pytest.fail("trained again"))
     assert results.train(row, tmp_path / "gone", *made, [0], False) == record

@@ -175,6 +175,18 @@ def cost_of(out: Path, cell: Cell) -> dict[str, Any]:
     return found if cell.model == REFERENCE else found | {"ms_per_step": ms_per_step(cell.name, out)}
 
 
+def scores_of(metrics: Metrics) -> dict[str, dict[str, dict[str, float]]]:
+    """Return direction -> weights -> metric -> score, those that there are."""
+    return {
+        name: {
+            variant: {metric: value for metric, value in scores.items() if value is not None}
+            for variant, scores in variants.items()
+            if scores
+        }
+        for name, variants in metrics.scores.items()
+    }
+
+
 def record_of(out: Path, cell: Cell) -> dict[str, Any]:
     """Return what is kept of a scored cell: its scores and floors by direction, digests of weights, and cost."""
     metrics = Metrics.read(out / paths.METRICS / f"{cell.name}.json")
@@ -184,14 +196,7 @@ def record_of(out: Path, cell: Cell) -> dict[str, Any]:
         "steps": trained.steps,
         "profile": trained.profile["name"],
         "n": {name: metrics.images(name) for name in metrics.scores},
-        "scores": {
-            name: {
-                variant: {metric: value for metric, value in scores.items() if value is not None}
-                for variant, scores in variants.items()
-                if scores
-            }
-            for name, variants in metrics.scores.items()
-        },
+        "scores": scores_of(metrics),
         "floor": {
             name: {metric: one["floor"] for metric, one in described[name]["last"].items() if "floor" in one}
             for name in metrics.scores

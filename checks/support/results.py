@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from checks.harness import ROOT, run_stage, table
+from checks.support import curve
 from checks.support.quality import (
     REFERENCE,
     least,
@@ -24,10 +25,13 @@ from checks.support.quality import (
 from checks.systems import Row, archive_of, baselines, compared, data, lay_out, params_of, sized
 from repix import paths
 from repix.config import reader
+from repix.config.models import Recipe
 from repix.config.run import Cell
+from repix.data.sampler import steps_per_epoch
 from repix.errors import UserError
 from repix.files import digest_file, read_json, write_json
 from repix.metrics import NAMES, find
+from repix.schemas import Manifest
 
 PICTURES = ROOT / "docs" / "images"
 PICTURED = 3  # images of a row's picture
@@ -109,21 +113,35 @@ def train(
     wanted = [(row.model, "seeds", seed) for seed in seeds]
     wanted += [(REFERENCE, REFERENCE, seed) for seed in seeds if reference]
     for model, key, seed in wanted:
-        if str(seed) in record[key]:
-            continue
         cell = Cell(row.dataset, model, seed)
+        if str(seed) in record[key]:
+            if "curve" not in record[key][str(seed)] and (found := curve.points(folder, cell)):
+                record[key][str(seed)]["curve"] = found  # its scoring was stopped
+                write_json(file, record)
+            continue
         print(f"{time.strftime('%H:%M')} {name}: {cell.name}", file=sys.stderr, flush=True)
         data(folder, row.dataset)
         if not (folder / paths.FEATURES).exists():
             run_stage(folder, "features")
-        make_cell(folder, cell, row.model)
+        with curve.keeping(folder, cell, steps_of(folder, row)):
+            make_cell(folder, cell, row.model)
         record[key][str(seed)] = record_of(folder, cell)
         if "baselines" not in record:
             record["baselines"] = best_baselines(folder, cell, record[key][str(seed)])
         if model == row.model and not (pictures / f"{name}.png").exists():
             picture(folder, cell, row.size, pictures / f"{name}.png")
         write_json(file, record)
+        if found := curve.points(folder, cell):
+            record[key][str(seed)]["curve"] = found
+            write_json(file, record)
     return record
+
+
+def steps_of(folder: Path, row: Row) -> int:
+    """Return how many steps a training of a row has, whose data lies prepared in ``folder``."""
+    recipe = reader.read(f"models.{row.model}", Recipe, folder / reader.FILE)
+    split = Manifest.read(folder / paths.PREPARED / row.dataset / "manifest.json").splits["train"]
+    return recipe.epochs * steps_per_epoch(max(split.source.n, split.target.n), recipe.batch_size)
 
 
 def best_baselines(folder: Path, cell: Cell, record: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
@@ -186,6 +204,10 @@ def section(row: Row, record: Mapping[str, Any], pictures: Path) -> str:
     ]
     lines += [f"    python -m benchmarks.results --train {row.name} --seeds {' '.join(seeds)}", ""]
     lines.append(scores_table(record, seeds, others))
+    if "curve" in first:
+        shown = "ema" if "ema" in next(iter(first["scores"].values())) else "last"
+        more = first["steps"], first["scores"], shown, first["curve"], first["cost"].get("ms_per_step")
+        lines += ["", curve.section(*more)]
     if (pictures / f"{row.name}.png").exists():
         heads = "source | output | target" if "l1" in first["scores"]["source_to_target"]["last"] else "source | output"
         lines += ["", f"![{heads} of the first test images](images/{row.name}.png)"]
