@@ -62,7 +62,9 @@ ROWS = (
         "HDF5 with external storage, links, virtual sets; 5.6 KB that claim 10^9 rows",
         "read any file of the machine; out of memory",
         "refused by name",
-        _tests(HDF5, "files_that_reach_outside_or_claim_too_much", "a_bomb_within_a_chunk_meets_the_limit_on_memory"),
+        _tests(
+            HDF5, "files_that_reach_outside_or_claim_too_much", "a_bomb_within_a_chunk_is_refused_before_it_is_unpacked"
+        ),
     ),
     Row(
         "damaged HDF5, a filter with a chunk of no size",
@@ -170,6 +172,39 @@ ROWS = (
         "stack and paths in the answer",
         "one line of reason",
         _tests("exporting/pyfunc", "what_cannot_be_translated_is_refused_with_the_reason", "http"),
+    ),
+    Row(
+        "an ONNX file whose weights lie in another file",
+        "what lies below the current folder, in its pictures",
+        "refused by name",
+        _tests("inference/onnx_file", "weights_in_another_file_are_refused"),
+    ),
+    Row(
+        "a JPEG with a long run of 255, an OME-TIFF of millions of pages, a BMP of runs, HDF5 of many chunks",
+        "minutes to hours, gigabytes",
+        "read as fast as others, or refused by name",
+        _tests(
+            "data/image_attacks",
+            "a_long_run_of_255_in_a_jpeg_is_gone_through_once",
+            "metadata_that_name_millions_of_pages_cost_nothing",
+            "a_bmp_of_runs_is_refused",
+        )
+        + _tests(HDF5, "chunks_are_looked_up_once_for_a_file"),
+    ),
+    Row(
+        "TIFFs of stacks, planes and 16-bit palettes, white as zero; a GIF or BMP that Pillow fills up; a turned PNG",
+        "other pixels than the file's",
+        "the file's, or refused by name",
+        _tests(
+            "data/image_attacks",
+            "a_stack_that_one_directory_stands_for_is_read_whole",
+            "where_white_is_zero_alpha_is_not",
+            "gray_and_alpha_one_behind_the_other_keep_their_alpha",
+            "a_palette_of_16_bits_is_not_cut_to_8",
+            "two_colours_by_more_than_a_bit_a_pixel_are_refused",
+            "a_gif_that_fills_no_screen_is_refused",
+            "a_png_is_turned_by_whatever_metadata_say_so",
+        ),
     ),
     Row(
         "an ONNX file that never ends, calls itself 2**40 times, or gives NaN or other sizes",

@@ -366,6 +366,10 @@ def _image_attacks() -> tuple[tuple[str, bytes, str], ...]:
     frames = io.BytesIO()
     Image.new("RGB", (8, 8)).save(frames, "GIF", save_all=True, append_images=[Image.new("RGB", (8, 8), "red")])
     bomb = zlib.compress(bytes(4_000_000), 9)
+    pages = io.BytesIO()
+    sizes = 'SizeX="8" SizeY="8" SizeC="1" SizeZ="1" SizeT="1000000000"'
+    told = f'<?xml version="1.0"?><OME><Image><Pixels {sizes}><TiffData IFD="0"/></Pixels></Image></OME>'
+    Image.new("L", (8, 8)).save(pages, "TIFF", tiffinfo={270: told})
     npy = b"\x93NUMPY\x01\x00"
 
     def header(text: str) -> bytes:
@@ -386,6 +390,10 @@ def _image_attacks() -> tuple[tuple[str, bytes, str], ...]:
         ("claims 12000 x 12000", png(12_000, 12_000, body=bomb), ".png"),
         ("claims 16 bits 30000 x 30000", png(30_000, 30_000, 16, body=bomb), ".png"),
         ("claims 0 x 0", png(0, 0), ".png"),
+        ("claims 0 x 16", png(0, 16), ".png"),
+        ("bmp of runs, a million pixels in six bytes", b"BM" + struct.pack("<IHHIIiiHHIIiiII", 1084, 0, 0, 1078, 40,
+        1 << 20, 1, 1, 8, 1, 6, 0, 0, 256, 0) + bytes(1024) + b"\1\7\0\0\0\1", ".bmp"),
+        ("ome tiff of a thousand million pages", pages.getvalue(), ".tif"),
         ("claims 4294967295 x 1", png(0xFFFFFFFF, 1), ".png"),
         ("no pixels", png(40, 40), ".png"),
         ("text bomb", png(40, 40, 8, 2, png_chunk(b"zTXt", b"C\0\0" + zlib.compress(bytes(50_000_000)))), ".png"),

@@ -271,12 +271,12 @@ def test_a_filter_with_a_chunk_of_no_size(tmp_path, compression, place):
         hdf5.shape(tmp_path / "x.h5")
 
 
-def test_a_bomb_within_a_chunk_meets_the_limit_on_memory(tmp_path):
+def test_a_bomb_within_a_chunk_is_refused_before_it_is_unpacked(tmp_path):
     with h5py.File(tmp_path / "x.h5", "w") as file:
         data = file.create_dataset("data", (1, 512, 512, 4), np.uint8, chunks=(1, 512, 512, 4), compression="gzip")
         data.id.write_direct_chunk((0, 0, 0, 0), zlib.compress(bytes(1 << 30), 1))
     assert hdf5.shape(tmp_path / "x.h5") == (1, 512, 512, 4)
-    with pytest.raises(OSError):
+    with pytest.raises(OSError, match=r"\d+ bytes of a chunk that holds 1048576"):
         hdf5.read_row(tmp_path / "x.h5", 0)
     assert hdf5.shape(made(tmp_path / "good.h5")) == (4, 8, 8, 1)
 
@@ -346,3 +346,28 @@ def test_a_pipe_is_no_file_and_nobody_waits_for_it(tmp_path):
     os.mkfifo(tmp_path / "a.h5")
     with pytest.raises(UserError, match=r"a\.h5: is no plain file"):
         hdf5.shape(tmp_path / "a.h5")
+
+
+def test_chunks_are_looked_up_once_for_a_file(tmp_path):
+    """libhdf5 goes through those before one to tell of it, so that a file of many cost the square of their number."""
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file.create_dataset("data", data=np.zeros((4000, 2, 2, 1), np.uint8), chunks=(1, 2, 2, 1), compression="gzip")
+    with h5py.File(tmp_path / "x.h5", "r") as file:
+        data = file["data"]
+        stored = hdf5.hdf5_reader.stored_chunks(data)
+        assert sorted(stored) == list(range(4000)) and set(stored.values()) == {
+            data.id.get_chunk_info_by_coord((0, 0, 0, 0)).size
+        }
+        for row in (0, 3999):
+            hdf5.hdf5_reader.check_chunks(data, row, set(), stored)
+        with pytest.raises(OSError, match="never written"):
+            hdf5.hdf5_reader.check_chunks(data, 5, set(), {})
+
+
+def test_the_numbers_of_chunks_are_those_of_their_places(tmp_path):
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        data = file.create_dataset("data", (5, 7, 3, 2), np.uint8, chunks=(2, 3, 2, 2), compression="gzip")
+        data[2:4, 3:6, 2:3] = 1  # one chunk
+        file.flush()
+        [number] = hdf5.hdf5_reader.stored_chunks(data)
+        assert number == ((1 * 3 + 1) * 2 + 1) * 1 + 0

@@ -424,3 +424,156 @@ def test_every_door_refuses_with_the_same_words(name, tmp_path):
     found = at_every_door(tmp_path / "x", SIDES[0])
     assert len(found) == 4 and len(set(found.values())) == 1, found
     assert isinstance(found["training"], str)
+
+
+# What costs more than its pixels, second part
+
+
+def test_a_long_run_of_255_in_a_jpeg_is_gone_through_once():
+    whole = saved(noise(3), "JPEG")
+    seconds, _ = cost(whole[:-2] + b"\xff" * 60_000 + b"\0\0\xff\xd9")
+    assert seconds < 5  # quadratic, it would be a quarter of a minute
+
+
+def test_metadata_that_name_millions_of_pages_cost_nothing():
+    for places in ('<TiffData IFD="0" PlaneCount="20000000"/>', '<TiffData IFD="0" PlaneCount="100000000000000"/>'):
+        data = ome(channels=1).replace(b"</Pixels>", places.encode() + b"</Pixels>")
+        _, peak = cost(tiff(noise(1, np.uint16), description=described(data), metadata=None))
+        assert peak < 1 << 26
+    many = described(ome(channels=1)).replace('SizeT="1"', 'SizeT="40000000"')
+    data = tiff(noise(1, np.uint16), description=many, metadata=None)
+    assert cost(data)[1] < 1 << 26
+    assert_refused(data, "its metadata name pages that it does not hold")
+
+
+def described(data: bytes) -> str:
+    """Return the description of a TIFF of OME."""
+    start = data.index(b"<?xml")
+    return data[start : data.index(b"</OME>") + 6].decode()
+
+
+def test_a_bmp_of_runs_is_refused():
+    head = struct.pack("<IiiHHIIiiII", 40, 1 << 20, 1, 1, 8, 1, 4, 0, 0, 256, 0)
+    pixels = bytes([1, 7, 0, 0, 0, 1])
+    start = 14 + 40 + 1024
+    data = b"BM" + struct.pack("<IHHI", start + len(pixels), 0, 0, start) + head + bytes(1024) + pixels
+    assert_refused(data, r"a BMP of runs \(RLE\), which is not read; save it as PNG")
+
+
+def test_a_size_of_nothing_is_refused_before_anything_is_divided_by_it():
+    data = png(noise(1))
+    head = struct.pack(">II", 0, 16) + data[24:29]
+    data = data[:8] + chunk(b"IHDR", head) + data[33:]
+    assert_refused(data, "cannot be decoded: 0 x 16 pixels")
+    with pytest.raises(image_reader.ImageError, match="0 x 16 pixels"):
+        image_reader.size(data)
+
+
+@pytest.mark.parametrize("side", [1025, 1026, 1040])
+@pytest.mark.parametrize("cut", [400, 1000])  # more than the last block of noise has
+def test_a_jpeg_that_was_cut_and_closed_is_refused_whatever_its_size(side, cut):
+    photo = np.random.default_rng(side).integers(0, 256, (side, side, 3), np.uint8)
+    whole = saved(photo, "JPEG", quality=60, subsampling="4:2:0")
+    assert image_reader.decode(whole).pixels.shape == (side, side, 3)
+    assert_refused(whole[:-cut] + b"\xff\xd9", "truncated")
+
+
+# Pixels that are not the file's
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_stack_that_one_directory_stands_for_is_read_whole(dtype):
+    import tifffile
+
+    stack, stream = noise(5, dtype).transpose(2, 0, 1).copy(), io.BytesIO()
+    tifffile.imwrite(stream, stack, truncate=True, photometric="minisblack")
+    np.testing.assert_array_equal(image_reader.decode(stream.getvalue()).pixels, stack.transpose(1, 2, 0))
+
+
+def test_three_gray_pages_are_no_colours():
+    import tifffile
+
+    for dtype in (np.uint8, np.uint16):
+        stream = io.BytesIO()
+        tifffile.imwrite(stream, noise(3, dtype).transpose(2, 0, 1).copy(), photometric="minisblack")
+        assert image_reader.decode(stream.getvalue()).bands == "n"
+    assert image_reader.decode(tiff(noise(3, np.uint16), photometric="rgb")).bands == "RGB"
+
+
+def test_where_white_is_zero_alpha_is_not():
+    pixels = noise(2, np.uint16)
+    data = tiff(pixels, photometric="miniswhite", extrasamples=[2], planarconfig="contig")
+    found = image_reader.decode(data)
+    assert found.bands == "LA"
+    np.testing.assert_array_equal(found.pixels[..., 1], pixels[..., 1])
+    np.testing.assert_array_equal(found.pixels[..., 0], 65535 - pixels[..., 0])
+
+
+def test_gray_and_alpha_one_behind_the_other_keep_their_alpha():
+    pixels = noise(2)
+    data = tiff(
+        pixels.transpose(2, 0, 1),
+        photometric="minisblack",
+        extrasamples=[2],
+        planarconfig="separate",
+        compression="zlib",
+    )
+    np.testing.assert_array_equal(image_reader.decode(data).pixels, pixels)
+
+
+def test_a_palette_of_16_bits_is_not_cut_to_8():
+    indices = np.arange(24, dtype=np.uint8).reshape(4, 6)
+    colours = np.zeros((3, 256), np.uint16)
+    colours[:, :24] = np.arange(24) * 257
+    data = tiff(indices, photometric="palette", colormap=colours)
+    np.testing.assert_array_equal(image_reader.decode(data).pixels[..., 0], indices)
+    for shade in (26047, 101):
+        colours[1, 5] = shade
+        assert_refused(
+            tiff(indices, photometric="palette", colormap=colours), "a palette has 16 bits|palette has 16 bits"
+        )
+
+
+def test_two_colours_by_more_than_a_bit_a_pixel_are_refused():
+    head = struct.pack("<IiiHHIIiiII", 40, 8, 1, 1, 8, 0, 8, 0, 0, 2, 0)
+    data = (
+        b"BM"
+        + struct.pack("<IHHI", 14 + 40 + 8 + 8, 0, 0, 62)
+        + head
+        + b"\0\0\0\0\xff\xff\xff\0"
+        + bytes([0, 1, 0, 1, 1, 1, 0, 0])
+    )
+    assert_refused(data, "a BMP of 8 bits a pixel for two colours")
+    bits = saved(Image.fromarray(noise(1)).convert("1"), "BMP")
+    assert set(np.unique(image_reader.decode(bits).pixels)) <= {0, 255}
+
+
+def test_a_gif_that_fills_no_screen_is_refused():
+    data = bytearray(saved(Image.fromarray(noise(1)).convert("P"), "GIF"))
+    width, height = struct.unpack_from("<HH", data, 6)
+    struct.pack_into("<HH", data, 6, width + 1, height + 1)
+    assert_refused(bytes(data), "a GIF whose picture is smaller than its screen")
+
+
+@pytest.mark.parametrize("place", ["eXIf", "zTXt", "XMP"])
+def test_a_png_is_turned_by_whatever_metadata_say_so(place):
+    from checks.image_formats import turned
+
+    exif = turned(6).tobytes()
+    told = {
+        "eXIf": chunk(b"eXIf", exif[6:] if exif.startswith(b"Exif") else exif),
+        "zTXt": chunk(
+            b"zTXt",
+            b"Raw profile type exif\0\0" + zlib.compress(f"\nexif\n{len(exif):8d}\n{exif.hex()}\n".encode()),
+        ),
+        "XMP": chunk(
+            b"iTXt",
+            b"XML:com.adobe.xmp\0\0\0\0\0" + b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF '
+            b'xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description tiff:Orientation="6" '
+            b'xmlns:tiff="http://ns.adobe.com/tiff/1.0/"/></rdf:RDF></x:xmpmeta>',
+        ),
+    }[place]
+    plain = noise(3)
+    data = png(plain, told)
+    assert image_reader.size(data)[:2] == (plain.shape[1], plain.shape[0])
+    np.testing.assert_array_equal(image_reader.decode(data).pixels, np.rot90(plain, -1))

@@ -417,6 +417,19 @@ def test_a_changed_file_is_not_shown(repository, entries, tmp_path):
         catalogue.find(tmp_path)
 
 
+def test_a_record_that_is_none_leaves_the_others_on_the_page(repository, tmp_path):
+    from repix.demo import catalogue
+
+    shutil.copytree(repository / "exports" / CELL, tmp_path / "exports" / CELL)
+    (tmp_path / "exports" / "old").mkdir()
+    (tmp_path / "exports" / "old" / "export.json").write_text('{"schema": "repix.export/0"}')
+    (tmp_path / "metrics").mkdir()
+    (tmp_path / "metrics" / f"{CELL}.json").write_text("{")
+    (shown,), (left_out,) = catalogue.find(tmp_path)
+    assert "exports/old/export.json" in left_out and "\n" not in left_out
+    assert f"metrics/{CELL}.json" in shown.scores()["unscored"]
+
+
 def test_the_colours_of_a_label_map_are_those_to_draw_with(entries):
     from repix.data.synthetic import PALETTE
     from repix.demo.catalogue import Entry

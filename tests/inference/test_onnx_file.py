@@ -166,3 +166,29 @@ def test_a_cut_file_is_refused_wherever_it_was_cut(repository):
     for end in {*range(1, 2000, 37), *range(len(whole) - 3000, len(whole), 97)}:
         with pytest.raises(onnx_file.ModelError):
             onnx_file.Network(whole[:end], (16, 16), (3, 3))
+
+
+@pytest.mark.parametrize("place", ["initializer", "constant", "sparse"])
+def test_weights_in_another_file_are_refused(place, tmp_path, monkeypatch):
+    """Given as bytes, a file would read what lies below the current folder, such as secrets, into its pictures."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "secret").write_bytes(bytes(4 * 16 * 16 * 3))
+    tensor = numpy_helper.from_array(np.zeros((1, 16, 16, 3), np.float32), "weights")
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="secret")
+    add = helper.make_node("Add", ["image", "weights"], ["translation"])
+    if place == "initializer":
+        whole = onnx.load_model_from_string(model([add]))
+        whole.graph.initializer.append(tensor)
+        data = whole.SerializeToString()
+    else:
+        values = {"value": tensor}
+        if place == "sparse":
+            indices = numpy_helper.from_array(np.arange(3, dtype=np.int64), "indices")
+            values = {"sparse_value": helper.make_sparse_tensor(tensor, indices, [1, 16, 16, 3])}
+        data = model([helper.make_node("Constant", [], ["weights"], **values), add])
+    with pytest.raises(onnx_file.ModelError, match="has weights in another file; an export has none"):
+        onnx_file.check_operators(data)
+    with pytest.raises(onnx_file.ModelError, match="another file"):
+        onnx_file.Network(data, (16, 16), (3, 3))

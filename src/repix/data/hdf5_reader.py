@@ -17,9 +17,10 @@ import os
 import stat
 import sys
 import zlib
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 KEY = "data"
 MEMORY_BYTES = 1 << 30
@@ -105,7 +106,27 @@ def _chunk_bytes(data: Any) -> int:
     return math.prod(data.chunks) * data.dtype.itemsize if data.chunks else 0
 
 
-def check_chunks(data: Any, row: int, known: set[tuple[int, ...]]) -> None:
+def stored_chunks(data: Any) -> dict[int, int]:
+    """Return number of a chunk, counted row by row -> its bytes in the file, for the chunks that were written.
+
+    Once for a file: to look one up, libhdf5 goes through those before it.
+    """
+    if not data.chunks:
+        return {}
+    found: dict[int, int] = {}
+    data.id.chunk_iter(lambda one: found.__setitem__(_number_of(data, one.chunk_offset), one.size))
+    return found
+
+
+def _number_of(data: Any, place: Sequence[int]) -> int:
+    """Return the number of the chunk that begins at a place."""
+    number = 0
+    for at, step, length in zip(place, data.chunks, data.shape, strict=True):
+        number = number * -(-length // step) + at // step
+    return number
+
+
+def check_chunks(data: Any, row: int, known: set[tuple[int, ...]], stored: Mapping[int, int]) -> None:
     """Refuse a row of which a chunk was never written, or does not unpack to a chunk's bytes.
 
     For the first libhdf5 gives zeros, and for one that is too short whatever lay in its memory.
@@ -114,23 +135,24 @@ def check_chunks(data: Any, row: int, known: set[tuple[int, ...]]) -> None:
         data: a dataset that :func:`check` returned.
         row: which image.
         known: chunks of it that were found sound; those of this row are added.
+        stored: what :func:`stored_chunks` returned of it.
 
     Raises:
         OSError: with the reason.
     """
     if not data.chunks:
         return
-    stored, whole = data.id.get_create_plist(), _chunk_bytes(data)
-    filters = [stored.get_filter(number)[0] for number in range(stored.get_nfilters())]
+    made, whole = data.id.get_create_plist(), _chunk_bytes(data)
+    filters = [made.get_filter(number)[0] for number in range(made.get_nfilters())]
     steps = [range(0, length, step) for length, step in zip(data.shape[1:], data.chunks[1:], strict=True)]
     for place in product([row - row % data.chunks[0]], *steps):
         if place in known:
             continue
-        about = data.id.get_chunk_info_by_coord(place)
-        if about.byte_offset is None:
+        size = stored.get(_number_of(data, place))
+        if size is None:
             raise OSError("it was never written")
-        if about.size > 2 * whole + FLOOR_BYTES:
-            raise OSError(f"{about.size} bytes of a chunk that holds {whole}")
+        if size > 2 * whole + FLOOR_BYTES:
+            raise OSError(f"{size} bytes of a chunk that holds {whole}")
         skipped, raw = data.id.read_direct_chunk(place)
         if (found := _unpacked(raw, filters, skipped, whole)) != whole:
             raise OSError(f"a chunk of {whole} bytes unpacks to {found}{' or more' * (found > whole)}")
@@ -172,12 +194,29 @@ def _lzf_size(raw: bytes, most: int) -> int:
     return size
 
 
-def answer(opened: dict[str, tuple[int, Any, int, set]], path: str, row: int | None) -> tuple[dict[str, Any], bytes]:
+class Opened(NamedTuple):
+    """A file that stays open.
+
+    Attributes:
+        stamp: the time of its last change.
+        data: its dataset.
+        kept: bytes that it keeps.
+        sound: its chunks that were found sound.
+        stored: bytes of each of its chunks, see :func:`stored_chunks`; empty until a row is asked for.
+    """
+
+    stamp: int
+    data: Any
+    kept: int
+    sound: set[tuple[int, ...]]
+    stored: dict[int, int]
+
+
+def answer(opened: dict[str, Opened], path: str, row: int | None) -> tuple[dict[str, Any], bytes]:
     """Return what to say of a file or of one of its rows.
 
     Args:
-        opened: files that stay open, with the time of their last change, the bytes that they keep and the
-            chunks that were found sound: photos and labels take turns.
+        opened: files that stay open: photos and labels take turns.
         path: the file.
         row: which image, or None for what the file is.
     """
@@ -188,17 +227,17 @@ def answer(opened: dict[str, tuple[int, Any, int, set]], path: str, row: int | N
         if not stat.S_ISREG(about.st_mode):
             raise RefusedError("is no plain file")
         stamp = about.st_mtime_ns
-        if path in opened and opened[path][0] != stamp:
-            opened.pop(path)[1].file.close()
+        if path in opened and opened[path].stamp != stamp:
+            opened.pop(path).data.file.close()
         if path not in opened:
             with h5py.File(path, "r") as file:
                 kept = min(_chunk_bytes(check(file)) + (1 << 16), CACHE_BYTES)
             while opened and (
-                len(opened) == MOST_OPEN or kept + sum(size for _, _, size, _ in opened.values()) > CACHE_BYTES
+                len(opened) == MOST_OPEN or kept + sum(one.kept for one in opened.values()) > CACHE_BYTES
             ):
-                opened.pop(next(iter(opened)))[1].file.close()
-            opened[path] = stamp, check(h5py.File(path, "r", rdcc_nbytes=kept)), kept, set()
-        _, data, _, sound = opened[path]
+                opened.pop(next(iter(opened))).data.file.close()
+            opened[path] = Opened(stamp, check(h5py.File(path, "r", rdcc_nbytes=kept)), kept, set(), {})
+        _, data, _, sound, stored = opened[path]
     except RefusedError as error:
         return {"refused": str(error)}, b""
     except Exception as error:  # of a damaged file h5py raises nearly every kind
@@ -207,7 +246,9 @@ def answer(opened: dict[str, tuple[int, Any, int, set]], path: str, row: int | N
     if row is None:
         return about, b""
     try:
-        check_chunks(data, row, sound)
+        if not stored:
+            stored |= stored_chunks(data)
+        check_chunks(data, row, sound, stored)
         return about, data[row].tobytes()
     except Exception as error:  # a damaged chunk
         return {"damaged": " ".join(str(error).split())}, b""
@@ -220,7 +261,7 @@ def main() -> None:
     for what, value in ((resource.RLIMIT_AS, MEMORY_BYTES), (resource.RLIMIT_CORE, 0)):
         with suppress(ValueError, OSError):  # macOS does not let every one of them be lowered
             resource.setrlimit(what, (value, value))
-    opened: dict[str, tuple[int, Any, int, set]] = {}
+    opened: dict[str, Opened] = {}
     for line in sys.stdin.buffer:
         about, content = answer(opened, **json.loads(line))
         sys.stdout.buffer.write(json.dumps(about).encode() + b"\n" + content)

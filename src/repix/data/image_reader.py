@@ -78,6 +78,8 @@ class _Request(NamedTuple):
     limit: Limit | None
 
     def check(self, height: int, width: int, channels: int = 1) -> None:
+        if height < 1 or width < 1:
+            raise ImageError(f"cannot be decoded: {width} x {height} pixels")
         if self.limit is not None:
             check_pixels(height, width, channels, self.limit)
 
@@ -155,6 +157,11 @@ def _decode_pillow(stream: BinaryIO, kind: str, request: _Request) -> Decoded:
         frames = getattr(image, "n_frames", 1)
         if frames > 1:
             raise ImageError(f"holds {frames} frames; expected one image")
+        if kind == "BMP":
+            _check_bmp(stream, image)
+        # Pillow gives the rest of the screen some colour.
+        if kind == "GIF" and image.tile and image.tile[0][1] != (0, 0, image.width, image.height):
+            raise ImageError("cannot be decoded: a GIF whose picture is smaller than its screen")
         if request.header_only:
             return _blank(image.height, image.width, _orientation(image))
         if kind != "JPEG":
@@ -166,11 +173,28 @@ def _decode_pillow(stream: BinaryIO, kind: str, request: _Request) -> Decoded:
         return decoded
 
 
+def _check_bmp(stream: BinaryIO, image: Image.Image) -> None:
+    """Refuse what Pillow reads otherwise than it is meant, or a byte at a time.
+
+    Raises:
+        ImageError: runs of pixels, or two colours by more than a bit a pixel.
+    """
+    if image.info.get("compression") in (1, 2):
+        raise ImageError("a BMP of runs (RLE), which is not read; save it as PNG")
+    place = stream.tell()
+    stream.seek(28)
+    bits = int.from_bytes(stream.read(2), "little")
+    stream.seek(place)
+    if image.mode == "1" and bits != 1:
+        raise ImageError(f"a BMP of {bits} bits a pixel for two colours, which is not read; save it as PNG")
+
+
 # JPEG (ITU-T T.81): libjpeg fills up what a file lacks with gray, and only warns of it.
 
 _SCANS = 100  # of a JPEG: a progressive one has about ten
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # markers that tell size and components
-_MARKER = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])")  # among the numbers of a scan, 0 stands behind each 255
+# Among the numbers of a scan, 0 stands behind each 255. From the first 255 of a run alone: else a long one takes hours.
+_MARKER = re.compile(rb"(?<!\xff)\xff+([^\x00\xd0-\xd7\xff])")
 _SMALL = 1 << 20  # pixels that are compared one by one
 # Behind a whole scan it changes nothing; else it is read on, after the next restart marker where there are such.
 _FILLER = b"".join(b"\x55\xaa\x33" * 32 + bytes([0xFF, 0xD0 + number % 8]) for number in range(16))
@@ -249,7 +273,8 @@ def _check_whole(stream: BinaryIO, scans: _Scans, image: Image.Image) -> None:
         raise cut
     width, height = image.size
     rough = not scans.progressive and width * height > _SMALL  # what is missing of a progressive file is sharpness
-    corner = np.asarray(image.crop((max(0, width - 4), max(0, height - 4), width, height)))
+    side = max(1, min(4, (width - 1) % 16, (height - 1) % 16))  # within the last block
+    corner = np.asarray(image.crop((max(0, width - side), max(0, height - side), width, height)))
     if rough and (corner != corner[:1, :1]).any():  # what is filled up is gray to the last block
         return
     filled, place = bytearray(), 0
@@ -340,8 +365,10 @@ def _decode_png(stream: BinaryIO, request: _Request) -> Decoded:
     orientation = 1
     if told:
         try:
+            from PIL import Image
+
             about = _open(io.BytesIO(PNG_SIGNATURE + head + b"".join(told) + _chunk(b"IDAT", b"") + end), "PNG")
-            orientation = _orientation(about)
+            orientation = Image.Image.getexif(about).get(ORIENTATION, 1)  # its own would decode the pixels first
         except Exception:  # damaged metadata; the pixels are none the worse
             orientation = 1
     if request.header_only:
@@ -543,12 +570,15 @@ def _decode_tiff(stream: BinaryIO, request: _Request) -> Decoded:
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it prints what it raises, too
 
     # Its metadata may name other files, those of OME, Micro-Manager and NDTiff; none is ever opened.
-    alone = {"_multifile": False, "is_mmstack": False, "is_ndtiff": False}
+    # And what OME's say of the number of pages is taken at its word before any is looked for.
+    alone = {"_multifile": False, "is_ome": False, "is_mmstack": False, "is_ndtiff": False}
     with tifffile.TiffFile(stream, name="image.tif", **alone) as file:
         page = file.pages[0]
         request.check(page.imagelength, page.imagewidth, page.samplesperpixel)
-        if file.is_ome and _other_files(page.description):
+        if page.is_ome and _other_files(page.description):
             raise ImageError("an OME-TIFF in several files; save it as one file")
+        if page.is_ome and _planes(page.description) > len(file.pages) * page.samplesperpixel:
+            raise ImageError("cannot be decoded: its metadata name pages that it does not hold")
         series = file.series[0]
         for one in series:
             if one is None:
@@ -557,12 +587,13 @@ def _decode_tiff(stream: BinaryIO, request: _Request) -> Decoded:
         if page.sampleformat == 2 and page.bitspersample <= 8:
             raise ImageError(f"signed {page.bitspersample}-bit numbers; expected uint8 or uint16")
         orientation = page.tags.valueof(ORIENTATION, 1)
-        if len(file.pages) == 1 and page.bitspersample <= 8 and page.extrasamples in ((), (1,), (2,)):
+        if _pillow_reads(file, series, page):
             request.check(page.imagelength, page.imagewidth)
             if request.header_only:
                 return _blank(page.imagelength, page.imagewidth, orientation)
             stream.seek(0)
             with _open(stream, "TIFF") as image:  # which knows more of colour, and turns it upright by itself
+                image.info.pop("xmp", None)  # by its tag: other metadata may say otherwise
                 image.load()
                 return Decoded(*_pillow_pixels(image))
         axes = series.axes
@@ -590,15 +621,45 @@ def _decode_tiff(stream: BinaryIO, request: _Request) -> Decoded:
                 f"a TIFF of {channels} channels of {page.bitspersample} bits by {page.compression.name}, "
                 f"which is not read; save it by Deflate or without compression"
             )
-        if page.photometric == 0:  # white is zero
-            decoded = decoded._replace(pixels=FULL[decoded.pixels.dtype] - decoded.pixels)
+        if page.photometric == 0:  # white is zero; other samples beside the gray are what they are
+            pixels = decoded.pixels.copy()
+            gray = pixels[..., : channels - len(page.extrasamples)]
+            np.subtract(FULL[pixels.dtype], gray, out=gray)
+            decoded = decoded._replace(pixels=pixels)
         alpha = {2: "LA", 4: "RGBA"}.get(channels)
         # Extra samples 1 and 2 are alpha by the TIFF standard, 0 is unspecified: plain channels.
-        bands = alpha if alpha and page.extrasamples and page.extrasamples[0] in (1, 2) else blank.bands
+        plain = "n" if channels == 3 and page.photometric != 2 else blank.bands  # three gray pages are no colours
+        bands = alpha if alpha and page.extrasamples and page.extrasamples[0] in (1, 2) else plain
         return Decoded(_upright(decoded.pixels, orientation), bands)
 
 
 _BY_LIBTIFF = {(1, 1), (3, 1), (4, 1)}  # channels, and 1 for channels within a pixel
+
+
+def _pillow_reads(file: Any, series: Any, page: Any) -> bool:
+    """Return whether a file is one image of at most 8 bits that Pillow reads as it is meant.
+
+    Raises:
+        ImageError: it has a palette of 16 bits, of which Pillow would keep 8.
+    """
+    if page.photometric == 3 and page.colormap is not None:
+        low, high = page.colormap & 255, page.colormap >> 8
+        if ((low != 0) & (low != high)).any():
+            raise ImageError("a TIFF whose palette has 16 bits per channel; expected 8: save it as RGB")
+    # Samples one behind the other: Pillow loses the second of two, and the order of bits where nothing is compressed.
+    apart = page.planarconfig == 2 and (
+        page.samplesperpixel == 2 or (page.fillorder == 2 and int(page.compression) == 1)
+    )
+    alone = len(file.pages) == 1 and series.size == page.size  # a page may stand for a stack of them
+    return alone and not apart and page.bitspersample <= 8 and page.extrasamples in ((), (2,))
+
+
+def _planes(metadata: str) -> int:
+    """Return how many planes OME's metadata name."""
+    pixels = re.search(r"<(?:\w+:)?Pixels\b[^>]*>", metadata)
+    sizes = re.findall(r"\bSize[ZCT]\s*=\s*[\"'](\d{1,20})", pixels[0]) if pixels else []
+    named = re.findall(r"\bPlaneCount\s*=\s*[\"'](\d{1,20})", metadata)
+    return max(math.prod(map(int, sizes)), *map(int, named), 0)
 
 
 def _other_files(metadata: str) -> bool:
@@ -767,11 +828,11 @@ def _decode_avif(stream: BinaryIO, request: _Request) -> Decoded:
 
     if not features.check("avif"):
         raise ImageError("an AVIF image needs Pillow 11.3 or later, with its AVIF decoder: pip install -U pillow")
-    head = stream.read(1 << 16)
+    data = stream.read()
     stream.seek(0)
-    place = head.find(b"av1C")
-    if place >= 0 and len(head) > place + 6 and head[place + 6] & 0x40:  # high_bitdepth of the codec's configuration
-        raise ImageError("an AVIF of 10 or 12 bits per channel; expected 8: save it as a 16-bit PNG or TIFF")
+    for found in re.finditer(rb"av1C..(.)", data, re.DOTALL):  # the codec's configuration, wherever it stands
+        if found[1][0] & 0x40:  # high_bitdepth
+            raise ImageError("an AVIF of 10 or 12 bits per channel; expected 8: save it as a 16-bit PNG or TIFF")
     return _decode_pillow(stream, "AVIF", request)
 
 

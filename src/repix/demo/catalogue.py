@@ -12,7 +12,7 @@ import numpy as np
 from repix.data.prepared import MANIFEST, Prepared, SplitArrays
 from repix.data.synthetic import PALETTE
 from repix.directions import Direction
-from repix.errors import UserError
+from repix.errors import UserError, printable
 from repix.exporting.cards import MODEL_CARD
 from repix.files import digest_file, digest_tree
 from repix.metrics import better
@@ -167,9 +167,15 @@ class Entry:
         path = self.root / "metrics" / f"{self.exported.cell}.json"
         if not path.is_file():
             return {"metrics": [], "n": 0, "unscored": f"there is no metrics/{path.name}"}
-        metrics = Metrics.read(path)
+        try:
+            metrics = Metrics.read(path)
+        except UserError as error:
+            return {"metrics": [], "n": 0, "unscored": printable(str(error))}
         scored = metrics.weights(self.exported.variant)
-        if not scored or scored.items() - self.exported.weights.items():
+        if not scored:
+            why = f"metrics/{path.name} does not say which {self.exported.variant} weights it scored"
+            return {"metrics": [], "n": 0, "unscored": why}
+        if scored.items() - self.exported.weights.items():
             return {"metrics": [], "n": 0, "unscored": f"metrics/{path.name} scored other weights than these"}
         scores = metrics.scores.get(self.translator, {}).get(self.exported.variant) or {}
         told = metrics.protocol.get("description", {}).get(self.translator, {}).get(self.exported.variant, {})
@@ -233,7 +239,11 @@ def find(root: Path) -> tuple[list[Entry], list[str]]:
     """
     shown, left_out = [], []
     for path in sorted((root / "exports").glob("*/export.json")):
-        exported = Exported.read(path)
+        try:
+            exported = Exported.read(path)
+        except UserError as error:
+            left_out.append(printable(str(error)))
+            continue
         for translator in sorted(exported.digests):
             entry = Entry(root, exported, translator)
             why = entry.check()

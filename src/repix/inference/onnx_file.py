@@ -3,9 +3,9 @@
 `repix translate`, the demo and the served model all compute by it, so that one file is taken, or refused
 with one reason, by all of them. It imports nothing of repix: a served model carries this file beside its own.
 
-What is refused: graphs within operators (``Loop``, ``Scan``, ``If``) and functions, since with them a small
-file can compute for ever, or take for ever to be opened; a file that takes or gives other names, types or
-shapes than its record says; and whatever onnxruntime cannot open or compute. Every operator of what is left
+What is refused: weights in other files; graphs within operators (``Loop``, ``Scan``, ``If``) and functions, since
+with them a small file can compute for ever, or take for ever to be opened; a file that takes or gives other names,
+types or shapes than its record says; and whatever onnxruntime cannot open or compute. Every operator of what is left
 runs once for an image. How much time and memory each of them takes is the file's own affair.
 """
 
@@ -26,6 +26,10 @@ SAID = 200  # letters of what onnxruntime says
 _GRAPH, _FUNCTIONS = 7, 25  # of a model
 _NODE, _ATTRIBUTE = 1, 5  # of a graph; of a node
 _GRAPHS = (6, 11)  # of an attribute: one graph, or several
+_TENSORS, _SPARSE = (5, 10), (22, 23)  # of an attribute: one, or several
+_INITIALIZER, _SPARSE_INITIALIZER = 5, 15  # of a graph
+_PARTS = (1, 2)  # of a sparse tensor: its values, and where they stand
+_EXTERNAL = 13  # of a tensor: where else its numbers lie
 
 
 class ModelError(ValueError):
@@ -62,18 +66,30 @@ def _fields(data: memoryview) -> Iterator[tuple[int, memoryview]]:
 
 
 def check_operators(data: bytes) -> None:
-    """Refuse a file whose operators do not each run once.
+    """Refuse a file whose operators do not each run once, or whose weights lie in another file.
+
+    Of a file that is given as bytes, onnxruntime looks for the latter below the current folder, whatever lies there.
 
     Raises:
-        ModelError: it has functions, or graphs within operators, or is no ONNX file.
+        ModelError: it has functions, graphs within operators or weights elsewhere, or is no ONNX file.
     """
     for field, graph in _fields(memoryview(data)):
         if field == _FUNCTIONS:
             raise ModelError("has functions of its own; an export has none")
-        for _, node in _of(graph, _NODE) if field == _GRAPH else ():
-            for _, attribute in _of(node, _ATTRIBUTE):
-                if any(number in _GRAPHS for number, _ in _fields(attribute)):
-                    raise ModelError("has a graph within an operator (Loop, Scan, If); an export has none")
+        for number, part in _fields(graph) if field == _GRAPH else ():
+            _check_tensor(part, number == _INITIALIZER, number == _SPARSE_INITIALIZER)
+            for _, attribute in _of(part, _ATTRIBUTE) if number == _NODE else ():
+                for kind, value in _fields(attribute):
+                    if kind in _GRAPHS:
+                        raise ModelError("has a graph within an operator (Loop, Scan, If); an export has none")
+                    _check_tensor(value, kind in _TENSORS, kind in _SPARSE)
+
+
+def _check_tensor(data: memoryview, dense: bool, sparse: bool) -> None:
+    """Refuse a tensor whose numbers lie in another file."""
+    parts = [data] if dense else [part for number, part in _fields(data) if number in _PARTS] if sparse else []
+    if any(number == _EXTERNAL for part in parts for number, _ in _fields(part)):
+        raise ModelError("has weights in another file; an export has none")
 
 
 def _of(data: memoryview, wanted: int) -> Iterator[tuple[int, memoryview]]:
@@ -83,7 +99,7 @@ def _of(data: memoryview, wanted: int) -> Iterator[tuple[int, memoryview]]:
 def open_session(data: bytes, threads: int | None = None) -> onnxruntime.InferenceSession:
     """Return a file opened by onnxruntime.
 
-    It is given bytes and no path: weights in files beside it, of which no digest speaks, are then an error.
+    It is given bytes and no path; weights in other files, of which no digest speaks, are refused.
 
     Args:
         data: the file.

@@ -207,7 +207,7 @@ function penUp() {
 }
 
 canvas.addEventListener("pointerdown", (event) => {
-  if (event.button !== 0) return;
+  if (event.button !== 0 || !event.isPrimary) return; // a second finger draws nothing
   penUp(); // the keyboard's
   $("#pen").hidden = true;
   canvas.setPointerCapture(event.pointerId);
@@ -300,10 +300,14 @@ async function put(blob, size = null) {
   edited();
 }
 
+let picked = 0; // the last click counts, not the last answer
+
 async function pick(number) {
-  const model = slots[0].model;
+  const model = slots[0].model, mine = ++picked;
   try {
-    await put(await (await ask(path(model, "examples", number, "source"))).blob());
+    const blob = await (await ask(path(model, "examples", number, "source"))).blob();
+    if (mine !== picked || model !== slots[0].model) return;
+    await put(blob);
     $("#examples").children[number]?.setAttribute("aria-pressed", "true");
     if (model.paired) {
       $("#truth img").src = path(model, "examples", number, "target");
@@ -315,10 +319,11 @@ async function pick(number) {
 }
 
 async function upload(file) {
-  const model = slots[0].model;
+  const model = slots[0].model, mine = ++picked;
   say(`Reading ${file.name} …`);
   try {
     const answer = await ask(path(model, "fit"), { method: "POST", body: file });
+    if (mine !== picked || model !== slots[0].model) return;
     const was = answer.headers.get("X-Size"), is = `${model.width} x ${model.height}`;
     const [width, height] = was.split(" x ").map(Number);
     const same = width * model.height === height * model.width;
