@@ -14,7 +14,8 @@ WORKDIR /repix
 COPY . .
 # Where torch comes from, as in docs/setup.md: --build-arg REPIX_TORCH=registry, or another index.
 ARG REPIX_TORCH=auto
-RUN make setup
+# Byte code once: a user without write access would compile TensorFlow anew in each process.
+RUN make setup && (.venv/bin/python -m compileall -q -j 0 .venv/lib src || true)
 ENV PATH=/repix/.venv/bin:$PATH HOME=/tmp
 WORKDIR /project
 CMD ["repix", "doctor"]

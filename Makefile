@@ -62,10 +62,12 @@ test: .venv/.tests ## run the tests, in two processes
 portable: .venv/.tests ## the same cells on other CPUs, hidden, forced and emulated: which bits hold
 	@"$(BIN)/python" -m checks.portable
 
+UI_PORT ?= 5000
+
 # One worker serves one person; with more, a busy machine ends those that it does not hear from within seconds.
 .PHONY: ui
-ui: .venv/.ready ## MLflow's pages on http://127.0.0.1:5000
-	@"$(BIN)/mlflow" ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}" --host 127.0.0.1 --port 5000 --workers 1
+ui: .venv/.ready ## MLflow's pages on http://127.0.0.1:5000 (UI_PORT=5001 where it is taken, as by AirPlay on macOS)
+	@"$(BIN)/mlflow" ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}" --host 127.0.0.1 --port $(UI_PORT) --workers 1
 
 .PHONY: demo
 demo: .venv/.ready ## a page to try the exported models, on http://127.0.0.1:7860

@@ -250,7 +250,10 @@ def create(environment: Path) -> Path:
         said = (made.stdout + made.stderr).strip().splitlines()
         if "ensurepip" in made.stdout + made.stderr:
             package = "python{}.{}-venv".format(*sys.version_info)
-            raise StopError(f"this Python cannot make environments: `sudo apt install {package}`, then again")
+            raise StopError(
+                f"this Python cannot make environments: `sudo apt install {package}`, then again; or take another one "
+                f"(of uv, pyenv or conda): make setup PYTHON=/path/to/python3.11"
+            )
         raise StopError(f"{sys.executable} -m venv failed: {said[-1] if said else 'it said nothing'}")
     return python
 

@@ -74,6 +74,15 @@ def test_a_project_is_whole_committed_and_its_own_tests_pass(alone, capsys):
     own = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"]
     done = subprocess.run(own, cwd=project, env=environment, capture_output=True, text=True)
     assert done.returncode == 0 and "2 passed, 1 skipped" in done.stdout, done.stdout + done.stderr
+    # The page of `dvc plots` that its settings name.
+    said = subprocess.run(["git", "ls-files", ".dvc"], cwd=project, capture_output=True, text=True).stdout
+    assert said.split() == [".dvc/.gitignore", ".dvc/config", ".dvc/plots.html"]
+    assert "html_template = plots.html" in (project / ".dvc/config").read_text()
+    # Once a score is accepted the last one judges: here a cell that nobody trained.
+    (project / "metrics").mkdir(exist_ok=True)
+    shutil.copy(ROOT / "metrics" / "baseline.json", project / "metrics")
+    done = subprocess.run([*own, "-k", "no_score"], cwd=project, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1 and "1 failed" in done.stdout, done.stdout + done.stderr
 
 
 def test_the_stages_of_a_project_record_the_code_of_the_package_as_a_clone_does(alone):
@@ -162,6 +171,13 @@ def test_a_file_on_the_way_and_what_dvc_refuses_are_one_line(alone, capsys):
         error = capsys.readouterr().err
         assert ended.value.code == 1 and re.search(said, error) and error.count("\n") == 1, error
     assert (alone / "file").read_text() == "mine" and not (alone / "all/mine").exists()
+    (alone / "all/there").mkdir()  # of which the folder itself stays
+    (alone / "all/there/notes.txt").write_text("mine")
+    for _ in range(2):
+        with pytest.raises(SystemExit):
+            cli.main(["init", "all/there"])
+        assert "is ignored by your SCM tool" in capsys.readouterr().err
+        assert [path.name for path in (alone / "all/there").iterdir()] == ["notes.txt"]
 
 
 @pytest.mark.parametrize(("folder", "typed"), [("my own; $(x)", "'my own; $(x)'"), ("-x", "./-x")])
@@ -186,7 +202,7 @@ def test_without_a_name_for_git_it_says_what_is_left_to_do(alone, capsys, monkey
 def test_the_wheel_holds_what_a_project_is_made_of(tmp_path):
     """The files are those of the clone, byte for byte, and byte code is none of them."""
     clone = tmp_path / "clone"
-    wanted = ("src", "stages", "project", ".dvc/config", "setup.py", "pyproject.toml", "README.md", "LICENSE")
+    wanted = ("src", "stages", "project", *init.OF_DVC, "setup.py", "pyproject.toml", "README.md", "LICENSE")
     for name in (*wanted, *(name for name in init.SHARED if "/" not in name)):
         target = clone / name
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -27,7 +27,7 @@ INSIDE = "project"  # folder of the files: in an installed package, and for thos
 PACKAGE = Path(__file__).resolve().parents[1]
 # What a project has of the clone as it is.
 SHARED = ("params.yaml", "dvc.yaml", "constraints.txt", ".gitignore", ".dvcignore", ".gitattributes", "stages/*.py")
-CONFIG = ".dvc/config"
+OF_DVC = (".dvc/config", ".dvc/plots.html")  # its settings, and the page of `dvc plots` that they name
 PARAMS = "params.yaml"
 FEW = 3  # lines of what git or DVC refuse with
 
@@ -41,12 +41,14 @@ def main(arguments: argparse.Namespace) -> int:
     """Run the subcommand."""
     folder = arguments.folder
     new = _made(folder)
+    before = set(os.listdir(folder))
     try:
         written = write(folder)
         committed = put_under_git(folder, written)
     except (OSError, UserError, KeyboardInterrupt):
-        if new:  # half of a project would be in the way of the next try
-            remove(folder)
+        # Half of a project would be in the way of the next try.
+        for path in [folder] if new else [one for one in folder.iterdir() if one.name not in before]:
+            remove(path)
         raise
     print(f"{folder}: {len(written)} files, under git and DVC{'' if committed else '; not committed yet'}")
     there = shlex.quote(f"./{folder}" if str(folder).startswith("-") else str(folder))
@@ -59,7 +61,7 @@ def main(arguments: argparse.Namespace) -> int:
 def sources(clone: Path) -> dict[str, Path]:
     """Return name in a project -> file, as they lie in a clone of repix."""
     found = {path.relative_to(clone).as_posix(): path for pattern in SHARED for path in clone.glob(pattern)}
-    return dict(sorted({**found, **_below(clone / INSIDE), CONFIG: clone / CONFIG}.items()))
+    return dict(sorted({**found, **_below(clone / INSIDE), **{name: clone / name for name in OF_DVC}}.items()))
 
 
 def project_files() -> dict[str, Path]:
@@ -96,7 +98,7 @@ def write(folder: Path) -> list[str]:
     Raises:
         UserError: there is something in the way, or git is not installed.
     """
-    files = {name: path for name, path in project_files().items() if name != CONFIG}
+    files = {name: path for name, path in project_files().items() if name not in OF_DVC}
     if shutil.which("git") is None:
         raise UserError(machine.NO_GIT)
     if (folder / ".dvc").exists():
@@ -111,7 +113,8 @@ def write(folder: Path) -> list[str]:
 
     params = folder / PARAMS
     write_text(params, editing.pristine(params.read_text(encoding="utf-8")))
-    write_text(folder / "requirements.txt", f"repix=={VERSION}  # pip install -c constraints.txt -r requirements.txt\n")
+    wheel = f"# or ./repix-{VERSION}-py3-none-any.whl, a wheel in git, where no index has it"
+    write_text(folder / "requirements.txt", f"repix=={VERSION}  {wheel}\n")
     return [*files, "requirements.txt"]
 
 
@@ -128,8 +131,9 @@ def put_under_git(folder: Path, written: list[str]) -> bool:
         _run(folder, "git", "init", "--quiet", "--initial-branch", "main")
     nested = below is not None and Path(below.strip()).resolve() != folder.resolve()
     _run(folder, sys.executable, "-P", "-m", "dvc", "init", *(["--subdir"] if nested else []))
-    shutil.copyfile(project_files()[CONFIG], folder / CONFIG)
-    ours = [*written, CONFIG, ".dvc/.gitignore"]
+    for name in OF_DVC:
+        shutil.copyfile(project_files()[name], folder / name)
+    ours = [*written, *OF_DVC, ".dvc/.gitignore"]
     _run(folder, "git", "add", "--", *ours)
     made = subprocess.run(
         ["git", "-C", str(folder), "commit", "--quiet", "--message", f"repix init, {VERSION}", "--", *ours],
