@@ -25,7 +25,9 @@ from pathlib import Path
 from checks.harness import ROOT
 from checks.remotes import ran
 
-STAGES = {"download": 1, "unpack": 1, "preprocess": 1, "features": 0, "train": 3, "evaluate": 3, "export": 3}
+STAGES = {"code_records": 0, "download": 1, "unpack": 1, "preprocess": 1, "features": 0}
+STAGES |= {"start": 3, "train": 3, "evaluate": 3, "export": 3, "scores": 0}
+"""Script -> how many of dataset, model and seed it takes."""
 HEAVY = ("tensorflow", "torch", "mlflow", "keras", "jax", "dvc")
 
 

@@ -41,6 +41,7 @@ from checks.harness import ROOT, options, table, write
 from checks.support import cells
 from checks.support.hosts import ADDRESSES, on_host, two_hosts
 from checks.tracking import free_port
+from repix import processes
 from repix.errors import UserError
 from repix.files import digest_tree
 from repix.stage import guard
@@ -90,6 +91,7 @@ def start(folders: Sequence[Path], system: str, spaces: Sequence[str] = (), skew
             time.sleep(skew)
         place = {"REPIX_PROCESSES": str(len(folders)), "REPIX_PROCESS": str(number), "REPIX_COORDINATOR": address}
         environment = os.environ | place | {"REPIX_TRACKING": "off", "DVC_ROOT": str(folder)}
+        environment |= {processes.STARTER: str(os.getpid())}  # a training ends with who started it
         # The programs of both sizes are compiled once, not at each start.
         environment |= {"JAX_COMPILATION_CACHE_DIR": str(folder.parent / "compiled")}
         environment |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
@@ -173,6 +175,8 @@ def kill_once(started: Start, kind: str, chance: random.Random) -> tuple[str, st
     after, until = newest + chance.randrange(1, 7), time.monotonic() + END_SECONDS
     while _newest(checkpoints) < after and all(process.poll() is None for process in started.running):
         if time.monotonic() > until:
+            with contextlib.suppress(UserError):
+                ends(started, 0)
             raise UserError("no step was done")
         time.sleep(0.02)
     time.sleep(chance.uniform(0, 0.1))

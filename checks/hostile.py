@@ -30,7 +30,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -552,8 +552,8 @@ def _since(log: Path, place: int) -> bytes:
         return stream.read()
 
 
-def asked(kind: str, seed: int, count: int, root: Path) -> list[dict[str, Any]]:
-    """Send ``count`` requests to a server, and look at it afterwards."""
+def asked(kind: str, seed: int, numbers: Iterable[int], root: Path) -> list[dict[str, Any]]:
+    """Send requests of these numbers to a server, and look at it afterwards."""
     from checks.support import servers, watch
 
     rows = []
@@ -561,7 +561,7 @@ def asked(kind: str, seed: int, count: int, root: Path) -> list[dict[str, Any]]:
         log = Path(folder) / "watch"
         with servers.running(kind, root, os.environ | watch.environment(log)) as server:
             base = server.peak_mb()
-            for number in range(count):
+            for number in numbers:
                 begun, outcome, label, told = time.monotonic(), "refused", "?", server.log.stat().st_size
                 try:
                     label, status, body, may = request(chance_of(seed, kind, number), server)
@@ -626,7 +626,7 @@ def main() -> None:
     parser.add_argument("--n", type=int, help="how many of each")
     parser.add_argument("--full", action="store_true", help="as many as docs/trust.md tells of")
     parser.add_argument("--seed", type=int, default=0, help="of all that is made")
-    parser.add_argument("--case", nargs=2, metavar=("KIND", "NUMBER"), help="try one, in this process")
+    parser.add_argument("--case", nargs=2, metavar=("KIND", "NUMBER"), help="try one, and say what came of it")
     parser.add_argument("--write", action="store_true", help="put the table into docs/trust.md")
     parser.add_argument("--work", nargs=5, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -634,11 +634,17 @@ def main() -> None:
         kind, seed, begin, end, folder = given.work
         work(kind, int(seed), range(int(begin), int(end)), Path(folder))
         return
+    from checks.support.servers import repository
+
     if given.case:
+        kind, number = given.case
+        if kind not in KINDS or not number.isdecimal():
+            parser.error(f"--case: a kind ({', '.join(KINDS)}) and a number")
         with tempfile.TemporaryDirectory() as folder:
-            print(
-                *TRIED[given.case[0]](chance_of(given.seed, given.case[0], int(given.case[1])), Path(folder)), sep="\n"
-            )
+            if kind in SERVERS:
+                print(*asked(kind, given.seed, [int(number)], repository(Path(folder)))[0].items(), sep="\n")
+            else:
+                print(*TRIED[kind](chance_of(given.seed, kind, int(number)), Path(folder)), sep="\n")
         return
     found = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -646,11 +652,9 @@ def main() -> None:
             count = given.n or KINDS[kind][given.full]
             begun = time.monotonic()
             if kind in SERVERS:
-                from checks.support.servers import repository
-
                 place = Path(folder) / "repository"
                 root = place if place.exists() else repository(Path(folder))
-                rows = asked(kind, given.seed, count, root)
+                rows = asked(kind, given.seed, range(count), root)
             else:
                 rows = tried(kind, given.seed, count)
             found[kind] = judged(rows)

@@ -79,7 +79,7 @@ def outside(trace: str) -> list[str]:
 class Watched:
     """A home folder, and the environment and command under which something is watched."""
 
-    def __init__(self, folder: Path, strace: bool, silenced: bool = True):
+    def __init__(self, folder: Path, strace: bool):
         self.home, self.log, self.trace = folder / "home", folder / "audit", folder / "strace"
         self.home.mkdir(parents=True)
         left_out = NO_TELEMETRY.keys() | BUILD_SERVERS

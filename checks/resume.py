@@ -153,9 +153,9 @@ def damage(kind: str, path: Path) -> None:
     elif kind == "empty":
         path.write_bytes(b"")
     else:
-        from repix.training.checkpoint import Checkpoint, Checkpoints
+        from repix.training.checkpoint import Checkpoint, Checkpoints, read_checkpoint
 
-        found = Checkpoints(path.parent.parent, "tiny")._load(path)
+        found = read_checkpoint(path, "tiny")
         other = Checkpoints(path.parent.parent, "another").save(Checkpoint(found.step, found.arrays, found.extra))
         shutil.move(other, path)
 

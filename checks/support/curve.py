@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,8 +22,8 @@ from repix.files import write_text
 from repix.metrics import NAMES, find
 from repix.schemas import Metrics, Trained
 
-QUARTERS = (0.25, 0.5, 0.75)
-"""Of the steps: the first checkpoint from each of these on is kept."""
+QUARTERS = (1, 2, 3)
+"""Of the steps: the first checkpoint from the end of each of these quarters on is kept."""
 LOOK_SECONDS = 5.0
 CHECKPOINTS = paths.WORK / "checkpoints"
 
@@ -36,20 +38,34 @@ def kept(folder: Path, cell: Cell) -> list[Path]:
     return sorted((folder / "kept" / cell.name).glob("*/step-*.npz"), key=step_of)
 
 
-def keep(folder: Path, cell: Cell, steps: int) -> None:
+def run_key_since(folder: Path, begun: float) -> str | None:
+    """Return the run key of the training that began last in a folder, by its lock; None where none has since then."""
+    locks = {path: path.stat().st_mtime for path in (folder / CHECKPOINTS).glob(".*.lock")}
+    fresh = {path: changed for path, changed in locks.items() if changed >= begun}
+    return max(fresh, key=fresh.__getitem__).name[1 : -len(".lock")] if fresh else None
+
+
+def keep(folder: Path, cell: Cell, steps: int, run_key: str) -> None:
     """Give the first checkpoint of each quarter a second name, which outlives the first.
+
+    What was kept of a training of another run key, as of other code, is removed: it is none of this curve.
 
     Args:
         folder: where the cell is trained, one at a time.
         cell: which.
         steps: of the whole training.
+        run_key: of the training in progress.
     """
+    places = folder / "kept" / cell.name
+    for other in places.glob("*"):
+        if other.name != run_key:
+            shutil.rmtree(other)
     taken = {4 * step_of(path) // steps for path in kept(folder, cell)}
-    for path in sorted((folder / CHECKPOINTS).glob("*/step-*.npz"), key=step_of):
+    for path in sorted((folder / CHECKPOINTS / run_key).glob("step-*.npz")):
         quarter = 4 * step_of(path) // steps
-        if quarter / 4 not in QUARTERS or quarter in taken:
+        if quarter not in QUARTERS or quarter in taken:
             continue
-        place = folder / "kept" / cell.name / path.parent.name / path.name
+        place = places / run_key / path.name
         place.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileNotFoundError):  # the training has just dropped it: the next one does as well
             os.link(path, place)
@@ -59,11 +75,12 @@ def keep(folder: Path, cell: Cell, steps: int) -> None:
 @contextmanager
 def keeping(folder: Path, cell: Cell, steps: int) -> Iterator[None]:
     """Keep checkpoints for the curve of a cell while the body trains it."""
-    ended = threading.Event()
+    ended, begun = threading.Event(), time.time() - 1  # a file system's clock may be behind
 
     def watch() -> None:
         while not ended.wait(LOOK_SECONDS):
-            keep(folder, cell, steps)
+            if run_key := run_key_since(folder, begun):
+                keep(folder, cell, steps, run_key)
 
     watching = threading.Thread(target=watch, name="keeps checkpoints")
     watching.start()
@@ -83,7 +100,7 @@ def points(folder: Path, cell: Cell) -> list[dict[str, Any]]:
     """
     found = []
     for checkpoint in kept(folder, cell):
-        work = folder / "curve" / cell.name / checkpoint.stem
+        work = folder / "curve" / cell.name / checkpoint.parent.name / checkpoint.stem
         metrics = work / paths.METRICS / f"{cell.name}.json"
         if not metrics.exists():
             _lay_out(folder, cell, checkpoint, work)

@@ -29,7 +29,7 @@ from repix.config.models import Recipe
 from repix.config.run import Cell
 from repix.data.sampler import steps_per_epoch
 from repix.errors import UserError
-from repix.files import digest_file, read_json, write_json
+from repix.files import canonical_json, digest_file, digest_text, read_json, write_json
 from repix.metrics import NAMES, find
 from repix.schemas import Manifest
 
@@ -120,12 +120,15 @@ def train(
                 write_json(file, record)
             continue
         print(f"{time.strftime('%H:%M')} {name}: {cell.name}", file=sys.stderr, flush=True)
+        settings = settings_of(folder, row)
+        if any(one.get("settings", settings) != settings for one in record[key].values()):
+            raise UserError(f"{file}: its seeds were trained with other settings; remove it to train them anew")
         data(folder, row.dataset)
         if not (folder / paths.FEATURES).exists():
             run_stage(folder, "features")
         with curve.keeping(folder, cell, steps_of(folder, row)):
             make_cell(folder, cell, row.model)
-        record[key][str(seed)] = record_of(folder, cell)
+        record[key][str(seed)] = record_of(folder, cell) | {"settings": settings}
         if "baselines" not in record:
             record["baselines"] = best_baselines(folder, cell, record[key][str(seed)])
         if model == row.model and not (pictures / f"{name}.png").exists():
@@ -135,6 +138,14 @@ def train(
             record[key][str(seed)]["curve"] = found
             write_json(file, record)
     return record
+
+
+def settings_of(folder: Path, row: Row) -> str:
+    """Return a digest of a row's recipe, archive and images, as the params.yaml in ``folder`` has them."""
+    recipe = reader.read(f"models.{row.model}", Recipe, folder / reader.FILE)
+    entry = reader.section(f"datasets.{row.dataset}", folder / reader.FILE)
+    read = {"archive": entry["archive"]["sha256"], "images": entry["images"]}
+    return digest_text(canonical_json({"recipe": recipe.model_dump(mode="json"), **read}))
 
 
 def steps_of(folder: Path, row: Row) -> int:

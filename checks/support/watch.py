@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-LOG, WRITES = "REPIX_WATCH_LOG", "REPIX_WATCH_WRITES"
+LOG = "REPIX_WATCH_LOG"
 # Event -> where in its arguments a path stands, and the descriptor of the folder that it is relative to.
 _CHANGES = {
     "os.mkdir": ((0, 2),),

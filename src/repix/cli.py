@@ -75,7 +75,8 @@ def main(argv: list[str] | None = None) -> None:
     asked = next((word for word in argv if not word.startswith("-")), None)
     if asked in RENAMED:
         print(f"repix: `repix {asked}` is now called `repix {RENAMED[asked]}`", file=sys.stderr)
-        argv = [RENAMED[asked] if word == asked else word for word in argv]
+        place = argv.index(asked)
+        argv = [*argv[:place], RENAMED[asked], *argv[place + 1 :]]
         asked = RENAMED[asked]
     said = f"repix {asked}" if asked in COMMANDS else "repix"
     for stream in (sys.stdout, sys.stderr):

@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
+from repix.files import process_name
+
 _RUNNING: set[subprocess.Popen] = set()
 _LOCK = threading.Lock()  # nothing starts while what runs is stopped, or afterwards
 _stopped = False
@@ -38,6 +40,24 @@ def ending_signals() -> list[int]:
     """Return the signals by which others ask a process to end, but for those that it ignores (under ``nohup``)."""
     numbers = [signal.SIGTERM, *filter(None, [getattr(signal, "SIGHUP", None)])]
     return [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
+
+
+@contextmanager
+def handling(handler: Any) -> Iterator[None]:
+    """Give Ctrl-C and the :func:`ending_signals` to a handler for a while; in another thread than the main one, nobody.
+
+    Args:
+        handler: as :func:`signal.signal` takes it.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, *ending_signals())}
+    try:
+        yield
+    finally:
+        for number, was in before.items():
+            signal.signal(number, signal.SIG_DFL if was is None else was)
 
 
 @contextmanager
@@ -131,26 +151,18 @@ def run(command: Sequence[str], *, until: Callable[[], bool] | None = None, **op
 
 def end_with_starter() -> None:
     """End this process by SIGTERM, soon after the one that started it by :func:`run` is gone."""
-    starter = os.environ.get(STARTER, "")
-    if not starter.isdecimal():
+    given = os.environ.get(STARTER, "")
+    if not given.isdecimal():
         return
+    starter = int(given)
+    name = process_name(starter)
 
     def look() -> None:
-        while _lives(int(starter)):
+        while name is not None and process_name(starter) == name:  # and not another's, which has its number now
             time.sleep(1)
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=look, daemon=True).start()
-
-
-def _lives(number: int) -> bool:
-    try:
-        os.kill(number, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # another's process has this number now
-        return False
-    return True
 
 
 def stop_running() -> None:

@@ -45,16 +45,23 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
     yaml_implicit_resolvers: ClassVar[dict] = {}
     merged = 0
 
+    def __init__(self, stream):
+        super().__init__(stream)
+        self._looked_at: set[int] = set()
+
     def flatten_mapping(self, node):
+        if id(node) not in self._looked_at:  # as it is written: below, keys of others are put beside its own
+            self._looked_at.add(id(node))
+            self._refuse_repeated(node)
         super().flatten_mapping(node)
         # Merges of merges copy: a few lines can ask for more than there is memory.
         self.merged += len(node.value)
         if self.merged > MOST_VALUES:
             raise _refused(node, f"merges of more than {MOST_VALUES} keys")
 
-    def construct_mapping(self, node, deep=False):
+    def _refuse_repeated(self, node):
         seen = set()
-        for key_node, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+        for key_node, _ in node.value:
             # Only plain keys can be compared; YAML itself refuses the others, and `<<` is no key.
             if not isinstance(key_node, yaml.ScalarNode) or key_node.tag.endswith(":merge"):
                 continue
@@ -62,7 +69,6 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
             if key in seen:
                 raise _refused(key_node, f"the key {key!r} is given twice; delete one of the two")
             seen.add(key)
-        return super().construct_mapping(node, deep=deep)
 
     def construct_yaml_int(self, node):
         text = self.construct_scalar(node).replace("_", "")

@@ -122,6 +122,15 @@ def packages(root: Path) -> tuple[bool, str]:
     return True, f"not those of constraints.txt, so other bits are possible: {', '.join(others[:3])}{more}"
 
 
+def _backend(name: str) -> str | None:
+    """Return the Keras backend that computes on a GPU under a profile; None where none does, or there is no such."""
+    try:
+        found = profile.find(name)
+    except UserError:
+        return None
+    return None if found.portable else found.backend
+
+
 def gpu(names: list[str]) -> tuple[bool, str]:
     """Return what GPUs there are, and which line makes a run use them.
 
@@ -132,8 +141,7 @@ def gpu(names: list[str]) -> tuple[bool, str]:
     if not found:
         return True, "none found (NVIDIA's driver tells of none): everything runs on the CPU"
     told = f"{len(found)} x {found[0]}" if len(set(found)) == 1 and len(found) > 1 else ", ".join(found)
-    uses = {"jax": "jax", "fast": "tensorflow"}
-    ready = [name for name in names if name in uses and _installed(CUDA[uses[name]])]
+    ready = [name for name in names if (used := _backend(name)) and _installed(CUDA[used])]
     if ready:
         return True, f"{told}: used under the profile {', '.join(ready)}"
     if _installed(CUDA["jax"]):
@@ -206,4 +214,8 @@ def dvc(root: Path) -> tuple[bool, str]:
         done = len(lock.read(root))
     except UserError:
         done = 0
-    return True, f"{metadata.version('dvc')}, {f'{done} stages in dvc.lock' if done else 'no stage run yet'}"
+    try:
+        version = metadata.version("dvc")
+    except metadata.PackageNotFoundError:
+        return False, "not installed: `make setup`, or `pip install -c constraints.txt repix`"
+    return True, f"{version}, {f'{done} stages in dvc.lock' if done else 'no stage run yet'}"

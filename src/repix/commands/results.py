@@ -13,9 +13,8 @@ import json
 from pathlib import Path
 
 from repix.api import COLUMNS, records, rows
-from repix.commands import here
+from repix.commands import here, replace_text
 from repix.errors import UserError
-from repix.files import write_text
 from repix.schemas import Metrics
 from repix.tables import aligned
 
@@ -47,10 +46,10 @@ def write_between_markers(path: Path, text: str, name: str = "results") -> None:
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
     begin, end = old.find(f"<!-- {name}:begin"), old.find(f"<!-- {name}:end -->")
-    if begin < 0 or end < begin:
+    start = old.find("\n", begin, max(begin, end)) + 1
+    if begin < 0 or not start:
         raise UserError(f"{path}: no lines <!-- {name}:begin --> and <!-- {name}:end --> to write between")
-    start = old.index("\n", begin) + 1
-    write_text(path, f"{old[:start]}{text}\n{old[end:]}")
+    replace_text(path, f"{old[:start]}{text}\n{old[end:]}")
 
 
 def main(arguments: argparse.Namespace) -> int:

@@ -24,6 +24,8 @@ from repix.config import reader
 from repix.config.gate import Gate
 from repix.config.run import SEEDS
 from repix.errors import UserError, printable
+from repix.files import locked
+from repix.paths import WORK
 from repix.regression import tolerance
 from repix.regression.baseline import Entry
 from repix.tables import aligned
@@ -121,8 +123,10 @@ def main(arguments: argparse.Namespace) -> int:
         run.curve([Row(0, len(cells), curves_of(family))])
     places = draw(cells, root / "metrics" / f"spread-{name}" if arguments.write else wanted.folder / "spread")
     if arguments.write:
-        families = tolerance.read_tolerances(file).families | {name: family}
-        tolerance.Tolerances(families=families).write(file)
+        # Of two at once one would take the other's family away.
+        with locked(root / WORK / "tolerances.lock", tolerance.FILE):
+            families = tolerance.read_tolerances(file).families | {name: family}
+            tolerance.Tolerances(families=families).write(file)
         places.append(file)
     return report(arguments, name, family, places)
 

@@ -11,6 +11,14 @@ from repix.config.reader import Settings
 SCHEMES = ("https", "http", "file", "synthetic")
 
 
+def no_source(url: str) -> str | None:
+    """Return what to write in place of an address of a scheme that repix does not know; None of one that it does."""
+    scheme, colon, _ = url.partition(":")
+    if colon and scheme.lower() in SCHEMES:
+        return None
+    return "repix knows https://, http://, file: and synthetic:; write file:path for a file on this machine"
+
+
 class Archive(Settings):
     """Where a data set's archive is had, and what is known of it.
 
@@ -26,16 +34,6 @@ class Archive(Settings):
     sha256: str | None = None
     licence: str = "unknown"
     withdrawn: str | None = None
-
-    @field_validator("urls")
-    @classmethod
-    def _of_a_known_scheme(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for url in value:
-            if ":" not in url or url.partition(":")[0].lower() not in SCHEMES:
-                raise ValueError(
-                    "repix knows https://, http://, file: and synthetic:; write file:path for a file on this machine"
-                )
-        return value
 
     @field_validator("sha256")
     @classmethod

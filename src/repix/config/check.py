@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
 from repix.config import halving, reader, sizes
+from repix.config.archive import no_source
 from repix.config.datasets import Dataset
 from repix.config.evaluation import Evaluate, FeatureWeights
 from repix.config.export import Export
@@ -17,13 +19,14 @@ from repix.config.limits import Limits
 from repix.config.models import Recipe
 from repix.config.run import Cell, Grid
 from repix.errors import UserError
-from repix.metrics import METRICS, Metric
+from repix.metrics import ASK_FOR_FEATURES, METRICS, OWN_NETWORK, Metric
 from repix.paths import RUNS, STARTS, found
 from repix.profile import find as find_profile
 from repix.registry import FORMATS, SYSTEMS
 from repix.schemas import Start
 
 SECTIONS = ("run", "limits", "evaluate", "features", "export", "gate", "datasets", "models")
+ASKED = (*ASK_FOR_FEATURES, *OWN_NETWORK, "features")  # of evaluate: what says which weights are fetched
 FLOAT16 = 2**-11  # most that rounding to it changes a number between 1/2 and 1
 
 
@@ -48,14 +51,20 @@ def grid(path: str | Path = reader.FILE) -> None:
         if name not in (known := reader.load(path).get("features") or {}):
             mend = reader.nearest(name, known) or "; what such an entry holds: docs/metrics.md"
             raise UserError(f"{path}: no features.{name}{mend}")
-        reader.read(f"features.{name}", FeatureWeights, path)
+        _known_schemes(f"features.{name}", reader.read(f"features.{name}", FeatureWeights, path).urls, path)
     # dvc.yaml declares these, and DVC wants what is declared written down; it would ask for it one stage at a time.
+    for key, settings, names in (("run", Grid, ["profile"]), ("limits", Limits, None), ("evaluate", Evaluate, ASKED)):
+        fields = settings.model_fields
+        _written(key, {name: json.dumps(fields[name].default) for name in names or fields}, path)
+    if "features" not in reader.load(path):
+        raise UserError(f"{path}: features: missing; dvc.yaml names it, so write `features: {{}}`")
     for name in sets:
         _written(f"datasets.{name}", {"images": "{}", "augment": "{flip: true}"}, path)
         _written(f"datasets.{name}.archive", {"sha256": "null"}, path)
     for name in recipes:
         _written(f"models.{name}", {"profile": "fast"}, path)
     for name, entry in sets.items():
+        _known_schemes(f"datasets.{name}.archive", entry.archive.urls, path)
         if entry.archive.withdrawn:
             raise UserError(f"data set {name!r}: {entry.archive.withdrawn}")
         for model, recipe in recipes.items():
@@ -198,6 +207,13 @@ def _is_scored(metric: Metric, evaluate: Evaluate, entry: Dataset) -> bool:
         return False
     always = evaluate.on_features if metric.kind == "features" else True
     return always if metric.default is None else getattr(evaluate, metric.name)
+
+
+def _known_schemes(key: str, urls: tuple[str, ...], path: str | Path) -> None:
+    for url in urls:
+        if mend := no_source(url):
+            shown = "".join(url.partition(":")[:2])  # what follows may hold a password
+            raise UserError(f"{path}: {key}.urls: {shown!r}: {mend}")
 
 
 def _written(key: str, defaults: Mapping[str, str], path: str | Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_serializer, model_validator
 
@@ -76,7 +76,7 @@ class Generator(_Network):
     bottleneck_norm: bool = only("unet", default=False)
     bottleneck_leaky: bool = only("unet", default=False)
     upsampling: Literal["transposed", "resize"] = only("unet", default="transposed")
-    decoder_filters: tuple[int, ...] | None = only("unet", default=None)
+    decoder_filters: tuple[Annotated[int, Field(ge=1)], ...] | None = only("unet", default=None)
     relu: Literal["after_concat", "before_concat"] = only("unet", default="after_concat")
     dropout: float = Field(default=0.5, ge=0, lt=1)
     dropout_blocks: int = only("unet", default=3, ge=0)

@@ -35,9 +35,16 @@ class Between(Settings):
             raise ValueError(f"log takes numbers above 0, and low is {self.low}")
         return self
 
+    @property
+    def whole(self) -> bool:
+        """Whether its numbers are whole ones."""
+        return isinstance(self.low, int) and isinstance(self.high, int)
+
     def holds(self, value: Any) -> bool:
-        """Whether a value lies between the ends."""
-        return isinstance(value, int | float) and self.low <= value <= self.high
+        """Whether a value is one of these numbers."""
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        return self.low <= value <= self.high and (not self.whole or float(value).is_integer())
 
 
 def _values(name: str, given: Any) -> Between | tuple[Value, ...]:

@@ -30,8 +30,8 @@ def unet_depth(settings: Generator, size: tuple[int, int]) -> int:
         UserError: the size cannot be halved as often as asked for; the nearest sizes that
             can are named.
     """
-    possible = 0
-    while possible < 8 and size[0] % 2 ** (possible + 1) == 0 and size[1] % 2 ** (possible + 1) == 0:
+    possible, most = 0, settings.depth or 8
+    while possible < most and size[0] % 2 ** (possible + 1) == 0 and size[1] % 2 ** (possible + 1) == 0:
         possible += 1
     depth = possible if settings.depth is None else settings.depth
     least = max(2, depth if settings.depth else 2)

@@ -447,7 +447,8 @@ def find(tree: str | Path, wanted: Images) -> dict[str, Listing]:
     if "test" not in found and "val" in found:
         found["test"] = found.pop("val")
     # val takes the smallest hashes and test the largest, so that neither fraction moves an image of the other split.
-    if "test" not in found and whole:
+    held_out = "test" not in found and whole
+    if held_out:
         least = (1 - wanted.test_fraction) * 2**64
         found |= _hold_out(*found["train"], "test", lambda place: place >= least, wanted.paired)
     if "val" not in found and wanted.val_fraction > 0:
@@ -457,10 +458,12 @@ def find(tree: str | Path, wanted: Images) -> dict[str, Listing]:
         if split not in found or not all(found[split]):
             missing = "has no images" if split in found else "is missing"
             mend = f"layout: {layout} expects {EXPECTED[layout]}"
-            if split == "test" and split not in found:
-                mend += "; test_fraction: 0.1 makes it of train"
-            if split == "test" and whole:
+            if split == "test" and held_out:
                 mend = f"test_fraction: {wanted.test_fraction} of so few images holds none; raise it"
+            elif split == "test" and split not in found:
+                mend += "; test_fraction: 0.1 makes it of train"
+            elif split == "test" and whole:
+                mend = "remove its empty folder, and test_fraction takes some of train"
             raise UserError(f"{tree}: the {split} split {missing}; {mend}")
     forward = wanted.direction == "AtoB"
     return {

@@ -14,10 +14,14 @@ from repix.errors import UserError
 from repix.files import CHUNK_BYTES, Visits
 
 
-def entries(folder: Path) -> Iterator[tuple[str, Path]]:
+def entries(folder: Path, folders: list[Path] | None = None) -> Iterator[tuple[str, Path]]:
     """Yield the name in the archive and the path of each file below a folder, in no order.
 
     Links are followed, since the files are one's own. Hidden files and the leavings of macOS are no part of a set.
+
+    Args:
+        folder: where to look.
+        folders: each folder that was looked into is added to this list, an empty one too.
 
     Raises:
         UserError: a link that leads to nothing, or back to a folder that holds it, or links that multiply it.
@@ -25,6 +29,8 @@ def entries(folder: Path) -> Iterator[tuple[str, Path]]:
     waiting, visits = [(folder, "", (folder.resolve(),))], Visits()
     while waiting:
         place, prefix, above = waiting.pop()
+        if folders is not None:
+            folders.append(place)
         with os.scandir(place) as found:
             for entry in found:
                 if entry.name[0] == "." or entry.name == "__MACOSX":
@@ -93,6 +99,7 @@ def digest(folder: Path) -> str:
 
 def newest(folder: Path) -> float:
     """Return when a file or folder below ``folder`` last changed: seconds since the epoch."""
-    paths = [path for _, path in entries(folder)]
-    # A file that came or went changes the folder that it lies in.
-    return max(one.stat().st_mtime for one in {folder, *paths, *(path.parent for path in paths)})
+    folders: list[Path] = []
+    paths = [path for _, path in entries(folder, folders)]
+    # What came, went or was renamed changes the folder that it lies in.
+    return max(one.stat().st_mtime for one in [*folders, *paths])

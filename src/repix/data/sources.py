@@ -28,7 +28,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 from tqdm import tqdm
 
 from repix import paths
-from repix.config.archive import SCHEMES
+from repix.config.archive import no_source
 from repix.data.archives import HEAD_BYTES, refusal, sniff
 from repix.errors import UserError, limit_of_the_machine
 from repix.files import (
@@ -226,11 +226,8 @@ def absent(urls: Sequence[str]) -> str | None:
 def _check(url: str, entry: str) -> None:
     """Raise where a URL can never be right, before anything is asked of anybody."""
     scheme, shown = url.partition(":")[0].lower(), _shown(url)
-    if scheme not in SCHEMES or ":" not in url:
-        raise UserError(
-            f"{entry}.urls: {shown!r}: repix knows https://, http://, file: and synthetic:; "
-            "write file:path for a file on this machine"
-        )
+    if mend := no_source(url):
+        raise UserError(f"{entry}.urls: {shown!r}: {mend}")
     try:
         parts = urlsplit(url)
         parts.port  # noqa: B018  (raises where it is no number)

@@ -111,6 +111,7 @@ def _splits(tree: Path, basis: dict) -> tuple[Images, dict[str, Listing]]:
         return split in found and min(len(found[split].source), len(found[split].target)) >= (1 if few else 2)
 
     made: dict[str, float] = {}
+    error: UserError | None = None
     try:
         wanted, found = find()
     except UserError:
@@ -129,7 +130,8 @@ def _splits(tree: Path, basis: dict) -> tuple[Images, dict[str, Listing]]:
                 raise UserError(f"{tree}: holds one image; train and test take one each at least; {STACK}") from None
             if count == 2 and basis["layout"] in ("folders", "unaligned"):
                 raise UserError(f"{tree}: holds one image of each side; train and test take two at least") from None
-            raise error from None
+            few = UserError(f"{tree}: of {count} images no fraction leaves enough for test; add some")
+            raise error or few from None
     if "val" not in found:
         for fraction in FRACTIONS[:-1]:
             more, split = find(**made, val_fraction=fraction)

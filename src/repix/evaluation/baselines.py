@@ -47,6 +47,10 @@ def self_distance(distance: Callable[[np.ndarray, np.ndarray], T], rows: np.ndar
     return distance(rows[first], rows[second])
 
 
+MOST_CHANNELS = 16
+"""Of label maps: there is a number for each code that so many channels can make."""
+
+
 def _label_codes(images: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
     """Return one int32 code per pixel: each channel rounded to few steps between low and high.
 
@@ -55,8 +59,6 @@ def _label_codes(images: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.nd
     """
     channels = images.shape[-1]
     steps = 4 if channels <= 6 else 2
-    if channels > 16:
-        raise ValueError(f"{channels} channels are too many for label maps")
     span = np.where(high > low, high - low, np.inf)  # a channel that never varies tells no label apart
     codes = np.zeros(images.shape[:-1], np.int32)
     for c in range(channels):
@@ -66,6 +68,8 @@ def _label_codes(images: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.nd
 
 
 def _label_range(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    if images.shape[-1] > MOST_CHANNELS:
+        raise ValueError(f"{images.shape[-1]} channels are too many for label maps")
     return images.min(axis=(0, 1, 2)).astype(np.float64), images.max(axis=(0, 1, 2)).astype(np.float64)
 
 

@@ -156,6 +156,7 @@ def evaluate(
             table: dict[str, np.ndarray] = {}
             done: dict[tuple[str, bool], tuple] = {}
             floors: dict[str, dict[str, Any]] = {}
+            pictured = model.record.variants()[model.record.shown][network], False
             for variant in model.variants:
                 digests = model.record.variants()[variant]
                 for paper in (False, True) if settings.paper_mode else (False,):
@@ -166,7 +167,7 @@ def evaluate(
                         model.load(variant)
                         outputs = _translate(model, translator, view, paper, label)
                         done[key] = _score(outputs, view, settings, features, networks, floors, cache)
-                        if label == model.record.shown:
+                        if key == pictured:
                             shown = outputs
                     result, definition, per_image = done[key]
                     scores[translator][label] = dict(result)

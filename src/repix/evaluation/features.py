@@ -28,9 +28,6 @@ from repix.schemas import Side
 PUBLISHED_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 """pt_inception-2015-12-05-6726825d.pth, 95,628,359 bytes, of pytorch-fid's releases."""
 
-DIMS = (64, 192, 768, 2048)
-"""Features of blocks 0 to 3: two max poolings, Mixed_6e, and the final average pooling."""
-
 PROTOCOL = {
     "network": "Inception 2015-12-05 as in pytorch-fid 0.3.0",
     "input": "8-bit RGB; grey is repeated",
@@ -151,7 +148,8 @@ def load_network(dims: Sequence[int], weights: str | Path, sha256: str) -> Featu
     """Return Inception with the weights of a file.
 
     Args:
-        dims: feature sizes to extract, of :data:`DIMS`.
+        dims: feature sizes to extract: 64, 192, 768 or 2048, of blocks 0 to 3 (two max poolings, Mixed_6e, and the
+            final average pooling).
         weights: a state dict under pytorch-fid's tensor names. It may end after Mixed_6e, and
             then serves 64, 192 and 768 dims.
         sha256: what the file must be.

@@ -49,9 +49,8 @@ class Validation:
     def score(self) -> dict[str, float]:
         """Return scores of the val split; ``score`` decides which weights are best.
 
-        For pairs it is the mean SSIM of ``source_to_target`` (where images are too small for
-        it, minus L1); without pairs minus the sliced Wasserstein distance, mean over the
-        translators. Higher is better.
+        For pairs it is the mean SSIM (where images are too small for it, minus L1); without pairs minus the sliced
+        Wasserstein distance. Mean over the translators; higher is better.
         """
         values: dict[str, list[float]] = {}
         for name, translator in self.translators.items():

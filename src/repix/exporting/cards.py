@@ -80,7 +80,8 @@ def _scores(metrics: Metrics) -> Iterator[tuple]:
                     continue
                 told = metrics.protocol.get("description", {}).get(translator, {}).get(variant, {}).get(metric, {})
                 ci = told.get("ci95")
-                interval = f"{ci[0]:.4f} to {ci[1]:.4f}" if ci else "none: one number for the whole set"
+                none = "none: of one image" if "ci95" in told else "none: one number for the whole set"
+                interval = f"{ci[0]:.4f} to {ci[1]:.4f}" if ci else none
                 yield (
                     translator,
                     variant,

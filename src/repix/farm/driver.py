@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import configparser
 import io
+import os
 import re
 import signal
 import subprocess
@@ -125,8 +126,8 @@ def uncommitted(root: Path, order: list[Stage]) -> dict[str, str]:
     """
     made = [out for stage in order for out in stage.in_git]
     found = {}
-    tracked = set(git(root, "ls-files", "-z", "--", ".").decode().split("\0"))
-    prefix = git(root, "rev-parse", "--show-prefix").decode().strip()
+    tracked = set(os.fsdecode(git(root, "ls-files", "-z", "--", ".")).split("\0"))
+    prefix = os.fsdecode(git(root, "rev-parse", "--show-prefix")).strip()
     for name in changes(root):
         name = name.removeprefix(prefix)
         if name == lock.FILE:
@@ -328,6 +329,7 @@ def write_back(plan: Plan, records: Mapping[str, Mapping[str, Record]], failed: 
     """Write the records of finished cells into the tree, and bring the outs that are not there.
 
     A cell's records are kept until its outs are there, so that after a kill in between the next call brings them.
+    Outs of other cells that dvc.lock names are brought as well, where they can be had.
 
     Args:
         plan: see :class:`Plan`.
@@ -342,11 +344,14 @@ def write_back(plan: Plan, records: Mapping[str, Mapping[str, Record]], failed: 
         write_text(file, merge.merged(was, entries, [stage.name for stage in plan.order]))
     entries = lock.read(plan.root)
     bring: dict[str | None, list[str]] = defaultdict(list)
-    for cell in plan.cells:
-        for stage in plan.own(cell):
-            missing = plan.journal(cell).exists() or not all((plan.root / out).exists() for out in stage.outs)
-            if stage.name in entries and (cell in records or missing):
+    others: list[str] = []
+    for cell in (cell for cell in plan.cells if cell not in failed):
+        ours = cell in records or plan.journal(cell).exists()
+        for stage in (stage for stage in plan.own(cell) if stage.name in entries):
+            if ours:
                 bring[found[stage.name].remote if stage.name in found else plan.remote].append(stage.name)
+            elif not all((plan.root / out).exists() for out in stage.outs):
+                others.append(stage.name)
     for remote, names in bring.items():
         try:
             _bring(plan.root, remote, names)
@@ -366,6 +371,15 @@ def write_back(plan: Plan, records: Mapping[str, Mapping[str, Record]], failed: 
     for cell in (cell for cell in plan.cells if cell not in failed):
         for path in (plan.journal(cell), plan.log(cell), (plan.shared or plan.work) / "cells" / cell):
             remove(path)
+    if others:
+        try:
+            _bring(plan.root, plan.remote, others)
+        except UserError:
+            print(
+                f"repix: dvc.lock names outs of {', '.join(others)} that are not here and cannot be had: `dvc repro` "
+                f"makes them again",
+                file=sys.stderr,
+            )
 
 
 def tidy(*folders: Path) -> None:

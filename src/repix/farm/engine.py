@@ -29,4 +29,7 @@ class Engine(Protocol):
         """Start a command with a text on its standard input."""
 
     def close(self) -> None:
-        """Wait for what was cancelled, and give back what the engine holds."""
+        """Give back what the engine holds, once what was cancelled has ended where the engine can tell.
+
+        A training that still saves its state elsewhere hinders nobody: the next one of the same cell waits for it.
+        """

@@ -42,6 +42,20 @@ def clear(place):
                 os.close(held)
 
 
+def make():
+    """Return a new folder, and its lock, which is held."""
+    while True:
+        folder = tempfile.mkdtemp(prefix=PREFIX)
+        lock = os.path.join(folder, "lock")
+        held = os.open(lock, os.O_RDWR | os.O_CREAT)
+        fcntl.flock(held, fcntl.LOCK_EX)
+        # Another start may have taken the lock first, and the folder for one that was left.
+        with suppress(OSError):
+            if os.path.samestat(os.fstat(held), os.stat(lock)):
+                return folder, held
+        os.close(held)
+
+
 def git(*command):
     """Run git, with its last line as the reason where it fails."""
     try:
@@ -90,9 +104,7 @@ def end(worker):
 def run(task, parent):
     """Run a task; return the exit code: that of the worker, 143 where nobody waits for it any more."""
     clear(tempfile.gettempdir())
-    folder = tempfile.mkdtemp(prefix=PREFIX)
-    held = os.open(os.path.join(folder, "lock"), os.O_RDWR | os.O_CREAT)
-    fcntl.flock(held, fcntl.LOCK_EX)
+    folder, held = make()
     try:
         tree = clone(task, folder)
         task.update(folder=folder, starter=os.getpid(), log=task.get("log") or os.path.join(folder, "log"))

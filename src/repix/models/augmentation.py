@@ -66,8 +66,8 @@ def _whole(uniform, count: int):
 
 def _translate(image, down, right):
     """Move images by whole pixels; what comes in at the border is 0."""
-    # A product with a matrix of zeros and ones: exact, and with a gradient that is one as well, where
-    # the gradient of a gather adds up in whatever order.
+    # A product with a matrix of zeros and ones: exact (but for the rounding of tf32, where a GPU is told to), and with
+    # a gradient that is one as well, where the gradient of a gather adds up in whatever order.
     for axis, uniform, rule in ((1, down, "byi,biwc->bywc"), (2, right, "bxi,bhic->bhxc")):
         length = image.shape[axis]
         farthest = int(length * SHIFT + 0.5)

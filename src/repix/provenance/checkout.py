@@ -18,9 +18,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from repix import processes
+from repix import machine, processes
 from repix.errors import UserError
 from repix.provenance.pipeline import Stage
+
+
+def _run(root: Path, *command: str) -> subprocess.CompletedProcess[bytes]:
+    try:
+        return subprocess.run(["git", "-C", str(root), *command], capture_output=True)
+    except FileNotFoundError:
+        raise UserError(machine.NO_GIT) from None
 
 
 def git(root: Path, *command: str) -> bytes:
@@ -29,20 +36,27 @@ def git(root: Path, *command: str) -> bytes:
     Raises:
         UserError: git is missing, there is no repository, or the command fails.
     """
-    try:
-        done = subprocess.run(["git", "-C", str(root), *command], capture_output=True, check=True)
-    except FileNotFoundError:
-        raise UserError("git is not installed; verify compares with what git holds") from None
-    except subprocess.CalledProcessError as error:
-        said = error.stderr.decode("utf-8", "replace").strip().splitlines()
-        raise UserError(f"git {command[0]}: {said[0] if said else 'failed'}") from None
+    done = _run(root, *command)
+    if done.returncode:
+        said = done.stderr.decode("utf-8", "replace").strip().splitlines()
+        raise UserError(f"git {command[0]}: {said[0] if said else 'failed'}")
     return done.stdout
+
+
+def commit_of(root: Path, revision: str) -> str | None:
+    """Return the commit that a revision names; None where git knows none of that name.
+
+    Raises:
+        UserError: git is missing.
+    """
+    done = _run(root, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
+    return None if done.returncode else done.stdout.decode().strip()
 
 
 def changes(root: Path) -> list[str]:
     """Return the files of the working tree that differ from HEAD, untracked ones included."""
     listed = git(root, "status", "--porcelain", "-z", "--no-renames", "--untracked-files=all", "--", ".")
-    return sorted(entry[3:] for entry in listed.decode().split("\0") if entry)
+    return sorted(entry[3:] for entry in os.fsdecode(listed).split("\0") if entry)
 
 
 @contextmanager
@@ -62,16 +76,15 @@ def checkout(root: Path, revision: str | None) -> Iterator[Path]:
     tree.mkdir()
     try:
         if revision is None:
-            names = git(root, "ls-files", "-z", "--cached", "--others", "--exclude-standard").decode().split("\0")
+            listed = git(root, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+            names = os.fsdecode(listed).split("\0")
             for name in sorted(set(filter(None, names))):
                 if (root / name).is_file():
                     (tree / name).parent.mkdir(parents=True, exist_ok=True)
                     shutil.copy(root / name, tree / name)
         else:
-            try:
-                git(root, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
-            except UserError:
-                raise UserError(f"{revision}: git knows no commit of this name; `git log --all` lists them") from None
+            if commit_of(root, revision) is None:
+                raise UserError(f"{revision}: git knows no commit of this name; `git log --all` lists them")
             content = git(root, "archive", "--format=tar", f"{revision}^{{commit}}")
             with tarfile.open(fileobj=io.BytesIO(content)) as archive:
                 _extract(archive, tree)

@@ -339,15 +339,19 @@ def chosen(params: Mapping[str, Any], stage: str, model: str | None) -> dict[str
         stage: name of the stage.
         model: name of the model; None for stages that have none.
     """
-    entry = (params.get("models") or {}).get(model) or {}
-    asked = (params.get("run") or {}).get("profile", "auto")
+
+    def mapping(value: Any) -> Mapping[str, Any]:  # what is none is told of where the grid is checked
+        return value if isinstance(value, Mapping) else {}
+
+    entry = mapping(mapping(params.get("models")).get(model))
+    asked = mapping(params.get("run")).get("profile", "auto")
     asked = entry.get("profile", "fast") if asked == "auto" else asked
     backend = "jax" if str(asked).partition("-")[0] == "jax" and stage == "train" else "tensorflow"
     found = {"INFERENCE": [backend], "STEPS": [backend]}
-    if entry.get("system"):
+    if isinstance(entry.get("system"), str):
         found["SYSTEMS"] = [entry["system"]]
     found["STARTS"] = ["parent"] if entry.get("start_from") else []
-    formats = (params.get("export") or {}).get("formats")
+    formats = mapping(params.get("export")).get("formats")
     if isinstance(formats, list):
         found["FORMATS"] = formats
     return found

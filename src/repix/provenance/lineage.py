@@ -21,7 +21,7 @@ PARTS = ("stage", "cell", "params", "inputs", "code", "environment", "profile")
 
 
 class Lineage(Record):
-    """What a stage's outs followed from: ``lineage.json`` beside them.
+    """What a stage's outs followed from: ``lineage/<stage>/<cell>.json``.
 
     Attributes:
         stage: name of the stage, such as ``train``.

@@ -17,7 +17,7 @@ from repix.config.run import Cell, Grid
 from repix.errors import UserError
 from repix.paths import METRICS
 from repix.provenance import lock
-from repix.provenance.checkout import git
+from repix.provenance.checkout import commit_of, git
 from repix.provenance.pipeline import look_up
 from repix.provenance.verify import Recorded, files_of
 from repix.schemas import Metrics
@@ -100,11 +100,8 @@ def find(root: Path, asked: str) -> Held:
 
 def _commit(root: Path, revision: str, asked: str) -> str:
     """Return the commit of a revision or of an experiment, the newest of several of one name."""
-    try:
-        said = git(root, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
-        return said.decode().strip()
-    except UserError:
-        pass
+    if (commit := commit_of(root, revision)) is not None:
+        return commit
     found = _experiments(root)
     if revision in found:
         return found[revision]

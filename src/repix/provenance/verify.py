@@ -31,8 +31,9 @@ def chosen(found: list[Stage], cell: str | None, stage: str | None) -> list[Stag
     Raises:
         UserError: there is no such cell or stage.
     """
-    if stage is not None and stage not in {s.kind for s in found}:
-        raise UserError(f"no stage {stage!r}; there are {', '.join(dict.fromkeys(s.kind for s in found))}")
+    kinds = list(dict.fromkeys(s.kind for s in found if s.kind != FOLDER))  # which has no result
+    if stage is not None and stage not in kinds:
+        raise UserError(f"no stage {stage!r}; there are {', '.join(kinds)}")
     cells = {Cell(**s.item).name for s in found if "model" in s.item}
     if cell is not None and cell not in cells:
         raise UserError(f"no cell {cell!r} in the grid of run; there are {', '.join(sorted(cells))}")
@@ -215,7 +216,7 @@ def rebuild(
         worst = max(of_stage.values(), key=lambda verdict: verdict.level)
         if stage.kind in LEARNED:
             learned |= of_stage
-        if stage.kind == "evaluate" and worst.level > Level.L2:
+        if stage.kind == "evaluate" and any(verdict.level > Level.L2 for verdict in learned.values()):
             noise[stage.name] = _noise(tree, stage, recorded, noise_of)
         same_record = record is None or lock.md5(tree / record) == recorded.hashes[record]
         if (worst.level or not same_record) and first is None:
@@ -279,7 +280,8 @@ def lock_line(root: Path) -> tuple[str, int]:
     if _beside_lineage(here) == _beside_lineage(there):  # how it was made, and not what
         known = f"the committed one ({lock.digest(there)})"
         other, code = f"names the same bytes as {known} for every out but lineage records", 7
-    for stage in [*(s.name for s in stages(root)), *sorted(here)]:
+    found = stages(root)
+    for stage in [*(s.name for s in found), *sorted(here)]:
         if stage == FOLDER:  # no result
             continue
         was, now = there.get(stage), here.get(stage)
@@ -305,7 +307,7 @@ def lock_line(root: Path) -> tuple[str, int]:
         elif len(causes) > 3:
             because += f" and {len(causes) - 3} more"
         return f"{said}: {other}; first {stage}: {out}; {because}", code
-    made = [out for stage in stages(root) for out in stage.outs if out not in stage.in_git]
+    made = [out for stage in found for out in stage.outs if out not in stage.in_git]
     if not any((root / out).exists() for out in made):
         return f"{said}: the committed one; none of its outs is here: `dvc repro` or `dvc pull` brings them", 0
     return f"{said}: your run made the same bytes as the commit, for every out (their hashes in dvc.lock are equal)", 0

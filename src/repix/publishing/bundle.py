@@ -97,7 +97,7 @@ def bundle(root: Path, cell: str, out: Path) -> dict[str, str]:
     if not any(name.startswith(f"files/runs/{cell}/") for name in files):
         raise UserError(f"runs/{cell}: no such folder; run `dvc pull` or `dvc repro`")
     # Small records: those that are there.
-    tracked = set(_git(root, "ls-files", "-z").decode().split("\0"))
+    tracked = set(os.fsdecode(_git(root, "ls-files", "-z")).split("\0"))
     outs = lock.all_outs(lock.read(root))
     for path in [
         *(root / "lineage").glob(f"*/{cell}.json"),
@@ -384,7 +384,7 @@ def _check_blobs(archive: Path, folder: Path, files: list[str], commit: str, rep
         for line in filter(None, listed.split(b"\0")):
             facts, _, path = line.partition(b"\t")
             mode, _, name = facts.decode().split()
-            found[path.decode(errors="replace")] = mode, name
+            found[os.fsdecode(path)] = mode, name
     for path in asked:
         mode, name = found.get(path, ("", ""))
         if path in files and mode in ("100644", "100755"):

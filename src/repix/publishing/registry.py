@@ -15,7 +15,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -244,9 +245,8 @@ def fetch(root: Path, uri: str) -> Registered:
         raise UserError(f"{uri}: no registry: {own} is not there; `repix promote CELL`, or set MLFLOW_TRACKING_URI")
     client, store_uri = store.connect(root.resolve())
     import mlflow.artifacts
-    from mlflow.exceptions import MlflowException
 
-    try:
+    with _answered(uri):
         version = client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, number)
         kept = root / WORK / "registry" / quote(f"{name}-{version.version}", safe="") / version.run_id
         folder, digest = kept / EXPORT, version.tags.get(SERVED)
@@ -256,8 +256,6 @@ def fetch(root: Path, uri: str) -> Registered:
                 mlflow.artifacts.download_artifacts(artifact_uri=where, dst_path=str(brought))
                 if digest and not _is_whole(brought / EXPORT, digest):
                     raise UserError(f"{uri}: the registry's files are not those that `repix promote` put there")
-    except MlflowException as error:
-        raise UserError(f"{uri}: MLflow says: {printable(error.message.splitlines()[0])}") from None
     try:
         record = json.loads((folder / "export.json").read_text(encoding="utf-8"))
         sides = (Side.model_validate(record[side]) for side in ("source", "target"))
@@ -265,6 +263,17 @@ def fetch(root: Path, uri: str) -> Registered:
         return Registered(folder, record["cell"], record["variant"], tuple(size), *sides, translator.value)
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(f"{uri}: is no model that `repix promote` registered") from None
+
+
+@contextmanager
+def _answered(asked: str) -> Iterator[None]:
+    """Tell in one line what MLflow refuses, or that its store cannot be reached."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        raise UserError(f"{asked}: MLflow says: {printable(error.message.splitlines()[0])}") from None
 
 
 def _is_whole(folder: Path, digest: str | None) -> bool:
@@ -322,41 +331,44 @@ def promote(
     run = mlflow_run.open_run(cell, run_key=run_key, root=place)
     if not run:
         raise UserError("the registry needs tracking, and it is off (REPIX_TRACKING, or the line above)")
-    try:
-        client.create_registered_model(name, description=f"{translator} translators of the data set {dataset}")
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-    versions = client.search_model_versions(f"name = '{name}'")
-    same = [v for v in versions if v.tags.get(DIGEST) == digest and v.tags.get("repix.cell") == cell]
-    if same:
-        version = str(same[0].version)
-        for key, value in tags.items():
-            client.set_model_version_tag(name, version, key, value)
-    else:
-        folder = f"registry/{translator}-{digest[:16]}"
-        with tempfile.TemporaryDirectory() as temporary, store.as_default(uri):
-            save(root, exported, translator, Path(temporary) / "model")
-            served = {SERVED: digest_tree(Path(temporary) / "model" / EXPORT)}
-            client.log_artifacts(run.run_id, str(Path(temporary) / "model"), folder)
-        source = f"{client.get_run(run.run_id).info.artifact_uri}/{folder}"
-        version = str(client.create_model_version(name, source, run_id=run.run_id, tags=tags | served).version)
-    before = champion(client, name)
-    if before != version:
-        if before is not None:
-            client.set_model_version_tag(name, version, PREVIOUS, before)
-        client.set_registered_model_alias(name, ALIAS, version)
+    with _answered(name):
+        try:
+            client.create_registered_model(name, description=f"{translator} translators of the data set {dataset}")
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        versions = client.search_model_versions(f"name = '{name}'")
+        same = [v for v in versions if v.tags.get(DIGEST) == digest and v.tags.get("repix.cell") == cell]
+        if same:
+            version = str(same[0].version)
+            for key, value in tags.items():
+                client.set_model_version_tag(name, version, key, value)
+        else:
+            folder = f"registry/{translator}-{digest[:16]}"
+            with tempfile.TemporaryDirectory() as temporary, store.as_default(uri):
+                save(root, exported, translator, Path(temporary) / "model")
+                served = {SERVED: digest_tree(Path(temporary) / "model" / EXPORT)}
+                client.log_artifacts(run.run_id, str(Path(temporary) / "model"), folder)
+            source = f"{client.get_run(run.run_id).info.artifact_uri}/{folder}"
+            version = str(client.create_model_version(name, source, run_id=run.run_id, tags=tags | served).version)
+        before = champion(client, name)
+        if before != version:
+            if before is not None:
+                client.set_model_version_tag(name, version, PREVIOUS, before)
+            client.set_registered_model_alias(name, ALIAS, version)
     return _told(name, version, before if before != version else None, verdict)
 
 
 def champion(client: Any, name: str) -> str | None:
-    """Return the version that carries the alias, or None."""
+    """Return the version that carries the alias, or None where there is no such model, or none that does."""
     from mlflow.exceptions import MlflowException
 
     try:
         aliases = client.get_registered_model(name).aliases
-    except MlflowException:
-        return None
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
     return aliases.get(ALIAS) and str(aliases[ALIAS])
 
 
@@ -368,13 +380,14 @@ def rollback(root: Path, dataset: str, *, translator: str = Direction.SOURCE_TO_
     """
     client, _ = store.connect(root.resolve())
     name = model_name(dataset, translator)
-    now = champion(client, name)
-    if now is None:
-        raise UserError(f"{name} has no champion")
-    before = client.get_model_version(name, now).tags.get(PREVIOUS)
-    if before is None:
-        raise UserError(f"{name}: version {now} is the first champion, there is none to go back to")
-    client.set_registered_model_alias(name, ALIAS, before)
+    with _answered(name):
+        now = champion(client, name)
+        if now is None:
+            raise UserError(f"{name} has no champion")
+        before = client.get_model_version(name, now).tags.get(PREVIOUS)
+        if before is None:
+            raise UserError(f"{name}: version {now} is the first champion, there is none to go back to")
+        client.set_registered_model_alias(name, ALIAS, before)
     return _told(name, before, now, None)
 
 

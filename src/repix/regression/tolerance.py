@@ -88,7 +88,7 @@ class Family(BaseModel):
         k: seeds.
         false_alarm, power, comparisons, t, factor: how ``tolerance`` follows from ``sd``.
         scores: translator -> weights -> metric -> noise; null metrics are left out.
-        recipe, params: what was trained: digest, and the parameters that the cells read.
+        params: the parameters that the cells read.
         run_key: digest of code, parameters, data, packages and profile, without the seed.
         protocol: what the scores are comparable under.
         provenance: the cells.

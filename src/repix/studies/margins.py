@@ -95,9 +95,11 @@ class Comparison:
         else:
             for margin in self.margins:
                 if margin.short:
+                    far = "any number of" if margin.sds is None else f"{margin.sds:+.1f}"
+                    since = ", since all seeds score the same" if margin.sds is None else ""
                     lines.append(
-                        f"BELOW {REQUIRED:g}: {margin.metric} is {margin.sds:+.1f} standard deviations "
-                        f"from {margin.predictor}"
+                        f"BELOW {REQUIRED:g}: {margin.metric} is {far} standard deviations from "
+                        f"{margin.predictor}{since}"
                     )
             if not any(margin.short for margin in self.margins):
                 lines.append(f"every required margin is {REQUIRED:g} standard deviations or more")
@@ -194,9 +196,12 @@ def predictions(prepared: Prepared) -> dict[str, np.ndarray]:
     size = test.source.shape[1:3]
     source, target = resized(train.source, size), resized(train.target, size)
     sources = np.asarray(test.source)
+    median = {"median image": predictors.median_image(target, len(sources))}
+    if sources.shape[-1] > predictors.MOST_CHANNELS:  # what the others look for are label maps
+        return median
     return {
         "constant colour per label": predictors.constant_colour_per_label(source, target, sources),
-        "median image": predictors.median_image(target, len(sources)),
+        **median,
         "nearest neighbour": predictors.nearest_neighbour(source, target, sources),
     }
 

@@ -144,7 +144,6 @@ def plan(root: Path, trials: int | None = None) -> Plan:
     manifest = Manifest.read(root / PREPARED / settings.dataset / "manifest.json")
     if "val" not in manifest.splits:
         raise UserError(f"datasets.{settings.dataset} has no val split to judge by; set its images.val_fraction")
-    recipe = reader.read(f"models.{settings.model}", Recipe, path)
     for name, values in settings.space.items():
         for value in (values.low, values.high) if isinstance(values, Between) else values:
             where = f"search.space.{name}: {value!r}: models.{settings.model}"
@@ -153,8 +152,6 @@ def plan(root: Path, trials: int | None = None) -> Plan:
                 raise UserError(f"{path}: search.space.{name}: is no setting to search over")
     same = {"space": settings.model_dump(mode="json")["space"], "key": base.key, "seed": settings.seed}
     name = f"{settings.dataset}-{settings.model}-{digest_text(canonical_json(same))[:12]}"
-    if recipe.epochs < recipe.validate_every:
-        raise UserError(f"{path}: models.{settings.model}: is never validated: validate_every is above epochs")
     return Plan(root, settings, dict(entry), base, name)
 
 
@@ -174,7 +171,7 @@ def suggest(trial: optuna.Trial, space: Mapping[str, Any]) -> dict[str, Any]:
     for name, one in space.items():
         if not isinstance(one, Between):
             values[name] = trial.suggest_categorical(name, one)
-        elif isinstance(one.low, int) and isinstance(one.high, int):
+        elif one.whole:
             values[name] = trial.suggest_int(name, one.low, one.high, log=one.log)
         else:
             values[name] = trial.suggest_float(name, one.low, one.high, log=one.log)
@@ -183,10 +180,11 @@ def suggest(trial: optuna.Trial, space: Mapping[str, Any]) -> dict[str, Any]:
 
 def train(wanted: seed_study.Plan, seed: int, stop: Callable[[], bool]) -> bool:
     """Train a seed in the folder of a plan, unless that is done; return False where it was stopped."""
-    if wanted.folder.joinpath("runs", wanted.cell(seed).name, "trained.json").is_file():
-        return True
-    seed_study.lay_out(wanted.folder.parents[2], wanted)
-    return seed_study.run_stage(wanted.folder, "train", wanted.cell(seed), until=stop)
+    with seed_study.alone(wanted, seed):  # two trials may have come to the same values
+        if wanted.folder.joinpath("runs", wanted.cell(seed).name, "trained.json").is_file():
+            return True
+        seed_study.lay_out(wanted.folder.parents[2], wanted)
+        return seed_study.run_stage(wanted.folder, "train", wanted.cell(seed), until=stop)
 
 
 def score_of(wanted: seed_study.Plan, seed: int) -> tuple[float, int]:

@@ -21,7 +21,9 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,16 @@ from repix.config import evaluation, models, reader
 from repix.config.augment import Augment
 from repix.config.run import Cell, Grid
 from repix.errors import UserError
-from repix.files import canonical_json, digest_text, digest_tree, write_text
+from repix.files import (
+    atomic_folder,
+    canonical_json,
+    digest_file,
+    digest_text,
+    digest_tree,
+    locked,
+    remove,
+    write_text,
+)
 from repix.paths import FEATURES, PREPARED, WORK
 from repix.provenance.code import Closure, bit_packages, environment
 from repix.regression.baseline import Entry
@@ -41,6 +52,7 @@ from repix.schemas import Metrics
 STAGES = ("train", "evaluate")
 QUICK = {"epochs": 1}
 SHARED = ("run", "models", "datasets", "evaluate", "features", "limits")
+NO_SOURCE = ("__pycache__", "*.egg-info")
 
 Runner = Callable[[Path, str, Cell], None]
 """Makes one stage of one cell in a folder: ``runner(folder, stage, cell)``."""
@@ -93,8 +105,10 @@ def plan(root: Path, dataset: str, model: str, *, changes: Mapping[str, Any] | N
         UserError: wrong parameters, or data that is not prepared yet.
     """
     path = root / reader.FILE
-    given = reader.section(f"models.{model}", path)
-    recipe = reader.parse(given | dict(changes or {}), models.Recipe, f"models.{model}", path)
+    recipe = reader.read(f"models.{model}", models.Recipe, path)
+    if changes:
+        changed = reader.section(f"models.{model}", path) | dict(changes)
+        recipe = reader.parse(changed, models.Recipe, f"models.{model}", path)
     if recipe.start_from is not None:
         raise UserError(f"{path}: models.{model}.start_from: seeds are trained beside the pipeline, without parents")
     augment = reader.read(f"datasets.{dataset}.augment", Augment, path)
@@ -133,20 +147,42 @@ def plan(root: Path, dataset: str, model: str, *, changes: Mapping[str, Any] | N
 
 
 def lay_out(root: Path, wanted: Plan) -> None:
-    """Make the study's folder: the repository's code, params.yaml, and a link to the data."""
-    for part in ("src", "stages"):
-        shutil.rmtree(wanted.folder / part, ignore_errors=True)
-        if not (root / part).is_dir():  # a project that `repix init` made runs the installed package
-            continue
-        shutil.copytree(root / part, wanted.folder / part, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    """Make the study's folder: the repository's code, params.yaml, and a link to the data.
+
+    Where another seed is at work in it, its code stays where it is, or is replaced in one step.
+    """
     tree = {key: value for key, value in reader.load(root / reader.FILE).items() if key in SHARED}
     tree["models"] = {wanted.model: wanted.params[f"models.{wanted.model}"]}
     tree["datasets"] = {wanted.dataset: tree["datasets"][wanted.dataset]}
     tree["run"] |= {"datasets": [wanted.dataset], "models": [wanted.model]}
-    write_text(wanted.folder / reader.FILE, yaml12.dump(tree))
-    link = wanted.folder / "data"
-    if not link.is_symlink():
-        link.symlink_to((root / "data").resolve(), target_is_directory=True)
+    with locked(wanted.folder / ".lock", "the folder of the same study"):
+        for part in ("src", "stages"):
+            here, there = root / part, wanted.folder / part
+            if not here.is_dir():  # a project that `repix init` made runs the installed package
+                remove(there)
+            elif _digests(here) != _digests(there):
+                with atomic_folder(there) as temporary:
+                    shutil.copytree(here, temporary, ignore=shutil.ignore_patterns(*NO_SOURCE), dirs_exist_ok=True)
+        write_text(wanted.folder / reader.FILE, yaml12.dump(tree))
+        link = wanted.folder / "data"
+        if not link.is_symlink():
+            link.symlink_to((root / "data").resolve(), target_is_directory=True)
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """Return path -> digest of the files that :func:`lay_out` copies of a folder, or has copied."""
+    found = {path.relative_to(folder): path for path in folder.rglob("*") if path.is_file()}
+    return {
+        name.as_posix(): digest_file(path)
+        for name, path in found.items()
+        if not any(fnmatch(part, pattern) for part in name.parts for pattern in NO_SOURCE)
+    }
+
+
+def alone(wanted: Plan, seed: int) -> AbstractContextManager[None]:
+    """Hold a cell of a study against others that make the same one, here or in another process."""
+    cell = wanted.cell(seed).name
+    return locked(wanted.folder / f".{cell}.lock", f"the same training ({wanted.folder.name}, {cell})")
 
 
 def log_of(folder: Path, stage: str, cell: Cell) -> Path:
@@ -214,8 +250,8 @@ def run(
             if stopped.is_set():
                 return
             try:
-                if not wanted.finished(seed):
-                    for stage in STAGES:
+                with alone(wanted, seed):
+                    for stage in STAGES if not wanted.finished(seed) else ():
                         bar.set_postfix(seed=seed, stage=stage)
                         runner(wanted.folder, stage, wanted.cell(seed))
             except BaseException:

@@ -1,5 +1,5 @@
-"""Beside the route: who did what with what. Nothing here can change an out.
+"""Beside the route: what happened. Nothing here can change an out.
 
-``lineage`` says what a result followed from and is the same on every machine; the
-observers, MLflow and TensorBoard show what happened, and may be absent or broken.
+Observers tell a terminal, MLflow and TensorBoard what a stage does, and any of these may be absent or broken. What a
+result followed from, the same on every machine, is in :mod:`repix.provenance.lineage`.
 """

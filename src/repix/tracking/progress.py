@@ -1,4 +1,4 @@
-"""What needs no service: a progress bar, the loss table, and its curves for ``dvc plots``."""
+"""What needs no service: a progress bar, or lines of progress where there is no terminal."""
 
 from __future__ import annotations
 

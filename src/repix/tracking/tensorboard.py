@@ -144,25 +144,6 @@ class TensorBoard(Observer):
         shown = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=png.getvalue())
         self._file.write(step, summary=Summary(value=[Summary.Value(tag=name, image=shown)]))
 
-    def graph(self, name: str, network) -> None:
-        """Write a network's TensorFlow graph; TensorBoard lists it under ``<cell>/<name>``.
-
-        Args:
-            name: the network, such as ``generator``.
-            network: a built Keras model; it is traced with training=False at batch size 1,
-                which reads none of its weights and moves none of its state.
-        """
-        import tensorflow as tf
-
-        inputs = [tf.TensorSpec((1, *each.shape[1:]), each.dtype, name=each.name) for each in network.inputs]
-        traced = tf.function(
-            lambda *given: network(list(given) if len(given) > 1 else given[0], training=False), autograph=False
-        )
-        _forget(self._folder / name)
-        file = EventFile(self._folder / name)
-        file.write(graph_def=traced.get_concrete_function(*inputs).graph.as_graph_def().SerializeToString())
-        file.close()
-
     def finished(self, step: int) -> None:
         self._end("STATUS_SUCCESS")
 

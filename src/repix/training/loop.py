@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import signal
-import threading
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -65,21 +64,14 @@ def _stop_requests():
     The iteration under way (on JAX: the block) is finished and a checkpoint written. A second Ctrl-C kills as usual.
     """
     asked: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: None
-        return
 
     def ask(number, frame):
         asked.append(number)
         if number == signal.SIGINT:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, *processes.ending_signals())}
-    try:
+    with processes.handling(ask):
         yield lambda: asked[0] if asked else None
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 @dataclass

@@ -26,7 +26,8 @@ class Observer:
         Args:
             plan: ``cell`` (str), ``steps`` and ``epochs`` (totals), ``steps_per_epoch``,
                 ``first_step`` (steps already done: 0, or where a checkpoint left off),
-                ``parameters`` (network -> trainable parameters), ``recipe`` (nested dict).
+                ``parameters`` (network -> trainable parameters), ``recipe`` (nested dict), ``paired`` (bool),
+                ``history`` (a :class:`repix.training.history.Row` for each epoch that is done).
         """
 
     def step_done(self, step: int) -> None:

@@ -16,9 +16,7 @@ import os
 import signal
 import socket
 import tempfile
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -59,6 +57,10 @@ class OneDevice:
         """Return an array that this process can read."""
         return array
 
+    def everybody(self, says: bool) -> bool:
+        """Return whether every process says so, when all have come to this."""
+        return says
+
     def compile(self, call: Callable) -> Callable:
         """Return the compiled ``call(values, slots, ...)``, whose first two arguments are used up."""
         return jax.jit(call, donate_argnums=(0, 1))
@@ -92,6 +94,10 @@ class Shards:
     def local(self, array: jax.Array) -> jax.Array:
         """See :class:`OneDevice`."""
         return array.addressable_data(0)
+
+    def everybody(self, says: bool) -> bool:
+        """See :class:`OneDevice`."""
+        return not self._gang.agree(int(not says))[0]
 
     def compile(self, call: Callable) -> Callable:
         """See :class:`OneDevice`: it is compiled by all before any runs it."""
@@ -254,7 +260,7 @@ def _connect(place: Place, parts: Mapping[str, str]) -> None:
     # Gloo would tell the others the address of this host's own name, which on many is 127.0.0.1; JAX passes none on.
     jaxlib.make_gloo_tcp_collectives = partial(jaxlib.make_gloo_tcp_collectives, hostname=own)
     try:
-        with _ending_as_usual():
+        with processes.handling(signal.SIG_DFL):  # it waits outside Python, and there is nothing to lose
             jax.distributed.initialize(
                 address,
                 place.processes,
@@ -268,17 +274,3 @@ def _connect(place: Place, parts: Mapping[str, str]) -> None:
     except (jax.errors.JaxRuntimeError, RuntimeError) as error:
         said = printable(" ".join(str(error).split())[:160])
         raise UserError(f"REPIX_COORDINATOR: {address}: the processes did not come together ({said})") from None
-
-
-@contextmanager
-def _ending_as_usual() -> Iterator[None]:
-    """Let signals end this process at once, where it waits outside Python and has nothing to lose."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, *processes.ending_signals())}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

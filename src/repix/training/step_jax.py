@@ -74,7 +74,8 @@ class Step:
         self.steps_per_epoch = sampler.steps_per_epoch
         self._batch, self._crop_size = sampler.batch, sampler.crop_size
         self._data: dict[str, jax.Array] = {}
-        if sampler.source.nbytes + sampler.target.nbytes <= resident_bytes():
+        fits = sampler.source.nbytes + sampler.target.nbytes <= resident_bytes()
+        if self._place.everybody(fits):  # or they would run different programs
             self._data = {
                 side: self._place.everywhere(np.asarray(getattr(sampler, side))) for side in ("source", "target")
             }

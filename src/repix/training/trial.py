@@ -90,9 +90,8 @@ def trial(
     run(cycle)
     first = time.perf_counter() - before
     one = min(run(cycle) for _ in range(untimed))
-    block = cycle * max(
-        1, min(FETCH_EVERY, int(seconds / (3 * one))) // cycle
-    )  # whole schedules, in a third of the time
+    # Whole schedules, as many as a third of the time has room for.
+    block = cycle * max(1, min(FETCH_EVERY, int(seconds / (3 * one))) // cycle)
     times = [run(block) for _ in range(3)]
     while sum(times) * block < seconds:
         times.append(run(block))

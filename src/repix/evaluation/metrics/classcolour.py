@@ -10,10 +10,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from repix.errors import UserError
 from repix.evaluation import UNIT_RANGE, check_pairs, unit_range
 from repix.evaluation.metrics import Score, Scorer
 
 STEPS = 4
+MOST_CHANNELS = 31  # of so many steps each, that a number of 64 bits holds
 
 PROTOCOL = {
     "definition": "absolute difference of the mean colours of output and target in the region of a label",
@@ -32,6 +34,11 @@ def label_numbers(image: np.ndarray, colours: np.ndarray | None, low: Sequence[f
         low, high: value range per channel.
     """
     if colours is None:
+        if image.shape[-1] > MOST_CHANNELS:
+            raise UserError(
+                f"params.yaml: evaluate.classcolour: a label map of {image.shape[-1]} channels has too many colours to "
+                f"tell apart: give evaluate.label_colours, or switch it off"
+            )
         steps = np.rint(unit_range(image, low, high).clip(0.0, 1.0) * (STEPS - 1)).astype(np.int64)
         return steps @ STEPS ** np.arange(image.shape[-1] - 1, -1, -1)
     nearest, number = np.full(image.shape[:2], np.inf), np.zeros(image.shape[:2], np.int64)
@@ -49,12 +56,12 @@ def class_colour_error(output: np.ndarray, target: np.ndarray, numbers: np.ndarr
         output, target: (h, w, c) float64 in [0, 1].
         numbers: (h, w) int64, from 0, the label of each pixel.
     """
-    flat = numbers.ravel()
+    found, flat = np.unique(numbers.ravel(), return_inverse=True)
     count = np.bincount(flat)
     errors = np.zeros(len(count))
     for c in range(output.shape[-1]):
-        errors += np.abs(np.bincount(flat, (output[..., c] - target[..., c]).ravel())) / np.maximum(count, 1)
-    return {int(number): float(errors[number] / output.shape[-1]) for number in np.flatnonzero(count)}
+        errors += np.abs(np.bincount(flat, (output[..., c] - target[..., c]).ravel())) / count
+    return {int(number): float(error / output.shape[-1]) for number, error in zip(found, errors, strict=True)}
 
 
 def _score(outputs, targets, low, high, labels, label_range, colours) -> Score:
