@@ -17,6 +17,13 @@ import pytest
 from repix import files, profile
 
 profile.apply("portable")
+# What the settings of who runs the tests might change: commits that ask for a key, other ends of lines, a proxy for
+# this machine itself.
+os.environ |= {"NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost"}
+GIT_SETTINGS = {"commit.gpgsign": "false", "core.autocrlf": "false"}
+os.environ["GIT_CONFIG_COUNT"] = str(len(GIT_SETTINGS))
+for _number, (_key, _value) in enumerate(GIT_SETTINGS.items()):
+    os.environ |= {f"GIT_CONFIG_KEY_{_number}": _key, f"GIT_CONFIG_VALUE_{_number}": _value}
 # A traced graph is a million objects, which are garbage all at once: looking for some less often saves a tenth.
 gc.set_threshold(20_000, 10, 10)
 # Whether bytes outlive a power cut is what no test tries, and a sync waits for all that the machine has to write.

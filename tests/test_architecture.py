@@ -82,7 +82,6 @@ NAMED_BY = {
         "exporting/saved_model.py",
         "exporting/litert_format.py",
         "data/image_writer.py",  # 16-bit PNG
-        "tracking/tensorboard.py",
     },
     "jax": {"training/step_jax.py", "training/shards_jax.py", "inference/jax_backend.py"},
     "mlflow": {"tracking/", "exporting/pyfunc.py", "publishing/registry.py"},

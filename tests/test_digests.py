@@ -49,7 +49,8 @@ def test_what_has_changed_is_hashed_again(tmp_path, hashed, change):
         os.replace(tmp_path / "new", path)
     else:
         path.write_bytes(b"87654321")
-    os.utime(path, (LONG_AGO, LONG_AGO))
+    if change != "content":
+        os.utime(path, (LONG_AGO, LONG_AGO))
     assert known(path) == digest_file(path)
     assert hashed == ["large", "large"]
 

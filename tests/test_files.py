@@ -235,8 +235,8 @@ def test_the_second_writer_waits_says_so_and_a_killed_first_one_blocks_nobody(tm
     monkeypatch.setattr(files, "SAY_SECONDS", 0.1)
     path = tmp_path / "out"
     first = writer(path)
-    threading.Timer(0.7, first.kill).start()
     began = time.monotonic()
+    threading.Timer(0.7, first.kill).start()
     with files.atomic_folder(path) as folder:
         waited = time.monotonic() - began
         (folder / "b").touch()
@@ -423,3 +423,22 @@ def test_links_that_multiply_a_folder_are_refused_soon_wherever_folders_are_sear
             search()
         assert time.monotonic() - began < 5
     assert len(list(packing.entries(tmp_path / "links" / "25"))) == 2**4
+
+
+def test_what_is_written_outlives_a_power_cut_before_it_has_its_name(tmp_path, monkeypatch):
+    """Bytes are on the disk before the name is, and the name before the next thing is done."""
+    done, replace = [], os.replace
+    monkeypatch.setattr(os, "fsync", lambda descriptor: done.append(os.readlink(f"/proc/self/fd/{descriptor}")))
+    monkeypatch.setattr(os, "sync", lambda: done.append("all"))
+    monkeypatch.setattr(os, "replace", lambda one, other: (replace(one, other), done.append("name"))[1])
+    files.write_text(tmp_path / "a", "x")
+    [first, *rest] = done
+    assert first.endswith(".tmp") and rest == ["name", str(tmp_path)]
+    done.clear()
+    with files.atomic_folder(tmp_path / "b") as folder:
+        (folder / "c").touch()
+    assert done == ["all", "name", str(tmp_path)]
+    done.clear()
+    with files.atomic_folder(tmp_path / "b") as folder:
+        (folder / "d").touch()
+    assert done[0] == "all" and done[-1] == str(tmp_path)

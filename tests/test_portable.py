@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import shutil
 import subprocess
 import sys
@@ -32,6 +33,11 @@ def test_a_control_row_moves_without_turning_the_verdict():
     assert equal and "control-openblas: 1 of 2 moved" in shown
 
 
+def test_a_control_that_moves_nothing_turns_the_verdict():
+    shown, equal = portable.tables([row("native"), row("control-openblas")])
+    assert not equal and "control-openblas: moved nothing, so that equal rows say nothing" in shown
+
+
 def test_the_fast_profile_may_move():
     rows = [found | {"profile": "fast"} for found in (row("native"), row("no-avx512", weights="c" * 64))]
     assert portable.tables(rows)[1]
@@ -49,7 +55,7 @@ def test_the_profile_wins_over_the_machine_and_forcing_over_the_profile():
     assert found["OPENBLAS_CORETYPE"] == "Sandybridge"
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="reads CPUID by machine code under Linux")
+@pytest.mark.skipif((sys.platform, platform.machine()) != ("linux", "x86_64"), reason="reads CPUID by machine code")
 def test_the_cpu_says_its_own_name():
     assert portable.cpuid(0)[4:16] in (b"AuthcAMDenti", b"GenuntelineI")  # EBX, ECX, EDX of the vendor
     assert "emulated" not in portable.cpu_name() and len(portable.cpu_name()) > 3

@@ -79,6 +79,7 @@ def test_a_command_that_is_stopped_leaves_nothing_running(number, where, tmp_pat
 def test_what_nobody_waits_for_is_not_asked_for():
     """``nohup`` has said that a terminal that closes ends nothing; and a thread has no signals."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    other = signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a library that was imported before may have its own
     try:
         with processes.unwinding():
             assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
@@ -86,6 +87,7 @@ def test_what_nobody_waits_for_is_not_asked_for():
         assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     finally:
         signal.signal(signal.SIGHUP, before)
+        signal.signal(signal.SIGTERM, other)
     failed = []
 
     def enter():
@@ -145,6 +147,25 @@ stage.guard(work)
         for _ in range(500):
             os.kill(work, 0)
             time.sleep(0.02)
+
+
+def test_a_starter_that_nobody_waits_for_is_gone(tmp_path):
+    """As in a container whose first process waits for no other: what was killed stays in the table of processes."""
+    starter = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    work = (
+        f"import sys; sys.path[:0] = {[str(ROOT / 'src')]!r}\n"
+        "from repix import processes; import time\n"
+        "processes.end_with_starter(); open('ready', 'w').close(); time.sleep(60)\n"
+    )
+    environment = os.environ | {processes.STARTER: str(starter.pid)}
+    stage = subprocess.Popen([sys.executable, "-c", work], cwd=tmp_path, env=environment)
+    try:
+        until(tmp_path / "ready")
+        starter.kill()
+        assert stage.wait(20) == -signal.SIGTERM
+    finally:
+        stage.kill()
+        starter.wait()
 
 
 def test_the_exit_code_is_that_of_the_program():

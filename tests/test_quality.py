@@ -6,9 +6,11 @@ import dataclasses
 import json
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
+import yaml
 
 from checks.harness import ROOT
 from checks.support import cells, curve, quality, results
@@ -317,13 +319,28 @@ def test_a_row_is_made_kept_and_shown(tmp_path, monkeypatch):
     for network in weights:
         state |= load_arrays(folder / paths.RUNS / cell.name / "last" / f"{network}.npz")
     state = {name: 0.5 * array for name, array in state.items()}
-    Checkpoints(folder / curve.CHECKPOINTS, "key").save(Checkpoint(4, state, {}))
-    curve.keep(folder, cell, 8)
-    curve.keep(folder, cell, 8)
+    begun = time.time() - 1
+    # One that was stopped before the code changed is none of the curve, whatever step it had reached.
+    Checkpoints(folder / curve.CHECKPOINTS, "stale").save(Checkpoint(6, state, {}))
+    curve.keep(folder, cell, 8, "stale")
+    assert len(curve.kept(folder, cell)) == 1
+    training = Checkpoints(folder / curve.CHECKPOINTS, "key")
+    with training.alone():
+        assert curve.run_key_since(folder, begun) == "key" and curve.run_key_since(folder, begun + 3600) is None
+        for step in (1, 4, 5):
+            training.save(Checkpoint(step, state, {}))
+            curve.keep(folder, cell, 8, "key")
     [kept_] = curve.kept(folder, cell)
     assert kept_ == folder / "kept" / cell.name / "key" / "step-000000004.npz"
     record = results.train(row, folder, *made, [0], False)
     [point] = record["seeds"]["0"]["curve"]
+    # Another seed is one of the same recipe.
+    tree = yaml.safe_load((folder / "params.yaml").read_text())
+    tree["models"]["pix2pix_small"]["loss"] = {"l1": 7.0}
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "params.yaml").write_text(yaml.safe_dump(tree))
+    with pytest.raises(UserError, match=r"drawn\.json: its seeds were trained with other settings; remove it"):
+        results.train(row, tmp_path / "other", *made, [1], False)
     assert point["steps"] == 4 and record == read_json(tmp_path / "json" / "drawn.json")
     half, whole = (one["scores"]["source_to_target"] for one in (point, record["seeds"]["0"]))
     assert half["last"].keys() == whole["last"].keys() and half["last"]["l1"] != whole["last"]["l1"]

@@ -118,6 +118,13 @@ def test_a_key_given_twice_is_named():
         yaml12.load("a:\n  10: x\n  010: y\n", "x.yaml")
 
 
+def test_what_a_merge_puts_beside_a_key_is_no_second_one():
+    text = "a: &a {x: 0}\ntop: {deep: {inner: &i {<<: *a, x: 1}}}\nother: {<<: *i}\n"
+    assert yaml12.load(text, "x.yaml")["other"] == {"x": 1}
+    with pytest.raises(UserError, match="the key 'x' is given twice"):
+        yaml12.load("a: &a {x: 0}\nb: {<<: *a, x: 1, x: 2}\n", "x.yaml")
+
+
 def test_a_line_that_changes_the_dialect_is_refused():
     with pytest.raises(UserError, match=r"^x\.yaml: not valid YAML: a %YAML line"):
         yaml12.load("# so\n\n%YAML 1.1\n---\na: yes\n", "x.yaml")

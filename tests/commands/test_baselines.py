@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,11 +14,13 @@ from repix import cli
 from repix.commands.baselines import trained_cells
 from repix.config.gate import Gate
 from repix.errors import UserError
+from repix.evaluation import baselines as predictors
 from repix.regression import tolerance
 from repix.schemas import Metrics
 from repix.studies import margins
 from tests.regression.test_gate import changed, entry
 
+PREDICTORS = ("constant colour per label", "median image", "nearest neighbour")
 BASELINES = {
     "untrained generator": {"ssim": 0.10, "swd": 200.0, "l1": 0.30},
     "nearest neighbour": {"ssim": 0.505, "swd": 10.0, "l1": 0.05},
@@ -45,6 +48,23 @@ def test_what_falls_short_is_said_plainly():
     assert "BELOW 3: swd" not in said and "BELOW 3: l1" not in said
     good = {name: scores | {"ssim": 0.1} for name, scores in BASELINES.items()}
     assert "every required margin is 3" in margins.margins("toy", "net", cells(), good).text()
+
+
+def test_seeds_that_score_the_same_are_told_so():
+    equal = {f"toy-net-{seed}": entry(0) for seed in range(3)}
+    said = margins.margins("toy", "net", equal, BASELINES).text()
+    assert "sd 0.0000" in said and "ssim is any number of standard deviations from" in said
+    assert "since all seeds score the same" in said
+
+
+def test_of_a_source_with_many_channels_the_median_is_left():
+    rng = np.random.default_rng(0)
+    many, few = (rng.integers(0, 9, (3, 8, 8, channels), np.uint8) for channels in (17, 1))
+    with pytest.raises(ValueError, match="17 channels are too many"):
+        predictors.constant_colour_per_label(many, few, many)
+    for source, names in ((many, ["median image"]), (few, list(PREDICTORS))):
+        split = SimpleNamespace(source=source, target=few)
+        assert list(margins.predictions(SimpleNamespace(split=lambda name, split=split: split))) == names
 
 
 def test_one_seed_has_no_margin():

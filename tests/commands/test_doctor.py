@@ -81,6 +81,8 @@ def test_packages_other_than_the_constraints_are_named(tmp_path):
         (["jax"], {"jax-cuda12-plugin"}, "used under the profile jax"),
         (["jax"], set(), "not used yet"),
         (["fast"], {"nvidia-cublas-cu12"}, "used under the profile fast"),
+        (["jax-4"], {"jax-cuda12-plugin"}, "used under the profile jax-4"),
+        (["nosuch"], {"jax-cuda12-plugin"}, "not used under nosuch"),
     ],
 )
 def test_a_gpu_is_named_with_the_line_that_uses_it(monkeypatch, names, installed, said):
@@ -127,3 +129,16 @@ def test_the_line_of_make_repro_is_one(monkeypatch, capsys):
     code, out = run(capsys, "doctor", "--gpu")
     assert code == 0 and out.count("\n") == 1 and "GPU" in out
     assert 'repix" doctor --gpu' in (ROOT / "Makefile").read_text()
+
+
+def test_where_dvc_is_missing_all_else_is_told(monkeypatch, capsys):
+    def version(name):
+        if name == "dvc":
+            raise metadata.PackageNotFoundError(name)
+        return "1.0"
+
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(doctor.metadata, "version", version)
+    code, out = run(capsys, "doctor")
+    assert code == 1 and out.count("\n") == len(SECTIONS)
+    assert "DVC         not installed: `make setup`" in out

@@ -58,9 +58,19 @@ def champion(root):
 def test_without_a_green_gate_nothing_moves(root, gate, said):
     from repix.publishing import registry
 
+    before = champion(root)
     with pytest.raises(UserError, match=said):
         registry.promote(root, CELL, gate=gate)
-    assert champion(root) is None
+    assert champion(root) == before
+
+
+def test_a_store_that_is_down_is_not_taken_for_one_without_a_champion(root, monkeypatch):
+    """Else the alias would move, and the way back would be lost."""
+    from repix.publishing import registry
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # nobody listens
+    with pytest.raises(UserError, match=r"repix-tiny: MLflow says: .*127"):
+        registry.rollback(root, "tiny")
 
 
 def test_a_cell_that_was_not_exported_is_told_which_were(root):
@@ -103,6 +113,7 @@ def test_an_export_of_other_weights_than_were_scored_is_refused(root):
 def test_a_training_without_its_lineage_is_refused(root):
     from repix.publishing import registry
 
+    before = champion(root)
     record = root / "lineage" / "train" / f"{CELL}.json"
     kept = record.read_text()
     try:
@@ -114,7 +125,7 @@ def test_a_training_without_its_lineage_is_refused(root):
             registry.promote(root, CELL, gate=verdict())
     finally:
         record.write_text(kept)
-    assert champion(root) is None
+    assert champion(root) == before
 
 
 def test_a_tree_that_is_not_clean_is_refused(root):

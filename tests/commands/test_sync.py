@@ -7,7 +7,6 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -200,21 +199,6 @@ def test_runs_whose_process_is_gone_are_closed_and_others_left(clone, capsys):
     assert (found["closed"], found["running_elsewhere"]) == (["gone gone"], ["elsewhe elsewhere"])
     status = {run.cell: run.client.get_run(run.run_id).info.status for run in (living, gone, elsewhere)}
     assert status == {"living": "RUNNING", "gone": "KILLED", "elsewhere": "RUNNING"}
-
-
-def test_a_process_number_that_is_used_again_is_another_process():
-    import os
-
-    mine = mlflow_run.process_name(os.getpid())
-    assert mine.startswith(f"{os.getpid()}-") and mine == mlflow_run.process_name(os.getpid())
-    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    name = mlflow_run.process_name(child.pid)
-    child.kill()
-    until = time.monotonic() + 10
-    while mlflow_run.process_name(child.pid) and time.monotonic() < until:
-        time.sleep(0.01)
-    assert name and mlflow_run.process_name(child.pid) is None  # also before it is waited for
-    child.wait()
 
 
 def test_scores_and_exports_of_other_weights_are_left_out(clone, capsys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import tarfile
@@ -16,6 +17,7 @@ from repix.commands import verify
 from repix.errors import UserError
 from repix.provenance import lock, pipeline
 from repix.provenance import verify as rebuilding
+from repix.provenance.checkout import changes, checkout
 from repix.provenance.lineage import Lineage
 
 
@@ -83,6 +85,13 @@ def test_uncommitted_changes_are_said_and_not_verified(clone, capsys):
         cli.main(["verify", "--stage", "download"])
     said = capsys.readouterr()
     assert exit_.value.code == 0 and "uncommitted changes (params.yaml)" in said.err
+
+
+def test_a_name_that_is_no_utf8_is_a_name(clone, capsys):
+    os.close(os.open(os.fsencode(clone) + b"/caf\xe9.txt", os.O_CREAT))
+    assert changes(clone) == ["caf\udce9.txt"]
+    with checkout(clone, None) as tree:
+        assert b"caf\xe9.txt" in os.listdir(os.fsencode(tree))
 
 
 def test_a_changed_line_of_code_is_named(clone, capsys):
@@ -248,6 +257,7 @@ def test_mistakes_are_one_line(clone, capsys):
     for arguments, said in (
         (["--rev", "none-such"], "none-such: git knows no commit of this name"),
         (["--stage", "trian"], "no stage 'trian'; there are download"),
+        (["--stage", "code"], "no stage 'code'; there are download"),
         (["sample-x-9"], "no cell 'sample-x-9'"),
     ):
         with pytest.raises(SystemExit) as exit_:

@@ -68,8 +68,13 @@ def change(tree: dict, key: str, value) -> None:
         ({"runs": {}}, "runs: no stage reads this section; did you mean 'run'?"),
         (
             {"datasets.sample.archive.urls": ["d/two"]},
-            "archive.urls: ['d/two']: repix knows https://, http://, file: and",
+            "archive.urls: 'd/two': repix knows https://, http://, file: and",
         ),
+        (
+            {"evaluate.fid": True, "features.inception.urls": ["weights.pth"]},
+            "features.inception.urls: 'weights.pth': repix knows",
+        ),
+        ({"datasets.sample.archive.urls": ["ftp://ada:secret@host/x"]}, "archive.urls: 'ftp:': repix knows"),
         (
             {"run.models": ["pix2pix_plus", "pix2pix_small"], "export.variant": "ema"},
             "export.variant: ema: models.pix2pix_small keeps no moving average: set models.pix2pix_small.ema, such as",
@@ -296,3 +301,22 @@ def test_the_entries_that_the_pages_show_are_sound(page, tmp_path):
 
 
 SHA = "datasets.{}.archive.sha256"
+
+
+def test_what_dvc_wants_written_down_is_asked_for(tmp_path):
+    """Each param that dvc.yaml declares, taken away: the check says so before DVC does, one stage after the other."""
+    wiring = yaml12.read(ROOT / "dvc.yaml")["stages"]
+    declared = {param for stage in wiring.values() for param in stage.get("params", ())}
+    named = {"item.dataset": "sample", "item.model": "pix2pix_small"}
+    for param in declared:
+        key = re.sub(r"\$\{(.*?)\}", lambda found: named[found[1]], param)
+        tree = yaml12.read(ROOT / "params.yaml")
+        *above, last = key.split(".")
+        place = tree
+        for part in above:
+            place = place[part]
+        del place[last]
+        (tmp_path / "params.yaml").write_text(yaml12.dump(tree), encoding="utf-8")
+        with pytest.raises(UserError, match=rf"\b{re.escape(last)}\b"):
+            check.grid(tmp_path / "params.yaml")
+    assert len(declared) > 25

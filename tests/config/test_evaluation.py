@@ -34,6 +34,11 @@ def test_mistakes_are_named(given, said):
 def test_weights_are_pinned():
     entry = parse({"urls": ["file:///w.pth"], "sha256": "ab" * 32}, FeatureWeights, "features.inception")
     assert entry.sha256 == "ab" * 32
-    for wrong in ({"urls": ["file:///w.pth"]}, {"urls": [], "sha256": "ab" * 32}, {"urls": ["x"], "sha256": "AB"}):
-        with pytest.raises(UserError):
+    for wrong, said in (
+        ({"urls": ["file:///w.pth"]}, r"features\.inception\.sha256: missing"),
+        ({"urls": [], "sha256": "ab" * 32}, r"features\.inception\.urls: .*at least 1"),
+        ({"urls": ["x"], "sha256": "AB" * 32}, "64 hexadecimal digits in lower case"),
+        ({"urls": ["x"], "sha256": "ab"}, "64 hexadecimal digits in lower case"),
+    ):
+        with pytest.raises(UserError, match=said):
             parse(wrong, FeatureWeights, "features.inception")

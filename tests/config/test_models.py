@@ -87,6 +87,7 @@ def test_with_no_constant_epochs_all_of_them_decay(decay):
         ({"loss": {"gan": "wgangp"}, "updates": "separate"}, "set updates: together"),
         ({"generator": {"kind": "resnet", "padding": "reflekt"}}, "did you mean 'reflect'"),
         ({"generator": {"filter": 3}}, "unknown key; did you mean 'filters'"),
+        ({"generator": {"decoder_filters": [0]}}, "models.mine.generator.decoder_filters.0: 0: "),
         (
             {"generator": {"depth": 3, "kind": "resnet"}},
             "models.mine.generator.depth: a resnet has no depth; it has kind, ",

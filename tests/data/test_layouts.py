@@ -351,6 +351,9 @@ def test_a_share_for_test_is_for_sets_without_one(tmp_path):
         layouts.find(tmp_path, dataset("aligned", test_fraction=1e-9))
     made = layouts.find(tmp_path, dataset("aligned", test_fraction=0.5))
     assert made["test"].source and len(made["test"].source) + len(made["train"].source) == 20
+    (tmp_path / "test").mkdir()
+    with pytest.raises(UserError, match="has no images; remove its empty folder, and test_fraction takes some"):
+        layouts.find(tmp_path, dataset("aligned", test_fraction=0.5))
 
 
 def test_pairs_in_lettered_folders_are_pairs(tmp_path):

@@ -1044,3 +1044,26 @@ def test_a_file_of_a_folder_that_changes_while_it_is_read_is_named(tmp_path, mon
     ):
         sources.fetch([f"{folder.as_uri()}/"], None, tmp_path / "again", **asked)
     assert not (tmp_path / "again").exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda folder: (folder / "train" / "B").rename(folder / "train" / "C"),
+        lambda folder: (folder / "val" / "A" / "1.png").unlink(),
+        lambda folder: (folder / "train" / "B" / "1.png").write_bytes(b"other"),
+    ],
+    ids=["renamed", "removed", "changed"],
+)
+def test_what_changes_in_a_folder_is_newer_than_what_was_packed(tmp_path, change):
+    from repix.data import packing
+
+    folder = tmp_path / "photos"
+    for place in ("train/B", "val/A"):
+        (folder / place).mkdir(parents=True)
+        (folder / place / "1.png").write_bytes(b"x")
+    for path in [*folder.rglob("*"), folder]:
+        os.utime(path, (1000, 1000))
+    assert packing.newest(folder) == 1000
+    change(folder)
+    assert packing.newest(folder) > 1000

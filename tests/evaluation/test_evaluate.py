@@ -230,3 +230,18 @@ def test_an_average_is_a_variant_that_is_shown_scored_and_exported(tmp_path):
     export(model, prepared, Export(formats=["onnx"], variant="last"), tmp_path / "export")
     exported = Exported.read(tmp_path / "export" / "export.json")
     assert exported.weights["generator"] == model.record.networks["generator"]
+
+
+def test_an_average_that_is_the_last_weights_is_shown_all_the_same(tmp_path):
+    """As of a generator that no iteration updated."""
+    from repix.inference.trained import TrainedModel
+
+    with library_convolutions():
+        cell = train_cell(tmp_path, ema=0.5)
+    model = TrainedModel(cell.trained)
+    assert model.record.shown == "ema"
+    same = model.record.ema | {"networks": dict(model.record.networks)}
+    model.record.model_copy(update={"ema": same}).write(cell.trained / "trained.json")
+    scores = run(cell, tmp_path / "out").scores["source_to_target"]
+    assert scores["ema"] == scores["last"]
+    assert len(list((tmp_path / "out" / "source_to_target").glob("*.png"))) == 2

@@ -45,3 +45,17 @@ def test_only_the_named_block_is_replaced(tmp_path):
     assert page.read_text().splitlines()[1] == "new" and "kept" in page.read_text()
     with pytest.raises(UserError, match="c:begin"):
         write_between_markers(page, "x", "c")
+    for text in ("<!-- a:begin --> <!-- a:end -->\nkept\n", "<!-- a:end -->\n<!-- a:begin -->\n", "<!-- a:begin -->"):
+        page.write_text(text)
+        with pytest.raises(UserError, match="a:begin"):
+            write_between_markers(page, "x", "a")
+        assert page.read_text() == text
+
+
+def test_a_page_that_a_link_leads_to_is_written_with_its_mode(tmp_path):
+    page, link = tmp_path / "page.md", tmp_path / "link.md"
+    page.write_text("<!-- a:begin -->\nold\n<!-- a:end -->\n")
+    page.chmod(0o640)
+    link.symlink_to(page)
+    write_between_markers(link, "new", "a")
+    assert link.is_symlink() and "new" in page.read_text() and page.stat().st_mode & 0o777 == 0o640

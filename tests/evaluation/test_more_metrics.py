@@ -218,6 +218,17 @@ def test_the_colour_error_of_labels_by_hand():
     assert list(numbers) == ["3", "48"] and numbers["48"] == {"error": 0.0, "images": 1}  # 3 * 16 and 3, base 4
 
 
+def test_many_channels_take_no_more_memory_than_labels():
+    many, photo = np.random.default_rng(0).integers(0, 256, (8, 8, 20), np.uint8), np.zeros((8, 8, 3))
+    numbers = classcolour.label_numbers(many, None, (0,) * 20, (255,) * 20)
+    assert numbers.max() > 4**19
+    assert set(classcolour.class_colour_error(photo, photo, numbers).values()) == {0.0}
+    with pytest.raises(
+        UserError, match=r"a label map of 32 channels .*: give evaluate\.label_colours, or switch it off"
+    ):
+        classcolour.label_numbers(np.zeros((8, 8, 32), np.uint8), None, (0,) * 32, (255,) * 32)
+
+
 def test_a_table_of_colours_takes_the_nearest():
     image = np.array([[[10, 0, 0], [250, 255, 255], [128, 64, 128]]], np.uint8)
     table = np.array([[0, 0, 0], [128, 64, 128], [255, 255, 255], [255, 255, 255]])

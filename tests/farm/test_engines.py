@@ -158,7 +158,11 @@ def test_a_configuration_that_is_none_is_one_line(tmp_path, text, said):
 
 @pytest.mark.parametrize(
     ("options", "said"),
-    [({"timeout_min": "abc"}, ""), ({"timeout_min": "-5", "stderr_to_stdout": "5"}, ""), ({"nothing": "1"}, "nothing")],
+    [
+        ({"timeout_min": "abc"}, "timeout_min"),
+        ({"timeout_min": "-5", "stderr_to_stdout": "5"}, "stderr_to_stdout"),
+        ({"nothing": "1"}, "nothing"),
+    ],
 )
 def test_options_that_submitit_refuses_are_one_line(tmp_path, options, said):
     pytest.importorskip("submitit")
@@ -198,3 +202,21 @@ def test_a_cell_that_no_node_can_hold_is_said(tmp_path, capsys):
     engines.open_engine("ray", cpus=1, gpus=1000, folder=str(tmp_path), options={"address": "local"}).close()
     said = capsys.readouterr().err
     assert "no node has 1000 GPUs" in said and "CPUs" not in said
+
+
+def test_a_folder_that_another_start_takes_for_one_that_was_left_is_made_anew(tmp_path, monkeypatch):
+    from repix.farm import start
+
+    monkeypatch.setattr(start.tempfile, "tempdir", str(tmp_path))
+    flock, taken = fcntl.flock, []
+
+    def late(held, how):
+        if not taken:  # between the opening of its lock and the lock itself
+            taken.append(True)
+            start.clear(tmp_path)
+        flock(held, how)
+
+    monkeypatch.setattr(start.fcntl, "flock", late)
+    folder, held = start.make()
+    os.close(held)
+    assert [str(path) for path in tmp_path.iterdir()] == [folder]

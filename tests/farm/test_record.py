@@ -244,3 +244,28 @@ def test_a_change_on_the_way_is_said(made, tmp_path, monkeypatch, capsys):
     said = capsys.readouterr().out.splitlines()[-1]
     assert ended.value.code == 0 and "2 of 2 cells made; what a-m-1, b-m-1 is made of was changed on the way" in said
     assert lock.read(root) == lock.read(made[0])
+
+
+def test_a_cell_whose_outs_are_nowhere_keeps_no_other_one_out_of_the_lock(made, tmp_path, capfd):
+    """In a clone without its cache, whose dvc.lock holds one cell: the farm makes the other one."""
+    root = grid.make(tmp_path / "clone")
+    (root / lock.FILE).write_text((made[0] / lock.FILE).read_text())
+    other = next(cell for cell in made[1] if cell != CELL)
+    text = merge.parts((root / lock.FILE).read_text()).entries
+    plan = driver.plan_of(root, local=True, repository=None, remote=None, shared=None)
+    kept = {name: entry for name, entry in text.items() if not name.endswith(f"@{CELL}")}
+    (root / lock.FILE).write_text(merge.merged("", kept, [stage.name for stage in plan.order]))
+    records = {CELL: read_records(made[1][CELL], own(root))}
+
+    def bring(place, remote, names):
+        if any(name.endswith(f"@{other}") for name in names):
+            raise UserError("not in the cache")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(driver, "_bring", bring)
+        driver.write_back(plan, records)
+        assert f"train@{CELL}" in lock.read(root)
+        said = capfd.readouterr().err
+        assert said.startswith("repix: dvc.lock names outs of ") and f"train@{other}" in said and said.count("\n") == 1
+        driver.write_back(plan, records, failed={other: "why"})
+        assert capfd.readouterr().err == ""

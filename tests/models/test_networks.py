@@ -255,6 +255,13 @@ def test_depth_follows_from_the_size():
     assert unet_depth(Generator(depth=3), (256, 256)) == 3
 
 
+@pytest.mark.parametrize("depth", [9, 12])
+def test_a_depth_that_can_be_asked_for_can_be_had(depth):
+    assert unet_depth(Generator(depth=depth), (2**depth, 2**depth)) == depth
+    with pytest.raises(UserError, match=rf"depth {depth} cannot halve"):
+        unet_depth(Generator(depth=depth), (256, 256))
+
+
 def test_too_deep_a_discriminator_is_an_error():
     with pytest.raises(UserError, match=r"5 layers is too deep for 32 x 32 px"):
         build_discriminator(Discriminator(filters=1, layers=5), (32, 32), 3, 3)

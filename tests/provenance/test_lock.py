@@ -56,6 +56,9 @@ def test_what_is_no_lock_is_refused(text):
 def test_an_entry_of_another_form_is_refused_and_named(entry):
     with pytest.raises(UserError, match=r"not a dvc\.lock \(the entry of 's@a'\); restore"):
         lock.parse(f"stages: {{t: {{cmd: x}}, s@a: {entry}}}")
+
+
+def test_a_name_of_a_stage_that_is_no_text_is_refused():
     with pytest.raises(UserError, match=r"not a dvc\.lock \(the entry of 1.5\)"):
         lock.parse("stages: {t: {cmd: x}, 1.5: {cmd: x}}")
 

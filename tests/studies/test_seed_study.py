@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -163,3 +165,43 @@ def test_a_project_without_the_packages_code_runs_the_installed_one(root):
     assert list(seed_study.run(plan, [3], root=root, runner=runner)) == ["toy-net-3"]
     assert runner.ran == [("train", 3), ("evaluate", 3)]
     assert (plan.folder / "stages" / "train.py").is_file() and not (plan.folder / "src").exists()
+
+
+def test_code_that_runs_stays_where_it_is_while_others_lay_out_the_same_folder(root):
+    plan = seed_study.plan(root, "toy", "net")
+    seed_study.lay_out(root, plan)
+    module = plan.folder / "src" / "repix" / "errors.py"
+    before, absent, ended = module.stat().st_ino, [], threading.Event()
+
+    def look():
+        while not ended.is_set():
+            absent.extend([] if module.exists() else [1])
+
+    watching = threading.Thread(target=look)
+    watching.start()
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(seed_study.lay_out, root, plan) for _ in range(4)]:
+            done.result()
+    assert module.stat().st_ino == before
+    # Code that no digest counts has changed: it is replaced in one step, and what was compiled of it is none.
+    (plan.folder / "src" / "repix" / "__pycache__").mkdir()
+    (root / "src" / "repix" / "errors.py").write_text("changed = True\n")
+    seed_study.lay_out(root, plan)
+    ended.set()
+    watching.join()
+    assert module.read_text() == "changed = True\n" and not absent
+
+
+def test_a_seed_that_two_make_at_once_is_made_once(root):
+    plan, runner = seed_study.plan(root, "toy", "net"), Runner()
+
+    def slow(folder, stage, cell):
+        time.sleep(0.05)
+        runner(folder, stage, cell)
+
+    with ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(seed_study.run, plan, [1, 2], root=root, runner=slow) for _ in range(2)]
+        found = [one.result() for one in both]
+    assert found[0] == found[1] and sorted(runner.ran) == [
+        (stage, n) for stage in ("evaluate", "train") for n in (1, 2)
+    ]

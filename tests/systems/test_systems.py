@@ -192,7 +192,11 @@ def test_alternate_scores_real_images_first_then_generated_ones(backend):
 @pytest.mark.parametrize("name", GENERATORS)
 def test_gradient_penalty_is_part_of_the_loss(backend, name, monkeypatch):
     # The portable profile's own convolutions: their second derivatives are in nobody's step else.
+    compiled = []
+
     def portable(function, *networks):
+        compiled.append(networks)
+
         def computed(*given):
             with fixed_sums(networks):
                 return function(*given)
@@ -200,7 +204,9 @@ def test_gradient_penalty_is_part_of_the_loss(backend, name, monkeypatch):
         return computed
 
     monkeypatch.setattr(backend, "compile_function", portable)
-    found, _, losses = run(backend, new(name, loss={"gan": "wgangp"}))
+    system = new(name, loss={"gan": "wgangp"})
+    found, _, losses = run(backend, system)
+    assert compiled and all(set(map(id, one)) == set(map(id, system.networks.values())) for one in compiled)
     assert len(found) == {"pix2pix": 2, "cyclegan": 4}[name]
     penalties = {key: value for key, value in losses.items() if key.startswith("d_penalty")}
     assert len(penalties) == {"pix2pix": 1, "cyclegan": 2}[name]

@@ -309,6 +309,8 @@ def broken_store(kind, tmp_path, monkeypatch):
     ],
 )
 def test_broken_tracking_costs_seconds_and_one_line(kind, tmp_path, monkeypatch, capfd):
+    import mlflow  # noqa: F401  (which alone takes seconds)
+
     kept = broken_store(kind, tmp_path, monkeypatch)
     began = time.monotonic()
     run = open_run("sample-tiny-0", run_key="k", training=True, params={"lr": 1}, root=tmp_path)

@@ -79,24 +79,27 @@ def test_a_run_in_a_temporary_copy_lands_in_the_repositorys_database(tmp_path, m
     assert [path.name for path in copy.iterdir()] == [".dvc"]
 
 
-@pytest.mark.parametrize("folder", ["what?", "what?a=1", "a#b", "50%", "50%41", "a b%3Fc", "ü & é"])
-def test_any_character_may_be_in_the_repositorys_path(tmp_path, folder):
-    """In a process of its own for each: MLflow holds on to what it opened."""
-    root = tmp_path / folder
-    root.mkdir()
+def test_any_character_may_be_in_the_repositorys_path(tmp_path):
+    """In a process of their own: MLflow holds on to what it opened."""
+    names = ["what?", "what?a=1", "a#b", "50%", "50%41", "a b%3Fc", "ü & é"]
+    for name in names:
+        (tmp_path / name).mkdir()
     code = (
         "import sys; import numpy as np; from pathlib import Path\n"
         "from repix.tracking.mlflow_run import open_run\n"
-        "run = open_run('sample-tiny-0', run_key='k', training=True, root=Path(sys.argv[1]))\n"
-        "run.picture(1, 'samples', np.zeros((4, 4, 3), np.uint8))\n"
-        "sys.exit(not run)\n"
+        "for name in sys.argv[1:]:\n"
+        "    run = open_run('sample-tiny-0', run_key='k', training=True, root=Path(name))\n"
+        "    run.picture(1, 'samples', np.zeros((4, 4, 3), np.uint8))\n"
+        "    assert run, name\n"
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
-    ended = subprocess.run([sys.executable, "-c", code, root], env=environment, capture_output=True, text=True)
+    command = [sys.executable, "-c", code, *(str(tmp_path / name) for name in names)]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert [path.name for path in tmp_path.iterdir()] == [folder]
-    assert sorted(path.name for path in root.iterdir()) == [".repix", "mlartifacts", "mlflow.db"]
-    assert len(list((root / "mlartifacts").rglob("*.png"))) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
+    for root in tmp_path.iterdir():
+        assert sorted(path.name for path in root.iterdir()) == [".repix", "mlartifacts", "mlflow.db"]
+        assert len(list((root / "mlartifacts").rglob("*.png"))) == 1
 
 
 def test_an_experiment_that_was_deleted_is_one_line_that_brings_it_back(tmp_path, monkeypatch, capsys):

@@ -111,22 +111,3 @@ def test_neither_tensorflow_nor_torch_is_imported(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
     assert losses(tmp_path) == {4: 0.5}
-
-
-def test_the_graph_of_a_network_is_written_and_its_state_untouched(tmp_path):
-    import keras
-
-    source = keras.Input((8, 8, 3), name="source")
-    condition = keras.Input((8, 8, 3), name="condition")
-    joined = keras.layers.Concatenate()([source, condition])
-    hidden = keras.layers.Dropout(0.5, seed=3)(keras.layers.Conv2D(4, 4, name="judging")(joined))
-    network = keras.Model([source, condition], keras.layers.BatchNormalization()(hidden))
-    before = [np.array(variable) for variable in network.variables]
-
-    TensorBoard(tmp_path).graph("discriminator", network)
-    TensorBoard(tmp_path).graph("discriminator", network)  # a resumed training: still one graph
-    assert len(list((tmp_path / "discriminator").iterdir())) == 1
-    graph = read(tmp_path / "discriminator").Graph()
-    assert any("judging" in node.name for node in graph.node)
-    for was, variable in zip(before, network.variables, strict=True):
-        np.testing.assert_array_equal(was, np.array(variable))

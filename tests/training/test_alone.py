@@ -54,7 +54,7 @@ class Worker:
 
     def result(self):
         """Let it go on to its end; return what it left and what it said on standard error."""
-        _, said = self.process.communicate(timeout=60)
+        _, said = self.process.communicate(timeout=300)
         assert self.process.returncode == 0, said
         return read_json(self.out), said
 

@@ -71,7 +71,7 @@ DAMAGES = {
     "flipped": (flip, "Bad CRC"),
     "truncated": (lambda data: data[: len(data) // 2], "no .npz, or was cut short"),
     "empty": (lambda data: b"", "no .npz, or was cut short"),
-    "text": (lambda data: b"not a checkpoint", ""),
+    "text": (lambda data: b"not a checkpoint", "no .npz, or was cut short"),
 }
 
 

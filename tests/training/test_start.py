@@ -142,7 +142,9 @@ def test_two_epochs_and_two_more_are_four_to_the_last_bit(data, capsys, system, 
     assert longer == straight != short and len(longer["rows"]) == 4
     said = "repix: tiny-longer-0 continues tiny-short-0 after 2 epochs: the bits of 4 epochs in one go"
     assert said in capsys.readouterr().err.splitlines()
-    for file in sorted(parent.RUNS.glob("tiny-long-0/*/*.npz")):
+    files = sorted(parent.RUNS.glob("tiny-long-0/*/*.npz"))
+    assert len(files) >= 4
+    for file in files:
         assert file.read_bytes() == (parent.RUNS / "tiny-longer-0" / file.parent.name / file.name).read_bytes()
 
 
@@ -375,3 +377,10 @@ def test_recipes_without_a_parent_record_nothing_of_it():
     assert not {"start_from", "keep_state"} & plain.keys()
     kept = Recipe(system="pix2pix", keep_state=True, start_from={"model": "a"})
     assert Recipe.model_validate(kept.model_dump(mode="json")) == kept
+
+
+def test_of_a_parent_whose_lineage_is_gone_nobody_says_that_the_bits_are_those_of_one_go(parent_there, data, capsys):
+    Path("lineage/train/tiny-short-0.json").unlink()
+    train("longer", data["pairs"], epochs=4, start_from=GO_ON)
+    said = capsys.readouterr().err
+    assert "not the bits of 4 epochs in one go: lineage/train/tiny-short-0.json is not here, so nobody knows" in said
