@@ -196,8 +196,11 @@ def test_scores_are_those_of_the_record(model, root, monkeypatch):
     monkeypatch.chdir(root / "runs")
     with pytest.raises(repix.UserError, match="no metrics in"):  # the folder is no repository: it has no dvc.yaml
         repix.results()
-    shutil.copy(ROOT / "dvc.yaml", root)
-    assert repix.results().equals(table)
+    try:
+        shutil.copy(ROOT / "dvc.yaml", root)
+        assert repix.results().equals(table)
+    finally:
+        (root / "dvc.yaml").unlink()
     assert repix.load(CELL).cell == CELL
     monkeypatch.chdir(root)
     relative = repix.load(f"exports/{CELL}")
@@ -287,13 +290,17 @@ def test_what_is_no_folder_to_train_in_is_one_line():
 
 
 def test_a_folder_of_the_repository_is_found_from_below_it_and_a_packed_bundle_is_told_from_a_folder(root, monkeypatch):
-    (root / "notes").mkdir(exist_ok=True)
-    shutil.copy(ROOT / "dvc.yaml", root)
-    monkeypatch.chdir(root / "notes")
-    assert repix.load(f"exports/{CELL}").folder == root / "exports" / CELL
-    (root / "notes" / "bundle.tar").write_bytes(b"")
-    with pytest.raises(repix.UserError, match=r"bundle.tar: is a file; give a folder, of a bundle the one"):
-        repix.load("bundle.tar")
+    (root / "notes").mkdir()
+    try:
+        shutil.copy(ROOT / "dvc.yaml", root)
+        monkeypatch.chdir(root / "notes")
+        assert repix.load(f"exports/{CELL}").folder == root / "exports" / CELL
+        (root / "notes" / "bundle.tar").write_bytes(b"")
+        with pytest.raises(repix.UserError, match=r"bundle.tar: is a file; give a folder, of a bundle the one"):
+            repix.load("bundle.tar")
+    finally:
+        shutil.rmtree(root / "notes")
+        (root / "dvc.yaml").unlink()
 
 
 def test_results_are_printed_as_json_or_written_not_both(capsys):

@@ -93,17 +93,22 @@ def test_other_bytes_are_refused(root):
         file.write_bytes(kept)
 
 
-def test_an_export_of_other_weights_than_were_scored_is_refused(root):
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"weights": {"generator": "0" * 64}}, "has other weights than metrics/"),
+        ({"variant": "best"}, "are the best weights, and promotion takes the last ones or their average"),
+    ],
+)
+def test_an_export_of_other_weights_than_were_scored_is_refused(root, change, said):
     from repix.publishing import registry
 
     record = root / "exports" / CELL / "export.json"
     kept = record.read_text()
-    tree = json.loads(kept)
-    tree["weights"]["generator"] = "0" * 64
     try:
-        record.write_text(json.dumps(tree))
+        record.write_text(json.dumps(json.loads(kept) | change))
         write_lineage(root)
-        with pytest.raises(UserError, match="has other weights than metrics/"):
+        with pytest.raises(UserError, match=said):
             registry.promote(root, CELL, gate=verdict())
     finally:
         record.write_text(kept)

@@ -187,7 +187,9 @@ def test_weights_beside_the_onnx_file_are_not_read(folders, tmp_path):
 
     moved = edited(folders[2], tmp_path / "moved", change)
     assert (moved / "source_to_target" / "w.bin").stat().st_size > 1000
-    with pytest.raises(UserError, match=r"model.onnx: has weights in another file; an export has none; run `dvc checkout`"):
+    with pytest.raises(
+        UserError, match=r"model.onnx: has weights in another file; an export has none; run `dvc checkout`"
+    ):
         load(moved)
 
 
