@@ -402,7 +402,7 @@ def facades(place: Place) -> bool:
         except UserError:
             archive = {}  # as in the catalogue: downloaded
     sets = {dataset: (archive, images)}
-    lay_out(folder, params_of({model: {"precision": "tf32", **recipe}}, sets, profile="jax"))
+    lay_out(folder, params_of({model: {"precision": "tf32", **recipe}}, sets, profile="jax"), hours=True)
 
     def train() -> dict[str, Any]:
         begun, log = time.monotonic(), place.file.with_suffix(".turns.json")

@@ -136,10 +136,26 @@ def sized(dataset: str, size: int) -> dict[str, Any]:
     return {"load_size": -(-images.load_size * size // images.crop_size), "crop_size": size}
 
 
-def lay_out(folder: Path, params: str) -> None:
-    """Make the folder; one that was made for other parameters is removed first."""
+def lay_out(folder: Path, params: str, *, hours: bool = False) -> None:
+    """Make the folder; one that was made for other parameters is removed first.
+
+    Args:
+        folder: where.
+        params: the text of its params.yaml.
+        hours: whether trainings in it take so long that it is not removed.
+
+    Raises:
+        UserError: it holds such trainings.
+    """
     path = folder / reader.FILE
-    if path.exists() and path.read_text(encoding="utf-8") != params:
+    before = path.read_text(encoding="utf-8") if path.exists() else params
+    if before != params:
+        if hours and any((folder / paths.WORK / "checkpoints").glob("*/*")):
+            changed = [line.strip() for line in params.splitlines() if line not in before.splitlines()]
+            raise UserError(
+                f"{folder}: holds a training under way with other parameters ({(changed or ['fewer'])[0]}): give the "
+                f"options that it was begun with, or remove the folder"
+            )
         shutil.rmtree(folder)
     write_text(path, params)
 

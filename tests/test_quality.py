@@ -302,6 +302,13 @@ def test_a_row_is_made_kept_and_shown(tmp_path, monkeypatch):
     made = tmp_path / "json", tmp_path / "pictures"
     record = results.train(row, folder, *made, [0], False)
     assert read_json(tmp_path / "json" / "drawn.json") == record
+    # Hours of a training under way are not removed for an option that was forgotten.
+    checkpoint = folder / curve.CHECKPOINTS / "key" / "step-000000001.npz"
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.touch()
+    with pytest.raises(UserError, match=r"holds a training under way with other parameters \(epochs: 3\): give the"):
+        results.lay_out_row(folder, dataclasses.replace(row, epochs=3), None)
+    checkpoint.unlink()
     assert record["recipe"] == results.HALF
     text = results.section(row, record, tmp_path / "pictures")
     assert "precision `bfloat16`" in text

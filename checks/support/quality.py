@@ -132,7 +132,7 @@ def lay_out_params(out: Path, task: Task, epochs: int, weights: Path | None) -> 
     if weights:
         entry = {"urls": [weights.resolve().as_uri()], "sha256": digest_file(weights), "licence": "see the file"}
         tree["features"] = {"inception": entry}
-    lay_out(out, yaml.safe_dump(tree, sort_keys=False))
+    lay_out(out, yaml.safe_dump(tree, sort_keys=False), hours=True)
 
 
 # --- a cell

@@ -70,7 +70,11 @@ ROWS = {
 
 
 def lay_out_row(folder: Path, row: Row, weights: Path | None) -> None:
-    """Write the params.yaml of a row into its folder; other parameters than before start it anew."""
+    """Write the params.yaml of a row into its folder; other parameters than before start it anew.
+
+    Raises:
+        UserError: a training is under way there with others.
+    """
     model = {"epochs": row.epochs, "picture_every": row.epochs}
     if reader.section(f"models.{row.model}", ROOT / reader.FILE).get("decay_epochs"):
         model["decay_epochs"] = row.epochs // 2
@@ -83,7 +87,7 @@ def lay_out_row(folder: Path, row: Row, weights: Path | None) -> None:
     if weights is not None:
         entry = {"urls": [weights.resolve().as_uri()], "sha256": digest_file(weights), "licence": "see the file"}
         tree["features"] = {"inception": entry}
-    lay_out(folder, yaml.safe_dump(tree, sort_keys=False))
+    lay_out(folder, yaml.safe_dump(tree, sort_keys=False), hours=True)
 
 
 def train(
