@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from itertools import pairwise
 
 import numpy as np
@@ -118,6 +119,36 @@ def test_blending_equal_tiles_changes_nothing(monkeypatch):
     assert np.array_equal(anything(image, "tile", 7), image // 2)
     assert {shape for shape, _ in seen} == {(16, 16, 3)}
     assert [index for _, index in seen] == list(range(7, 7 + len(seen)))
+
+
+@pytest.mark.parametrize("size", [(61, 45), (17, 16), (12, 40), (100, 29)])
+def test_the_blend_is_that_of_sums_over_the_whole_image(monkeypatch, size):
+    """To the bit, though sums are kept for one row of tiles."""
+    from repix.data.resizing import pad_to
+    from repix.inference.sizes import tile_starts, tile_weight
+
+    anything, image = any_size(Doubler), images(6, 1, size)[0]
+    drawn = images(7, 200, (16, 16))
+    monkeypatch.setattr(anything, "_translate", lambda tile, index: drawn[index])
+    padded, (top, left) = pad_to(image, (16, 16))
+    total, weights = np.zeros(padded.shape), np.zeros((*padded.shape[:2], 1))
+    places = [(y, x) for y in tile_starts(padded.shape[0], 16, 4) for x in tile_starts(padded.shape[1], 16, 4)]
+    for (y, x), tile in zip(places, drawn, strict=False):
+        total[y : y + 16, x : x + 16] += tile_weight((16, 16), 4) * tile
+        weights[y : y + 16, x : x + 16] += tile_weight((16, 16), 4)
+    expected = np.rint(total / weights).astype(np.uint8)[top : top + size[0], left : left + size[1]]
+    assert np.array_equal(anything(image, "tile"), expected)
+
+
+def test_a_large_image_takes_little_more_memory_than_its_pixels(monkeypatch):
+    anything, tile = any_size(Doubler), np.zeros((16, 16, 3), np.uint8)
+    monkeypatch.setattr(anything, "_translate", lambda given, index: tile)
+    image = np.zeros((6000, 40, 3), np.uint8)
+    tracemalloc.start()
+    anything(image, "tile")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 3 * image.nbytes  # sums of all pixels were 11 times that
 
 
 def test_blending_ramps_between_tiles_that_differ(monkeypatch):

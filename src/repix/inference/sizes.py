@@ -102,19 +102,21 @@ class Sizes(ABC):
         return self._translate(padded, index)[top : top + height, left : left + width]
 
     def _tiled(self, image: np.ndarray, index: int) -> np.ndarray:
-        height, width = image.shape[:2]
+        """Return the blend of tiles. Sums are kept for one row of tiles: of a whole large image they are gigabytes."""
         padded, (top, left) = pad_to(image, self.trained)
-        overlaps = [side // 4 for side in self.trained]
-        starts = [
-            tile_starts(length, tile, overlap)
-            for length, tile, overlap in zip(padded.shape[:2], self.trained, overlaps, strict=True)
-        ]
-        weight = tile_weight(self.trained, min(overlaps))
-        total = np.zeros((*padded.shape[:2], len(self.target.low)))
-        weights = np.zeros((*padded.shape[:2], 1))
-        for number, (y, x) in enumerate((y, x) for y in starts[0] for x in starts[1]):
-            place = slice(y, y + self.trained[0]), slice(x, x + self.trained[1])
-            total[place] += weight * self._translate(np.ascontiguousarray(padded[place]), index + number)
-            weights[place] += weight
-        blended = np.rint(total / weights).astype(self.target.dtype)
-        return blended[top : top + height, left : left + width]
+        (height, width), (tall, wide) = padded.shape[:2], self.trained
+        rows, columns = (tile_starts(side, tile, tile // 4) for side, tile in ((height, tall), (width, wide)))
+        weight = tile_weight(self.trained, min(tall // 4, wide // 4))
+        blended = np.empty((height, width, len(self.target.low)), self.target.dtype)
+        total, weights = np.zeros((tall, width, len(self.target.low))), np.zeros((tall, width, 1))
+        for number, y in enumerate(rows):
+            for place, x in enumerate(columns, number * len(columns)):
+                tile = np.ascontiguousarray(padded[y : y + tall, x : x + wide])
+                total[:, x : x + wide] += weight * self._translate(tile, index + place)
+                weights[:, x : x + wide] += weight
+            done = (*rows, height)[number + 1] - y  # rows of pixels that no further tile covers
+            blended[y : y + done] = np.rint(total[:done] / weights[:done])
+            for sums in (total, weights):
+                sums[: tall - done] = sums[done:].copy()
+                sums[tall - done :] = 0
+        return blended[top : top + image.shape[0], left : left + image.shape[1]]
