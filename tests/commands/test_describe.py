@@ -300,7 +300,10 @@ def test_steps_are_timed_in_blocks_as_they_are_trained(monkeypatch, seconds, blo
     "name", sorted(path.stem for path in (ROOT / "benchmarks" / "measured").glob("facades_*.json"))
 )
 def test_the_memory_that_trainings_took_was_predicted(name):
-    """Within 15 percent of what whole trainings took, each measured when its row of docs/results.md was made."""
+    """Within 15 percent of what trainings took, each measured when its row of docs/results.md was made.
+
+    One that was stopped (its hours are not known) has up to its checkpoint more, which it read when it went on.
+    """
     from repix.libraries import import_keras
 
     import_keras()
@@ -311,6 +314,8 @@ def test_the_memory_that_trainings_took_was_predicted(name):
     step_module()
     row = json.loads((ROOT / "benchmarks" / "measured" / f"{name}.json").read_text(encoding="utf-8"))
     recipe = reader.read(f"models.{row['model']}", Recipe).model_copy(update=row.get("recipe", {}))
-    predicted = facts(build(recipe, (row["size"],) * 2, 3, 3, True), recipe, 3, 3).memory_bytes
-    peaks = [one["cost"]["peak_gb"] for one in row["seeds"].values()]
-    assert predicted == pytest.approx(1e9 * max(peaks), rel=0.15)
+    found = facts(build(recipe, (row["size"],) * 2, 3, 3, True), recipe, 3, 3)
+    costs = [one["cost"] for one in row["seeds"].values()]
+    peak, stopped = 1e9 * max(cost["peak_gb"] for cost in costs), any(cost["seconds"] is None for cost in costs)
+    assert 0.85 * peak <= found.memory_bytes + stopped * found.checkpoint_bytes
+    assert found.memory_bytes <= 1.15 * peak
