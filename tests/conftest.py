@@ -6,6 +6,7 @@ import ctypes
 import gc
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
@@ -44,6 +45,16 @@ def real_data(name: str) -> Path:
     if not path.exists():
         pytest.skip(f"real data not there: {name} (set REPIX_REAL_DATA)")
     return path
+
+
+@pytest.fixture
+def as_in_a_terminal():
+    """Signals as a terminal's command has them: whoever ran the tests by ``nohup`` or behind ``&`` had some ignored."""
+    usual = {signal.SIGHUP: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 # The files that take longest, in this order: two workers that share files end together if the last ones are short.

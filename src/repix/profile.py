@@ -174,10 +174,10 @@ def find(name: str) -> Profile:
     Raises:
         UserError: there is none of that name.
     """
-    if isinstance(name, str) and (sharded := SHARDED.fullmatch(name)):
+    if sharded := SHARDED.fullmatch(str(name)):
         shards = int(sharded[1])
         return replace(PROFILES["jax"], name=name, shards=shards, threads=shards if shards > 1 else 0)
-    if not isinstance(name, str) or name not in PROFILES:
+    if str(name) not in PROFILES:  # also what is no text
         raise UserError(
             f"params.yaml: run.profile: {name!r} is not an execution profile; there are {', '.join(PROFILES)}, "
             f"and jax-2, jax-4, ... for so many devices"

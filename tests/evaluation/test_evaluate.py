@@ -245,3 +245,23 @@ def test_an_average_that_is_the_last_weights_is_shown_all_the_same(tmp_path):
     scores = run(cell, tmp_path / "out").scores["source_to_target"]
     assert scores["ema"] == scores["last"]
     assert len(list((tmp_path / "out" / "source_to_target").glob("*.png"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "most", "said"),
+    [
+        ({}, 2, r"evaluate\.classcolour: a label map of 3 channels .*: give evaluate\.label_colours, or switch it off"),
+        ({"label_colours": [[0, 0], [1, 1]]}, 31, r"evaluate\.label_colours: the source images have 3 channels"),
+    ],
+)
+def test_label_maps_that_cannot_be_told_apart_are_said_before_anything_is_translated(
+    cell, tmp_path, monkeypatch, settings, most, said
+):
+    from repix.errors import UserError
+    from repix.evaluation import evaluate as module
+
+    monkeypatch.setattr(module.classcolour, "MOST_CHANNELS", most)
+    monkeypatch.setattr(module, "_translate", None)
+    with pytest.raises(UserError, match=said):
+        run(cell, tmp_path / "out", classcolour=True, **settings)
+    assert not (tmp_path / "out").exists()

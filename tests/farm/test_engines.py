@@ -31,6 +31,7 @@ def ended(job, seconds: float = 60):
     return done
 
 
+@pytest.mark.usefixtures("as_in_a_terminal")
 @pytest.mark.parametrize("name", engines.ENGINES)
 def test_an_engine_runs_commands_and_says_how_they_ended(name, tmp_path):
     package = engines.ENGINES[name][1]

@@ -100,6 +100,7 @@ def test_the_best_validation_is_kept_and_later_equals_do_not_replace_it(tmp_path
     assert [row["val_score"] for row in history.epochs] == [1.0, 3.0, 3.0]
 
 
+@pytest.mark.usefixtures("as_in_a_terminal")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
 def test_a_signal_saves_says_one_line_and_names_its_exit_code(tmp_path, number, code):
     before = signal.getsignal(number)

@@ -17,7 +17,7 @@ import os
 import stat
 import sys
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from itertools import product
 from typing import Any, NamedTuple
@@ -114,16 +114,23 @@ def stored_chunks(data: Any) -> dict[int, int]:
     if not data.chunks:
         return {}
     found: dict[int, int] = {}
-    data.id.chunk_iter(lambda one: found.__setitem__(_number_of(data, one.chunk_offset), one.size))
+    number_of = _numbers(data)
+    data.id.chunk_iter(lambda one: found.__setitem__(number_of(one.chunk_offset), one.size))
     return found
 
 
-def _number_of(data: Any, place: Sequence[int]) -> int:
-    """Return the number of the chunk that begins at a place."""
-    number = 0
-    for at, step, length in zip(place, data.chunks, data.shape, strict=True):
-        number = number * -(-length // step) + at // step
-    return number
+def _numbers(data: Any) -> Callable[[Sequence[int]], int]:
+    """Return a function from the place at which a chunk begins to its number, counted row by row."""
+    chunks = data.chunks  # asked once: h5py looks it up in the file
+    counts = [-(-length // step) for length, step in zip(data.shape, chunks, strict=True)]
+
+    def number_of(place: Sequence[int]) -> int:
+        number = 0
+        for at, step, count in zip(place, chunks, counts, strict=True):
+            number = number * count + at // step
+        return number
+
+    return number_of
 
 
 def check_chunks(data: Any, row: int, known: set[tuple[int, ...]], stored: Mapping[int, int]) -> None:
@@ -142,13 +149,13 @@ def check_chunks(data: Any, row: int, known: set[tuple[int, ...]], stored: Mappi
     """
     if not data.chunks:
         return
-    made, whole = data.id.get_create_plist(), _chunk_bytes(data)
+    made, whole, number_of = data.id.get_create_plist(), _chunk_bytes(data), _numbers(data)
     filters = [made.get_filter(number)[0] for number in range(made.get_nfilters())]
     steps = [range(0, length, step) for length, step in zip(data.shape[1:], data.chunks[1:], strict=True)]
     for place in product([row - row % data.chunks[0]], *steps):
         if place in known:
             continue
-        size = stored.get(_number_of(data, place))
+        size = stored.get(number_of(place))
         if size is None:
             raise OSError("it was never written")
         if size > 2 * whole + FLOOR_BYTES:

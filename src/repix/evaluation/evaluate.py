@@ -22,6 +22,7 @@ from repix.directions import Direction
 from repix.errors import UserError
 from repix.evaluation import gallery, pictures
 from repix.evaluation.features import FeatureNetwork
+from repix.evaluation.metrics import classcolour
 from repix.evaluation.score import score_paired_and_distribution
 from repix.files import atomic_folder
 from repix.inference.trained import TrainedModel
@@ -131,12 +132,17 @@ def evaluate(
     kinds = [(record.crop_size, record.source, record.target) for record in (manifest, model.record)]
     if kinds[0] != kinds[1]:
         raise UserError(f"{prepared.folder}: has other sizes, channels or values than {model.folder} was trained on")
-    if settings.classcolour and settings.label_colours:
-        side = manifest.source if settings.labels == "source" else manifest.target
-        if any(len(colour) != side.channels for colour in settings.label_colours):
+    if settings.classcolour:
+        channels = (manifest.source if settings.labels == "source" else manifest.target).channels
+        if any(len(colour) != channels for colour in settings.label_colours or ()):
             raise UserError(
-                f"params.yaml: evaluate.label_colours: the {settings.labels} images have {side.channels} channels: "
+                f"params.yaml: evaluate.label_colours: the {settings.labels} images have {channels} channels: "
                 f"give each colour as many numbers"
+            )
+        if not settings.label_colours and channels > classcolour.MOST_CHANNELS:
+            raise UserError(
+                f"params.yaml: evaluate.classcolour: a label map of {channels} channels has too many colours to tell "
+                f"apart: give evaluate.label_colours, or switch it off"
             )
     scores: dict[str, dict[str, Any]] = {}
     protocol: dict[str, Any] = {

@@ -376,8 +376,8 @@ def write_back(plan: Plan, records: Mapping[str, Mapping[str, Record]], failed: 
             _bring(plan.root, plan.remote, others)
         except UserError:
             print(
-                f"repix: dvc.lock names outs of {', '.join(others)} that are not here and cannot be had: `dvc repro` "
-                f"makes them again",
+                f"repix: dvc.lock names outs of {others[0]}{f' and {len(others) - 1} more' if others[1:] else ''} that "
+                f"are not here and cannot be had: `dvc repro` makes them again",
                 file=sys.stderr,
             )
 

@@ -27,7 +27,7 @@ _GRAPH, _FUNCTIONS = 7, 25  # of a model
 _NODE, _ATTRIBUTE = 1, 5  # of a graph; of a node
 _GRAPHS = (6, 11)  # of an attribute: one graph, or several
 _TENSORS, _SPARSE = (5, 10), (22, 23)  # of an attribute: one, or several
-_INITIALIZER, _SPARSE_INITIALIZER = 5, 15  # of a graph
+_INITIALIZERS, _SPARSE_INITIALIZERS = (5,), (15,)  # of a graph
 _PARTS = (1, 2)  # of a sparse tensor: its values, and where they stand
 _EXTERNAL = 13  # of a tensor: where else its numbers lie
 
@@ -76,20 +76,23 @@ def check_operators(data: bytes) -> None:
     for field, graph in _fields(memoryview(data)):
         if field == _FUNCTIONS:
             raise ModelError("has functions of its own; an export has none")
-        for number, part in _fields(graph) if field == _GRAPH else ():
-            _check_tensor(part, number == _INITIALIZER, number == _SPARSE_INITIALIZER)
-            for _, attribute in _of(part, _ATTRIBUTE) if number == _NODE else ():
-                for kind, value in _fields(attribute):
-                    if kind in _GRAPHS:
-                        raise ModelError("has a graph within an operator (Loop, Scan, If); an export has none")
-                    _check_tensor(value, kind in _TENSORS, kind in _SPARSE)
+        if field != _GRAPH:
+            continue
+        _check_tensors(graph, _INITIALIZERS, _SPARSE_INITIALIZERS)
+        for _, node in _of(graph, _NODE):
+            for _, attribute in _of(node, _ATTRIBUTE):
+                if any(number in _GRAPHS for number, _ in _fields(attribute)):
+                    raise ModelError("has a graph within an operator (Loop, Scan, If); an export has none")
+                _check_tensors(attribute, _TENSORS, _SPARSE)
 
 
-def _check_tensor(data: memoryview, dense: bool, sparse: bool) -> None:
-    """Refuse a tensor whose numbers lie in another file."""
-    parts = [data] if dense else [part for number, part in _fields(data) if number in _PARTS] if sparse else []
-    if any(number == _EXTERNAL for part in parts for number, _ in _fields(part)):
-        raise ModelError("has weights in another file; an export has none")
+def _check_tensors(data: memoryview, dense: tuple[int, ...], sparse: tuple[int, ...]) -> None:
+    """Refuse a message that has, in fields of these numbers, a tensor whose numbers lie in another file."""
+    for number, part in _fields(data):
+        inner = _fields(part) if number in sparse else ()
+        tensors = [part] if number in dense else [one for place, one in inner if place in _PARTS]
+        if any(place == _EXTERNAL for tensor in tensors for place, _ in _fields(tensor)):
+            raise ModelError("has weights in another file; an export has none")
 
 
 def _of(data: memoryview, wanted: int) -> Iterator[tuple[int, memoryview]]:

@@ -10,12 +10,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from repix.errors import UserError
 from repix.evaluation import UNIT_RANGE, check_pairs, unit_range
 from repix.evaluation.metrics import Score, Scorer
 
 STEPS = 4
-MOST_CHANNELS = 31  # of so many steps each, that a number of 64 bits holds
+MOST_CHANNELS = 31  # of a label map without a table of colours: of so many steps each, that 64 bits hold
 
 PROTOCOL = {
     "definition": "absolute difference of the mean colours of output and target in the region of a label",
@@ -34,11 +33,6 @@ def label_numbers(image: np.ndarray, colours: np.ndarray | None, low: Sequence[f
         low, high: value range per channel.
     """
     if colours is None:
-        if image.shape[-1] > MOST_CHANNELS:
-            raise UserError(
-                f"params.yaml: evaluate.classcolour: a label map of {image.shape[-1]} channels has too many colours to "
-                f"tell apart: give evaluate.label_colours, or switch it off"
-            )
         steps = np.rint(unit_range(image, low, high).clip(0.0, 1.0) * (STEPS - 1)).astype(np.int64)
         return steps @ STEPS ** np.arange(image.shape[-1] - 1, -1, -1)
     nearest, number = np.full(image.shape[:2], np.inf), np.zeros(image.shape[:2], np.int64)
