@@ -168,5 +168,19 @@ def test_a_starter_that_nobody_waits_for_is_gone(tmp_path):
         starter.wait()
 
 
+def test_a_starter_of_which_nothing_can_be_told_for_a_moment_is_not_gone(tmp_path):
+    """A training that has no descriptor left, for a second, asked itself to stop."""
+    work = (
+        f"import sys; sys.path[:0] = {[str(ROOT / 'src')]!r}\n"
+        "from repix import files, processes; import resource, time\n"
+        "processes.end_with_starter()\n"
+        "few = resource.getrlimit(resource.RLIMIT_NOFILE)\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (3, few[1]))\n"
+        "try:\n    files.process_name(1)\nexcept OSError:\n    time.sleep(2.5)\n"
+    )
+    environment = os.environ | {processes.STARTER: str(os.getpid())}
+    assert subprocess.run([sys.executable, "-c", work], cwd=tmp_path, env=environment, timeout=60).returncode == 0
+
+
 def test_the_exit_code_is_that_of_the_program():
     assert processes.run([sys.executable, "-c", "import sys; sys.exit(7)"]) == 7

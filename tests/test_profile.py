@@ -92,6 +92,8 @@ print(profile.enter("portable").tensorflow_threads())
 def test_an_unknown_profile_is_one_line():
     with pytest.raises(UserError) as caught:
         profile.find("portabel")
+    with pytest.raises(UserError, match="5 is not an execution profile"):
+        profile.find(5)
     assert (
         str(caught.value)
         == "params.yaml: run.profile: 'portabel' is not an execution profile; there are portable, fast, jax, "

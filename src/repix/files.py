@@ -42,6 +42,9 @@ def process_name(pid: int) -> str | None:
 
     A number alone is used again: boot and start time tell two processes of one number apart.
     Where there is no /proc, the number has to do.
+
+    Raises:
+        OSError: it cannot be told now, as where this process has no descriptor left.
     """
     try:
         os.kill(pid, 0)
@@ -52,14 +55,17 @@ def process_name(pid: int) -> str | None:
     try:
         stat = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
         return None if stat[0] == "Z" else f"{pid}-{_boot()}-{stat[19]}"
-    except OSError:
+    except NO_PROC:
         return str(pid)
+
+
+NO_PROC = (FileNotFoundError, NotADirectoryError, PermissionError, ProcessLookupError)
 
 
 def _boot() -> str:
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text()[:8]
-    except OSError:
+    except NO_PROC:
         return ""
 
 
@@ -139,7 +145,9 @@ def remove(path: Path) -> None:
 
 
 @contextmanager
-def locked(path: str | Path, what: str, *, seconds: float = math.inf) -> Iterator[None]:
+def locked(
+    path: str | Path, what: str, *, seconds: float = math.inf, asked: Callable[[], None] = lambda: None
+) -> Iterator[None]:
     """Hold ``path`` as a lock against other processes; one that waits says so in one line.
 
     The lock ends with the process, however that ends, and the file goes with it. Where system
@@ -149,6 +157,7 @@ def locked(path: str | Path, what: str, *, seconds: float = math.inf) -> Iterato
         path: the lock's file; its folder is made where missing.
         what: what the lock is for, as the line on standard error names it.
         seconds: how long to wait for another process.
+        asked: called while it waits; what it raises ends the wait.
 
     Raises:
         TimeoutError: another process holds it for longer than that.
@@ -169,15 +178,19 @@ def locked(path: str | Path, what: str, *, seconds: float = math.inf) -> Iterato
             if _is_same(descriptor, path):
                 break
         except BlockingIOError:
-            waited = time.monotonic() - began
-            if waited > seconds:
+            try:
+                asked()
+                waited = time.monotonic() - began
+                if waited > seconds:
+                    raise TimeoutError(f"another process holds {path}") from None
+                if waited > SAY_SECONDS and not said:
+                    holder = os.pread(descriptor, 200, 0).decode("utf-8", "replace").strip()
+                    print(f"repix: waiting for {holder or 'another process'}, which is at {what}", file=sys.stderr)
+                    said = True
+                time.sleep(0.05)
+            except BaseException:
                 os.close(descriptor)
-                raise TimeoutError(f"another process holds {path}") from None
-            if waited > SAY_SECONDS and not said:
-                holder = os.pread(descriptor, 200, 0).decode("utf-8", "replace").strip()
-                print(f"repix: waiting for {holder or 'another process'}, which is at {what}", file=sys.stderr)
-                said = True
-            time.sleep(0.05)
+                raise
         except OSError:  # this file system has no locks
             break
         os.close(descriptor)

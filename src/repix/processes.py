@@ -128,8 +128,7 @@ def run(command: Sequence[str], *, until: Callable[[], bool] | None = None, **op
     """
     options["env"] = {**(options.get("env") or os.environ), STARTER: str(os.getpid())}
     with _LOCK:
-        if _stopped:
-            raise Terminated(signal.SIGTERM)
+        require_going_on()
         process = subprocess.Popen(command, process_group=0, **options)
         _RUNNING.add(process)
     try:
@@ -157,12 +156,27 @@ def end_with_starter() -> None:
     starter = int(given)
     name = process_name(starter)
 
+    def lives() -> bool:
+        with suppress(OSError):
+            return process_name(starter) == name  # and not another, which has its number now
+        return True  # as far as can be told now
+
     def look() -> None:
-        while name is not None and process_name(starter) == name:  # and not another's, which has its number now
+        while name is not None and lives():
             time.sleep(1)
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=look, daemon=True).start()
+
+
+def require_going_on() -> None:
+    """Raise what :func:`run` raises after :func:`stop_running`: for threads that wait for something else.
+
+    Raises:
+        Terminated: :func:`stop_running` was called before.
+    """
+    if _stopped:
+        raise Terminated(signal.SIGTERM)
 
 
 def stop_running() -> None:

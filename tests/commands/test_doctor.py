@@ -41,6 +41,14 @@ def test_every_section_is_there_and_nothing_heavy_is_imported():
     assert done.returncode == (0 if all(told["ok"] for told in found.values()) else 1)
 
 
+@pytest.mark.parametrize("value", ["5", "[jax]"])
+def test_a_profile_that_is_no_text_is_one_line(tmp_path, monkeypatch, capsys, value):
+    (tmp_path / "params.yaml").write_text(f"run: {{profile: {value}}}\n")
+    monkeypatch.chdir(tmp_path)
+    assert run(capsys, "doctor", "--gpu")[0] == 0
+    assert run(capsys, "doctor")[0] == 1
+
+
 def test_in_a_folder_that_is_no_project_the_mends_are_named(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     monkeypatch.chdir(tmp_path)

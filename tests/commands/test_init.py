@@ -180,6 +180,38 @@ def test_a_file_on_the_way_and_what_dvc_refuses_are_one_line(alone, capsys):
         assert [path.name for path in (alone / "all/there").iterdir()] == ["notes.txt"]
 
 
+@pytest.mark.parametrize("outer", [False, True])
+def test_a_try_that_is_stopped_takes_away_what_it_made_and_nothing_else(alone, capsys, monkeypatch, outer):
+    place = alone / "there"
+    (place / "tests").mkdir(parents=True)
+    if outer:
+        subprocess.run(["git", "init", "-q", "."], cwd=alone, check=True)
+    asked = init._run
+
+    def stopped(folder, *command):
+        asked(folder, *command)
+        if command[:2] == ("git", "add"):
+            (place / "thesis.txt").write_text("mine")  # by another program, meanwhile
+            (place / "stages/mine.py").write_text("mine")
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(SystemExit):
+        patched.setattr(init, "_run", stopped)
+        cli.main(["init", "there"])
+    left = {path.relative_to(place).as_posix() for path in place.rglob("*")}
+    assert left == {"tests", "thesis.txt", "stages", "stages/mine.py"}
+    if outer:
+        listed = subprocess.run(["git", "ls-files"], cwd=alone, capture_output=True, text=True, check=True)
+        assert listed.stdout == ""
+    (place / "stages/mine.py").unlink()
+    repix("init", "there")
+    # One that comes second finds it there, and leaves it there.
+    before = sorted(place.rglob("*"))
+    with pytest.raises(SystemExit):
+        cli.main(["init", "there"])
+    assert sorted(place.rglob("*")) == before and "is a DVC project already" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("folder", "typed"), [("my own; $(x)", "'my own; $(x)'"), ("-x", "./-x")])
 def test_the_next_line_can_be_typed_for_any_name(alone, capsys, folder, typed):
     repix("init", "--", folder)

@@ -348,20 +348,35 @@ def test_a_pipe_is_no_file_and_nobody_waits_for_it(tmp_path):
         hdf5.shape(tmp_path / "a.h5")
 
 
-def test_chunks_are_looked_up_once_for_a_file(tmp_path):
+def test_chunks_are_looked_up_once_for_a_file(tmp_path, monkeypatch):
     """libhdf5 goes through those before one to tell of it, so that a file of many cost the square of their number."""
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file.create_dataset("data", data=np.zeros((4000, 2, 2, 1), np.uint8), chunks=(1, 2, 2, 1), compression="gzip")
     with h5py.File(tmp_path / "x.h5", "r") as file:
         data = file["data"]
         stored = hdf5.hdf5_reader.stored_chunks(data)
-        assert sorted(stored) == list(range(4000)) and set(stored.values()) == {
-            data.id.get_chunk_info_by_coord((0, 0, 0, 0)).size
-        }
+        size = data.id.get_chunk_info_by_coord((0, 0, 0, 0)).size
+        assert len(stored) == 4000 and set(stored) == {size}
         for row in (0, 3999):
-            hdf5.hdf5_reader.check_chunks(data, row, set(), stored)
+            hdf5.hdf5_reader.check_chunks(data, row, stored)
+        assert set(stored) == {size, hdf5.hdf5_reader.SOUND}
+        stored[5] = hdf5.hdf5_reader.ABSENT
         with pytest.raises(OSError, match="never written"):
-            hdf5.hdf5_reader.check_chunks(data, 5, set(), {})
+            hdf5.hdf5_reader.check_chunks(data, 5, stored)
+    asked, looked_up, opened = [], hdf5.hdf5_reader.stored_chunks, {}
+    monkeypatch.setattr(hdf5.hdf5_reader, "stored_chunks", lambda data: asked.append(data) or looked_up(data))
+    for row in (None, 0, 1, 3999):
+        about, content = hdf5.hdf5_reader.answer(opened, str(tmp_path / "x.h5"), row)
+        assert "damaged" not in about and len(content) == (0 if row is None else 4)
+    assert len(asked) == 1
+
+
+def test_more_chunks_than_a_table_of_them_should_hold_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(hdf5.hdf5_reader, "MOST_CHUNKS", 39)
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file.create_dataset("data", data=np.zeros((10, 2, 2, 1), np.uint8), chunks=(1, 1, 1, 1), compression="gzip")
+    about, _ = hdf5.hdf5_reader.answer({}, str(tmp_path / "x.h5"), None)
+    assert about == {"refused": "'data' has 40 chunks, at most 39; make one image a chunk"}
 
 
 def test_the_numbers_of_chunks_are_those_of_their_places(tmp_path):
@@ -369,5 +384,6 @@ def test_the_numbers_of_chunks_are_those_of_their_places(tmp_path):
         data = file.create_dataset("data", (5, 7, 3, 2), np.uint8, chunks=(2, 3, 2, 2), compression="gzip")
         data[2:4, 3:6, 2:3] = 1  # one chunk
         file.flush()
-        [number] = hdf5.hdf5_reader.stored_chunks(data)
+        stored = hdf5.hdf5_reader.stored_chunks(data)
+        [number] = [at for at, size in enumerate(stored) if size != hdf5.hdf5_reader.ABSENT]
         assert number == ((1 * 3 + 1) * 2 + 1) * 1 + 0

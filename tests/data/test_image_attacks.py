@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import struct
 import sys
@@ -469,12 +470,14 @@ def test_a_size_of_nothing_is_refused_before_anything_is_divided_by_it():
         image_reader.size(data)
 
 
-@pytest.mark.parametrize("side", [1025, 1026, 1040])
-@pytest.mark.parametrize("cut", [400, 1000])  # more than the last block of noise has
-def test_a_jpeg_that_was_cut_and_closed_is_refused_whatever_its_size(side, cut):
+@pytest.mark.parametrize("side", [1025, 1026, 1034, 1040])
+@pytest.mark.parametrize("cut", [400, 1000, 2500])  # more than the last block of noise has
+@pytest.mark.parametrize("sampling", [None, "4:2:0", "4:4:4"])
+def test_a_jpeg_that_was_cut_and_closed_is_refused_whatever_its_size(side, cut, sampling):
     photo = np.random.default_rng(side).integers(0, 256, (side, side, 3), np.uint8)
-    whole = saved(photo, "JPEG", quality=60, subsampling="4:2:0")
-    assert image_reader.decode(whole).pixels.shape == (side, side, 3)
+    given = {"subsampling": sampling} if sampling else {}
+    whole = saved(photo if sampling else photo[..., 0], "JPEG", quality=60, **given)
+    assert image_reader.decode(whole).pixels.shape[:2] == (side, side)
     assert_refused(whole[:-cut] + b"\xff\xd9", "truncated")
 
 
@@ -497,7 +500,57 @@ def test_three_gray_pages_are_no_colours():
         stream = io.BytesIO()
         tifffile.imwrite(stream, noise(3, dtype).transpose(2, 0, 1).copy(), photometric="minisblack")
         assert image_reader.decode(stream.getvalue()).bands == "n"
+        # As programs for maps write three channels.
+        one = tiff(noise(3, dtype), photometric="minisblack", planarconfig="contig", extrasamples=[0, 0])
+        assert image_reader.decode(one).bands == "RGB"
     assert image_reader.decode(tiff(noise(3, np.uint16), photometric="rgb")).bands == "RGB"
+
+
+@pytest.mark.parametrize("axes", ["ZCYX", "TZCYX", "TCYX"])
+def test_ome_s_images_are_not_taken_for_channels(axes):
+    """One axis beside height and width may be the channels, as in any TIFF; two are images."""
+    import tifffile
+
+    shape = (2,) * (len(axes) - 3) + (3, 16, 16)
+    for given, times in ((axes, shape), ("CYX", shape[-3:])):
+        stream = io.BytesIO()
+        tifffile.imwrite(
+            stream, np.zeros(times, np.uint16), ome=True, metadata={"axes": given}, photometric="minisblack"
+        )
+        if given == "CYX":
+            assert image_reader.decode(stream.getvalue()).pixels.shape == (16, 16, 3)
+        else:
+            assert_refused(stream.getvalue(), rf"holds {math.prod(times[:-2])} images \(OME\); expected one")
+
+
+def test_two_images_of_ome_are_not_one():
+    import tifffile
+
+    stream = io.BytesIO()
+    with tifffile.TiffWriter(stream, ome=True) as file:
+        for side in (16, 8):
+            file.write(np.zeros((side, side), np.uint16), photometric="minisblack", metadata={"axes": "YX"})
+    assert_refused(stream.getvalue(), r"holds 2 images \(OME\); expected one")
+
+
+@pytest.mark.parametrize("compression", ["lzw", "zlib"])
+def test_alpha_by_which_colours_were_multiplied_is_read_where_it_is_full(compression):
+    """Whatever the compression: Pillow, which knows more of them, divides the colours by it."""
+
+    def multiplied(pixels: np.ndarray) -> bytes:
+        name = "tiff_lzw" if compression == "lzw" else "tiff_adobe_deflate"
+        data, tag = saved(Image.fromarray(pixels), "TIFF", compression=name), struct.pack("<HHI", 338, 3, 1)
+        assert data.count(tag + b"\2") == 1
+        return data.replace(tag + b"\2", tag + b"\1")
+
+    pixels = noise(4).copy()
+    pixels[..., 3] = 255
+    np.testing.assert_array_equal(image_reader.decode(multiplied(pixels)).pixels, pixels)
+    pixels[0, 0, 3] = 128
+    if compression == "lzw":
+        assert_refused(multiplied(pixels), "colours multiplied by their alpha by LZW")
+    else:
+        np.testing.assert_array_equal(image_reader.decode(multiplied(pixels)).pixels, pixels)
 
 
 def test_where_white_is_zero_alpha_is_not():
@@ -527,11 +580,11 @@ def test_a_palette_of_16_bits_is_not_cut_to_8():
     colours[:, :24] = np.arange(24) * 257
     data = tiff(indices, photometric="palette", colormap=colours)
     np.testing.assert_array_equal(image_reader.decode(data).pixels[..., 0], indices)
+    other = tiff(indices, photometric="palette", colormap=(colours & 0xFF00) | (255 * (colours > 0)).astype(np.uint16))
+    np.testing.assert_array_equal(image_reader.decode(other).pixels[..., 0], indices)
     for shade in (26047, 101):
         colours[1, 5] = shade
-        assert_refused(
-            tiff(indices, photometric="palette", colormap=colours), "a palette has 16 bits|palette has 16 bits"
-        )
+        assert_refused(tiff(indices, photometric="palette", colormap=colours), "palette has 16 bits")
 
 
 def test_two_colours_by_more_than_a_bit_a_pixel_are_refused():
@@ -546,6 +599,10 @@ def test_two_colours_by_more_than_a_bit_a_pixel_are_refused():
     assert_refused(data, "a BMP of 8 bits a pixel for two colours")
     bits = saved(Image.fromarray(noise(1)).convert("1"), "BMP")
     assert set(np.unique(image_reader.decode(bits).pixels)) <= {0, 255}
+    # With a header of Windows 2, in which the depth lies elsewhere.
+    head = struct.pack("<IHHHH", 12, 8, 1, 1, 1)
+    data = b"BM" + struct.pack("<IHHI", 36, 0, 0, 32) + head + b"\0\0\0\xff\xff\xff" + bytes([0b10110000, 0, 0, 0])
+    assert image_reader.decode(data).pixels[..., 0].tolist() == [[255, 0, 255, 255, 0, 0, 0, 0]]
 
 
 def test_a_gif_that_fills_no_screen_is_refused():

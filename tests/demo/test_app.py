@@ -425,9 +425,14 @@ def test_a_record_that_is_none_leaves_the_others_on_the_page(repository, tmp_pat
     (tmp_path / "exports" / "old" / "export.json").write_text('{"schema": "repix.export/0"}')
     (tmp_path / "metrics").mkdir()
     (tmp_path / "metrics" / f"{CELL}.json").write_text("{")
+    for place in (f"lineage/train/{CELL}.json", f"lineage/export/{CELL}.json", "data/prepared/tiny/manifest.json"):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).write_text('{"schema": "repix.of/another.version"}')
     (shown,), (left_out,) = catalogue.find(tmp_path)
     assert "exports/old/export.json" in left_out and "\n" not in left_out
     assert f"metrics/{CELL}.json" in shown.scores()["unscored"]
+    assert shown.prepared is None and shown.examples() == 0
+    assert "run key" not in {row["name"] for row in shown.lineage()}
 
 
 def test_the_colours_of_a_label_map_are_those_to_draw_with(entries):

@@ -265,3 +265,11 @@ def test_label_maps_that_cannot_be_told_apart_are_said_before_anything_is_transl
     with pytest.raises(UserError, match=said):
         run(cell, tmp_path / "out", classcolour=True, **settings)
     assert not (tmp_path / "out").exists()
+
+
+def test_where_there_are_no_pairs_no_label_map_is_asked_for(unpaired, tmp_path, monkeypatch):
+    """The metrics hold for the whole grid, in which another set may have labels."""
+    from repix.evaluation import evaluate as module
+
+    monkeypatch.setattr(module.classcolour, "MOST_CHANNELS", 2)
+    assert run(unpaired, tmp_path / "out", classcolour=True).scores["source_to_target"]["last"]["classcolour"] is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from dataclasses import asdict
@@ -246,7 +247,7 @@ def test_a_change_on_the_way_is_said(made, tmp_path, monkeypatch, capsys):
     assert lock.read(root) == lock.read(made[0])
 
 
-def test_a_cell_whose_outs_are_nowhere_keeps_no_other_one_out_of_the_lock(made, tmp_path, capfd):
+def test_a_cell_whose_outs_are_nowhere_keeps_no_other_one_out_of_the_lock(made, tmp_path):
     """In a clone without its cache, whose dvc.lock holds one cell: the farm makes the other one."""
     root = grid.make(tmp_path / "clone")
     (root / lock.FILE).write_text((made[0] / lock.FILE).read_text())
@@ -263,11 +264,26 @@ def test_a_cell_whose_outs_are_nowhere_keeps_no_other_one_out_of_the_lock(made, 
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(driver, "_bring", bring)
-        driver.write_back(plan, records)
-        assert f"train@{CELL}" in lock.read(root)
-        said = capfd.readouterr().err
-        assert (
-            said.startswith(f"repix: dvc.lock names outs of train@{other} and 2 more that ") and said.count("\n") == 1
-        )
-        driver.write_back(plan, records, failed={other: "why"})
-        assert capfd.readouterr().err == ""
+        # A farm of before was killed on the way; since then the cell was made by `dvc repro`, and its outs were lost.
+        for journal in (False, True):
+            if journal:
+                write_json(plan.journal(other) / "train.json", {})
+            driver.write_back(plan, records)
+            assert f"train@{CELL}" in lock.read(root) and not plan.journal(other).exists()
+        gone = driver.gone(plan)
+        assert f"train@{other}" in gone
+        (root / f"runs/{other}").mkdir(parents=True)  # an out that could be had
+        assert driver.gone(plan) == [name for name in gone if name != f"train@{other}"]
+
+
+def test_the_command_says_what_it_could_not_bring(made, tmp_path, monkeypatch, capsys):
+    root = grid.make(tmp_path / "clone")
+    (root / lock.FILE).write_text((made[0] / lock.FILE).read_text())
+    monkeypatch.chdir(root)
+    monkeypatch.setattr(driver, "run", lambda *given, **more: ([], {}))
+    monkeypatch.setattr(driver, "unmade", lambda plan: iter(()))
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["farm"])
+    said = capsys.readouterr().out
+    assert ended.value.code == 0 and re.search(r"outs of \w+@\S+ and \d more are not here", said), said
+    assert "nothing to do" not in said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -131,3 +132,39 @@ def test_a_table_that_does_not_follow_from_the_records_is_another_one(again, tmp
     monkeypatch.setattr(verify, "run", edited)
     found = again()
     assert found["level"] == Level.DIFFERENT and "not what follows from the records in metrics/" in found["why"][0]
+
+
+def test_the_noise_of_one_cell_says_nothing_of_another(again, tmp_path, monkeypatch):
+    """The second one differs in its last digits, which no noise has to excuse: it has none that was measured."""
+    other, rebuilt = "a-m-1", verify.rebuild
+
+    def of_other(text: str) -> str:
+        return text.replace(CELL, other)
+
+    def with_another(tree, found, recorded, entries, noise_of, say):
+        more = [
+            replace(stage, name=of_other(stage.name), item=ITEM | {"seed": 1}, outs=tuple(map(of_other, stage.outs)))
+            for stage in found
+            if stage.kind in ("train", "evaluate")
+        ]
+        for root, l1 in ((tree, 0.1 + 1e-5), (recorded.root, 0.1)):
+            for stage in more:
+                for out in stage.outs:
+                    was = root / out.replace(other, CELL)
+                    (shutil.copytree if was.is_dir() else shutil.copy)(
+                        tmp_path / "root" / was.relative_to(root), root / out
+                    )
+            path = root / f"metrics/{other}.json"
+            record = Metrics.read(path)
+            record.scores["source_to_target"]["last"]["l1"] = l1
+            record.write(path)
+        entries |= {
+            stage.name: {"outs": [{"path": out, "md5": lock.md5(recorded.root / out)} for out in stage.outs]}
+            for stage in more
+        }
+        order = [*found[:2], more[0], found[2], more[1], *found[3:]]
+        known = lambda cell: noise_of(cell) if cell.name == CELL else {}  # noqa: E731
+        return rebuilt(tree, order, Recorded(recorded.root, entries), entries, known, say)
+
+    monkeypatch.setitem(globals(), "rebuild", with_another)
+    assert again(NOISE, weight=1.5, l1=0.115)["level"] == Level.L3

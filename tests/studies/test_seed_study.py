@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from repix import processes
 from repix.errors import UserError
 from repix.files import read_json, write_json
 from repix.schemas import Metrics
@@ -205,3 +206,15 @@ def test_a_seed_that_two_make_at_once_is_made_once(root):
     assert found[0] == found[1] and sorted(runner.ran) == [
         (stage, n) for stage in ("evaluate", "train") for n in (1, 2)
     ]
+
+
+def test_who_waits_for_another_training_of_the_same_seed_can_be_stopped(root):
+    plan, runner = seed_study.plan(root, "toy", "net"), Runner()
+    with processes.unwinding(), ThreadPoolExecutor(1) as pool, seed_study.alone(plan, 1):
+        waiting = pool.submit(seed_study.run, plan, [1], root=root, runner=runner)
+        time.sleep(0.2)
+        assert not waiting.done()
+        processes.stop_running()
+        with pytest.raises(processes.Terminated):
+            waiting.result(10)
+    assert runner.ran == []

@@ -72,8 +72,8 @@ def asked_profiles() -> list[str]:
     try:
         run = reader.section("run")
         if run.get("profile", "auto") != "auto":
-            return [run["profile"]]
-        return sorted({reader.section(f"models.{model}").get("profile", "fast") for model in run["models"]})
+            return [str(run["profile"])]
+        return sorted({str(reader.section(f"models.{model}").get("profile", "fast")) for model in run["models"]})
     except (UserError, AttributeError, KeyError, TypeError):
         return []
 

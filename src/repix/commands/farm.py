@@ -78,6 +78,9 @@ def main(arguments: argparse.Namespace) -> int:
         print(
             f"{told}; what {', '.join(stale)} is made of was changed on the way: the same command makes it as it is now"
         )
+    elif gone := driver.gone(plan):
+        more = f" and {len(gone) - 1} more" if gone[1:] else ""
+        print(f"{told}; outs of {gone[0]}{more} are not here and cannot be had: `dvc repro` makes them again")
     else:
         print(f"{told}, `dvc repro` has nothing to do")
     return 1 if failed else 0

@@ -15,6 +15,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from repix import machine
@@ -39,16 +40,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Run the subcommand."""
-    folder = arguments.folder
-    new = _made(folder)
-    before = set(os.listdir(folder))
+    folder, made = arguments.folder, Made()
     try:
-        written = write(folder)
-        committed = put_under_git(folder, written)
+        made.folder(folder)
+        written = write(folder, made)
+        committed = put_under_git(folder, written, made)
     except (OSError, UserError, KeyboardInterrupt):
-        # Half of a project would be in the way of the next try.
-        for path in [folder] if new else [one for one in folder.iterdir() if one.name not in before]:
-            remove(path)
+        made.take_away()
         raise
     print(f"{folder}: {len(written)} files, under git and DVC{'' if committed else '; not committed yet'}")
     there = shlex.quote(f"./{folder}" if str(folder).startswith("-") else str(folder))
@@ -56,6 +54,48 @@ def main(arguments: argparse.Namespace) -> int:
         print(f"first: cd {there} && git commit -m 'repix init'   (git says why it could not, `dvc exp run` needs it)")
     print(f"next:  cd {there} && dvc repro && repix results")
     return 0
+
+
+class Made:
+    """What a try has made: half of a project would be in the way of the next one, and all else is somebody else's."""
+
+    def __init__(self) -> None:
+        self._paths: list[Path] = []
+        self._whole: list[Path] = []
+
+    def folder(self, path: Path) -> None:
+        """Make a folder, and those on the way to it, unless it is there.
+
+        Raises:
+            UserError: there is a file in its place, or on the way to it.
+        """
+        for place in (*reversed(path.parents), path):
+            if place.is_dir():
+                continue
+            if os.path.lexists(place):
+                raise UserError(f"{place} is a file: name another folder")
+            self._paths.append(place)
+            place.mkdir(exist_ok=True)
+
+    def file(self, path: Path) -> Path:
+        """Return the path of a file that is about to be made, whose folder is there."""
+        self.folder(path.parent)
+        if not os.path.lexists(path):
+            self._paths.append(path)
+        return path
+
+    def whole(self, path: Path) -> None:
+        """Say that a program is about to make a folder and what is in it."""
+        if not os.path.lexists(path):
+            self._whole.append(path)
+
+    def take_away(self) -> None:
+        """Remove it; folders in which something of somebody else lies by now stay."""
+        for path in self._whole:
+            remove(path)
+        for path in reversed(self._paths):
+            with suppress(OSError):
+                path.rmdir() if path.is_dir() else path.unlink()
 
 
 def sources(clone: Path) -> dict[str, Path]:
@@ -76,23 +116,7 @@ def _below(folder: Path) -> dict[str, Path]:
     return {path.relative_to(folder).as_posix(): path for path in files}
 
 
-def _made(folder: Path) -> bool:
-    """Make a folder; return whether it was not there before.
-
-    Raises:
-        UserError: there is a file in its place, or on the way to it.
-    """
-    for place in (folder, *folder.parents):
-        if os.path.lexists(place) and not place.is_dir():
-            raise UserError(f"{place} is a file: name another folder")
-    try:
-        folder.mkdir(parents=True)
-    except FileExistsError:
-        return False
-    return True
-
-
-def write(folder: Path) -> list[str]:
+def write(folder: Path, made: Made) -> list[str]:
     """Write the files of a project, but DVC's own settings; return their names.
 
     Raises:
@@ -107,18 +131,18 @@ def write(folder: Path) -> list[str]:
         more = f" and {len(taken) - 1} more" if len(taken) > 1 else ""
         raise UserError(f"{folder / taken[0]} is there already{more}: name another folder, or move it away")
     for name, path in files.items():
-        with atomic_path(folder / name) as temporary:
+        with atomic_path(made.file(folder / name)) as temporary:
             shutil.copyfile(path, temporary)
     from repix.config import editing  # setup.py imports this module where no YAML is installed
 
     params = folder / PARAMS
     write_text(params, editing.pristine(params.read_text(encoding="utf-8")))
     wheel = f"# or ./repix-{VERSION}-py3-none-any.whl, a wheel in git, where no index has it"
-    write_text(folder / "requirements.txt", f"repix=={VERSION}  {wheel}\n")
+    write_text(made.file(folder / "requirements.txt"), f"repix=={VERSION}  {wheel}\n")
     return [*files, "requirements.txt"]
 
 
-def put_under_git(folder: Path, written: list[str]) -> bool:
+def put_under_git(folder: Path, written: list[str], made: Made) -> bool:
     """Make a folder a repository of git, unless it lies in one, and a project of DVC; return whether it was committed.
 
     What was there before is the user's, to be committed or not: only ``written`` and DVC's settings are.
@@ -128,18 +152,25 @@ def put_under_git(folder: Path, written: list[str]) -> bool:
     """
     below = machine.output_of("git", "-C", str(folder), "rev-parse", "--show-toplevel")
     if below is None:
+        made.whole(folder / ".git")
         _run(folder, "git", "init", "--quiet", "--initial-branch", "main")
     nested = below is not None and Path(below.strip()).resolve() != folder.resolve()
-    _run(folder, sys.executable, "-P", "-m", "dvc", "init", *(["--subdir"] if nested else []))
-    for name in OF_DVC:
-        shutil.copyfile(project_files()[name], folder / name)
     ours = [*written, *OF_DVC, ".dvc/.gitignore"]
-    _run(folder, "git", "add", "--", *ours)
-    made = subprocess.run(
-        ["git", "-C", str(folder), "commit", "--quiet", "--message", f"repix init, {VERSION}", "--", *ours],
-        stdout=subprocess.DEVNULL,
-    )
-    return made.returncode == 0
+    made.whole(folder / ".dvc")
+    try:
+        _run(folder, sys.executable, "-P", "-m", "dvc", "init", *(["--subdir"] if nested else []))
+        for name in OF_DVC:
+            shutil.copyfile(project_files()[name], folder / name)
+        _run(folder, "git", "add", "--", *ours)
+        done = subprocess.run(
+            ["git", "-C", str(folder), "commit", "--quiet", "--message", f"repix init, {VERSION}", "--", *ours],
+            stdout=subprocess.DEVNULL,
+        )
+    except (OSError, UserError, KeyboardInterrupt):
+        if below is not None:  # what DVC and this have added to the index of what is there
+            machine.output_of("git", "-C", str(folder), "rm", "--cached", "--quiet", "--ignore-unmatch", "--", *ours)
+        raise
+    return done.returncode == 0
 
 
 def _run(folder: Path, *command: str) -> None:

@@ -44,7 +44,7 @@ class Between(Settings):
         """Whether a value is one of these numbers."""
         if isinstance(value, bool) or not isinstance(value, int | float):
             return False
-        return self.low <= value <= self.high and (not self.whole or float(value).is_integer())
+        return self.low <= value <= self.high and (not self.whole or isinstance(value, int) or value.is_integer())
 
 
 def _values(name: str, given: Any) -> Between | tuple[Value, ...]:

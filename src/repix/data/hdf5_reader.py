@@ -17,7 +17,8 @@ import os
 import stat
 import sys
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from array import array
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import product
 from typing import Any, NamedTuple
@@ -34,6 +35,7 @@ CACHE_BYTES = 2 * CHUNK_BYTES
 
 MOST_OPEN = 8
 MOST_ROWS = 1_000_000
+MOST_CHUNKS = 1 << 22
 FLOOR_BYTES = 1 << 20
 RATIO = 200
 """Most bytes of images for one that is on disk, above a floor; as ``limits.unpack_ratio`` for archives."""
@@ -96,6 +98,8 @@ def check(file: Any) -> Any:
         raise RefusedError(f"{KEY!r} has {data.shape[0]} images; at most {MOST_ROWS} in one file, use several")
     if size > max(FLOOR_BYTES, RATIO * on_disk):
         raise RefusedError(f"{KEY!r} claims {size} bytes of images and holds {on_disk}, less than one in {RATIO}")
+    if data.chunks and (many := math.prod(_counts(data))) > MOST_CHUNKS:
+        raise RefusedError(f"{KEY!r} has {many} chunks, at most {MOST_CHUNKS}; make one image a chunk")
     if stored.get_layout() == h5py.h5d.CONTIGUOUS and data.shape[0] and data.id.get_offset() is None:
         raise RefusedError(f"{KEY!r} was made, and no image written into it; write the file anew")
     return data
@@ -106,14 +110,22 @@ def _chunk_bytes(data: Any) -> int:
     return math.prod(data.chunks) * data.dtype.itemsize if data.chunks else 0
 
 
-def stored_chunks(data: Any) -> dict[int, int]:
-    """Return number of a chunk, counted row by row -> its bytes in the file, for the chunks that were written.
+def _counts(data: Any) -> list[int]:
+    """Return how many chunks lie along each axis."""
+    return [-(-length // step) for length, step in zip(data.shape, data.chunks, strict=True)]
+
+
+ABSENT, SOUND = -1, -2  # in place of the bytes of a chunk: never written, and looked at
+
+
+def stored_chunks(data: Any) -> array[int]:
+    """Return the bytes in the file of each chunk, counted row by row; :data:`ABSENT` for those never written.
 
     Once for a file: to look one up, libhdf5 goes through those before it.
     """
     if not data.chunks:
-        return {}
-    found: dict[int, int] = {}
+        return array("q")
+    found = array("q", [ABSENT]) * math.prod(_counts(data))
     number_of = _numbers(data)
     data.id.chunk_iter(lambda one: found.__setitem__(number_of(one.chunk_offset), one.size))
     return found
@@ -121,8 +133,7 @@ def stored_chunks(data: Any) -> dict[int, int]:
 
 def _numbers(data: Any) -> Callable[[Sequence[int]], int]:
     """Return a function from the place at which a chunk begins to its number, counted row by row."""
-    chunks = data.chunks  # asked once: h5py looks it up in the file
-    counts = [-(-length // step) for length, step in zip(data.shape, chunks, strict=True)]
+    chunks, counts = data.chunks, _counts(data)  # asked once: h5py looks them up in the file
 
     def number_of(place: Sequence[int]) -> int:
         number = 0
@@ -133,7 +144,7 @@ def _numbers(data: Any) -> Callable[[Sequence[int]], int]:
     return number_of
 
 
-def check_chunks(data: Any, row: int, known: set[tuple[int, ...]], stored: Mapping[int, int]) -> None:
+def check_chunks(data: Any, row: int, stored: array[int]) -> None:
     """Refuse a row of which a chunk was never written, or does not unpack to a chunk's bytes.
 
     For the first libhdf5 gives zeros, and for one that is too short whatever lay in its memory.
@@ -141,8 +152,7 @@ def check_chunks(data: Any, row: int, known: set[tuple[int, ...]], stored: Mappi
     Args:
         data: a dataset that :func:`check` returned.
         row: which image.
-        known: chunks of it that were found sound; those of this row are added.
-        stored: what :func:`stored_chunks` returned of it.
+        stored: what :func:`stored_chunks` returned of it; the chunks of this row become :data:`SOUND`.
 
     Raises:
         OSError: with the reason.
@@ -153,17 +163,18 @@ def check_chunks(data: Any, row: int, known: set[tuple[int, ...]], stored: Mappi
     filters = [made.get_filter(number)[0] for number in range(made.get_nfilters())]
     steps = [range(0, length, step) for length, step in zip(data.shape[1:], data.chunks[1:], strict=True)]
     for place in product([row - row % data.chunks[0]], *steps):
-        if place in known:
+        number = number_of(place)
+        size = stored[number]
+        if size == SOUND:
             continue
-        size = stored.get(number_of(place))
-        if size is None:
+        if size == ABSENT:
             raise OSError("it was never written")
         if size > 2 * whole + FLOOR_BYTES:
             raise OSError(f"{size} bytes of a chunk that holds {whole}")
         skipped, raw = data.id.read_direct_chunk(place)
         if (found := _unpacked(raw, filters, skipped, whole)) != whole:
             raise OSError(f"a chunk of {whole} bytes unpacks to {found}{' or more' * (found > whole)}")
-        known.add(place)
+        stored[number] = SOUND
 
 
 def _unpacked(raw: bytes, filters: list[int], skipped: int, most: int) -> int:
@@ -208,15 +219,13 @@ class Opened(NamedTuple):
         stamp: the time of its last change.
         data: its dataset.
         kept: bytes that it keeps.
-        sound: its chunks that were found sound.
         stored: bytes of each of its chunks, see :func:`stored_chunks`; empty until a row is asked for.
     """
 
     stamp: int
     data: Any
     kept: int
-    sound: set[tuple[int, ...]]
-    stored: dict[int, int]
+    stored: array[int]
 
 
 def answer(opened: dict[str, Opened], path: str, row: int | None) -> tuple[dict[str, Any], bytes]:
@@ -238,13 +247,14 @@ def answer(opened: dict[str, Opened], path: str, row: int | None) -> tuple[dict[
             opened.pop(path).data.file.close()
         if path not in opened:
             with h5py.File(path, "r") as file:
-                kept = min(_chunk_bytes(check(file)) + (1 << 16), CACHE_BYTES)
+                table = 8 * math.prod(_counts(data)) if (data := check(file)).chunks else 0
+                kept = min(_chunk_bytes(data) + table + (1 << 16), CACHE_BYTES)
             while opened and (
                 len(opened) == MOST_OPEN or kept + sum(one.kept for one in opened.values()) > CACHE_BYTES
             ):
                 opened.pop(next(iter(opened))).data.file.close()
-            opened[path] = Opened(stamp, check(h5py.File(path, "r", rdcc_nbytes=kept)), kept, set(), {})
-        _, data, _, sound, stored = opened[path]
+            opened[path] = Opened(stamp, check(h5py.File(path, "r", rdcc_nbytes=kept)), kept, array("q"))
+        _, data, _, stored = opened[path]
     except RefusedError as error:
         return {"refused": str(error)}, b""
     except Exception as error:  # of a damaged file h5py raises nearly every kind
@@ -254,11 +264,11 @@ def answer(opened: dict[str, Opened], path: str, row: int | None) -> tuple[dict[
         return about, b""
     try:
         if not stored:
-            stored |= stored_chunks(data)
-        check_chunks(data, row, sound, stored)
+            stored.extend(stored_chunks(data))
+        check_chunks(data, row, stored)
         return about, data[row].tobytes()
     except Exception as error:  # a damaged chunk
-        return {"damaged": " ".join(str(error).split())}, b""
+        return {"damaged": " ".join(str(error).split()) or type(error).__name__}, b""
 
 
 def main() -> None:

@@ -182,7 +182,9 @@ def _check_bmp(stream: BinaryIO, image: Image.Image) -> None:
     if image.info.get("compression") in (1, 2):
         raise ImageError("a BMP of runs (RLE), which is not read; save it as PNG")
     place = stream.tell()
-    stream.seek(28)
+    stream.seek(14)
+    header = int.from_bytes(stream.read(4), "little")
+    stream.seek(24 if header == 12 else 28)
     bits = int.from_bytes(stream.read(2), "little")
     stream.seek(place)
     if image.mode == "1" and bits != 1:
@@ -273,7 +275,7 @@ def _check_whole(stream: BinaryIO, scans: _Scans, image: Image.Image) -> None:
         raise cut
     width, height = image.size
     rough = not scans.progressive and width * height > _SMALL  # what is missing of a progressive file is sharpness
-    side = max(1, min(4, (width - 1) % 16, (height - 1) % 16))  # within the last block
+    side = max(1, min(4, (width - 1) % 8, (height - 1) % 8))  # within the last block
     corner = np.asarray(image.crop((max(0, width - side), max(0, height - side), width, height)))
     if rough and (corner != corner[:1, :1]).any():  # what is filled up is gray to the last block
         return
@@ -577,6 +579,8 @@ def _decode_tiff(stream: BinaryIO, request: _Request) -> Decoded:
         request.check(page.imagelength, page.imagewidth, page.samplesperpixel)
         if page.is_ome and _other_files(page.description):
             raise ImageError("an OME-TIFF in several files; save it as one file")
+        if page.is_ome and (many := _images(page.description)) > 1:
+            raise ImageError(f"holds {many} images (OME); expected one")
         if page.is_ome and _planes(page.description) > len(file.pages) * page.samplesperpixel:
             raise ImageError("cannot be decoded: its metadata name pages that it does not hold")
         series = file.series[0]
@@ -595,6 +599,11 @@ def _decode_tiff(stream: BinaryIO, request: _Request) -> Decoded:
             with _open(stream, "TIFF") as image:  # which knows more of colour, and turns it upright by itself
                 image.info.pop("xmp", None)  # by its tag: other metadata may say otherwise
                 image.load()
+                if page.extrasamples == (1,) and image.getextrema()[-1] != (255, 255):
+                    raise ImageError(
+                        f"a TIFF of colours multiplied by their alpha by {page.compression.name}, which is not read; "
+                        f"save it by Deflate or without compression"
+                    )
                 return Decoded(*_pillow_pixels(image))
         axes = series.axes
         if page.photometric > 2:  # 0 and 1 are gray, 2 is RGB
@@ -628,7 +637,9 @@ def _decode_tiff(stream: BinaryIO, request: _Request) -> Decoded:
             decoded = decoded._replace(pixels=pixels)
         alpha = {2: "LA", 4: "RGBA"}.get(channels)
         # Extra samples 1 and 2 are alpha by the TIFF standard, 0 is unspecified: plain channels.
-        plain = "n" if channels == 3 and page.photometric != 2 else blank.bands  # three gray pages are no colours
+        # Three gray pages are no colours; three channels of one page are, where a program calls them gray.
+        stacked = channels == 3 and page.photometric != 2 and page.samplesperpixel == 1
+        plain = "n" if stacked else blank.bands
         bands = alpha if alpha and page.extrasamples and page.extrasamples[0] in (1, 2) else plain
         return Decoded(_upright(decoded.pixels, orientation), bands)
 
@@ -644,14 +655,26 @@ def _pillow_reads(file: Any, series: Any, page: Any) -> bool:
     """
     if page.photometric == 3 and page.colormap is not None:
         low, high = page.colormap & 255, page.colormap >> 8
-        if ((low != 0) & (low != high)).any():
+        if ((low != 0) & (low != high) & (low != 255)).any():  # three ways to write 8 bits
             raise ImageError("a TIFF whose palette has 16 bits per channel; expected 8: save it as RGB")
     # Samples one behind the other: Pillow loses the second of two, and the order of bits where nothing is compressed.
     apart = page.planarconfig == 2 and (
         page.samplesperpixel == 2 or (page.fillorder == 2 and int(page.compression) == 1)
     )
     alone = len(file.pages) == 1 and series.size == page.size  # a page may stand for a stack of them
-    return alone and not apart and page.bitspersample <= 8 and page.extrasamples in ((), (2,))
+    # Pillow divides colours by their alpha, which changes none where that is full.
+    alpha = page.extrasamples in ((), (2,)) or (page.extrasamples == (1,) and not _can_decompress(page))
+    return alone and not apart and page.bitspersample <= 8 and alpha
+
+
+def _images(metadata: str) -> int:
+    """Return how many images OME's metadata name: each of depths, channels or times is one where there are two of them.
+
+    One of the three alone may be the channels.
+    """
+    images = re.findall(r"<(?:\w+:)?Pixels\b[^>]*>", metadata)
+    sizes = [int(size) for size in re.findall(r"\bSize[ZCT]\s*=\s*[\"'](\d{1,20})", " ".join(images[:1]))]
+    return max(len(images), math.prod(sizes) if sum(size > 1 for size in sizes) > 1 else 1)
 
 
 def _planes(metadata: str) -> int:
@@ -786,7 +809,9 @@ def _decode_libtiff(stream: BinaryIO, channels: int) -> Decoded:
 
     def reopen() -> Image.Image:
         stream.seek(0)
-        return _open(stream, "TIFF")
+        image = _open(stream, "TIFF")
+        image.info.pop("xmp", None)  # turned by its tag: other metadata may say otherwise
+        return image
 
     if channels == 1:
         with reopen() as image:

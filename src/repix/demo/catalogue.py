@@ -77,7 +77,10 @@ class Entry:
         folder = self.root / "data" / "prepared" / self.dataset
         if not (folder / MANIFEST).is_file():
             return None
-        found = Prepared.open(folder)
+        try:
+            found = Prepared.open(folder)
+        except UserError:  # damaged, or of another version: examples are a convenience
+            return None
         known = (found.manifest.source, found.manifest.target, found.manifest.crop_size)
         return found if known == (self.exported.source, self.exported.target, self.exported.crop_size) else None
 
@@ -197,7 +200,10 @@ class Entry:
         paths = [self.root / "lineage" / stage / f"{cell}.json" for stage in ("train", "export")]
         if not all(path.is_file() for path in paths):
             return None
-        train, export = map(Lineage.read, paths)
+        try:
+            train, export = map(Lineage.read, paths)
+        except UserError:
+            return None
         weights, files = f"runs/{cell}", f"exports/{cell}"
         same_weights = weights in train.outputs and train.outputs[weights] == export.inputs.get(weights)
         return train if same_weights and export.outputs.get(files) == digest_tree(self.folder) else None

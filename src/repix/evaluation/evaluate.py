@@ -132,7 +132,7 @@ def evaluate(
     kinds = [(record.crop_size, record.source, record.target) for record in (manifest, model.record)]
     if kinds[0] != kinds[1]:
         raise UserError(f"{prepared.folder}: has other sizes, channels or values than {model.folder} was trained on")
-    if settings.classcolour:
+    if settings.classcolour and manifest.paired:
         channels = (manifest.source if settings.labels == "source" else manifest.target).channels
         if any(len(colour) != channels for colour in settings.label_colours or ()):
             raise UserError(

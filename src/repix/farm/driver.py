@@ -18,7 +18,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import takewhile
 from pathlib import Path
@@ -35,7 +35,7 @@ from repix.farm.worker import Task
 from repix.files import clear_leftovers, locked, parse_json, remove, write_json, write_text
 from repix.paths import WORK
 from repix.provenance import lock
-from repix.provenance.checkout import changes, git
+from repix.provenance.checkout import changes, git, line_of
 from repix.provenance.pipeline import Stage, stages
 
 LOOK_SECONDS = 0.2
@@ -127,7 +127,7 @@ def uncommitted(root: Path, order: list[Stage]) -> dict[str, str]:
     made = [out for stage in order for out in stage.in_git]
     found = {}
     tracked = set(os.fsdecode(git(root, "ls-files", "-z", "--", ".")).split("\0"))
-    prefix = os.fsdecode(git(root, "rev-parse", "--show-prefix")).strip()
+    prefix = line_of(root, "rev-parse", "--show-prefix")
     for name in changes(root):
         name = name.removeprefix(prefix)
         if name == lock.FILE:
@@ -329,7 +329,7 @@ def write_back(plan: Plan, records: Mapping[str, Mapping[str, Record]], failed: 
     """Write the records of finished cells into the tree, and bring the outs that are not there.
 
     A cell's records are kept until its outs are there, so that after a kill in between the next call brings them.
-    Outs of other cells that dvc.lock names are brought as well, where they can be had.
+    Outs of other cells that dvc.lock names are brought as well, where they can be had: they keep no result back.
 
     Args:
         plan: see :class:`Plan`.
@@ -346,11 +346,10 @@ def write_back(plan: Plan, records: Mapping[str, Mapping[str, Record]], failed: 
     bring: dict[str | None, list[str]] = defaultdict(list)
     others: list[str] = []
     for cell in (cell for cell in plan.cells if cell not in failed):
-        ours = cell in records or plan.journal(cell).exists()
         for stage in (stage for stage in plan.own(cell) if stage.name in entries):
-            if ours:
+            if cell in records:
                 bring[found[stage.name].remote if stage.name in found else plan.remote].append(stage.name)
-            elif not all((plan.root / out).exists() for out in stage.outs):
+            elif plan.journal(cell).exists() or _gone(plan, stage):
                 others.append(stage.name)
     for remote, names in bring.items():
         try:
@@ -368,18 +367,24 @@ def write_back(plan: Plan, records: Mapping[str, Mapping[str, Record]], failed: 
     for record in found.values():
         for path, text in record.files.items():
             write_text(plan.root / path, text)
+    if others:
+        with suppress(UserError):  # what could not be had is told of by `gone`
+            _bring(plan.root, plan.remote, others)
     for cell in (cell for cell in plan.cells if cell not in failed):
         for path in (plan.journal(cell), plan.log(cell), (plan.shared or plan.work) / "cells" / cell):
             remove(path)
-    if others:
-        try:
-            _bring(plan.root, plan.remote, others)
-        except UserError:
-            print(
-                f"repix: dvc.lock names outs of {others[0]}{f' and {len(others) - 1} more' if others[1:] else ''} that "
-                f"are not here and cannot be had: `dvc repro` makes them again",
-                file=sys.stderr,
-            )
+
+
+def _gone(plan: Plan, stage: Stage) -> bool:
+    return not all((plan.root / out).exists() for out in stage.outs)
+
+
+def gone(plan: Plan) -> list[str]:
+    """Return the stages that dvc.lock holds though outs of theirs are not here."""
+    entries = lock.read(plan.root)
+    return [
+        stage.name for cell in plan.cells for stage in plan.own(cell) if stage.name in entries and _gone(plan, stage)
+    ]
 
 
 def tidy(*folders: Path) -> None:
@@ -411,9 +416,9 @@ def tasks_of(plan: Plan, found: Mapping[str, dict[str, Record]], *, secrets: boo
         secrets: see :func:`config_for`.
     """
     common = {
-        "repository": plan.repository or git(plan.root, "rev-parse", "--show-toplevel").decode().strip(),
-        "commit": git(plan.root, "rev-parse", "HEAD").decode().strip(),
-        "prefix": git(plan.root, "rev-parse", "--show-prefix").decode().strip(),
+        "repository": plan.repository or line_of(plan.root, "rev-parse", "--show-toplevel"),
+        "commit": line_of(plan.root, "rev-parse", "HEAD"),
+        "prefix": line_of(plan.root, "rev-parse", "--show-prefix"),
         "lock": (plan.root / lock.FILE).read_text(encoding="utf-8"),
         "files": uncommitted(plan.root, plan.order),
         "config": config_for(plan.root, plan.remote, secrets=secrets),

@@ -29,7 +29,7 @@ class Engine(Protocol):
         """Start a command with a text on its standard input."""
 
     def close(self) -> None:
-        """Give back what the engine holds, once what was cancelled has ended where the engine can tell.
+        """Give back what the engine holds: on this machine once what was cancelled has ended.
 
         A training that still saves its state elsewhere hinders nobody: the next one of the same cell waits for it.
         """

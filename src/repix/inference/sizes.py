@@ -102,7 +102,7 @@ class Sizes(ABC):
         return self._translate(padded, index)[top : top + height, left : left + width]
 
     def _tiled(self, image: np.ndarray, index: int) -> np.ndarray:
-        """Return the blend of tiles. Sums are kept for one row of tiles: of a whole large image they are gigabytes."""
+        """Return the blend of tiles. Sums are kept for one row of tiles alone: of a large image they are gigabytes."""
         padded, (top, left) = pad_to(image, self.trained)
         (height, width), (tall, wide) = padded.shape[:2], self.trained
         rows, columns = (tile_starts(side, tile, tile // 4) for side, tile in ((height, tall), (width, wide)))

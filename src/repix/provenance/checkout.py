@@ -43,6 +43,15 @@ def git(root: Path, *command: str) -> bytes:
     return done.stdout
 
 
+def line_of(root: Path, *command: str) -> str:
+    """Return the one line that git says in a repository: a path may end with a blank, or have bytes that are no text.
+
+    Raises:
+        UserError: as :func:`git`.
+    """
+    return os.fsdecode(git(root, *command)).removesuffix("\n")
+
+
 def commit_of(root: Path, revision: str) -> str | None:
     """Return the commit that a revision names; None where git knows none of that name.
 
@@ -83,9 +92,10 @@ def checkout(root: Path, revision: str | None) -> Iterator[Path]:
                     (tree / name).parent.mkdir(parents=True, exist_ok=True)
                     shutil.copy(root / name, tree / name)
         else:
-            if commit_of(root, revision) is None:
+            commit = commit_of(root, revision)
+            if commit is None:
                 raise UserError(f"{revision}: git knows no commit of this name; `git log --all` lists them")
-            content = git(root, "archive", "--format=tar", f"{revision}^{{commit}}")
+            content = git(root, "archive", "--format=tar", commit)
             with tarfile.open(fileobj=io.BytesIO(content)) as archive:
                 _extract(archive, tree)
         yield tree

@@ -187,7 +187,8 @@ def rebuild(
         say: called with a line for people after each stage.
     """
     verdicts: dict[str, Verdict] = {}
-    learned, first, lineages = {}, None, []
+    learned: dict[str, Verdict] = {}
+    first, lineages = None, []
     noise: dict[str, Verdict] = {}
     for stage in found:
         run(tree, stage, recorded.root)
@@ -216,8 +217,9 @@ def rebuild(
         worst = max(of_stage.values(), key=lambda verdict: verdict.level)
         if stage.kind in LEARNED:
             learned |= of_stage
-        if stage.kind == "evaluate" and any(verdict.level > Level.L2 for verdict in learned.values()):
-            noise[stage.name] = _noise(tree, stage, recorded, noise_of)
+            own = [verdicts[out] for other in found if other.item == stage.item for out in other.outs if out in learned]
+            if stage.kind == "evaluate" and any(verdict.level > Level.L2 for verdict in own):
+                noise[stage.name] = _noise(tree, stage, recorded, noise_of)
         same_record = record is None or lock.md5(tree / record) == recorded.hashes[record]
         if (worst.level or not same_record) and first is None:
             causes = list(lock.causes(stage.name, entries[stage.name], _entry(tree, stage)))

@@ -180,9 +180,13 @@ def _digests(folder: Path) -> dict[str, str]:
 
 
 def alone(wanted: Plan, seed: int) -> AbstractContextManager[None]:
-    """Hold a cell of a study against others that make the same one, here or in another process."""
+    """Hold a cell of a study against others that make the same one, here or in another process.
+
+    Who waits for hours is not deaf: :func:`processes.stop_running` ends the wait.
+    """
     cell = wanted.cell(seed).name
-    return locked(wanted.folder / f".{cell}.lock", f"the same training ({wanted.folder.name}, {cell})")
+    what = f"the same training ({wanted.folder.name}, {cell})"
+    return locked(wanted.folder / f".{cell}.lock", what, asked=processes.require_going_on)
 
 
 def log_of(folder: Path, stage: str, cell: Cell) -> Path:

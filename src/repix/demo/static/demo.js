@@ -213,8 +213,11 @@ canvas.addEventListener("pointerdown", (event) => {
   canvas.setPointerCapture(event.pointerId);
   penDown(...at(event));
 });
-canvas.addEventListener("pointermove", (event) => { if (canvas.hasPointerCapture(event.pointerId)) penMoves(...at(event)); });
-for (const end of ["pointerup", "pointercancel", "blur"]) canvas.addEventListener(end, penUp);
+canvas.addEventListener("pointermove", (event) => {
+  if (event.isPrimary && canvas.hasPointerCapture(event.pointerId)) penMoves(...at(event));
+});
+for (const end of ["pointerup", "pointercancel"]) canvas.addEventListener(end, (event) => { if (event.isPrimary) penUp(); });
+canvas.addEventListener("blur", penUp);
 
 const WAYS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
@@ -290,48 +293,58 @@ function blank() {
 
 // Picking, uploading, saving
 
-async function put(blob, size = null) {
+let asked = 0; // the last click counts, not the last answer
+
+// Return a function that tells whether what is asked for now is still wanted, and the canvas of its kind.
+function latest(model) {
+  const mine = ++asked;
+  return () => mine === asked && fits(model, slots[0].model);
+}
+
+// Draw an image unless it is wanted no more; return whether it was.
+async function put(blob, wanted, size = null) {
   const bitmap = await createImageBitmap(blob, { colorSpaceConversion: "none", premultiplyAlpha: "none" });
+  if (!wanted()) {
+    bitmap.close();
+    return false;
+  }
   penUp();
   remember(snapshot());
   paper.drawImage(bitmap, 0, 0);
   bitmap.close();
   setShape(size);
   edited();
+  return true;
 }
 
-let picked = 0; // the last click counts, not the last answer
-
 async function pick(number) {
-  const model = slots[0].model, mine = ++picked;
+  const model = slots[0].model, wanted = latest(model);
   try {
     const blob = await (await ask(path(model, "examples", number, "source"))).blob();
-    if (mine !== picked || model !== slots[0].model) return;
-    await put(blob);
+    if (!await put(blob, wanted)) return;
     $("#examples").children[number]?.setAttribute("aria-pressed", "true");
     if (model.paired) {
       $("#truth img").src = path(model, "examples", number, "target");
       $("#truth").hidden = false;
     }
   } catch (error) {
-    say(error.message, true);
+    if (wanted()) say(error.message, true);
   }
 }
 
 async function upload(file) {
-  const model = slots[0].model, mine = ++picked;
+  const model = slots[0].model, wanted = latest(model);
   say(`Reading ${file.name} …`);
   try {
     const answer = await ask(path(model, "fit"), { method: "POST", body: file });
-    if (mine !== picked || model !== slots[0].model) return;
     const was = answer.headers.get("X-Size"), is = `${model.width} x ${model.height}`;
     const [width, height] = was.split(" x ").map(Number);
     const same = width * model.height === height * model.width;
-    await put(await answer.blob(), same ? null : [width, height]);
+    if (!await put(await answer.blob(), wanted, same ? null : [width, height])) return;
     const resized = `${file.name}, resized from ${was} to ${is}${same ? "" : " for the model; shown in its own shape"}`;
     say(was === is ? `${file.name}, ${is}` : resized);
   } catch (error) {
-    say(`${file.name}: ${error.message}`, true);
+    if (wanted()) say(`${file.name}: ${error.message}`, true);
   }
 }
 
