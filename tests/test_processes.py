@@ -168,18 +168,21 @@ def test_a_starter_that_nobody_waits_for_is_gone(tmp_path):
         starter.wait()
 
 
-def test_a_starter_of_which_nothing_can_be_told_for_a_moment_is_not_gone(tmp_path):
+def test_a_starter_of_which_nothing_can_be_told_for_a_moment_is_not_gone():
     """A training that has no descriptor left, for a second, asked itself to stop."""
     work = (
         f"import sys; sys.path[:0] = {[str(ROOT / 'src')]!r}\n"
-        "from repix import files, processes; import resource, time\n"
+        "from repix import processes; import resource, threading, time\n"
         "processes.end_with_starter()\n"
-        "few = resource.getrlimit(resource.RLIMIT_NOFILE)\n"
-        "resource.setrlimit(resource.RLIMIT_NOFILE, (3, few[1]))\n"
-        "try:\n    files.process_name(1)\nexcept OSError:\n    time.sleep(2.5)\n"
+        "many = resource.getrlimit(resource.RLIMIT_NOFILE)\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (3, many[1]))\n"
+        "time.sleep(2.5)\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, many)\n"
+        "print(threading.active_count())\n"
     )
     environment = os.environ | {processes.STARTER: str(os.getpid())}
-    assert subprocess.run([sys.executable, "-c", work], cwd=tmp_path, env=environment, timeout=60).returncode == 0
+    done = subprocess.run([sys.executable, "-c", work], env=environment, timeout=60, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "2\n")  # and whoever looks goes on looking
 
 
 def test_the_exit_code_is_that_of_the_program():

@@ -147,12 +147,17 @@ def train(
 def settings_of(folder: Path, row: Row) -> str:
     """Return a digest of a row's recipe, archive and images, as the params.yaml in ``folder`` has them.
 
-    Settings at their defaults are left out: one that comes later, and is off, makes no row another one.
+    What is off is left out: a setting that comes later, and is off by default, makes no row another one.
     """
     recipe = reader.read(f"models.{row.model}", Recipe, folder / reader.FILE)
     entry = reader.section(f"datasets.{row.dataset}", folder / reader.FILE)
     read = {"archive": entry["archive"]["sha256"], "images": entry["images"]}
-    return digest_text(canonical_json({"recipe": recipe.model_dump(mode="json", exclude_defaults=True), **read}))
+    return digest_text(canonical_json({"recipe": _on(recipe.model_dump(mode="json")), **read}))
+
+
+def _on(value: Any) -> Any:
+    """Return settings without those that are null, false, 0 or empty."""
+    return {key: on for key, one in value.items() if (on := _on(one))} if isinstance(value, Mapping) else value
 
 
 def steps_of(folder: Path, row: Row) -> int:

@@ -181,7 +181,8 @@ def test_a_file_on_the_way_and_what_dvc_refuses_are_one_line(alone, capsys):
 
 
 @pytest.mark.parametrize("outer", [False, True])
-def test_a_try_that_is_stopped_takes_away_what_it_made_and_nothing_else(alone, capsys, monkeypatch, outer):
+@pytest.mark.parametrize("after", ["dvc", "git"])
+def test_a_try_that_is_stopped_takes_away_what_it_made_and_nothing_else(alone, capsys, monkeypatch, outer, after):
     place = alone / "there"
     (place / "tests").mkdir(parents=True)
     if outer:
@@ -190,7 +191,7 @@ def test_a_try_that_is_stopped_takes_away_what_it_made_and_nothing_else(alone, c
 
     def stopped(folder, *command):
         asked(folder, *command)
-        if command[:2] == ("git", "add"):
+        if "dvc" in command if after == "dvc" else command[:2] == ("git", "add"):
             (place / "thesis.txt").write_text("mine")  # by another program, meanwhile
             (place / "stages/mine.py").write_text("mine")
             raise KeyboardInterrupt

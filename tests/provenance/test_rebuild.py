@@ -134,8 +134,12 @@ def test_a_table_that_does_not_follow_from_the_records_is_another_one(again, tmp
     assert found["level"] == Level.DIFFERENT and "not what follows from the records in metrics/" in found["why"][0]
 
 
-def test_the_noise_of_one_cell_says_nothing_of_another(again, tmp_path, monkeypatch):
-    """The second one differs in its last digits, which no noise has to excuse: it has none that was measured."""
+@pytest.mark.parametrize(("exported", "level"), [(False, Level.L3), (True, Level.DIFFERENT)])
+def test_the_noise_of_one_cell_says_nothing_of_another(again, tmp_path, monkeypatch, exported, level):
+    """The second one differs in its last digits, which no noise has to excuse: it has none that was measured.
+
+    Nor does that of the first excuse another file in the second one's export.
+    """
     other, rebuilt = "a-m-1", verify.rebuild
 
     def of_other(text: str) -> str:
@@ -158,13 +162,21 @@ def test_the_noise_of_one_cell_says_nothing_of_another(again, tmp_path, monkeypa
             record = Metrics.read(path)
             record.scores["source_to_target"]["last"]["l1"] = l1
             record.write(path)
+        if exported:
+            export = (f"exports/{other}", f"lineage/export/{other}.json")
+            more.append(replace(more[1], name=f"export@{other}", kind="export", outs=export))
+            for root in (tree, recorded.root):
+                (root / export[0]).mkdir(parents=True)
+                (root / export[0] / "model.onnx").write_text(root.name)
+                (root / "lineage/export").mkdir()
+                shutil.copy(root / f"lineage/train/{other}.json", root / export[1])
         entries |= {
             stage.name: {"outs": [{"path": out, "md5": lock.md5(recorded.root / out)} for out in stage.outs]}
             for stage in more
         }
-        order = [*found[:2], more[0], found[2], more[1], *found[3:]]
+        order = [*found[:2], more[0], found[2], *more[1:], *found[3:]]
         known = lambda cell: noise_of(cell) if cell.name == CELL else {}  # noqa: E731
         return rebuilt(tree, order, Recorded(recorded.root, entries), entries, known, say)
 
     monkeypatch.setitem(globals(), "rebuild", with_another)
-    assert again(NOISE, weight=1.5, l1=0.115)["level"] == Level.L3
+    assert again(NOISE, weight=1.5, l1=0.115)["level"] == level

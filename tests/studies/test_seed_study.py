@@ -208,9 +208,10 @@ def test_a_seed_that_two_make_at_once_is_made_once(root):
     ]
 
 
-def test_who_waits_for_another_training_of_the_same_seed_can_be_stopped(root):
+def test_who_waits_for_another_training_of_the_same_seed_can_be_stopped(root, monkeypatch):
+    monkeypatch.setattr(processes, "_stopped", False)
     plan, runner = seed_study.plan(root, "toy", "net"), Runner()
-    with processes.unwinding(), ThreadPoolExecutor(1) as pool, seed_study.alone(plan, 1):
+    with ThreadPoolExecutor(1) as pool, seed_study.alone(plan, 1):
         waiting = pool.submit(seed_study.run, plan, [1], root=root, runner=runner)
         time.sleep(0.2)
         assert not waiting.done()

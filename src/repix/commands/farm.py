@@ -80,7 +80,7 @@ def main(arguments: argparse.Namespace) -> int:
         )
     elif gone := driver.gone(plan):
         more = f" and {len(gone) - 1} more" if gone[1:] else ""
-        print(f"{told}; outs of {gone[0]}{more} are not here and cannot be had: `dvc repro` makes them again")
+        print(f"{told}; outs of {gone[0]}{more} are not here and could not be brought: `dvc repro` makes them again")
     else:
         print(f"{told}, `dvc repro` has nothing to do")
     return 1 if failed else 0

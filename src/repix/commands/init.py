@@ -168,7 +168,7 @@ def put_under_git(folder: Path, written: list[str], made: Made) -> bool:
         )
     except (OSError, UserError, KeyboardInterrupt):
         if below is not None:  # what DVC and this have added to the index of what is there
-            machine.output_of("git", "-C", str(folder), "rm", "--cached", "--quiet", "--ignore-unmatch", "--", *ours)
+            machine.output_of("git", "-C", str(folder), "reset", "--quiet", "--", *ours)
         raise
     return done.returncode == 0
 

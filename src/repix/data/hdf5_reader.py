@@ -253,7 +253,7 @@ def answer(opened: dict[str, Opened], path: str, row: int | None) -> tuple[dict[
                 len(opened) == MOST_OPEN or kept + sum(one.kept for one in opened.values()) > CACHE_BYTES
             ):
                 opened.pop(next(iter(opened))).data.file.close()
-            opened[path] = Opened(stamp, check(h5py.File(path, "r", rdcc_nbytes=kept)), kept, array("q"))
+            opened[path] = Opened(stamp, check(h5py.File(path, "r", rdcc_nbytes=kept - table)), kept, array("q"))
         _, data, _, stored = opened[path]
     except RefusedError as error:
         return {"refused": str(error)}, b""
@@ -264,7 +264,8 @@ def answer(opened: dict[str, Opened], path: str, row: int | None) -> tuple[dict[
         return about, b""
     try:
         if not stored:
-            stored.extend(stored_chunks(data))
+            stored = stored_chunks(data)
+            opened[path] = opened[path]._replace(stored=stored)
         check_chunks(data, row, stored)
         return about, data[row].tobytes()
     except Exception as error:  # a damaged chunk

@@ -653,6 +653,8 @@ def _pillow_reads(file: Any, series: Any, page: Any) -> bool:
     Raises:
         ImageError: it has a palette of 16 bits, of which Pillow would keep 8.
     """
+    from PIL.TiffImagePlugin import COMPRESSION_INFO
+
     if page.photometric == 3 and page.colormap is not None:
         low, high = page.colormap & 255, page.colormap >> 8
         if ((low != 0) & (low != high) & (low != 255)).any():  # three ways to write 8 bits
@@ -663,7 +665,12 @@ def _pillow_reads(file: Any, series: Any, page: Any) -> bool:
     )
     alone = len(file.pages) == 1 and series.size == page.size  # a page may stand for a stack of them
     # Pillow divides colours by their alpha, which changes none where that is full.
-    alpha = page.extrasamples in ((), (2,)) or (page.extrasamples == (1,) and not _can_decompress(page))
+    alpha = page.extrasamples in ((), (2,)) or (
+        page.extrasamples == (1,)
+        and page.photometric == 2
+        and page.compression in COMPRESSION_INFO
+        and not _can_decompress(page)
+    )
     return alone and not apart and page.bitspersample <= 8 and alpha
 
 

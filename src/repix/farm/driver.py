@@ -18,7 +18,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import takewhile
 from pathlib import Path
@@ -367,10 +367,13 @@ def write_back(plan: Plan, records: Mapping[str, Mapping[str, Record]], failed: 
     for record in found.values():
         for path, text in record.files.items():
             write_text(plan.root / path, text)
-    if others:
-        with suppress(UserError):  # what could not be had is told of by `gone`
+    done = [cell for cell in plan.cells if cell not in failed]
+    try:
+        if others:
             _bring(plan.root, plan.remote, others)
-    for cell in (cell for cell in plan.cells if cell not in failed):
+    except UserError:  # told of by `gone`, and tried again by the next call
+        done = [cell for cell in done if cell in records]
+    for cell in done:
         for path in (plan.journal(cell), plan.log(cell), (plan.shared or plan.work) / "cells" / cell):
             remove(path)
 
@@ -380,10 +383,13 @@ def _gone(plan: Plan, stage: Stage) -> bool:
 
 
 def gone(plan: Plan) -> list[str]:
-    """Return the stages that dvc.lock holds though outs of theirs are not here."""
+    """Return the stages that dvc.lock holds though outs of theirs are not here, or were not brought to their end."""
     entries = lock.read(plan.root)
     return [
-        stage.name for cell in plan.cells for stage in plan.own(cell) if stage.name in entries and _gone(plan, stage)
+        stage.name
+        for cell in plan.cells
+        for stage in plan.own(cell)
+        if stage.name in entries and (plan.journal(cell).exists() or _gone(plan, stage))
     ]
 
 

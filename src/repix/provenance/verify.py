@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -187,9 +187,8 @@ def rebuild(
         say: called with a line for people after each stage.
     """
     verdicts: dict[str, Verdict] = {}
-    learned: dict[str, Verdict] = {}
     first, lineages = None, []
-    noise: dict[str, Verdict] = {}
+    noise: dict[str, Verdict] = {}  # of the cells whose training is another one
     for stage in found:
         run(tree, stage, recorded.root)
         if stage.kind == FOLDER:  # what differs in it is told of the stages that it concerns
@@ -215,11 +214,10 @@ def rebuild(
                 )
         verdicts |= of_stage
         worst = max(of_stage.values(), key=lambda verdict: verdict.level)
-        if stage.kind in LEARNED:
-            learned |= of_stage
-            own = [verdicts[out] for other in found if other.item == stage.item for out in other.outs if out in learned]
-            if stage.kind == "evaluate" and any(verdict.level > Level.L2 for verdict in own):
-                noise[stage.name] = _noise(tree, stage, recorded, noise_of)
+        if stage.kind == "evaluate":
+            cell = Cell(**stage.item).name
+            if any(verdicts[out].level > Level.L2 for out in _learned(found, {cell}) if out in verdicts):
+                noise[cell] = _noise(tree, stage, recorded, noise_of)
         same_record = record is None or lock.md5(tree / record) == recorded.hashes[record]
         if (worst.level or not same_record) and first is None:
             causes = list(lock.causes(stage.name, entries[stage.name], _entry(tree, stage)))
@@ -237,10 +235,15 @@ def rebuild(
     level = max(verdict.level for verdict in verdicts.values())
     why = [verdict.why for verdict in verdicts.values() if verdict.level == level and verdict.why]
     beyond = {out for out, verdict in verdicts.items() if verdict.level > Level.L2}
-    if noise and beyond <= learned.keys():
+    if noise and beyond <= _learned(found, noise):
         worst = max(noise.values(), key=lambda verdict: verdict.level)
         level, why = worst.level, [worst.why, *why]
     return {"level": level, "why": why, "first": first, "lineages": lineages}
+
+
+def _learned(found: list[Stage], cells: Collection[str]) -> set[str]:
+    """Return the outs of cells that another training may change within the noise."""
+    return {out for one in found if one.kind in LEARNED and Cell(**one.item).name in cells for out in one.outs}
 
 
 def _derived(tree: Path, out: str, recorded: Recorded) -> Verdict:

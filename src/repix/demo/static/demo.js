@@ -334,6 +334,7 @@ async function pick(number) {
 
 async function upload(file) {
   const model = slots[0].model, wanted = latest(model);
+  if (!model) return; // the page has said why
   say(`Reading ${file.name} …`);
   try {
     const answer = await ask(path(model, "fit"), { method: "POST", body: file });
@@ -402,6 +403,7 @@ function chooseFirst(key) {
   choose(slots[0], key);
   const model = slots[0].model;
   if (before && fits(before, model)) { offerSecond(); changed(); return; }
+  say(""); // of an image for another kind
   [canvas.width, canvas.height] = [model.width, model.height];
   $("#examples").style.setProperty("--ratio", model.width / model.height);
   pen = null;
