@@ -24,7 +24,7 @@ from repix.errors import UserError
 from repix.files import canonical_json, digest_file, digest_text, read_json, write_json
 from repix.metrics import direction
 from repix.regression import baseline, tolerance
-from repix.regression.tolerance import mean_and_sd
+from repix.regression.tolerance import mean_and_sd, welch
 from repix.schemas import Metrics, Trained
 
 SIZE, SEEDS = 64, (0, 1, 2, 3, 4)
@@ -295,14 +295,12 @@ def mean_sd(values: Sequence[float]) -> str:
 
 def difference(metric: str, values: Sequence[float], others: Sequence[float]) -> str:
     """Return how much better values are than others, in standard deviations over seeds, with the p of Welch's test."""
-    from scipy.stats import ttest_ind
-
     if min(len(values), len(others)) < 2:
         return ""
     (mean, sd), (other, other_sd) = mean_and_sd(values), mean_and_sd(others)
     pooled = ((sd**2 + other_sd**2) / 2) ** 0.5
     gain = direction(metric) * (mean - other) / pooled if pooled else 0.0
-    return f" ({gain:+.1f} sd, p {ttest_ind(values, others, equal_var=False).pvalue:.2g})"
+    return f" ({gain:+.1f} sd, p {welch(values, others):.2g})"
 
 
 def rows_of(task: Task, found: Mapping[str, Any]) -> list[list[Any]]:

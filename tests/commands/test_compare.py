@@ -248,3 +248,53 @@ def test_from_a_folder_below_the_page_is_named_as_it_is_seen_from_there(root, ca
     assert code == 0 and page.startswith("../.repix/compare/") and Path(page).is_file()
     code, said, _ = run(capsys, "HEAD", "-o", "mine.html")
     assert code == 0 and "page: mine.html" in said and (root / "docs" / "mine.html").is_file()
+
+
+@pytest.fixture
+def seeds(root):
+    """Three seeds of two recipes in the workspace, of the first of them in the commit as well."""
+    for seed, l1 in enumerate((0.30, 0.31, 0.32)):
+        put(root, l1, (0.5, 0.5, 0.5), f"4{seed}", cell=f"a-pix2pix_small-{seed}")
+    commit(root)
+    for seed, l1 in enumerate((0.20, 0.21, 0.22)):
+        put(root, l1, (0.5, 0.5, 0.5), f"5{seed}", cell=f"a-other-{seed}", epochs=7)
+    for model, epochs in (("pix2pix_small", 3), ("other", 7)):
+        params = yaml.safe_load((root / "params.yaml").read_text())
+        params["models"][model] = {"system": "pix2pix", "epochs": epochs, "profile": "fast"}
+        (root / "params.yaml").write_text(yaml.safe_dump(params))
+    return root
+
+
+def test_all_seeds_of_two_recipes_are_compared_by_their_own_noise(seeds, capsys):
+    code, out, _ = run(capsys, "a-pix2pix_small", "a-other")
+    assert code == 0
+    lines = [line.split() for line in out.splitlines()]
+    assert lines[0] == ["A", "a-pix2pix_small", "of", "workspace,", "seeds", "0,", "1,", "2"]
+    [row] = [line for line in lines if line[:1] == ["source_to_target"]]
+    assert row[2:8] == ["l1", "0.3100", "0.0100", "0.2100", "0.0100", "-0.1000"] and row[-1] == "better"
+    assert float(row[8]) == pytest.approx(2.5e-4, rel=0.1)
+    assert ["model.epochs", "3", "7"] in lines and not any("seed" in line for line in lines[-4:])
+    told_ = told(capsys, "a-pix2pix_small", "a-other")
+    assert told_["scores"][0]["word"] == "better" and told_["scores"][0]["difference"] == pytest.approx(-0.1)
+
+
+def test_seeds_of_a_commit_stand_beside_those_of_the_workspace(seeds, capsys):
+    for seed, l1 in enumerate((0.311, 0.319, 0.302)):
+        put(seeds, l1, (0.5, 0.5, 0.5), f"6{seed}", cell=f"a-pix2pix_small-{seed}")
+    code, out, _ = run(capsys, "HEAD:a-pix2pix_small", "a-pix2pix_small")
+    assert code == 0 and "noise" in out and "HEAD (" in out
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["a-pix2pix_small"], "name what to compare it with, such as HEAD:a-pix2pix_small"),
+        (["a-pix2pix_small", CELL], f"{CELL}: is not all seeds of a DATASET-MODEL"),
+        (["a-pix2pix_small", "HEAD~1:a-pix2pix_small"], "HEAD~1:a-pix2pix_small: scores of one seed"),
+        (["a-pix2pix_small", "nothing:a-other"], "nothing:a-other: no cell of the workspace, git revision"),
+        (["a-pix2pix_small", "a-other", "-o", "x.html"], "-o x.html: the page is of single cells"),
+    ],
+)
+def test_a_mistake_about_seeds_is_one_line(seeds, capsys, names, said):
+    code, out, err = run(capsys, *names)
+    assert code == 1 and out == "" and said in err and err.count("\n") == 1

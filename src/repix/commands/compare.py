@@ -6,10 +6,14 @@ are to the first one. A difference is called noise where another seed alone may 
 tolerances of `repix seeds` (metrics/tolerances.json): the rule of `repix gate`, in both directions.
 The page needs no network and no other file. It shows the test images on which the cells differ most.
 
+DATASET-MODEL, without a seed, stands for all its seeds (from `run.seeds`): then means over them are compared, with
+the noise of both sides and the p of Welch's test, by which a difference is called noise. That takes no study before.
+
 Examples:
   repix compare HEAD
   repix compare sample-pix2pix_small-0 wooly-tope
   repix compare main main~1:sample-pix2pix_small-0 --images 20 -o compared.html
+  repix compare sample-pix2pix_small sample-pix2pix_plus
 """
 
 from __future__ import annotations
@@ -21,7 +25,7 @@ import io
 import json
 import string
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +37,7 @@ from repix.metrics import direction
 from repix.paths import METRICS, TRANSLATIONS, WORK
 from repix.provenance import lock, revisions
 from repix.provenance.revisions import Held
-from repix.regression import baseline, gate, tolerance
+from repix.regression import baseline, families, gate, tolerance
 from repix.tables import aligned
 
 FOREIGN = "of another data set than A: no difference of theirs is judged"
@@ -43,7 +47,7 @@ WORDS = {"pass": "noise", "fail": "worse", "improved": "better", "shown": ""}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("names", nargs="+", metavar="NAME", help="a cell, REV:CELL or REV")
+    parser.add_argument("names", nargs="+", metavar="NAME", help="a cell, REV:CELL, REV, or all seeds of DATASET-MODEL")
     parser.add_argument("--images", type=int, default=12, metavar="N", help="pictures on the page; default: 12")
     parser.add_argument("-o", "--output", type=here, metavar="FILE", help="the page; default: in .repix/compare/")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -282,6 +286,8 @@ def main(arguments: argparse.Namespace) -> int:
     letters = string.ascii_uppercase[: len(names)]
     if len(names) > len(letters):
         raise UserError(f"{len(names)} names; compare takes {len(letters)} at most")
+    if any(sides := [revisions.seeds_of(Path(), name) for name in arguments.names]):
+        return _over_seeds(arguments, sides)
     if arguments.images < 0:
         raise UserError(f"--images {arguments.images}: a number from 0 on")
     page = new_file(arguments.output or WORK / "compare" / f"{_file_name(names)}.html")
@@ -312,12 +318,78 @@ def main(arguments: argparse.Namespace) -> int:
         return 0
     print("\n".join(printable(f"{letter}  {title}") for letter, title in zip(letters, titles, strict=True)))
     print("\n".join(["", *aligned(rows, right=_numbers(len(names))), ""]))
+    _print_params(params, letters)
+    print("\n".join(map(printable, [*notes, *missing, f"page: {there(page)}"])))
+    return 0
+
+
+def _over_seeds(arguments: argparse.Namespace, sides: Sequence[Sequence[str]]) -> int:
+    """Compare means over seeds; ``sides`` has the cells of each name."""
+    names = arguments.names
+    if single := [name for name, side in zip(names, sides, strict=True) if not side]:
+        raise UserError(f"{single[0]}: is not all seeds of a DATASET-MODEL, as other names here; name all in one way")
+    if len(names) < 2:
+        raise UserError(f"{names[0]}: name what to compare it with, such as HEAD:{names[0].rpartition(':')[2]}")
+    if few := [name for name, side in zip(names, sides, strict=True) if len(side) < 2]:
+        raise UserError(f"{few[0]}: scores of one seed, which tell of no noise; set run.seeds to [0, 1, 2] or more")
+    if arguments.output is not None:
+        raise UserError(f"-o {arguments.output}: the page is of single cells; name each with its seed")
+    letters = string.ascii_uppercase[: len(names)]
+    found = [[revisions.find(Path(), cell) for cell in side] for side in sides]
+    entries = [[baseline.Entry.of(held.metrics) for held in side] for side in found]
+    titles = [
+        f"{name.rpartition(':')[2]} of {side[0].place}, seeds {', '.join(str(held.cell.seed) for held in side)}"
+        for name, side in zip(names, found, strict=True)
+    ]
+    judged = [
+        families.differences(entries[0], other, "" if side[0].cell.dataset == found[0][0].cell.dataset else FOREIGN)
+        for other, side in zip(entries[1:], found[1:], strict=True)
+    ]
+    firsts = [replace(side[0], cell=replace(side[0].cell, seed=0)) for side in found]  # seeds are no difference
+    params, notes = differing(firsts), others(firsts)
+    notes += [f"within {letter}: {line}" for letter, side in zip(letters, found, strict=True) for line in others(side)]
+    whys = [
+        f"{letter}: {one.why}"
+        for letter, each in zip(letters[1:], judged, strict=True)
+        for one in each.values()
+        if one.why
+    ]
+    notes += dict.fromkeys(whys)
+    if arguments.json:
+        scores = [
+            {"name": name, "translator": t, "weights": w, "metric": m, **asdict(one), "difference": one.step}
+            for name, each in zip(names[1:], judged, strict=True)
+            for (t, w, m), one in each.items()
+        ]
+        told = {"names": titles, "scores": scores, "params": {key: values for key, *values in params}, "notes": notes}
+        print(json.dumps(told, indent=2, sort_keys=True))
+        return 0
+    print("\n".join(printable(f"{letter}  {title}") for letter, title in zip(letters, titles, strict=True)))
+    for letter, each in zip(letters[1:], judged, strict=True):
+        heading = ("translator", "weights", "metric", "A", "sd", letter, "sd", f"{letter} - A", "p", "")
+        rows = [
+            (
+                *key,
+                *(_number(value) for pair in zip(one.means, one.sds, strict=True) for value in pair),
+                f"{one.step:+.4f}",
+                "" if one.p is None else f"{one.p:.2g}",
+                one.word,
+            )
+            for key, one in each.items()
+        ]
+        print("\n".join(["", *aligned([heading, *rows], right=range(3, 9))]))
+    by_chance = f"of twenty settings that change nothing, one comes out below {families.LEVEL} by chance"
+    print(f"\np: how often seeds alone make means that far apart (Welch's test); {by_chance}")
+    _print_params(params, letters)
+    print("\n".join(map(printable, notes)), end="\n" if notes else "")
+    return 0
+
+
+def _print_params(params: Sequence[Sequence[str]], letters: Sequence[str]) -> None:
     if params:
         print("\n".join(aligned([("parameter", *letters), *params])))
     else:
         print("parameters: the same in all")
-    print("\n".join(map(printable, [*notes, *missing, f"page: {there(page)}"])))
-    return 0
 
 
 def _numbers(count: int) -> list[int]:

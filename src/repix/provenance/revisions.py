@@ -98,6 +98,22 @@ def find(root: Path, asked: str) -> Held:
     )
 
 
+def seeds_of(root: Path, asked: str) -> list[str]:
+    """Return the names of the cells, one a seed, that ``<dataset>-<model>`` or ``REV:<dataset>-<model>`` stands for.
+
+    Of another name, none.
+
+    Raises:
+        UserError: there is no such revision.
+    """
+    revision, colon, name = asked.rpartition(":")
+    if name.count("-") != 1:
+        return []
+    commit = None if revision in ("", WORKSPACE) else _commit(root, revision, asked)
+    found = [cell for cell in _cells(root, commit) if cell.rpartition("-")[0] == name]
+    return [f"{revision}{colon}{cell}" for cell in sorted(found, key=lambda cell: int(cell.rpartition("-")[2]))]
+
+
 def _commit(root: Path, revision: str, asked: str) -> str:
     """Return the commit of a revision or of an experiment, the newest of several of one name."""
     if (commit := commit_of(root, revision)) is not None:
@@ -127,13 +143,18 @@ def _scored(root: Path) -> list[Path]:
     return sorted((root / METRICS).glob("*-*-*.json"))
 
 
-def _offer(root: Path, commit: str | None) -> str:
+def _cells(root: Path, commit: str | None) -> list[str]:
     """Return which cells have scores at a place."""
     if commit is None:
         names = [path.name for path in _scored(root)]
     else:
         names = git(root, "ls-tree", "--name-only", commit, f"{METRICS.as_posix()}/").decode().split()
-    cells = [Path(name).stem for name in names if re.fullmatch(r"[^-]+-[^-]+-\d+\.json", Path(name).name)]
+    return [Path(name).stem for name in names if re.fullmatch(r"[^-]+-[^-]+-\d+\.json", Path(name).name)]
+
+
+def _offer(root: Path, commit: str | None) -> str:
+    """Return words on which cells have scores at a place."""
+    cells = _cells(root, commit)
     return f"it has scores of {', '.join(cells)}" if cells else "it has no scores at all"
 
 

@@ -152,16 +152,16 @@ def _judge_score(at: Verdict, old: Entry, new: Entry, family: Family | None, sam
             at.cell, at.translator, at.variant, at.metric, verdict, at.old, at.new, tolerance, detectable, why
         )
 
-    unlike = _unlike(old.n, old.protocol, new.n, new.protocol, at)
+    differs = unlike(old.n, old.protocol, new.n, new.protocol, at)
     noise, gated = _noise(family, at)
-    if not unlike and at.old is not None and at.new is not None and same_weights and not _equal(at.old, at.new, new):
+    if not differs and at.old is not None and at.new is not None and same_weights and not _equal(at.old, at.new, new):
         return say("contradiction", "equal weights digest, unequal score: evaluation is not what the baseline ran")
     if not gated:
         return say("shown")
     if at.old is None:
         return say("new", "not in the baseline; `repix gate --accept` takes it in")
-    if unlike:
-        return say("incomparable", _listed(unlike))
+    if differs:
+        return say("incomparable", _listed(differs))
     if at.new is None:
         return say("incomparable", f"no longer measured: {_why_not(new, at)}")
     if not math.isfinite(at.new):
@@ -173,7 +173,7 @@ def _judge_score(at: Verdict, old: Entry, new: Entry, family: Family | None, sam
             return say("pass", "equal; its noise between seeds is not known")
         parts = at.cell.split("-")
         return say("incomparable", f"noise between seeds is not known: repix seeds {parts[0]} {parts[1]} --write")
-    other = _unlike(family.n, family.protocol, new.n, new.protocol, at)
+    other = unlike(family.n, family.protocol, new.n, new.protocol, at)
     if other:
         return say("incomparable", f"the tolerance was measured otherwise: {_listed(other)}; repeat the seed study")
     better = (at.new - at.old) * direction(at.metric)
@@ -209,7 +209,7 @@ def _equal(old: float, new: float, entry: Entry) -> bool:
     return old == new if exact else math.isclose(old, new, rel_tol=ROUNDING)
 
 
-def _unlike(n: int, protocol: Mapping[str, Any], other_n: int, other: Mapping[str, Any], at: Verdict) -> list[str]:
+def unlike(n: int, protocol: Mapping[str, Any], other_n: int, other: Mapping[str, Any], at: Verdict) -> list[str]:
     """Return the differences between the definitions of a score in two protocols, one line each."""
 
     def definition(count: int, tree: Mapping[str, Any]) -> dict[str, Any]:

@@ -113,7 +113,7 @@ class Family(BaseModel):
     @model_validator(mode="after")
     def _follows(self) -> Family:
         """Refuse tolerances that do not follow from the seeds beside them: a file that somebody has edited."""
-        studied = _values(list(self.cells().values()))
+        studied = values_of(list(self.cells().values()))
         gated = 0
         for key, noise in noises(self.scores).items():
             sd = mean_and_sd(studied[key])[1] if len(studied.get(key, ())) > 1 else math.nan
@@ -164,6 +164,15 @@ def mean_and_sd(values: Sequence[float]) -> tuple[float, float]:
     return mean, math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
 
 
+def welch(values: Sequence[float], others: Sequence[float]) -> float:
+    """Return the p of Welch's test of two means: 1 where all values are equal, 0 where only the means differ."""
+    from scipy.stats import ttest_ind
+
+    if len({*values}) == len({*others}) == 1:  # no noise to test against
+        return float(values[0] == others[0])
+    return float(ttest_ind(values, others, equal_var=False).pvalue)
+
+
 def _close(one: float, other: float) -> bool:
     return math.isclose(one, other, rel_tol=1e-6, abs_tol=1e-12)
 
@@ -189,7 +198,7 @@ def is_gated(variant: str, metric: str, settings: Gate) -> bool:
     return known is not None and variant in settings.variants and known.name in settings.metrics
 
 
-def _values(entries: Sequence[Entry]) -> dict[tuple[str, str, str], list[float]]:
+def values_of(entries: Sequence[Entry]) -> dict[tuple[str, str, str], list[float]]:
     """Return (translator, variant, metric) -> its value in each entry, where every entry has one."""
     values: dict[tuple[str, str, str], list[float]] = {}
     for entry in entries:
@@ -222,7 +231,7 @@ def estimate(cells: Mapping[str, Entry], settings: Gate, *, params: Mapping[str,
         other = differences({"n": first.n, **first.protocol}, {"n": entry.n, **entry.protocol})
         if other:
             raise UserError(f"{names[0]} and {name} cannot be compared: {other[0]}; evaluate both the same way")
-    values = _values(entries)
+    values = values_of(entries)
     gated = [key for key in values if is_gated(key[1], key[2], settings)]
     if not gated:
         raise UserError("none of the scores is gated; see gate.metrics and gate.variants in params.yaml")
