@@ -89,3 +89,13 @@ def test_numbers_that_are_no_weights_are_refused(given, why):
     with pytest.raises(ValueError) as caught:
         check_numbers({"a": given}, {"a": "float32"})
     assert str(caught.value) == why
+
+
+def test_a_header_that_claims_more_than_the_file_has_is_refused_before_room_is_made_for_it(tmp_path):
+    """So that too little memory is the machine's, and says nothing of the file."""
+    save_arrays(tmp_path / "x.npz", {"a": np.zeros((111, 222), np.float32)})
+    data = (tmp_path / "x.npz").read_bytes()
+    assert data.count(b"(111, 222)") == 1
+    (tmp_path / "x.npz").write_bytes(data.replace(b"(111, 222), }     ", b"(1119999, 2229), }"))
+    with pytest.raises(ValueError, match=r"'a\.npy' claims more bytes than it has"):
+        load_arrays(tmp_path / "x.npz")

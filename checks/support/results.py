@@ -212,7 +212,7 @@ def section(row: Row, record: Mapping[str, Any], pictures: Path) -> str:
         f"{len(seeds)} seed{'s'[: len(seeds) > 1]}; test images: {counted}",
         f"profile `{first['profile']}`"
         + "".join(f", {key} `{value}`" for key, value in record.get("recipe", {}).items()),
-        f"{least(costs, 'ms_per_step')} ms per step, {max(hours) / 3600:.1f} h"
+        f"{least(costs, 'ms_per_step')} ms per step, {max(hours) / 3600:.1f} h as the machine was"
         if hours
         else f"{least(costs, 'ms_per_step')} ms per step",
     ]

@@ -58,9 +58,20 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
         return {member.filename.removesuffix(".npy"): _load_member(archive, member) for member in members}
 
 
+_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+
+
 def _load_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
     if not member.filename.endswith(".npy"):
         raise ValueError(f"{member.filename!a} is no array")
+    with archive.open(member) as stream:
+        # NumPy makes room for what the header claims, before any checksum is looked at.
+        version = np.lib.format.read_magic(stream)
+        if version not in _HEADERS:
+            raise ValueError(f"{member.filename!a} is of version {version}; expected 1.0 or 2.0")
+        shape, _, dtype = _HEADERS[version](stream)
+        if math.prod(shape) * dtype.itemsize > member.file_size:
+            raise ValueError(f"{member.filename!a} claims more bytes than it has")
     with archive.open(member) as stream:
         array = np.lib.format.read_array(stream, allow_pickle=False)
         if stream.read(1):

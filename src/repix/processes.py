@@ -1,7 +1,7 @@
 """Programs that a command starts, and signals that end it: who is stopped stops what it started.
 
-Stages and commands unwind alike. A command that was stopped used to leave the training that it had started running
-alone, beside the one that the same command started again.
+Stages and commands unwind alike: a training that outlived its command would run beside the one that the same command
+starts again.
 """
 
 from __future__ import annotations

@@ -8,12 +8,11 @@ import pytest
 from repix.evaluation import baselines
 from repix.evaluation.baselines import (
     constant_colour_per_label,
-    halves,
     identity,
     median_image,
     nearest_neighbour,
-    self_distance,
 )
+from repix.evaluation.floor import halves, self_distance
 from repix.schemas import Side
 
 RED, BLUE, GREEN = (255, 0, 0), (0, 0, 170), (0, 255, 85)

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from repix.config.models import Discriminator, Generator
+from repix.description.facts import receptive_field
 from repix.errors import UserError
-from repix.models.discriminators import MinibatchDiscrimination, build_discriminator, convolutions, receptive_field
+from repix.models.discriminators import MinibatchDiscrimination, build_discriminator, convolutions
 from repix.models.generators import build_generator, unet_depth
 
 
@@ -186,9 +187,9 @@ def test_biases_are_where_they_are_asked_for(bias):
 )
 def test_receptive_field_by_rule_and_by_experiment(settings, field):
     settings = Discriminator(filters=1, norm="none", conditional=False, **settings)
-    assert receptive_field(convolutions(settings)) == field
     size = 2 * field + 64 - (2 * field) % 32
     network = build_discriminator(settings, (size, size), 1, 1)
+    assert receptive_field(network) == field
     for variable in network.weights:
         variable.assign(np.ones(tuple(variable.shape), np.float32) * 0.01)
     # One row of ones at a time would be slow: a lit pixel is seen by outputs whose windows hold it.

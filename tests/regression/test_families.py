@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from scipy.stats import ttest_ind
+from scipy.stats import nct, t, ttest_ind
 
 from repix.regression import families
 from repix.regression.baseline import Entry
@@ -58,3 +58,13 @@ def test_what_was_measured_otherwise_is_not_judged(more):
 
 def test_a_score_that_a_seed_lacks_is_left_out():
     assert families.differences(entries(ONE), [*entries(OTHER), *entries((None,))]) == {}
+
+
+@pytest.mark.parametrize(("seeds", "step"), [(5, 2), (3, 3)])
+def test_what_so_many_seeds_see_is_what_the_page_says(seeds, step):
+    """docs/gate.md: a difference of so many standard deviations is seen three times in four."""
+    degrees, moved = 2 * seeds - 2, step * (seeds / 2) ** 0.5
+    limit = t.ppf(1 - families.LEVEL / 2, degrees)
+    assert (
+        0.7 < nct.sf(limit, degrees, moved) < 0.85 and pytest.approx(1 / 3, abs=0.01) == 1 - (1 - families.LEVEL) ** 8
+    )

@@ -87,6 +87,18 @@ def test_a_damaged_one_is_refused_by_name_and_the_one_before_used(tmp_path, caps
     assert "going on after step 1" in lines[1]
 
 
+def test_too_little_memory_to_read_one_begins_nothing_anew(tmp_path):
+    """It says nothing of the file: hours that are there are not trained again."""
+    checkpoints = saved(tmp_path, 1, 2)
+
+    def little(checkpoint):
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        checkpoints.resume(little)
+    assert checkpoints.resume().step == 2
+
+
 def test_a_flip_of_any_byte_is_refused_or_harmless(tmp_path, capsys):
     """Some bytes of a zip file mean nothing (a date, a flag); all that do are covered."""
     checkpoints = saved(tmp_path, 5)

@@ -65,7 +65,6 @@ def receptive_field(network: keras.Model) -> int | None:
 
     Followed through the graph, the widest way counting; norms, which see the whole image,
     are left out as is usual. None: the whole image by construction (a dense layer).
-    For plain chains it equals :func:`repix.models.discriminators.receptive_field`.
     """
     seen: dict[str, tuple[float, float]] = {}  # layer -> (pixels seen, pixels between neighbours)
     for layer in network.layers:

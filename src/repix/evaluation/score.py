@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from repix.config.evaluation import Evaluate
-from repix.evaluation import baselines, bootstrap
+from repix.evaluation import bootstrap
+from repix.evaluation.floor import self_distance
 from repix.evaluation.features import FeatureNetwork, as_rgb8, extract
 from repix.evaluation.metrics import Score, Scorer
 from repix.files import digest_arrays
@@ -173,7 +174,7 @@ class _Sets:
     def between_halves(self, name: str, function: Callable[..., Score], rows: np.ndarray) -> dict[str, Any]:
         """Return the score of one half of the real images against the other, and how many each half has."""
         if name not in self.floors:
-            value = baselines.self_distance(function, rows, self.names).value
+            value = self_distance(function, rows, self.names).value
             self.floors[name] = {"floor": value, "floor_n": len(rows) // 2}
         return self.floors[name]
 

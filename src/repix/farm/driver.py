@@ -28,7 +28,7 @@ from repix.config import reader
 from repix.config.run import Cell
 from repix.errors import UserError
 from repix.farm import merge, start
-from repix.farm.engine import Engine, Job
+from repix.farm.engine import LOST, Engine, Job
 from repix.farm.record import Record, fits, is_of, read_journal, read_records, usable
 from repix.farm.screen import Screen
 from repix.farm.worker import Task
@@ -266,7 +266,8 @@ class _Cells:
         if done is None:
             return
         del self.jobs[cell]
-        why = f"its worker went away (exit code {done.returncode})"
+        told = f": {done.stdout}" if done.returncode == LOST and done.stdout else ""  # by the engine, not the worker
+        why = f"its worker went away (exit code {done.returncode}{told})"
         if done.returncode == 0:
             try:
                 return self._take(cell, parse_json((done.stdout.strip().splitlines() or [""])[-1]))

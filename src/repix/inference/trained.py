@@ -82,6 +82,8 @@ class TrainedModel:
             path = self.folder / variant / f"{network}.npz"
             try:
                 arrays = load_arrays(path)
+            except MemoryError:
+                raise
             except Exception as error:  # a damaged file can make its readers raise anything
                 said = " ".join(str(error).split()) or type(error).__name__
                 raise UserError(f"{path}: cannot be read ({said}); run `dvc checkout` or `dvc repro`") from None

@@ -10,21 +10,6 @@ from repix.config.sizes import check_discriminator, convolutions
 from repix.models.layers import inner_bias, normalization
 
 
-def receptive_field(convolutions: list[tuple[int, int]]) -> int:
-    """Return the side, in pixels of the input, of the patch that one output value sees.
-
-    Worked backwards from one output: a convolution of kernel k and stride s that is seen n
-    values wide sees (n - 1) * s + k of its input.
-
-    Args:
-        convolutions: (kernel, stride) from the first to the last.
-    """
-    field = 1
-    for kernel, stride in reversed(convolutions):
-        field = (field - 1) * stride + kernel
-    return field
-
-
 @keras.saving.register_keras_serializable("repix")
 class MinibatchDiscrimination(keras.layers.Layer):
     """How near each example is to the others of its batch (Salimans et al. 2016, section 3.2).

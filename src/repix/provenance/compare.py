@@ -127,6 +127,8 @@ def file_verdict(name: str, one: Path, other: Path) -> Verdict | None:
             return _trees(json.loads(a), json.loads(b))
         if kind == ".csv":
             return _trees(_table(a), _table(b))
+    except MemoryError:
+        raise
     except Exception as error:  # a damaged file is a result of the comparison
         return Verdict(Level.DIFFERENT, f"cannot be read: {' '.join(str(error).split())[:80]}")
     return None

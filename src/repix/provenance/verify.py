@@ -218,11 +218,11 @@ def rebuild(
             cell = Cell(**stage.item).name
             if any(verdicts[out].level > Level.L2 for out in _learned(found, {cell}) if out in verdicts):
                 noise[cell] = _noise(tree, stage, recorded, noise_of)
-        same_record = record is None or lock.md5(tree / record) == recorded.hashes[record]
+        same_record = lock.md5(tree / record) == recorded.hashes[record]
         if (worst.level or not same_record) and first is None:
             causes = list(lock.causes(stage.name, entries[stage.name], _entry(tree, stage)))
             causes = list(lock.opened(causes, recorded.text, _text_in(tree)))
-            was = recorded.lineage(stage) if record else None
+            was = recorded.lineage(stage)
             now = Lineage.read(tree / record) if was else None
             named = {cause[:3] for cause in causes}
             causes += [d for d in lineage_differences(stage.name, was, now) if d[:3] not in named] if was else []

@@ -1,1 +1,1 @@
-"""Many cells at once, to learn about the metrics: the noise between seeds, and trivial predictors."""
+"""Many cells at once, to learn about the metrics: the noise between seeds, a search, trivial predictors."""

@@ -166,6 +166,8 @@ class Checkpoints:
             try:
                 checkpoint = read_checkpoint(path, self.run_key)
                 restore(checkpoint)
+            except MemoryError:  # says nothing of the file, and hours are not begun anew for it
+                raise
             except Exception as error:  # a damaged file can make its readers raise anything
                 said = " ".join(str(error).split()) or type(error).__name__
                 print(f"repix: checkpoint {path} refused: {printable(said)}; trying the one before", file=sys.stderr)

@@ -53,6 +53,8 @@ class Beginning:
         if self.asked.takes_state:
             try:
                 self._state = read_checkpoint(folder / STATE, self.record.parent)
+            except MemoryError:
+                raise
             except Exception as error:  # a damaged file can make its readers raise anything
                 raise UserError(f"{folder / STATE}: cannot be read ({error}); run `dvc repro start`") from None
 
@@ -91,6 +93,8 @@ class Beginning:
             if path.suffix == ".npz":
                 try:
                     given |= load_arrays(path)
+                except MemoryError:
+                    raise
                 except Exception as error:  # a damaged file can make its readers raise anything
                     raise UserError(f"{path}: cannot be read ({error}); {self._mend}") from None
             else:
