@@ -255,6 +255,7 @@ def seeds(root):
     """Three seeds of two recipes in the workspace, of the first of them in the commit as well."""
     for seed, l1 in enumerate((0.30, 0.31, 0.32)):
         put(root, l1, (0.5, 0.5, 0.5), f"4{seed}", cell=f"a-pix2pix_small-{seed}")
+    (root / "dvc.lock").write_text("stages: {}\n")
     commit(root)
     for seed, l1 in enumerate((0.20, 0.21, 0.22)):
         put(root, l1, (0.5, 0.5, 0.5), f"5{seed}", cell=f"a-other-{seed}", epochs=7)
@@ -262,6 +263,7 @@ def seeds(root):
         params = yaml.safe_load((root / "params.yaml").read_text())
         params["models"][model] = {"system": "pix2pix", "epochs": epochs, "profile": "fast"}
         (root / "params.yaml").write_text(yaml.safe_dump(params))
+    (root / "dvc.lock").write_text("stages: {}\n")
     return root
 
 
@@ -281,6 +283,7 @@ def test_all_seeds_of_two_recipes_are_compared_by_their_own_noise(seeds, capsys)
 def test_seeds_of_a_commit_stand_beside_those_of_the_workspace(seeds, capsys):
     for seed, l1 in enumerate((0.311, 0.319, 0.302)):
         put(seeds, l1, (0.5, 0.5, 0.5), f"6{seed}", cell=f"a-pix2pix_small-{seed}")
+    (seeds / "dvc.lock").write_text("stages: {}\n")
     code, out, _ = run(capsys, "HEAD:a-pix2pix_small", "a-pix2pix_small")
     assert code == 0 and "noise" in out and "HEAD (" in out
 
@@ -289,8 +292,11 @@ def test_seeds_of_a_commit_stand_beside_those_of_the_workspace(seeds, capsys):
     ("names", "said"),
     [
         (["a-pix2pix_small"], "name what to compare it with, such as HEAD:a-pix2pix_small"),
+        (["HEAD:a-pix2pix_small"], "name what to compare it with, such as workspace:a-pix2pix_small"),
+        (["a-pix2pix_small", "a-othr"], "a-othr: no cell of the workspace, git revision or DVC experiment"),
         (["a-pix2pix_small", CELL], f"{CELL}: is not all seeds of a DATASET-MODEL"),
         (["a-pix2pix_small", "HEAD~1:a-pix2pix_small"], "HEAD~1:a-pix2pix_small: scores of one seed"),
+        (["a-pix2pix_small", "HEAD:a-othr"], "HEAD:a-othr: no scores of it there; it has scores of a-pix2pix_small-0"),
         (["a-pix2pix_small", "nothing:a-other"], "nothing:a-other: no cell of the workspace, git revision"),
         (["a-pix2pix_small", "a-other", "-o", "x.html"], "-o x.html: the page is of single cells"),
     ],
@@ -298,3 +304,26 @@ def test_seeds_of_a_commit_stand_beside_those_of_the_workspace(seeds, capsys):
 def test_a_mistake_about_seeds_is_one_line(seeds, capsys, names, said):
     code, out, err = run(capsys, *names)
     assert code == 1 and out == "" and said in err and err.count("\n") == 1
+
+
+def test_seeds_of_an_earlier_recipe_are_no_seeds_of_this_one(seeds, capsys):
+    entries = {
+        f"train@a-other-{seed}": {"params": {"params.yaml": {"models.other": {"epochs": epochs}}}, "deps": []}
+        for seed, epochs in enumerate((7, 7, 99))
+    }
+    (seeds / "dvc.lock").write_text(yaml.safe_dump({"stages": entries}))
+    code, _, err = run(capsys, "a-pix2pix_small", "a-other")
+    assert code == 1 and "a-other: seed 2 was trained with other settings than seed 0; train all" in err
+
+
+def test_shared_seeds_are_told_since_the_test_takes_them_for_independent(seeds, capsys):
+    code, out, _ = run(capsys, "HEAD:a-pix2pix_small", "a-pix2pix_small")
+    assert code == 0 and "B: 3 of its seeds have weights of A" in out and "weights: the same" not in out
+
+
+def test_a_branch_whose_name_has_a_dash_is_a_branch(seeds, capsys):
+    git(seeds, "branch", "feature-x", "HEAD~1")
+    code, out, _ = run(capsys, f"feature-x:{CELL}", CELL)
+    assert code == 0 and "feature-x (" in out
+    code, _, err = run(capsys, "feature-x", CELL)
+    assert code == 0, err

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import warnings
+
 import pytest
 from scipy.stats import nct, t, ttest_ind
 
@@ -28,6 +31,8 @@ def only(one, other, *rest) -> families.Difference:
 def test_welch_takes_neither_equal_noise_nor_equal_numbers_for_granted():
     assert welch(ONE, OTHER) == pytest.approx(ttest_ind(ONE, OTHER, equal_var=False).pvalue)
     assert welch(ONE, OTHER) != pytest.approx(ttest_ind(ONE, OTHER).pvalue)
+    with warnings.catch_warnings(action="error"):  # of precision, where one side has no noise
+        assert welch((0.1, 0.1), ONE) == pytest.approx(0.2152, rel=0.01)
     assert welch((1.0, 1.0), (1.0, 1.0, 1.0)) == 1.0 and welch((1.0, 1.0), (2.0, 2.0)) == 0.0
 
 
@@ -54,6 +59,11 @@ def test_what_was_measured_otherwise_is_not_judged(more):
     within = [*entries(OTHER[:1]), *entries(OTHER[1:], **more)]
     assert only(entries(ONE), within).p is None and only(within, entries(ONE)).p is None
     assert only(entries(ONE), entries(OTHER), "of other data").why == "of other data"
+
+
+def test_what_is_no_number_is_not_judged():
+    found = only(entries(ONE), entries((0.1, math.nan)))
+    assert (found.p, found.word, found.why) == (None, "", "not a finite number")
 
 
 def test_a_score_that_a_seed_lacks_is_left_out():

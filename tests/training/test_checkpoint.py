@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -87,14 +88,18 @@ def test_a_damaged_one_is_refused_by_name_and_the_one_before_used(tmp_path, caps
     assert "going on after step 1" in lines[1]
 
 
-def test_too_little_memory_to_read_one_begins_nothing_anew(tmp_path):
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), OSError(errno.ENOMEM, "Cannot allocate memory"), RuntimeError("OOM when allocating tensor")],
+)
+def test_too_little_memory_to_read_one_begins_nothing_anew(tmp_path, error):
     """It says nothing of the file: hours that are there are not trained again."""
     checkpoints = saved(tmp_path, 1, 2)
 
     def little(checkpoint):
-        raise MemoryError
+        raise error
 
-    with pytest.raises(MemoryError):
+    with pytest.raises(type(error)):
         checkpoints.resume(little)
     assert checkpoints.resume().step == 2
 

@@ -6,14 +6,15 @@ are to the first one. A difference is called noise where another seed alone may 
 tolerances of `repix seeds` (metrics/tolerances.json): the rule of `repix gate`, in both directions.
 The page needs no network and no other file. It shows the test images on which the cells differ most.
 
-DATASET-MODEL, without a seed, stands for all its seeds (from `run.seeds`): then means over them are compared, with
-the noise of both sides and the p of Welch's test, by which a difference is called noise. That takes no study before.
+DATASET-MODEL, without a seed, stands for all its seeds that have scores: then means over them are compared, with
+the noise of both sides and the p of Welch's test, by which a difference is called noise. That takes no study before,
+and both under one profile.
 
 Examples:
   repix compare HEAD
   repix compare sample-pix2pix_small-0 wooly-tope
   repix compare main main~1:sample-pix2pix_small-0 --images 20 -o compared.html
-  repix compare sample-pix2pix_small sample-pix2pix_plus
+  repix compare sample-pix2pix_small sample-other
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from typing import Any
 from repix import pages
 from repix.commands import here, new_file, there
 from repix.errors import UserError, printable
-from repix.files import write_text
+from repix.files import canonical_json, write_text
 from repix.metrics import direction
 from repix.paths import METRICS, TRANSLATIONS, WORK
 from repix.provenance import lock, revisions
@@ -327,15 +328,20 @@ def _over_seeds(arguments: argparse.Namespace, sides: Sequence[Sequence[str]]) -
     """Compare means over seeds; ``sides`` has the cells of each name."""
     names = arguments.names
     if single := [name for name, side in zip(names, sides, strict=True) if not side]:
+        revisions.find(Path(), single[0])  # which says of a misspelt name what there is
         raise UserError(f"{single[0]}: is not all seeds of a DATASET-MODEL, as other names here; name all in one way")
     if len(names) < 2:
-        raise UserError(f"{names[0]}: name what to compare it with, such as HEAD:{names[0].rpartition(':')[2]}")
+        revision, _, family = names[0].rpartition(":")
+        other = revisions.WORKSPACE if revision not in ("", revisions.WORKSPACE) else "HEAD"
+        raise UserError(f"{names[0]}: name what to compare it with, such as {other}:{family}")
     if few := [name for name, side in zip(names, sides, strict=True) if len(side) < 2]:
         raise UserError(f"{few[0]}: scores of one seed, which tell of no noise; set run.seeds to [0, 1, 2] or more")
     if arguments.output is not None:
         raise UserError(f"-o {arguments.output}: the page is of single cells; name each with its seed")
     letters = string.ascii_uppercase[: len(names)]
     found = [[revisions.find(Path(), cell) for cell in side] for side in sides]
+    for name, side in zip(names, found, strict=True):
+        _check_family(name, side)
     entries = [[baseline.Entry.of(held.metrics) for held in side] for side in found]
     titles = [
         f"{name.rpartition(':')[2]} of {side[0].place}, seeds {', '.join(str(held.cell.seed) for held in side)}"
@@ -346,13 +352,19 @@ def _over_seeds(arguments: argparse.Namespace, sides: Sequence[Sequence[str]]) -
         for other, side in zip(entries[1:], found[1:], strict=True)
     ]
     firsts = [replace(side[0], cell=replace(side[0].cell, seed=0)) for side in found]  # seeds are no difference
-    params, notes = differing(firsts), others(firsts)
+    params, notes = differing(firsts), [line for line in others(firsts) if not line.startswith("weights")]
     notes += [f"within {letter}: {line}" for letter, side in zip(letters, found, strict=True) for line in others(side)]
+    weights = [{canonical_json(held.metrics.weights_digest) for held in side} for side in found]
     whys = [
         f"{letter}: {one.why}"
         for letter, each in zip(letters[1:], judged, strict=True)
         for one in each.values()
         if one.why
+    ]
+    whys += [
+        f"{letter}: {len(shared)} of its seeds have weights of A, and Welch's test takes the two for independent"
+        for letter, of_other in zip(letters[1:], weights[1:], strict=True)
+        if (shared := weights[0] & of_other)
     ]
     notes += dict.fromkeys(whys)
     if arguments.json:
@@ -383,6 +395,22 @@ def _over_seeds(arguments: argparse.Namespace, sides: Sequence[Sequence[str]]) -
     _print_params(params, letters)
     print("\n".join(map(printable, notes)), end="\n" if notes else "")
     return 0
+
+
+def _check_family(name: str, side: Sequence[Held]) -> None:
+    """Refuse seeds that are not of one recipe: metrics/ keeps those of an earlier one until they are trained again."""
+    first = side[0]
+    for held in side[1:]:
+        for what, one, other in (
+            ("settings", first.settings, held.settings),
+            ("code of train", first.code["train"], held.code["train"]),
+            ("prepared data", first.data, held.data),
+        ):
+            if one != other:
+                raise UserError(
+                    f"{name}: seed {held.cell.seed} was trained with other {what} than seed {first.cell.seed}; train "
+                    f"all with `dvc repro`, or remove metrics/{held.cell.name}.json"
+                )
 
 
 def _print_params(params: Sequence[Sequence[str]], letters: Sequence[str]) -> None:

@@ -14,8 +14,8 @@ import numpy as np
 
 from repix.config.evaluation import Evaluate
 from repix.evaluation import bootstrap
-from repix.evaluation.floor import self_distance
 from repix.evaluation.features import FeatureNetwork, as_rgb8, extract
+from repix.evaluation.floor import self_distance
 from repix.evaluation.metrics import Score, Scorer
 from repix.files import digest_arrays
 from repix.metrics import ASK_FOR_FEATURES, METRICS, OWN_NETWORK, Metric

@@ -14,7 +14,7 @@ from repix.arrays import check_numbers, load_arrays
 from repix.config import reader
 from repix.config.models import Recipe
 from repix.directions import Direction
-from repix.errors import UserError
+from repix.errors import UserError, limit_of_the_machine
 from repix.files import digest_arrays
 from repix.inference.backend import backend_module
 from repix.inference.translator import Translator
@@ -82,9 +82,9 @@ class TrainedModel:
             path = self.folder / variant / f"{network}.npz"
             try:
                 arrays = load_arrays(path)
-            except MemoryError:
-                raise
             except Exception as error:  # a damaged file can make its readers raise anything
+                if limit_of_the_machine(error):
+                    raise
                 said = " ".join(str(error).split()) or type(error).__name__
                 raise UserError(f"{path}: cannot be read ({said}); run `dvc checkout` or `dvc repro`") from None
             if digest_arrays(arrays) != expected[network]:

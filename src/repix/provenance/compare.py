@@ -20,6 +20,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from repix.errors import limit_of_the_machine
 from repix.files import digest_arrays
 from repix.schemas import Metrics
 
@@ -127,9 +128,9 @@ def file_verdict(name: str, one: Path, other: Path) -> Verdict | None:
             return _trees(json.loads(a), json.loads(b))
         if kind == ".csv":
             return _trees(_table(a), _table(b))
-    except MemoryError:
-        raise
     except Exception as error:  # a damaged file is a result of the comparison
+        if limit_of_the_machine(error):
+            raise
         return Verdict(Level.DIFFERENT, f"cannot be read: {' '.join(str(error).split())[:80]}")
     return None
 

@@ -38,6 +38,7 @@ class Held:
             apart; the data set's begin with ``datasets.<name>``, the recipe's with ``models.<name>``.
         code: stage -> hash of the record of what it runs.
         data: hash of the prepared data set; None where dvc.lock does not know it.
+        settings: what dvc.lock says that the training read of params.yaml, whatever stands there now.
         files: function from the path of an out to name -> file, or to None where its bytes are not on this machine.
     """
 
@@ -48,6 +49,7 @@ class Held:
     params: Mapping[str, Any]
     code: Mapping[str, str | None]
     data: str | None
+    settings: Mapping[str, Any]
     files: Callable[[str], dict[str, Path] | None]
 
 
@@ -94,6 +96,7 @@ def find(root: Path, asked: str) -> Held:
         params=_params(params, cell),
         code={kind: _dependency(entry, "code/") for kind, entry in (("train", trained), ("evaluate", evaluated))},
         data=_dependency(trained, "data/"),
+        settings=trained.get("params") or {},
         files=recorded.files if commit else lambda out: files_of(root / out) or None,
     )
 
@@ -104,13 +107,15 @@ def seeds_of(root: Path, asked: str) -> list[str]:
     Of another name, none.
 
     Raises:
-        UserError: there is no such revision.
+        UserError: there is no such revision, or no such scores.
     """
     revision, colon, name = asked.rpartition(":")
-    if name.count("-") != 1:
+    if name.count("-") != 1 or (not colon and (commit_of(root, name) is not None or name in _experiments(root))):
         return []
     commit = None if revision in ("", WORKSPACE) else _commit(root, revision, asked)
     found = [cell for cell in _cells(root, commit) if cell.rpartition("-")[0] == name]
+    if not found and colon:
+        raise UserError(f"{asked}: no scores of it there; {_offer(root, commit)}")
     return [f"{revision}{colon}{cell}" for cell in sorted(found, key=lambda cell: int(cell.rpartition("-")[2]))]
 
 

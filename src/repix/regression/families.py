@@ -5,6 +5,7 @@ The gate and `repix compare` judge one cell by a noise that was measured before;
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -46,6 +47,8 @@ class Difference:
 def differences(one: Sequence[Entry], other: Sequence[Entry], why: str = "") -> dict[Key, Difference]:
     """Return translator, variant, metric -> what two families have of it, for the scores that all their seeds have.
 
+    Of a score that one seed lacks there is nothing: the others would be another selection of seeds.
+
     Args:
         one, other: the scores of two seeds or more.
         why: a reason to judge none, known beforehand.
@@ -54,7 +57,8 @@ def differences(one: Sequence[Entry], other: Sequence[Entry], why: str = "") -> 
     found = {}
     for key in (key for key in values if key in others):
         (mean, sd), (other_mean, other_sd) = mean_and_sd(values[key]), mean_and_sd(others[key])
-        reason = why or _unlike(key, one[0], [*one[1:], *other])
+        finite = all(map(math.isfinite, (mean, other_mean)))
+        reason = why or _unlike(key, one[0], [*one[1:], *other]) or ("" if finite else "not a finite number")
         p = None if reason else welch(values[key], others[key])
         word = "" if p is None or direction(key[2]) is None else _word(key[2], other_mean - mean, p)
         found[key] = Difference((mean, other_mean), (sd, other_sd), p, word, reason)

@@ -18,7 +18,7 @@ from repix.config.models import Recipe
 from repix.config.run import Cell
 from repix.data.prepared import Prepared
 from repix.directions import Direction
-from repix.errors import UserError
+from repix.errors import UserError, limit_of_the_machine
 from repix.inference.keras_file import load_network
 from repix.models.initialization import weights
 from repix.schemas import Start
@@ -53,9 +53,9 @@ class Beginning:
         if self.asked.takes_state:
             try:
                 self._state = read_checkpoint(folder / STATE, self.record.parent)
-            except MemoryError:
-                raise
             except Exception as error:  # a damaged file can make its readers raise anything
+                if limit_of_the_machine(error):
+                    raise
                 raise UserError(f"{folder / STATE}: cannot be read ({error}); run `dvc repro start`") from None
 
     @property
@@ -93,9 +93,9 @@ class Beginning:
             if path.suffix == ".npz":
                 try:
                     given |= load_arrays(path)
-                except MemoryError:
-                    raise
                 except Exception as error:  # a damaged file can make its readers raise anything
+                    if limit_of_the_machine(error):
+                        raise
                     raise UserError(f"{path}: cannot be read ({error}); {self._mend}") from None
             else:
                 network = self._network_of(Path(name), system, wanted)
