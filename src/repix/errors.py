@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class UserError(Exception):
@@ -89,3 +91,22 @@ def limit_of_the_machine(error: BaseException) -> str | None:
             return "not enough memory; give it more, or lower batch_size or crop_size; what was finished is kept"
         seen = seen.__cause__ or seen.__context__
     return None
+
+
+def words_of(error: BaseException) -> str:
+    """Return what an error says, in one line; where it says nothing, what it is."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+@contextmanager
+def reading(path: os.PathLike[str] | str, mend: str) -> Iterator[None]:
+    """Make whatever a reader stumbles over a :class:`UserError` that names the file: a damaged one can raise anything.
+
+    What the machine lacks says nothing of the file, and passes as it is.
+    """
+    try:
+        yield
+    except Exception as error:
+        if limit_of_the_machine(error):
+            raise
+        raise UserError(f"{os.fspath(path)}: cannot be read ({words_of(error)}); {mend}") from None

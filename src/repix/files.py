@@ -37,6 +37,9 @@ def _sync_directory(folder: Path) -> None:
         os.close(descriptor)
 
 
+_NO_PROC = (FileNotFoundError, NotADirectoryError, PermissionError, ProcessLookupError)
+
+
 def process_name(pid: int) -> str | None:
     """Return a name that no other process of this machine has had or will have, None if it does not run.
 
@@ -55,17 +58,14 @@ def process_name(pid: int) -> str | None:
     try:
         stat = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
         return None if stat[0] == "Z" else f"{pid}-{_boot()}-{stat[19]}"
-    except NO_PROC:
+    except _NO_PROC:
         return str(pid)
-
-
-NO_PROC = (FileNotFoundError, NotADirectoryError, PermissionError, ProcessLookupError)
 
 
 def _boot() -> str:
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text()[:8]
-    except NO_PROC:
+    except _NO_PROC:
         return ""
 
 

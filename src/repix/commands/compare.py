@@ -169,10 +169,13 @@ def others(found: Sequence[Held]) -> list[str]:
             lines.append(f"code of {stage}: not the same in all")
     if len({held.cell.dataset for held in found}) == 1 and len({held.data for held in found}) > 1:
         lines.append("prepared data: not the same in all")
-    digests = [json.dumps(held.metrics.weights_digest, sort_keys=True) for held in found]
-    if len(set(digests)) == 1:
-        lines.append("weights: the same in all")
     return lines
+
+
+def same_weights(found: Sequence[Held]) -> list[str]:
+    """Return a line where all cells have the same weights."""
+    digests = {canonical_json(held.metrics.weights_digest) for held in found}
+    return ["weights: the same in all"] if len(digests) == 1 else []
 
 
 @dataclass(frozen=True)
@@ -297,7 +300,7 @@ def main(arguments: argparse.Namespace) -> int:
     root = Path()
     found = [revisions.find(root, name) for name in names]
     scores = scores_of(found, tolerance.read_tolerances(root / METRICS / tolerance.FILE))
-    params, notes = differing(found), [*others(found), *reasons(scores, letters)]
+    params, notes = differing(found), [*others(found), *same_weights(found), *reasons(scores, letters)]
     shown, missing = pictures_of(found, letters, arguments.images)
     titles = [f"{held.cell.name} of {held.place}" for held in found]
     rows = score_rows(scores, letters)
@@ -326,7 +329,46 @@ def main(arguments: argparse.Namespace) -> int:
 
 def _over_seeds(arguments: argparse.Namespace, sides: Sequence[Sequence[str]]) -> int:
     """Compare means over seeds; ``sides`` has the cells of each name."""
-    names = arguments.names
+    names, letters = arguments.names, string.ascii_uppercase
+    if arguments.output is not None:
+        raise UserError(f"-o {arguments.output}: the page is of single cells; name each with its seed")
+    found = _families(names, sides)
+    entries = [[baseline.Entry.of(held.metrics) for held in side] for side in found]
+    titles = [
+        f"{name.rpartition(':')[2]} of {side[0].place}, seeds {', '.join(str(held.cell.seed) for held in side)}"
+        for name, side in zip(names, found, strict=True)
+    ]
+    judged = {
+        letter: families.differences(entries[0], other, _foreign(found[0], side))
+        for letter, other, side in zip(letters[1:], entries[1:], found[1:], strict=False)
+    }
+    firsts = [replace(side[0], cell=replace(side[0].cell, seed=0)) for side in found]  # seeds are no difference
+    params, notes = differing(firsts), [*others(firsts), *_within(found), *_unjudged(judged)]
+    if arguments.json:
+        scores = [
+            {"name": name, "translator": t, "weights": w, "metric": m, **asdict(one), "difference": one.step}
+            for name, each in zip(names[1:], judged.values(), strict=True)
+            for (t, w, m), one in each.items()
+        ]
+        told = {"names": titles, "scores": scores, "params": {key: values for key, *values in params}, "notes": notes}
+        print(json.dumps(told, indent=2, sort_keys=True))
+        return 0
+    print("\n".join(printable(f"{letter}  {title}") for letter, title in zip(letters, titles, strict=False)))
+    for letter, each in judged.items():
+        print("\n".join(["", *aligned(_seed_rows(letter, each), right=range(3, 9))]))
+    by_chance = f"of twenty settings that change nothing, one comes out below {families.LEVEL} by chance"
+    print(f"\np: how often seeds alone make means that far apart (Welch's test); {by_chance}")
+    _print_params(params, letters[: len(names)])
+    print("\n".join(map(printable, notes)), end="\n" if notes else "")
+    return 0
+
+
+def _families(names: Sequence[str], sides: Sequence[Sequence[str]]) -> list[list[Held]]:
+    """Return the cells of each name.
+
+    Raises:
+        UserError: a name is of one cell, or of one seed, or there is one name alone.
+    """
     if single := [name for name, side in zip(names, sides, strict=True) if not side]:
         revisions.find(Path(), single[0])  # which says of a misspelt name what there is
         raise UserError(f"{single[0]}: is not all seeds of a DATASET-MODEL, as other names here; name all in one way")
@@ -336,65 +378,44 @@ def _over_seeds(arguments: argparse.Namespace, sides: Sequence[Sequence[str]]) -
         raise UserError(f"{names[0]}: name what to compare it with, such as {other}:{family}")
     if few := [name for name, side in zip(names, sides, strict=True) if len(side) < 2]:
         raise UserError(f"{few[0]}: scores of one seed, which tell of no noise; set run.seeds to [0, 1, 2] or more")
-    if arguments.output is not None:
-        raise UserError(f"-o {arguments.output}: the page is of single cells; name each with its seed")
-    letters = string.ascii_uppercase[: len(names)]
     found = [[revisions.find(Path(), cell) for cell in side] for side in sides]
     for name, side in zip(names, found, strict=True):
         _check_family(name, side)
-    entries = [[baseline.Entry.of(held.metrics) for held in side] for side in found]
-    titles = [
-        f"{name.rpartition(':')[2]} of {side[0].place}, seeds {', '.join(str(held.cell.seed) for held in side)}"
-        for name, side in zip(names, found, strict=True)
+    return found
+
+
+def _foreign(first: Sequence[Held], side: Sequence[Held]) -> str:
+    return "" if side[0].cell.dataset == first[0].cell.dataset else FOREIGN
+
+
+def _within(found: Sequence[Sequence[Held]]) -> list[str]:
+    """Return a line for each thing that seeds should share and do not, or do and should not."""
+    lines = [
+        f"within {letter}: {line}"
+        for letter, side in zip(string.ascii_uppercase, found, strict=False)
+        for line in [*others(side), *same_weights(side)]
     ]
-    judged = [
-        families.differences(entries[0], other, "" if side[0].cell.dataset == found[0][0].cell.dataset else FOREIGN)
-        for other, side in zip(entries[1:], found[1:], strict=True)
-    ]
-    firsts = [replace(side[0], cell=replace(side[0].cell, seed=0)) for side in found]  # seeds are no difference
-    params, notes = differing(firsts), [line for line in others(firsts) if not line.startswith("weights")]
-    notes += [f"within {letter}: {line}" for letter, side in zip(letters, found, strict=True) for line in others(side)]
     weights = [{canonical_json(held.metrics.weights_digest) for held in side} for side in found]
-    whys = [
-        f"{letter}: {one.why}"
-        for letter, each in zip(letters[1:], judged, strict=True)
-        for one in each.values()
-        if one.why
-    ]
-    whys += [
+    return lines + [
         f"{letter}: {len(shared)} of its seeds have weights of A, and Welch's test takes the two for independent"
-        for letter, of_other in zip(letters[1:], weights[1:], strict=True)
+        for letter, of_other in zip(string.ascii_uppercase[1:], weights[1:], strict=False)
         if (shared := weights[0] & of_other)
     ]
-    notes += dict.fromkeys(whys)
-    if arguments.json:
-        scores = [
-            {"name": name, "translator": t, "weights": w, "metric": m, **asdict(one), "difference": one.step}
-            for name, each in zip(names[1:], judged, strict=True)
-            for (t, w, m), one in each.items()
-        ]
-        told = {"names": titles, "scores": scores, "params": {key: values for key, *values in params}, "notes": notes}
-        print(json.dumps(told, indent=2, sort_keys=True))
-        return 0
-    print("\n".join(printable(f"{letter}  {title}") for letter, title in zip(letters, titles, strict=True)))
-    for letter, each in zip(letters[1:], judged, strict=True):
-        heading = ("translator", "weights", "metric", "A", "sd", letter, "sd", f"{letter} - A", "p", "")
-        rows = [
-            (
-                *key,
-                *(_number(value) for pair in zip(one.means, one.sds, strict=True) for value in pair),
-                f"{one.step:+.4f}",
-                "" if one.p is None else f"{one.p:.2g}",
-                one.word,
-            )
-            for key, one in each.items()
-        ]
-        print("\n".join(["", *aligned([heading, *rows], right=range(3, 9))]))
-    by_chance = f"of twenty settings that change nothing, one comes out below {families.LEVEL} by chance"
-    print(f"\np: how often seeds alone make means that far apart (Welch's test); {by_chance}")
-    _print_params(params, letters)
-    print("\n".join(map(printable, notes)), end="\n" if notes else "")
-    return 0
+
+
+def _unjudged(judged: Mapping[str, Mapping[families.Key, families.Difference]]) -> list[str]:
+    """Return each reason why a difference is not judged, once."""
+    return list(dict.fromkeys(f"{letter}: {d.why}" for letter, each in judged.items() for d in each.values() if d.why))
+
+
+def _seed_rows(letter: str, scores: Mapping[families.Key, families.Difference]) -> list[tuple[str, ...]]:
+    """Return the table of a name beside the first one, its heading first."""
+    rows = [("translator", "weights", "metric", "A", "sd", letter, "sd", f"{letter} - A", "p", "")]
+    for key, one in scores.items():
+        values = (value for pair in zip(one.means, one.sds, strict=True) for value in pair)
+        p = "" if one.p is None else f"{one.p:.2g}"
+        rows.append((*key, *map(_number, values), f"{one.step:+.4f}", p, one.word))
+    return rows
 
 
 def _check_family(name: str, side: Sequence[Held]) -> None:

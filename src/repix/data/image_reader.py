@@ -679,17 +679,21 @@ def _images(metadata: str) -> int:
 
     One of the three alone may be the channels.
     """
-    images = re.findall(r"<(?:\w+:)?Pixels\b[^>]*>", metadata)
-    sizes = [int(size) for size in re.findall(r"\bSize[ZCT]\s*=\s*[\"'](\d{1,20})", " ".join(images[:1]))]
-    return max(len(images), math.prod(sizes) if sum(size > 1 for size in sizes) > 1 else 1)
+    many, sizes = _pixels(metadata)
+    return max(many, math.prod(sizes) if sum(size > 1 for size in sizes) > 1 else 1)
 
 
 def _planes(metadata: str) -> int:
     """Return how many planes OME's metadata name."""
-    pixels = re.search(r"<(?:\w+:)?Pixels\b[^>]*>", metadata)
-    sizes = re.findall(r"\bSize[ZCT]\s*=\s*[\"'](\d{1,20})", pixels[0]) if pixels else []
     named = re.findall(r"\bPlaneCount\s*=\s*[\"'](\d{1,20})", metadata)
-    return max(math.prod(map(int, sizes)), *map(int, named), 0)
+    return max(math.prod(_pixels(metadata)[1]), *map(int, named), 0)
+
+
+def _pixels(metadata: str) -> tuple[int, list[int]]:
+    """Return how many images OME's metadata list, and depths, channels and times of the first."""
+    images = re.findall(r"<(?:\w+:)?Pixels\b[^>]*>", metadata)
+    sizes = re.findall(r"\bSize[ZCT]\s*=\s*[\"'](\d{1,20})", " ".join(images[:1]))
+    return len(images), [int(size) for size in sizes]
 
 
 def _other_files(metadata: str) -> bool:

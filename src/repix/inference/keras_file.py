@@ -9,7 +9,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from repix.errors import UserError
+from repix.errors import UserError, limit_of_the_machine, words_of
 
 
 def load_network(path: Path, mend: str = "run `dvc checkout` or `dvc repro`") -> keras.Model:
@@ -30,10 +30,10 @@ def load_network(path: Path, mend: str = "run `dvc checkout` or `dvc repro`") ->
         raise UserError(f"{path}: cannot be read (it is no .keras file, or was cut short); {mend}")
     try:
         network = keras.saving.load_model(path, compile=False)
-    except MemoryError:
-        raise
     except Exception as error:  # a damaged file can make its readers raise anything
-        said = re.split(r"\.\s", " ".join(str(error).split()) or type(error).__name__)[0][:200]  # its first sentence
+        if limit_of_the_machine(error):
+            raise
+        said = re.split(r"\.\s", words_of(error))[0][:200]  # its first sentence
         raise UserError(f"{path}: cannot be read ({said}); {mend}") from None
     for variable in network.weights:
         if not np.isfinite(keras.ops.convert_to_numpy(variable)).all():

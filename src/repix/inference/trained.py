@@ -14,7 +14,7 @@ from repix.arrays import check_numbers, load_arrays
 from repix.config import reader
 from repix.config.models import Recipe
 from repix.directions import Direction
-from repix.errors import UserError, limit_of_the_machine
+from repix.errors import UserError, reading
 from repix.files import digest_arrays
 from repix.inference.backend import backend_module
 from repix.inference.translator import Translator
@@ -80,13 +80,8 @@ class TrainedModel:
         expected = self.record.variants()[variant]
         for network in sorted(set(self.record.translators.values())):
             path = self.folder / variant / f"{network}.npz"
-            try:
+            with reading(path, "run `dvc checkout` or `dvc repro`"):
                 arrays = load_arrays(path)
-            except Exception as error:  # a damaged file can make its readers raise anything
-                if limit_of_the_machine(error):
-                    raise
-                said = " ".join(str(error).split()) or type(error).__name__
-                raise UserError(f"{path}: cannot be read ({said}); run `dvc checkout` or `dvc repro`") from None
             if digest_arrays(arrays) != expected[network]:
                 raise UserError(f"{path}: not the weights of trained.json; run `dvc checkout` or `dvc repro`")
             own = weights(network, self.system.networks[network])

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from repix.metrics import direction
 from repix.regression.baseline import Entry
-from repix.regression.gate import Verdict, unlike
+from repix.regression.gate import unlike
 from repix.regression.tolerance import mean_and_sd, values_of, welch
 
 LEVEL = 0.05
@@ -67,9 +67,9 @@ def differences(one: Sequence[Entry], other: Sequence[Entry], why: str = "") -> 
 
 def _unlike(key: Key, first: Entry, others: Sequence[Entry]) -> str:
     """Return how the first score was measured otherwise than another one; empty where it was not."""
-    at = Verdict("", *key, "", 0.0, 0.0)
+    translator, _, metric = key
     for entry in others:
-        if lines := unlike(first.n, first.protocol, entry.n, entry.protocol, at):
+        if lines := unlike(first, entry, translator, metric):
             return f"measured otherwise: {lines[0]}"
     return ""
 

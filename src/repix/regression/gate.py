@@ -152,7 +152,7 @@ def _judge_score(at: Verdict, old: Entry, new: Entry, family: Family | None, sam
             at.cell, at.translator, at.variant, at.metric, verdict, at.old, at.new, tolerance, detectable, why
         )
 
-    differs = unlike(old.n, old.protocol, new.n, new.protocol, at)
+    differs = unlike(old, new, at.translator, at.metric, defined=at.old is not None and at.new is not None)
     noise, gated = _noise(family, at)
     if not differs and at.old is not None and at.new is not None and same_weights and not _equal(at.old, at.new, new):
         return say("contradiction", "equal weights digest, unequal score: evaluation is not what the baseline ran")
@@ -173,7 +173,7 @@ def _judge_score(at: Verdict, old: Entry, new: Entry, family: Family | None, sam
             return say("pass", "equal; its noise between seeds is not known")
         parts = at.cell.split("-")
         return say("incomparable", f"noise between seeds is not known: repix seeds {parts[0]} {parts[1]} --write")
-    other = unlike(family.n, family.protocol, new.n, new.protocol, at)
+    other = unlike(family, new, at.translator, at.metric)
     if other:
         return say("incomparable", f"the tolerance was measured otherwise: {_listed(other)}; repeat the seed study")
     better = (at.new - at.old) * direction(at.metric)
@@ -209,19 +209,24 @@ def _equal(old: float, new: float, entry: Entry) -> bool:
     return old == new if exact else math.isclose(old, new, rel_tol=ROUNDING)
 
 
-def unlike(n: int, protocol: Mapping[str, Any], other_n: int, other: Mapping[str, Any], at: Verdict) -> list[str]:
-    """Return the differences between the definitions of a score in two protocols, one line each."""
+def unlike(
+    old: Entry | Family, new: Entry | Family, translator: str, metric: str, *, defined: bool = True
+) -> list[str]:
+    """Return the differences between the definitions of a score in two protocols, one line each.
 
-    def definition(count: int, tree: Mapping[str, Any]) -> dict[str, Any]:
-        metric = {key: value for key, value in tree.get(at.metric, {}).items() if key != "reason"}
-        named = {"n": count, "profile": tree.get("profile"), "split": tree.get("split"), at.metric: metric}
-        return named | {part: tree.get(part, {}).get(at.translator) for part in ("images", "reference")}
+    Args:
+        old, new: what was scored.
+        translator, metric: which score.
+        defined: whether both have it. A metric that was not asked for has no definition: its null alone says that.
+    """
 
-    one, two = definition(n, protocol), definition(other_n, other)
-    if at.old is None or at.new is None:
-        # A metric that was not asked for has no definition: that is said by its null alone.
-        one[at.metric] = two[at.metric] = {}
-    return differences(one, two)
+    def definition(scored: Entry | Family) -> dict[str, Any]:
+        tree = scored.protocol
+        own = {key: value for key, value in tree.get(metric, {}).items() if key != "reason"} if defined else {}
+        named = {"n": scored.n, "profile": tree.get("profile"), "split": tree.get("split"), metric: own}
+        return named | {part: tree.get(part, {}).get(translator) for part in ("images", "reference")}
+
+    return differences(definition(old), definition(new))
 
 
 def _listed(lines: list[str]) -> str:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from repix.arrays import load_arrays, save_arrays
-from repix.errors import UserError, limit_of_the_machine, printable
+from repix.errors import UserError, limit_of_the_machine, printable, words_of
 from repix.files import clear_leftovers, digest_arrays, locked
 
 KEEP = 2
@@ -169,8 +169,8 @@ class Checkpoints:
             except Exception as error:  # a damaged file can make its readers raise anything
                 if limit_of_the_machine(error):  # that says nothing of the file: no hours are begun anew for it
                     raise
-                said = " ".join(str(error).split()) or type(error).__name__
-                print(f"repix: checkpoint {path} refused: {printable(said)}; trying the one before", file=sys.stderr)
+                said = printable(words_of(error))
+                print(f"repix: checkpoint {path} refused: {said}; trying the one before", file=sys.stderr)
                 refused += 1
                 continue
             print(f"repix: going on after step {checkpoint.step}, from {path.name}", file=sys.stderr)

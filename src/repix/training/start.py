@@ -18,7 +18,7 @@ from repix.config.models import Recipe
 from repix.config.run import Cell
 from repix.data.prepared import Prepared
 from repix.directions import Direction
-from repix.errors import UserError, limit_of_the_machine
+from repix.errors import UserError, reading
 from repix.inference.keras_file import load_network
 from repix.models.initialization import weights
 from repix.schemas import Start
@@ -51,12 +51,8 @@ class Beginning:
         self.record = Start.read(folder / RECORD)
         self._state: Checkpoint | None = None
         if self.asked.takes_state:
-            try:
+            with reading(folder / STATE, "run `dvc repro start`"):
                 self._state = read_checkpoint(folder / STATE, self.record.parent)
-            except Exception as error:  # a damaged file can make its readers raise anything
-                if limit_of_the_machine(error):
-                    raise
-                raise UserError(f"{folder / STATE}: cannot be read ({error}); run `dvc repro start`") from None
 
     @property
     def _mend(self) -> str:
@@ -91,12 +87,8 @@ class Beginning:
         for name in self.record.files:
             path = self.folder / name
             if path.suffix == ".npz":
-                try:
+                with reading(path, self._mend):
                     given |= load_arrays(path)
-                except Exception as error:  # a damaged file can make its readers raise anything
-                    if limit_of_the_machine(error):
-                        raise
-                    raise UserError(f"{path}: cannot be read ({error}); {self._mend}") from None
             else:
                 network = self._network_of(Path(name), system, wanted)
                 found = load_network(path, self._mend).weights
