@@ -45,9 +45,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.step import quickest, torch_step
+from benchmarks.support.torch_reference import Way
 from checks.harness import ROOT, Contender, answer, run_stage, table, turns
 from checks.support.steps import FILTERS, built_step
-from checks.support.torch_reference import Way
 from checks.systems import archive_of, data, lay_out, params_of
 from repix import paths, profile, stage
 from repix.config.run import Cell

@@ -25,9 +25,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.support.quality import FILE, MEASURED, read_results, report
+from benchmarks.support.results import PICTURES, ROWS, lay_out_row, one_line, page_rows, section, train
 from checks.harness import ROOT, write
-from checks.support.quality import FILE, MEASURED, read_results, report
-from checks.support.results import PICTURES, ROWS, lay_out_row, one_line, page_rows, section, train
 from repix import stage
 from repix.errors import UserError
 

@@ -35,9 +35,9 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from benchmarks.support.torch_reference import Way, training
 from checks.harness import Contender, answer, turns
 from checks.support.steps import FILTERS, built_step, recipe_of
-from checks.support.torch_reference import Way, training
 from repix import stage
 
 CONTENDERS = {

@@ -95,7 +95,7 @@ NAMED_BY = {
 # Who may not name what others may: the gate compares JSON, and needs no arrays.
 NOT_NAMED_BY = {"regression": {"numpy", "keras", "repix.arrays", "repix.rng"}}
 # Folders beside the package -> what of one another they may import. None may be imported by the package or a stage.
-BESIDE = {"tests": {"checks"}, "checks": set(), "benchmarks": {"checks"}}
+BESIDE = {"tests": {"checks", "benchmarks.support"}, "checks": set(), "benchmarks": {"checks"}}
 
 
 def package_of(module: str) -> str:
@@ -180,7 +180,11 @@ def violations_beside(root: Path) -> list[str]:
     ``file changes sys.path`` is another of their faults: it hides what they import.
     """
     found = []
-    known = {*modules(root / "src"), "repix"}
+    ours = {"repix", *BESIDE}
+    known = {*modules(root / "src"), *ours}
+    for folder in BESIDE:
+        files = [path.relative_to(root).with_suffix("") for path in (root / folder).rglob("*.py")]
+        known |= {".".join(file.parts).removesuffix(".__init__") for file in files}
     for folder, allowed in BESIDE.items():
         for path in sorted((root / folder).rglob("*.py")):
             dotted = ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
@@ -190,9 +194,9 @@ def violations_beside(root: Path) -> list[str]:
                 found.append(f"{path.relative_to(root).as_posix()} changes sys.path")
             for name in imported_names(path, dotted):
                 top = name.split(".")[0]
-                wrong = top in BESIDE and top not in {folder, *allowed}
+                wrong = top in BESIDE and not any(f"{name}.".startswith(f"{one}.") for one in (folder, *allowed))
                 # A name of a module, or the module of a name.
-                missing = top == "repix" and name not in known and name.rpartition(".")[0] not in known
+                missing = top in ours and name not in known and name.rpartition(".")[0] not in known
                 if wrong or missing:
                     found.append(f"{path.relative_to(root).as_posix()} imports {name}")
     return sorted(set(found))
@@ -365,6 +369,8 @@ def test_a_circle_is_seen(tmp_path):
     ("file", "text", "red"),
     [
         ("tests/test_x.py", "from benchmarks.step import cpu", True),
+        ("tests/test_x.py", "from benchmarks.support.gone import cpu", True),
+        ("tests/test_x.py", "from benchmarks.support import quality", False),
         ("benchmarks/x.py", "from tests.conftest import ROOT", True),
         ("checks/x.py", "def f():\n    import tests.conftest", True),
         ("checks/x.py", "from benchmarks import step", True),
@@ -377,9 +383,15 @@ def test_a_circle_is_seen(tmp_path):
     ],
 )
 def test_each_kind_of_wrong_import_beside_the_package_is_seen(tmp_path, file, text, red):
-    for name in ("src/repix/data/sampler.py", "src/repix/data/__init__.py", file):
+    for name in (
+        "src/repix/data/sampler.py",
+        "src/repix/data/__init__.py",
+        "checks/harness.py",
+        "benchmarks/support/quality.py",
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text("")
+        (tmp_path / name).touch()
+    (tmp_path / file).parent.mkdir(exist_ok=True)
     (tmp_path / file).write_text(f"{text}\n")
     assert bool(violations_beside(tmp_path)) == red
 

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import yaml
 
+from benchmarks.support import curve, quality, results
 from checks.harness import ROOT
-from checks.support import cells, curve, quality, results
+from checks.support import cells
 from repix import paths
 from repix.arrays import load_arrays
 from repix.config.run import Cell
@@ -32,7 +33,7 @@ TASK = quality.Task("pix2pix_small", "sample", 2, {"plain": quality.Option("as i
 def test_the_reference_has_the_published_counts_of_parameters():
     from torch import nn
 
-    from checks.support.torch_reference import patch, resnet, unet
+    from benchmarks.support.torch_reference import patch, resnet, unet
 
     found = [
         unet(256, 64),
@@ -49,7 +50,7 @@ def test_the_references_first_weights_are_drawn_as_its_code_draws_them():
     import torch
     from torch import nn
 
-    from checks.support.torch_reference import first_weights, unet
+    from benchmarks.support.torch_reference import first_weights, unet
 
     torch.manual_seed(0)
     network = first_weights(unet(64, 16))
@@ -63,7 +64,7 @@ def test_the_references_first_weights_are_drawn_as_its_code_draws_them():
 
 
 def test_pairs_are_cut_and_mirrored_together_and_an_epoch_takes_each_once(tmp_path):
-    from checks.support.reference import batches
+    from benchmarks.support.reference import batches
 
     split = Prepared.open(cells.prepare_set(tmp_path, counts=(("train", 6), ("test", 1)))).split("train")
     same = dataclasses.replace(split, target=split.source)
@@ -82,7 +83,7 @@ def test_pairs_are_cut_and_mirrored_together_and_an_epoch_takes_each_once(tmp_pa
 
 
 def test_unpaired_domains_are_drawn_independently(tmp_path):
-    from checks.support.reference import batches
+    from benchmarks.support.reference import batches
 
     split = Prepared.open(cells.prepare_set(tmp_path, paired=False, counts=(("train", 6), ("test", 1)))).split("train")
     same = dataclasses.replace(split, target=split.source)
@@ -93,7 +94,7 @@ def test_unpaired_domains_are_drawn_independently(tmp_path):
 def test_the_pool_returns_earlier_fakes_once_it_is_full():
     import random
 
-    from checks.support.torch_reference import Pool
+    from benchmarks.support.torch_reference import Pool
 
     random.seed(0)
     pool = Pool(3)
@@ -107,7 +108,7 @@ def test_the_reference_learns_cyclegan_and_pix2pix(request):
     """Tiny trainings: weights move, and the same seed gives the same ones."""
     import torch
 
-    from checks.support.torch_reference import Way, training
+    from benchmarks.support.torch_reference import Way, training
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # of two, each waits for the other on a busy machine
@@ -128,7 +129,7 @@ def test_the_reference_learns_cyclegan_and_pix2pix(request):
 
 
 def test_stored_integers_come_back():
-    from checks.support.reference import to_stored, to_unit
+    from benchmarks.support.reference import to_stored, to_unit
 
     side = cells_side()
     images = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, axis=3)

@@ -13,8 +13,8 @@ from typing import Any
 
 import yaml
 
+from benchmarks.support.quality import scores_of
 from checks.harness import run_stage, table
-from checks.support.quality import scores_of
 from repix import paths
 from repix.config import reader
 from repix.config.run import Cell

@@ -3,7 +3,8 @@
 Organised as the reference code (junyanz/pytorch-CycleGAN-and-pix2pix) is, and written anew after its rules: U-Net (with
 dropout in the blocks between the innermost and the outer four) or ResNet, PatchGAN, kernels N(0, 0.02) and norm scales
 N(1, 0.02), PyTorch's Adam, the order of the updates, a pool of fakes for CycleGAN. `benchmarks.step` and
-`benchmarks.gpu` time the step, `checks.support.reference` trains with it. Nothing heavy is imported before it is used.
+`benchmarks.gpu` time the step, `benchmarks.support.reference` trains with it. Nothing heavy is imported before it is
+used.
 """
 
 from __future__ import annotations

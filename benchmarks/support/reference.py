@@ -1,10 +1,10 @@
 """A whole training of pix2pix or CycleGAN in plain PyTorch, beside ours: the same prepared arrays, as many steps.
 
-    python -m checks.support.reference facades plain 0   # in a folder that benchmarks.quality has laid out
+    python -m benchmarks.support.reference facades plain 0   # in a folder that benchmarks.quality has laid out
 
-Networks and step are those of :mod:`checks.support.torch_reference`. Of params.yaml it takes the named model's filters,
-epochs, learning rate and weights of the losses; the rate falls linearly over the last epochs, each image is cropped and
-flipped at random, unpaired domains are drawn independently. The weights of the last step are scored by
+Networks and step are those of :mod:`benchmarks.support.torch_reference`. Of params.yaml it takes the named model's
+filters, epochs, learning rate and weights of the losses; the rate falls linearly over the last epochs, each image is
+cropped and flipped at random, unpaired domains are drawn independently. The weights of the last step are scored by
 :func:`repix.evaluation.evaluate.evaluate`, as ours are: dropout off, norms on the image itself.
 """
 
@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.support.torch_reference import Way, resnet, training, unet
 from checks.harness import own_peak
-from checks.support.torch_reference import Way, resnet, training, unet
 from repix import paths, profile, stage
 from repix.config import evaluation, reader
 from repix.config.augment import Augment

@@ -151,7 +151,7 @@ def make_cell(out: Path, cell: Cell, entry: str) -> None:
     cost = out / "costs" / f"{cell.name}.json"
     if cell.model == REFERENCE:
         write_json(cost, {"commit": commit()})
-        run_module(out, "checks.support.reference", cell.dataset, entry, str(cell.seed))
+        run_module(out, "benchmarks.support.reference", cell.dataset, entry, str(cell.seed))
         return
     if not (out / paths.RUNS / cell.name).exists():
         # A training that was killed and is taken up has only its last part timed.

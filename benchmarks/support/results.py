@@ -10,9 +10,8 @@ from typing import Any
 
 import yaml
 
-from checks.harness import ROOT, run_stage, table
-from checks.support import curve
-from checks.support.quality import (
+from benchmarks.support import curve
+from benchmarks.support.quality import (
     REFERENCE,
     least,
     make_cell,
@@ -22,6 +21,7 @@ from checks.support.quality import (
     shown_floor,
     values_of,
 )
+from checks.harness import ROOT, run_stage, table
 from checks.systems import Row, archive_of, baselines, compared, data, lay_out, params_of, sized
 from repix import paths
 from repix.config import reader
