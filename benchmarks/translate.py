@@ -85,6 +85,7 @@ def export_untrained(model: str, size: int, folder: Path) -> None:
         digests={TRANSLATOR: {"onnx": digest_file(path)}},
         tolerance={},
         parity="not compared",
+        direction="AtoB",
     ).write(folder / "export.json")
 
 

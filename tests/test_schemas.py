@@ -14,7 +14,13 @@ SIDE = {"channels": 3, "dtype": "uint8", "low": [0, 0, 0], "high": [255, 255, 25
 SIDE |= {"meaning": ["R", "G", "B"], "colour": "rgb"}
 WEIGHTS = {"generator": "0" * 64}
 EXPORTED = {"cell": "a-b-0", "variant": "last", "crop_size": [8, 8], "source": SIDE, "target": SIDE, "weights": WEIGHTS}
-EXPORTED |= {"bytes": {}, "digests": {"source_to_target": {"onnx": "0" * 64}}, "tolerance": {}, "parity": "pass"}
+EXPORTED |= {
+    "direction": "AtoB",
+    "bytes": {},
+    "digests": {"source_to_target": {"onnx": "0" * 64}},
+    "tolerance": {},
+    "parity": "pass",
+}
 TRAINED = {
     "cell": "a-b-0",
     "dataset": "a",
@@ -24,6 +30,7 @@ TRAINED = {
     "epochs": 1,
     "recipe": {},
     "best": None,
+    "direction": "AtoB",
 }
 TRAINED |= {"profile": {"name": "fast"}, "crop_size": [8, 8], "source": SIDE, "target": SIDE, "data_digest": "0" * 64}
 TRAINED |= {"translators": {"source_to_target": "generator"}, "networks": WEIGHTS}
@@ -64,6 +71,8 @@ def test_a_side_of_no_number():
         (Exported, EXPORTED, {"digests": {"../source_to_target": {}}}, "no direction of translation"),
         (Exported, EXPORTED, {"digests": {"source_to_target": {}, "x": {}}}, "'x' is no direction"),
         (Exported, EXPORTED, {"crop_size": [-1, 0]}, "no size of an image"),
+        (Exported, EXPORTED, {"direction": None}, "direction: .*AtoB"),
+        (Trained, TRAINED, {"direction": "left"}, "direction: .*AtoB"),
         (Exported, EXPORTED, {"cell": "../../x-y-0"}, "'../../x-y-0' is not <dataset>-<model>-<seed>"),
         (Exported, EXPORTED, {"weights": {"../x": ""}}, "'../x' is no name of a network"),
         (Trained, TRAINED, {"cell": "a-b-0\nrepix: all is well"}, "is not <dataset>-<model>-<seed>"),

@@ -173,6 +173,7 @@ def run(cell: Cell, entry: Recipe, flip: bool) -> None:
             networks={name: digest_arrays(state) for name, state in states.items()},
             best=None,
             data_digest=digest_tree(paths.PREPARED / cell.dataset),
+            direction=manifest.direction,
         )
         cost = {"ms_per_step": min(times), "seconds": time.perf_counter() - begun, "peak_gb": own_peak()}
         with atomic_folder(folder) as out:

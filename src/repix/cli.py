@@ -38,9 +38,6 @@ COMMANDS = {
     "verify": "rebuild results from scratch and compare them with dvc.lock",
 }
 
-# Names of earlier versions: they still work, and say the new one.
-RENAMED = {"floors": "baselines", "sweep": "seeds"}
-
 # What people type for what DVC does, or another command.
 _TRAIN = "`dvc exp run -S 'run.datasets=[sample]' -S 'run.models=[pix2pix_small]'` trains, scores and exports"
 _SCORE = "`repix results` prints the scores; `dvc exp run` computes those that are missing"
@@ -64,6 +61,7 @@ INSTEAD = {
         ("remove", "delete", "rm", "undo", "clean"),
         "`dvc checkout` goes back to what dvc.lock says (docs/faq.md); an entry is removed from params.yaml by hand",
     ),
+    **dict.fromkeys(("sweep", "tune"), "`repix search` tries the settings that params.yaml lists, see docs/scale.md"),
     "diff": "`repix compare A B` puts cells, commits or experiments side by side",
     **dict.fromkeys(("info", "summary", "model", "models"), "`repix describe MODEL` says what a model costs"),
 }
@@ -73,11 +71,6 @@ def main(argv: list[str] | None = None) -> None:
     """Run a subcommand and exit with its code; a user's mistake is one line and exit code 1 (or its own)."""
     argv = sys.argv[1:] if argv is None else argv
     asked = next((word for word in argv if not word.startswith("-")), None)
-    if asked in RENAMED:
-        print(f"repix: `repix {asked}` is now called `repix {RENAMED[asked]}`", file=sys.stderr)
-        place = argv.index(asked)
-        argv = [*argv[:place], RENAMED[asked], *argv[place + 1 :]]
-        asked = RENAMED[asked]
     said = f"repix {asked}" if asked in COMMANDS else "repix"
     for stream in (sys.stdout, sys.stderr):
         # A name that a terminal has no letters for is told in escapes, and is no error.

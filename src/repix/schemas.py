@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePath
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_serializer, model_validator
 
@@ -233,7 +233,7 @@ class Manifest(Record):
     SCHEMA = "repix.manifest/2"
     dataset: str
     paired: bool
-    direction: str
+    direction: Literal["AtoB", "BtoA"]
     resize: str
     resample: str
     load_size: tuple[int, int]
@@ -349,7 +349,7 @@ class Trained(Record):
     networks: dict[str, str]
     best: dict[str, Any] | None
     data_digest: str
-    direction: str | None = None
+    direction: Literal["AtoB", "BtoA"]
     ema: dict[str, Any] | None = None
     start: dict[str, Any] | None = None
 
@@ -414,7 +414,7 @@ class Exported(Record):
     digests: dict[str, dict[str, str]]
     tolerance: dict[str, dict[str, float]]
     parity: str
-    direction: str | None = None
+    direction: Literal["AtoB", "BtoA"]
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

@@ -538,7 +538,7 @@ def test_a_size_that_makes_a_toy_of_the_network_is_a_warning(repository, capsys)
 
 @pytest.mark.parametrize("word", sorted(cli.INSTEAD))
 def test_words_that_people_type_are_answered_by_the_command_that_does_it(word, capsys):
-    assert word not in cli.COMMANDS and word not in cli.RENAMED
+    assert word not in cli.COMMANDS
     code, out, error = run(capsys, word, "--epochs", "3")
     assert code == 2 and out == "" and error.count("\n") == 1
     assert error.startswith(f"repix: there is no `repix {word}`: `")

@@ -203,6 +203,10 @@ def test_promote_again_other_version_and_rollback(root):
         repix.load(first["uri"])
     assert not kept.exists()
     place.write_bytes(whole)
+    client.delete_model_version_tag("repix-tiny", "1", registry.SERVED)
+    with pytest.raises(UserError, match="no model that `repix promote` registered"):
+        repix.load(first["uri"])
+    client.set_model_version_tag("repix-tiny", "1", registry.SERVED, tags[registry.SERVED])
 
     # Other bytes of the same function: another version.
     exports = root / "exports" / CELL

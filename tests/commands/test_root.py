@@ -146,11 +146,3 @@ def test_what_a_terminal_has_no_letters_for_is_told_in_escapes(below):
     around = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "src"), "PYTHONIOENCODING": "ascii"}
     done = subprocess.run([sys.executable, "-m", "repix.cli", "gate"], capture_output=True, text=True, env=around)
     assert done.returncode == 2 and "split: \\ud800\\xe9 -> test" in done.stdout and not done.stderr
-
-
-def test_a_command_by_its_old_name_leaves_its_arguments_as_they_are(monkeypatch, capsys):
-    asked = []
-    monkeypatch.setattr(cli, "_run", lambda argv, name: asked.append((argv, name)))
-    cli.main(["sweep", "sweep", "net"])
-    assert asked == [(["seeds", "sweep", "net"], "seeds")]
-    assert capsys.readouterr().err == "repix: `repix sweep` is now called `repix seeds`\n"

@@ -62,6 +62,7 @@ def outs(tmp_path_factory):
         networks=DIGESTS,
         best=None,
         data_digest="d" * 64,
+        direction="AtoB",
     )
     trained.write(root / "runs" / CELL / "trained.json")
     save_arrays(root / "runs" / CELL / "last" / "generator.npz", WEIGHTS)
@@ -83,6 +84,7 @@ def outs(tmp_path_factory):
     (root / "translations" / CELL).mkdir(parents=True)
     write(root / "translations" / CELL / "source_to_target.png", np.full((8, 24, 3), 100, np.uint8))
     exported = {"cell": CELL, "variant": "last", "crop_size": (8, 8), "source": SIDE, "target": SIDE}
+    exported |= {"direction": "AtoB"}
     Exported(**exported, weights=DIGESTS, bytes={}, digests={}, tolerance={}, parity="pass").write(
         root / "exports" / CELL / "export.json"
     )

@@ -15,21 +15,7 @@ Norm = Literal["batch", "instance", "instance_affine", "none"]
 Bias = Literal["auto", "all", "none"]
 
 
-class _Network(Settings):
-    """What the settings of both networks share: their options depend on ``kind``."""
-
-    KIND = "kind"
-
-    @field_validator("bias", mode="before", check_fields=False)
-    @classmethod
-    def _old_names(cls, value: object) -> object:
-        # YAML 1.1 took `yes` for true, so a file that DVC had rewritten could not be read.
-        if value in ("yes", "no"):
-            raise ValueError(f"is now {'all' if value == 'yes' else 'none'}")
-        return value
-
-
-class Generator(_Network):
+class Generator(Settings):
     """The network that translates.
 
     Attributes:
@@ -64,6 +50,7 @@ class Generator(_Network):
             has them) or ``same`` (zeros, aligned as Keras' own ``same``).
     """
 
+    KIND = "kind"
     kind: Literal["unet", "resnet"] = "unet"
     filters: int = Field(default=64, ge=1)
     depth: int | None = only("unet", default=None, ge=2, le=12)
@@ -84,7 +71,7 @@ class Generator(_Network):
     padding: Literal["reflect", "same"] = only("resnet", default="reflect")
 
 
-class Discriminator(_Network):
+class Discriminator(Settings):
     """The network that tells real from fake.
 
     Attributes:
@@ -102,6 +89,7 @@ class Discriminator(_Network):
             ``cutout``. For small data sets: it cannot learn their images by heart.
     """
 
+    KIND = "kind"
     kind: Literal["patch", "pixel", "minibatch"] = "patch"
     filters: int = Field(default=64, ge=1)
     layers: int = only("patch", default=3, ge=1, le=8)

@@ -250,11 +250,13 @@ def fetch(root: Path, uri: str) -> Registered:
         version = client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, number)
         kept = root / WORK / "registry" / quote(f"{name}-{version.version}", safe="") / version.run_id
         folder, digest = kept / EXPORT, version.tags.get(SERVED)
+        if digest is None:
+            raise UserError(f"{uri}: is no model that `repix promote` registered")
         if not _is_whole(folder, digest):
             with atomic_folder(kept) as brought, store.as_default(store_uri):
                 where = f"models:/{name}/{version.version}"
                 mlflow.artifacts.download_artifacts(artifact_uri=where, dst_path=str(brought))
-                if digest and not _is_whole(brought / EXPORT, digest):
+                if not _is_whole(brought / EXPORT, digest):
                     raise UserError(f"{uri}: the registry's files are not those that `repix promote` put there")
     try:
         record = json.loads((folder / "export.json").read_text(encoding="utf-8"))
@@ -276,9 +278,9 @@ def _answered(asked: str) -> Iterator[None]:
         raise UserError(f"{asked}: MLflow says: {printable(error.message.splitlines()[0])}") from None
 
 
-def _is_whole(folder: Path, digest: str | None) -> bool:
-    """Whether a folder holds what was registered; a version from before it was recorded is taken as it is."""
-    return folder.is_dir() and digest in (None, digest_tree(folder))
+def _is_whole(folder: Path, digest: str) -> bool:
+    """Whether a folder holds what was registered."""
+    return folder.is_dir() and digest == digest_tree(folder)
 
 
 def promote(

@@ -72,13 +72,7 @@ def read_record(path: Path) -> Trained | Exported:
 
 
 def source_half(record: Trained | Exported, translator: str) -> str:
-    """Return which half of an A|B image the translator takes.
-
-    Raises:
-        UserError: the record is from before directions were kept.
-    """
-    if record.direction is None:
-        raise UserError(f"{record.cell}: does not say which half is its source; train it again, or cut the images")
+    """Return which half of an A|B image the translator takes."""
     halves = ("left", "right") if record.direction == "AtoB" else ("right", "left")
     return Direction(translator).sides(*halves)[0]
 
