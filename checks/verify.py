@@ -27,16 +27,11 @@ from typing import NamedTuple
 import yaml
 
 from checks.support import route
+from checks.support.repository import git
 
 KINDS = ("download", "unpack", "preprocess", "features", "start", "train", "evaluate")
 OTHER_PILLOW = "12.3.0"
 NOBODY = 65534
-
-
-def git(root: Path, *command: str) -> None:
-    """Run git in a clone, as an author who is nobody in particular."""
-    identity = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "safe.directory=*"]
-    subprocess.run(["git", "-C", str(root), *identity, *command], check=True, stdout=subprocess.DEVNULL)
 
 
 def commit(root: Path) -> None:

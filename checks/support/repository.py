@@ -10,7 +10,7 @@ CELL = "tiny-pix2pix-0"
 
 def git(root: Path, *command: str) -> str:
     """Run git in ``root`` with a fixed identity; return what it prints."""
-    who = ["-c", "user.name=t", "-c", "user.email=t@t", "-c", "commit.gpgsign=false"]
+    who = ["-c", "user.name=t", "-c", "user.email=t@t", "-c", "commit.gpgsign=false", "-c", "safe.directory=*"]
     return subprocess.run(["git", "-C", str(root), *who, *command], capture_output=True, text=True, check=True).stdout
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 import json
 import re
-import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 
+from checks.support.repository import git
 from repix import cli
 from repix.data.image_writer import write as write_image
 from repix.provenance import lock
@@ -21,13 +21,6 @@ from repix.schemas import Metrics
 
 CELL = "a-pix2pix_small-0"
 NAMES = ("1", "2", "3")
-
-
-def git(root, *command) -> str:
-    identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
-    return subprocess.run(
-        ["git", "-C", str(root), *identity, *command], check=True, capture_output=True, text=True
-    ).stdout
 
 
 def put(root: Path, l1: float, ssims, weights: str, *, cell: str = CELL, epochs: int = 3, test: str = "t") -> None:

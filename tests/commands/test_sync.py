@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from checks.support import postgres
+from checks.support.repository import git
 from repix import cli
 from repix.arrays import save_arrays
 from repix.data.images import write
@@ -34,12 +35,6 @@ KEY = "c" * 64
 def plain_environment(monkeypatch):
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "DVC_ROOT", "DVC_EXP_NAME", "REPIX_TRACKING"):
         monkeypatch.delenv(name, raising=False)
-
-
-def git(root, *command):
-    identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
-    done = subprocess.run(["git", "-C", str(root), *identity, *command], check=True, capture_output=True, text=True)
-    return done.stdout.strip()
 
 
 @pytest.fixture(scope="session")
@@ -153,7 +148,9 @@ def test_a_run_is_rebuilt_whole_and_a_second_sync_changes_nothing(clone, capsys)
     assert not any(key.startswith("loss/val") for key in curves)
     assert entry[2] == [("score/test/source_to_target/last/l1", 0.25)]
     assert pictures == {"images/test~source_to_target+step+8"}
-    assert tags["mlflow.source.git.commit"] == git(clone, "rev-parse", "HEAD~1")  # which recorded it, not the latest
+    assert (
+        tags["mlflow.source.git.commit"] == git(clone, "rev-parse", "HEAD~1").strip()
+    )  # that recorded it
     assert tags[f"dvc.runs/{CELL}"] == lock.md5(clone / "runs" / CELL)
     assert "repix.host" not in tags  # the machine that syncs is not the one that trained
 
@@ -222,7 +219,7 @@ def test_what_only_an_experiment_recorded_has_its_name(clone):
     git(clone, "checkout", "-q", "--orphan", "other")
     git(clone, "commit", "-qm", "exp")
     git(clone, "update-ref", "refs/exps/ab/cdef/quick-fox", "HEAD")
-    experiment = git(clone, "rev-parse", "HEAD")
+    experiment = git(clone, "rev-parse", "HEAD").strip()
     git(clone, "rm", "-q", "--cached", "dvc.lock")
     git(clone, "checkout", "-q", "--orphan", "main2")
     git(clone, "commit", "-qm", "fresh", "--allow-empty")
@@ -230,7 +227,7 @@ def test_what_only_an_experiment_recorded_has_its_name(clone):
     tags = mlflow_run.recorded_tags(clone, md5)
     assert (tags["mlflow.source.git.commit"], tags["repix.experiment"]) == (experiment, "quick-fox")
     working = mlflow_run.recorded_tags(clone, "0" * 32)
-    assert working["mlflow.source.git.commit"] == git(clone, "rev-parse", "HEAD")
+    assert working["mlflow.source.git.commit"] == git(clone, "rev-parse", "HEAD").strip()
     assert working["repix.git_dirty"] == "true"
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import tarfile
 
 import pytest
 import yaml
 
 from checks.support import route
+from checks.support.repository import git
 from repix import cli
 from repix.commands import verify
 from repix.errors import UserError
@@ -19,11 +19,6 @@ from repix.provenance import lock, pipeline
 from repix.provenance import verify as rebuilding
 from repix.provenance.checkout import changes, checkout
 from repix.provenance.lineage import Lineage
-
-
-def git(root, *command):
-    identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
-    subprocess.run(["git", "-C", str(root), *identity, *command], check=True, stdout=subprocess.DEVNULL)
 
 
 def commit(root):

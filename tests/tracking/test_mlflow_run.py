@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from checks.support.repository import git
 from repix.schemas import Half, Manifest, Metrics, Shard, Side, Split
 from repix.tracking import mlflow_run, store
 from repix.tracking.mlflow_run import MLflowObserver, log_metrics_record, log_model_entry, log_pictures, open_run
@@ -354,15 +355,12 @@ def test_tracking_that_is_switched_off_is_silent_and_imports_nothing(tmp_path, m
 def test_dirty_is_what_people_changed_and_not_what_the_pipeline_writes(tmp_path):
     assert mlflow_run.git_tags(tmp_path) == {}  # no repository
 
-    def git(*command):
-        subprocess.run(["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b", *command], check=True)
-
-    git("init", "-q")
+    git(tmp_path, "init", "-q")
     (tmp_path / "metrics").mkdir()
     for name in ("dvc.lock", "metrics/a.json", "code.py"):
         (tmp_path / name).write_text("1\n")
-    git("add", "-A")
-    git("commit", "-qm", "one")
+    git(tmp_path, "add", "-A")
+    git(tmp_path, "commit", "-qm", "one")
     for name in ("dvc.lock", "metrics/a.json"):
         (tmp_path / name).write_text("2\n")
     assert mlflow_run.git_tags(tmp_path)["repix.git_dirty"] == "false"

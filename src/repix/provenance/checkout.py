@@ -23,20 +23,20 @@ from repix.errors import UserError
 from repix.provenance.pipeline import Stage
 
 
-def _run(root: Path, *command: str) -> subprocess.CompletedProcess[bytes]:
+def _run(root: Path, *command: str, given: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
     try:
-        return subprocess.run(["git", "-C", str(root), *command], capture_output=True)
+        return subprocess.run(["git", "-C", str(root), *command], input=given, capture_output=True)
     except FileNotFoundError:
         raise UserError(machine.NO_GIT) from None
 
 
-def git(root: Path, *command: str) -> bytes:
-    """Return what git says in a repository.
+def git(root: Path, *command: str, given: bytes | None = None) -> bytes:
+    """Return what git says in a repository, to what it is given on standard input.
 
     Raises:
         UserError: git is missing, there is no repository, or the command fails.
     """
-    done = _run(root, *command)
+    done = _run(root, *command, given=given)
     if done.returncode:
         said = done.stderr.decode("utf-8", "replace").strip().splitlines()
         raise UserError(f"git {command[0]}: {said[0] if said else 'failed'}")

@@ -26,6 +26,7 @@ from repix.errors import UserError
 from repix.exporting.cards import MODEL_CARD
 from repix.files import atomic_path, digest_file
 from repix.provenance import lock
+from repix.provenance.checkout import git
 from repix.publishing.registry import check_clean, check_export
 
 CODE = "code.bundle"
@@ -42,15 +43,6 @@ _LOCK_BYTES = 1 << 20  # of dvc.lock: reading YAML takes some seconds a megabyte
 _GIT_SECONDS = 60  # of processor time
 
 
-def _git(root: Path, *command: str, given: bytes | None = None) -> bytes:
-    try:
-        done = subprocess.run(["git", "-C", str(root), *command], input=given, capture_output=True, check=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        said = getattr(error, "stderr", b"") or b""
-        raise UserError(f"git {command[0]}: {' '.join(said.decode(errors='replace').split()) or error}") from None
-    return done.stdout
-
-
 def git_bundle(root: Path, commit: str) -> bytes:
     """Return the history of a commit as a git bundle (format 2), the same for the same commit.
 
@@ -60,11 +52,11 @@ def git_bundle(root: Path, commit: str) -> bytes:
     Raises:
         UserError: the clone is shallow.
     """
-    if _git(root, "rev-parse", "--is-shallow-repository").strip() == b"true":
+    if git(root, "rev-parse", "--is-shallow-repository").strip() == b"true":
         raise UserError("this clone is shallow and a bundle needs the history: run `git fetch --unshallow`")
-    objects = _git(root, "rev-list", "--objects", "--topo-order", commit)
+    objects = git(root, "rev-list", "--objects", "--topo-order", commit)
     how = ("--stdout", "--threads=1", "--no-reuse-delta", "--no-reuse-object", "--delta-base-offset", "-q")
-    pack = _git(root, "-c", "core.compression=6", "pack-objects", *how, given=objects)
+    pack = git(root, "-c", "core.compression=6", "pack-objects", *how, given=objects)
     return f"# v2 git bundle\n{commit} {BRANCH}\n{commit} HEAD\n\n".encode() + pack
 
 
@@ -97,7 +89,7 @@ def bundle(root: Path, cell: str, out: Path) -> dict[str, str]:
     if not any(name.startswith(f"files/runs/{cell}/") for name in files):
         raise UserError(f"runs/{cell}: no such folder; run `dvc pull` or `dvc repro`")
     # Small records: those that are there.
-    tracked = set(os.fsdecode(_git(root, "ls-files", "-z")).split("\0"))
+    tracked = set(os.fsdecode(git(root, "ls-files", "-z")).split("\0"))
     outs = lock.all_outs(lock.read(root))
     for path in [
         *(root / "lineage").glob(f"*/{cell}.json"),

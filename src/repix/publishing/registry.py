@@ -26,6 +26,7 @@ from repix.directions import Direction
 from repix.errors import UserError, printable
 from repix.files import atomic_folder, digest_tree, write_json
 from repix.paths import WORK
+from repix.provenance.checkout import changes, line_of
 from repix.provenance.lineage import Lineage
 from repix.registry import FORMATS
 from repix.schemas import Exported, Metrics, Side
@@ -65,21 +66,11 @@ def check_clean(root: Path) -> str:
     Raises:
         UserError: it is no git repository, or something differs from the commit.
     """
-
-    def git(*command: str) -> str:
-        try:
-            return subprocess.run(["git", "-C", str(root), *command], capture_output=True, text=True, check=True).stdout
-        except (OSError, subprocess.CalledProcessError) as error:
-            said = " ".join((getattr(error, "stderr", "") or str(error)).split())
-            raise UserError(f"{root.resolve()}: git says: {said}") from None
-
-    changed = git("status", "--porcelain").splitlines()
+    changed = changes(root)
     if changed:
         more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
-        raise UserError(
-            f"the tree is not clean ({changed[0].strip()}{more}): commit first, so that the commit tells all"
-        )
-    return git("rev-parse", "HEAD").strip()
+        raise UserError(f"the tree is not clean ({changed[0]}{more}): commit first, so that the commit tells all")
+    return line_of(root, "rev-parse", "HEAD")
 
 
 def check_export(root: Path, cell: str) -> tuple[Exported, Metrics, str]:
