@@ -53,6 +53,7 @@ ROWS = {
     for row in (
         Row("facades_256", "pix2pix", "facades", 256, 50, recipe=HALF),
         Row("facades_256_plus", "pix2pix_plus", "facades", 256, 50, recipe=HALF),
+        Row("facades_128", "pix2pix", "facades", 128, 20),
         Row("facades_128_plus", "pix2pix_plus", "facades", 128, 20),
         Row("facades_64", "pix2pix", "facades", 64, 20),
         Row("facades_64_plus", "pix2pix_plus", "facades", 64, 20),
