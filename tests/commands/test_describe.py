@@ -14,6 +14,8 @@ from repix.config import reader
 from repix.config.models import Recipe
 from repix.data.prepared import Prepared
 
+pytestmark = pytest.mark.usefixtures("library_convolutions")  # how the portable profile sums is another thing
+
 ROOT = Path(__file__).resolve().parents[2]
 CELLS = (
     "facades-pix2pix",

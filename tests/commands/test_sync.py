@@ -148,9 +148,7 @@ def test_a_run_is_rebuilt_whole_and_a_second_sync_changes_nothing(clone, capsys)
     assert not any(key.startswith("loss/val") for key in curves)
     assert entry[2] == [("score/test/source_to_target/last/l1", 0.25)]
     assert pictures == {"images/test~source_to_target+step+8"}
-    assert (
-        tags["mlflow.source.git.commit"] == git(clone, "rev-parse", "HEAD~1").strip()
-    )  # that recorded it
+    assert tags["mlflow.source.git.commit"] == git(clone, "rev-parse", "HEAD~1").strip()  # that recorded it
     assert tags[f"dvc.runs/{CELL}"] == lock.md5(clone / "runs" / CELL)
     assert "repix.host" not in tags  # the machine that syncs is not the one that trained
 

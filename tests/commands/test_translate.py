@@ -11,6 +11,8 @@ import pytest
 
 from checks.support.cells import TinyCell, images
 
+pytestmark = pytest.mark.usefixtures("library_convolutions")  # how the portable profile sums is another thing
+
 
 @pytest.fixture(scope="module")
 def cell(tmp_path_factory, tiny_cell) -> TinyCell:

@@ -10,7 +10,8 @@ import pytest
 
 from checks.support.cells import TinyCell, train_cell
 from repix.metrics import METRICS
-from tests.conftest import library_convolutions
+
+pytestmark = pytest.mark.usefixtures("library_convolutions")  # how the portable profile sums is another thing
 
 
 @pytest.fixture(scope="module")
@@ -204,8 +205,7 @@ def test_an_average_is_a_variant_that_is_shown_scored_and_exported(tmp_path):
     from repix.inference.trained import TrainedModel
     from repix.schemas import Exported
 
-    with library_convolutions():
-        cell = train_cell(tmp_path, ema=0.5)
+    cell = train_cell(tmp_path, ema=0.5)
     metrics = run(cell, tmp_path / "out")
     scores = metrics.scores["source_to_target"]
     assert set(scores) == {"last", "best", "ema"} and scores["ema"]["l1"] != scores["last"]["l1"]
@@ -236,8 +236,7 @@ def test_an_average_that_is_the_last_weights_is_shown_all_the_same(tmp_path):
     """As of a generator that no iteration updated."""
     from repix.inference.trained import TrainedModel
 
-    with library_convolutions():
-        cell = train_cell(tmp_path, ema=0.5)
+    cell = train_cell(tmp_path, ema=0.5)
     model = TrainedModel(cell.trained)
     assert model.record.shown == "ema"
     same = model.record.ema | {"networks": dict(model.record.networks)}

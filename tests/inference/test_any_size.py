@@ -10,6 +10,8 @@ import pytest
 
 from checks.support.cells import images
 
+pytestmark = pytest.mark.usefixtures("library_convolutions")  # how the portable profile sums is another thing
+
 
 class Values:
     """A side of three 8-bit channels."""

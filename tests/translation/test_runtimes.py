@@ -15,6 +15,8 @@ from checks.support.cells import images
 from repix.errors import UserError
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.usefixtures("library_convolutions")  # how the portable profile sums is another thing
+
 
 def export_of(cell, out, *formats):
     from repix.config.export import Export

@@ -15,7 +15,7 @@ import ast
 import hashlib
 import sys
 from collections.abc import Iterable, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Self
@@ -55,15 +55,29 @@ BITS = {
 Chosen = Mapping[str, Iterable[str]]  # table of repix.registry -> names that the parameters choose
 
 
+@lru_cache(maxsize=4000)
+def _read(path: Path, stamp: tuple[int, int]) -> bytes:
+    return path.read_bytes()
+
+
+def _text(path: Path) -> bytes:
+    """Return what a file holds; it is read once as long as it does not change, and its text is looked at once."""
+    seen = path.stat()
+    return _read(path, (seen.st_mtime_ns, seen.st_size))
+
+
 @cache
-def _parsed(path: Path, stamp: tuple[int, int]) -> ast.Module:
-    return ast.parse(path.read_bytes(), filename=str(path))
+def _parsed(text: bytes) -> ast.Module:
+    return ast.parse(text)
 
 
 def _tree(path: Path) -> ast.Module:
-    """Return a file's syntax; a file is parsed once as long as it does not change."""
-    seen = path.stat()
-    return _parsed(path, (seen.st_mtime_ns, seen.st_size))
+    """Return a file's syntax."""
+    try:
+        return _parsed(_text(path))
+    except SyntaxError as error:
+        error.filename = str(path)
+        raise
 
 
 def _canonical(node: Any) -> str:
@@ -89,8 +103,8 @@ def _digest(node: Any) -> str:
 
 
 @cache
-def _syntax_digest(path: Path, stamp: tuple[int, int]) -> str:
-    return _digest(_parsed(path, stamp))
+def _digest_of(text: bytes) -> str:
+    return _digest(_parsed(text))
 
 
 def syntax_digest(path: Path) -> str:
@@ -99,8 +113,8 @@ def syntax_digest(path: Path) -> str:
     Raises:
         SyntaxError: the file is not Python.
     """
-    seen = path.stat()
-    return _syntax_digest(path, (seen.st_mtime_ns, seen.st_size))
+    _tree(path)
+    return _digest_of(_text(path))
 
 
 def _is_type_checking(test: ast.expr) -> bool:
@@ -133,41 +147,45 @@ def imported_names(path: Path, module: str | None = None) -> list[str]:
         ValueError: ``import_module`` has another name or is given something other than a whole literal
             name, so that what the file imports cannot be read from it.
     """
-    seen = path.stat()
-    return list(_imported_names(path, module, (seen.st_mtime_ns, seen.st_size)))
+    package = module if path.name == "__init__.py" or module is None else module.rpartition(".")[0]
+    _tree(path)
+    try:
+        return list(_imported_names(_text(path), package))
+    except ValueError as error:
+        raise ValueError(f"{path}:{error}") from None
 
 
 @cache
-def _imported_names(path: Path, module: str | None, stamp: tuple[int, int]) -> list[str]:
+def _imported_names(text: bytes, package: str | None) -> list[str]:
     names: set[str] = set()
-    for node in _nodes(_parsed(path, stamp)):
+    for node in _nodes(_parsed(text)):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             base = node.module or ""
-            if node.level and module is None:
+            if node.level and package is None:
                 continue
             if node.level:
-                package = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
-                kept = package[: len(package) - (node.level - 1)]
+                parts = package.split(".") if package else []
+                kept = parts[: len(parts) - (node.level - 1)]
                 base = ".".join([*kept, *([node.module] if node.module else [])])
             names.add(base)
             names.update(f"{base}.{alias.name}" for alias in node.names)
             if renamed := [alias for alias in node.names if alias.name == "import_module" and alias.asname]:
-                raise ValueError(f"{path}:{node.lineno}: import_module by its own name, not as {renamed[0].asname}")
+                raise ValueError(f"{node.lineno}: import_module by its own name, not as {renamed[0].asname}")
         elif isinstance(node, ast.Call):
             called = getattr(node.func, "id", getattr(node.func, "attr", None))
             if called in ("import_module", "__import__"):
                 given = [*node.args, *(keyword.value for keyword in node.keywords if keyword.arg == "name")]
-                names.add(_dynamic_name(given[0] if given else node, path))
+                names.add(_dynamic_name(given[0] if given else node))
     # A table's name is there by its import, with which all that it may lead to is followed.
     tables = {name for name in names if name.startswith(f"{REGISTRY}.") and name.endswith("[]")}
     if unknown := sorted(tables - {f"{name}[]" for name in names}):
-        raise ValueError(f"{path}: {unknown[0]}: import the table from {REGISTRY} by its own name")
+        raise ValueError(f" {unknown[0]}: import the table from {REGISTRY} by its own name")
     return sorted(names - tables)
 
 
-def _dynamic_name(argument: ast.expr, path: Path) -> str:
+def _dynamic_name(argument: ast.expr) -> str:
     """Return what ``import_module`` is given: a name, or ``prefix*`` for f"prefix{...}".
 
     ``TABLE[...]`` and ``TABLE[...].module`` give ``repix.registry.TABLE[]``.
@@ -180,8 +198,7 @@ def _dynamic_name(argument: ast.expr, path: Path) -> str:
     if isinstance(held, ast.Subscript) and isinstance(held.value, ast.Name) and held.value.id.isupper():
         return f"{REGISTRY}.{held.value.id}[]"
     raise ValueError(
-        f"{path}:{argument.lineno}: import by a literal name, an f-string or a table of {REGISTRY}, "
-        f"so that lineage can see it"
+        f"{argument.lineno}: import by a literal name, an f-string or a table of {REGISTRY}, so that lineage can see it"
     )
 
 
