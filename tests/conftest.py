@@ -141,9 +141,9 @@ def made_once(tmp_path_factory) -> Callable[[str, Callable[[Path], object]], Pat
     return of
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _tables_made_once(made_once):
-    """Give each new database of MLflow the tables of one that was made before: it makes its own by fifty migrations."""
+@pytest.fixture(scope="session")
+def lay_tables(made_once) -> Callable[[Path], object]:
+    """Return a function that makes a database of MLflow with its tables: it makes them by fifty migrations, once."""
     connect = store.connect
 
     def make(folder: Path) -> None:
@@ -152,10 +152,18 @@ def _tables_made_once(made_once):
             patch.delenv("MLFLOW_TRACKING_URI", raising=False)
             connect(folder)
 
+    return lambda path: shutil.copy(made_once("tables", make) / "mlflow.db", path)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _tables_made_once(lay_tables):
+    """Let every new database of the tests' own process have those tables."""
+    connect = store.connect
+
     def connected(root: Path) -> tuple[Any, str]:
         path = store.sqlite_path(store.tracking_uri(root))
         if path is not None and path.parent.is_dir() and not path.exists():
-            shutil.copy(made_once("tables", make) / "mlflow.db", path)
+            lay_tables(path)
         return connect(root)
 
     with pytest.MonkeyPatch.context() as patch:
