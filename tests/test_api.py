@@ -24,6 +24,8 @@ from repix.config import reader
 from repix.schemas import Metrics
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.usefixtures("library_convolutions")  # how the portable profile sums is another thing
+
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory, tiny_repository):

@@ -13,6 +13,8 @@ import pytest
 from checks.support.cells import recipe
 from tests.conftest import library_convolutions, real_data
 
+pytestmark = pytest.mark.usefixtures("library_convolutions")  # how the portable profile sums is another thing
+
 COUNTS = {"train": 3, "val": 2, "test": 2}
 
 
