@@ -55,8 +55,8 @@ repro: .venv/.ready ## run the pipeline on the embedded sample, print the result
 	@echo "next          dvc exp run -S models.pix2pix_small.epochs=4 (with . .venv/bin/activate); see README.md"
 
 .PHONY: test
-test: .venv/.tests ## run the tests, in two processes
-	@"$(BIN)/python" -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+test: .venv/.tests ## run the tests, in a process for each core, up to four
+	@"$(BIN)/python" -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: portable
 portable: .venv/.tests ## the same cells on other CPUs, hidden, forced and emulated: which bits hold
