@@ -556,12 +556,12 @@ def records() -> dict[str, str]:
             "cell": "d-m-0", "dataset": "d", "model": "m", "seed": 0, "steps": 3, "epochs": 1,
             "profile": {"name": "fast"}, "recipe": {"system": "pix2pix"}, "crop_size": [16, 16],
             "translators": {"source_to_target": "generator"}, "networks": {"generator": digest},
-            "best": None, "data_digest": digest, "direction": None, **both,
+            "best": None, "data_digest": digest, "direction": "BtoA", **both,
         },
         "Exported": {
             "cell": "d-m-0", "variant": "last", "crop_size": [16, 16], "weights": {"generator": digest},
             "bytes": {"source_to_target": {"onnx": 5}}, "digests": {"source_to_target": {"onnx": digest}},
-            "tolerance": {"onnx": {"max": 1e-3, "mean": 1e-4}}, "parity": "pass", **both,
+            "tolerance": {"onnx": {"max": 1e-3, "mean": 1e-4}}, "parity": "pass", "direction": "AtoB", **both,
         },
     }  # fmt: skip
     from repix import schemas
