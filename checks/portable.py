@@ -463,4 +463,9 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    if "--worker" in sys.argv:  # enters its profile before anything is imported
+        main()
+    else:
+        from repix.stage import guard
+
+        guard(main)

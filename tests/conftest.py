@@ -179,7 +179,7 @@ def tiny_cell(made_once) -> Callable[..., TinyCell]:
     def lay(root: Path, system: str = "pix2pix") -> TinyCell:
         def make(folder: Path) -> None:
             # Pix2pix as the stage trains it; CycleGAN takes too long for that, and checks/portable.py does it.
-            with library_convolutions() if system == "cyclegan" else nullcontext():
+            with library_convolutions() if system == "cyclegan" else portable_sums():
                 cells.train_cell(folder, system=system, paired=system == "pix2pix")
 
         shutil.copytree(made_once(system, make), root, dirs_exist_ok=True)
@@ -193,7 +193,28 @@ def tiny_repository(made_once) -> Callable[[Path], Path]:
     """Return a function that lays a repository with a tiny exported cell in a folder: made once, copied each time."""
     from checks.support import repository
 
-    return lambda root: shutil.copytree(made_once("repository", repository.make), root, symlinks=True)
+    def make(folder: Path) -> None:
+        with portable_sums():
+            repository.make(folder)
+
+    return lambda root: shutil.copytree(made_once("repository", make), root, symlinks=True)
+
+
+@contextmanager
+def portable_sums():
+    """Trace networks as the portable profile does, whatever who asks has put in its place."""
+    from repix.inference import tensorflow_backend
+    from repix.models import fixed_sums
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tensorflow_backend, "fixed_sums", fixed_sums.fixed_sums)
+        yield
+
+
+@pytest.fixture(name="portable_sums")
+def _portable_sums():
+    with portable_sums():
+        yield
 
 
 @contextmanager

@@ -144,6 +144,25 @@ def test_a_tree_that_is_not_clean_is_refused(root):
         (root / "new.txt").unlink()
 
 
+def test_code_above_the_project_is_clean_too(tmp_path):
+    from repix.provenance.checkout import changes
+    from repix.publishing import registry
+
+    (tmp_path / "project").mkdir()
+    for name in ("lib.py", "project/params.yaml"):
+        (tmp_path / name).write_text("1\n")
+    with pytest.raises(UserError, match=r"project has no \.git"):
+        registry.check_clean(tmp_path / "project")
+    git(tmp_path, "init", "--quiet")
+    git(tmp_path, "add", "-A")
+    git(tmp_path, "commit", "--quiet", "-m", "one")
+    assert registry.check_clean(tmp_path / "project") == git(tmp_path, "rev-parse", "HEAD").strip()
+    (tmp_path / "lib.py").write_text("2\n")
+    assert changes(tmp_path / "project") == []
+    with pytest.raises(UserError, match=r"not clean \(lib.py\)"):
+        registry.check_clean(tmp_path / "project")
+
+
 def test_promote_again_other_version_and_rollback(root):
     from repix.publishing import registry
     from repix.schemas import Metrics

@@ -41,7 +41,7 @@ def any_size(network, **options):
 
 
 @pytest.mark.parametrize(("kind", "unit"), [("unet", 16), ("resnet", 4)])
-def test_an_allowed_size_is_the_network_built_at_that_size(kind, unit):
+def test_an_allowed_size_is_the_network_built_at_that_size(kind, unit, portable_sums):
     from repix.inference.any_size import at_size, size_unit
     from repix.inference.backend import backend_module
     from repix.inference.translator import Translator

@@ -16,8 +16,10 @@ from repix.errors import UserError
 if TYPE_CHECKING:
     from PIL import Image
 
+JPEG_QUALITY = 95
 
-def write(path: str | Path, array: np.ndarray, *, quality: int = 95) -> None:
+
+def write(path: str | Path, array: np.ndarray) -> None:
     """Write (H, W) or (H, W, C) in the format of the suffix; the values keep their depth.
 
     PNG takes 1 to 4 channels of 8 or 16 bits, TIFF and .npy any number of them, JPEG 8 bits of
@@ -53,7 +55,7 @@ def write(path: str | Path, array: np.ndarray, *, quality: int = 95) -> None:
         else:
             _to_pillow(pixels).save(path, format="PNG")
     elif suffix in (".jpg", ".jpeg") and bits == 8 and channels in (1, 3):
-        _to_pillow(pixels).save(path, format="JPEG", quality=quality, subsampling=0)
+        _to_pillow(pixels).save(path, format="JPEG", quality=JPEG_QUALITY, subsampling=0)
     else:
         known = "PNG holds 1 to 4 channels, JPEG 1 or 3 of 8 bits, TIFF and .npy any"
         raise UserError(f"{path}: cannot hold {channels} channels of {bits} bits; {known}")

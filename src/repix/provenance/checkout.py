@@ -39,7 +39,7 @@ def git(root: Path, *command: str, given: bytes | None = None) -> bytes:
     done = _run(root, *command, given=given)
     if done.returncode:
         said = done.stderr.decode("utf-8", "replace").strip().splitlines()
-        raise UserError(f"git {command[0]}: {said[0] if said else 'failed'}")
+        raise UserError(machine.git_problem(root) or f"git {command[0]}: {said[0] if said else 'failed'}")
     return done.stdout
 
 
@@ -62,9 +62,15 @@ def commit_of(root: Path, revision: str) -> str | None:
     return None if done.returncode else done.stdout.decode().strip()
 
 
-def changes(root: Path) -> list[str]:
-    """Return the files of the working tree that differ from HEAD, untracked ones included."""
-    listed = git(root, "status", "--porcelain", "-z", "--no-renames", "--untracked-files=all", "--", ".")
+def changes(root: Path, *, whole: bool = False) -> list[str]:
+    """Return the files of the working tree that differ from HEAD, untracked ones included.
+
+    Args:
+        root: the project.
+        whole: those of the repository around it as well; else those below it.
+    """
+    below = () if whole else ("--", ".")
+    listed = git(root, "status", "--porcelain", "-z", "--no-renames", "--untracked-files=all", *below)
     return sorted(entry[3:] for entry in os.fsdecode(listed).split("\0") if entry)
 
 

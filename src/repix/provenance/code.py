@@ -14,6 +14,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import sys
+import warnings
 from collections.abc import Iterable, Mapping
 from functools import cache, lru_cache
 from importlib import metadata
@@ -68,7 +69,9 @@ def _text(path: Path) -> bytes:
 
 @cache
 def _parsed(text: bytes) -> ast.Module:
-    return ast.parse(text)
+    with warnings.catch_warnings():  # they are told, with the file's name, where it is imported
+        warnings.simplefilter("ignore")
+        return ast.parse(text)
 
 
 def _tree(path: Path) -> ast.Module:

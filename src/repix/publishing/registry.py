@@ -66,7 +66,7 @@ def check_clean(root: Path) -> str:
     Raises:
         UserError: it is no git repository, or something differs from the commit.
     """
-    changed = changes(root)
+    changed = changes(root, whole=True)  # code may lie above the project
     if changed:
         more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
         raise UserError(f"the tree is not clean ({changed[0]}{more}): commit first, so that the commit tells all")

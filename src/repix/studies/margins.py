@@ -106,13 +106,12 @@ class Comparison:
         return "\n".join(lines)
 
 
-def compare(dataset: str, model: str, cells: Mapping[str, Entry], *, seed: int | None = None) -> Comparison:
+def compare(dataset: str, model: str, cells: Mapping[str, Entry]) -> Comparison:
     """Score the baselines on the prepared test split, and compare the trained cells with them.
 
     Args:
         dataset, model: names in params.yaml.
-        cells: cell -> scores of that model on that data set.
-        seed: of the untrained generator; None takes the first cell's.
+        cells: cell -> scores of that model on that data set; the untrained generator has the first one's seed.
 
     Raises:
         UserError: unpaired data, or cells that were scored on other images or otherwise.
@@ -120,7 +119,7 @@ def compare(dataset: str, model: str, cells: Mapping[str, Entry], *, seed: int |
     prepared = Prepared.open(PREPARED / dataset)
     if not prepared.manifest.paired or "test" not in prepared.manifest.splits:
         raise UserError(f"{dataset}: baselines take pairs and a test split")
-    seed = int(next(iter(cells)).rpartition("-")[2]) if seed is None else seed
+    seed = int(next(iter(cells)).rpartition("-")[2])
     recipe = reader.read(f"models.{model}", Recipe)
     flip = reader.read(f"datasets.{dataset}.augment", Augment).flip
     scores: dict[str, dict[str, float | None]] = {}
