@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import re
+import signal
 import sys
 import time
 
@@ -37,8 +38,10 @@ def test_an_engine_runs_commands_and_says_how_they_ended(name, tmp_path):
     package = engines.ENGINES[name][1]
     if package:
         pytest.importorskip(package)
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     engine = engines.open_engine(name, cpus=1, gpus=0, folder=str(tmp_path), options=OPTIONS[name])
     try:
+        assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
         long = "x" * 200_000  # more than a pipe holds
         fine, wrong, killed = (
             engine.start([sys.executable, "-c", code], text)

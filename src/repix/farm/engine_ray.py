@@ -7,9 +7,11 @@ of the cluster (default: what RAY_ADDRESS says, else the one on this machine, el
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping
 
 from repix.errors import UserError
@@ -70,10 +72,14 @@ def open_engine(cpus: int, gpus: int, folder: str, options: Mapping[str, str]) -
     import ray
 
     require_answer(options.get("address", os.environ.get("RAY_ADDRESS", "")))
+    asked_to_end = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address=options.get("address"), log_to_driver=False, logging_level="ERROR")
     except (ConnectionError, ValueError) as error:
         raise UserError(f"no Ray cluster: {' '.join(str(error).split())[:200]}; `ray start --head` makes one") from None
+    finally:
+        if threading.current_thread() is threading.main_thread():  # Ray's own leaves without a word
+            signal.signal(signal.SIGTERM, asked_to_end)
     for kind, wanted in (("CPU", cpus), ("GPU", gpus)):
         most = max((node["Resources"].get(kind, 0) for node in ray.nodes() if node["Alive"]), default=0)
         if wanted > most:  # an autoscaling cluster may still make one
