@@ -93,15 +93,17 @@ def prepared(name, tmp_path):
     return preprocess.prepare(tree, entry.images, tmp_path / "out", name=name, workers=1)
 
 
-def test_a_link_and_the_mode_of_params_yaml_are_kept(repository, capsys):
+@pytest.mark.parametrize("ends", [b"\n", b"\r\n"], ids=["LF", "CRLF"])
+def test_a_link_the_mode_and_the_ends_of_lines_of_params_yaml_are_kept(repository, capsys, ends):
     draw_pairs(repository / "pairs", n=8, size=(32, 32))
     path, place = repository / "params.yaml", repository / "mine.yaml"
     path.rename(place)
+    place.write_bytes(place.read_bytes().replace(b"\n", ends))
     place.chmod(0o600)
     path.symlink_to(place.name)
     code, _, _ = run(capsys, "add", "pairs", "--name", "mine", "--no-measure")
     assert code == 0 and path.is_symlink() and place.stat().st_mode & 0o777 == 0o600
-    assert "  mine:\n" in place.read_text()
+    assert "  mine:\n" in place.read_text() and place.read_bytes().count(b"\n") == place.read_bytes().count(ends)
 
 
 def test_pad_keeps_the_pixels_and_is_offered(repository, tmp_path, capsys):

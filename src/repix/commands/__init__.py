@@ -10,7 +10,7 @@ from pathlib import Path
 
 from repix import profile
 from repix.errors import UserError
-from repix.files import write_text
+from repix.files import atomic_path
 
 
 def here(text: str) -> Path:
@@ -24,10 +24,11 @@ def there(path: Path) -> Path:
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Replace a file of the user's, in one step: that which a link leads to, with the mode that it has."""
+    """Replace a file of the user's, in one step: that which a link leads to, with its mode and its ends of lines."""
     place = Path(os.path.realpath(path))
-    mode = place.stat().st_mode & 0o7777
-    write_text(place, text)
+    mode, first = place.stat().st_mode & 0o7777, place.read_bytes().partition(b"\n")[0]
+    with atomic_path(place) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\r\n" if first.endswith(b"\r") else "\n")
     place.chmod(mode)
 
 
