@@ -3,7 +3,7 @@
     python -m benchmarks.results --train facades_256 --features pt_inception.pth   # a row; again: where it was
     python -m benchmarks.results --train facades_64 --seeds 0 1 --reference        # more seeds, PyTorch beside them
     python -m benchmarks.results --list                                            # which rows there are
-    python -m benchmarks.results --write                                           # docs/results.md, from git alone
+    python -m benchmarks.results --write                       # docs/results.md and README's table, from git alone
 
 A row is a recipe of params.yaml as it stands, but for its epochs and, at 256 px, its precision, on a real data set of
 params.yaml, but for its size. It goes through the stages' own scripts (train, evaluate) in a folder of its own below
@@ -26,9 +26,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.support.quality import FILE, MEASURED, read_results, report
-from benchmarks.support.results import PICTURES, ROWS, lay_out_row, one_line, page_rows, section, train
+from benchmarks.support.results import PICTURES, ROWS, lay_out_row, one_line, page_rows, section, summary, train
 from checks.harness import ROOT, write
 from repix import stage
+from repix.commands.results import write_between_markers
 from repix.errors import UserError
 
 
@@ -38,7 +39,7 @@ def main(given_: Sequence[str] | None = None) -> int:
     how = parser.add_mutually_exclusive_group(required=True)
     how.add_argument("--train", nargs="+", metavar="ROW", help="rows to train and to score")
     how.add_argument("--list", action="store_true", help="print the rows")
-    how.add_argument("--write", action="store_true", help="write docs/results.md from JSON and pictures")
+    how.add_argument("--write", action="store_true", help="write docs/results.md and README's table")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="default: 0")
     parser.add_argument("--reference", action="store_true", help="train PyTorch after the reference code's rules too")
     parser.add_argument("--out", type=Path, default=ROOT / ".repix" / "results", help="default: .repix/results")
@@ -50,6 +51,7 @@ def main(given_: Sequence[str] | None = None) -> int:
     if asked.write:
         write("results", "rows", page_rows(MEASURED, PICTURES))
         write("results", "options", report(read_results(FILE)))
+        write_between_markers(ROOT / "README.md", summary(MEASURED), "real")
         return 0
     for name in asked.train:
         if name not in ROWS:

@@ -261,6 +261,32 @@ def scores_table(record: Mapping[str, Any], seeds: Mapping[str, Any], others: Ma
     return table(["direction", "weights", "seeds", *metrics], rows, left=2)
 
 
+def summary(results: Path) -> str:
+    """Return a table of all rows, a line a direction: of the average of weights, where one is kept, scores and floors.
+
+    Args:
+        results: folder of the rows' JSON.
+    """
+    lines = []
+    for name, row in ROWS.items():
+        if not (results / f"{name}.json").exists():
+            continue
+        seeds = read_json(results / f"{name}.json")["seeds"]
+        first = next(iter(seeds.values()))
+        for translator, variants in first["scores"].items():
+            shown = "ema" if "ema" in variants else "last"
+            floors = [one["floor"][translator] for one in seeds.values()]
+            cells = []
+            for wanted in ("ssim", "swd", "fid"):
+                metric = next((metric for metric in variants[shown] if find(metric).name == wanted), None)
+                value = mean_sd(values_of(seeds, translator, shown, metric)) if metric else ""
+                floor = shown_floor(floors, metric) if metric else ""
+                cells.append(f"{value} ({floor})" if floor else value)
+            task = SAYS[row.dataset] if translator == "source_to_target" else "and back"
+            lines.append([task, f"`{row.model}`", row.size, first["steps"], len(seeds), *cells])
+    return table(["task", "recipe", "px", "steps", "seeds", "SSIM", "SWD (floor)", "FID-768 (floor)"], lines, left=2)
+
+
 def given(value: float | None) -> list[float]:
     """Return a value as a list of what there is."""
     return [] if value is None else [value]
