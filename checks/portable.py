@@ -22,7 +22,8 @@ its own, that wins:
 
 Compared with the native row of the same profile and system: the digest of all trained weights,
 that of the test scores, and the bytes of every out, lineage records included. Exit code 1 if a row
-of the portable profile differs; 0 with a line that says so where qemu-x86_64 is not installed.
+of the portable profile differs; 0 with a line that says so where qemu-x86_64 is not installed. Stopped, it
+begins anew, but with --out and --again.
 """
 
 from __future__ import annotations

@@ -287,13 +287,13 @@ def test_the_page_has_what_its_command_writes():
 
 
 def test_the_first_pages_table_has_the_average_of_weights_where_one_is_kept(tmp_path):
-    record = kept([0.2, 0.3])
+    record = kept([0.2, 0.3]) | {"baselines": {"source_to_target": {"ssim": 0.4}}}
     for number, seed in enumerate(record["seeds"].values()):
         seed["scores"]["source_to_target"]["ema"] = {"ssim": 0.5 + number, "swd": 3.0}
     write_json(tmp_path / "facades_64.json", record)
     (line,) = results.summary(tmp_path).splitlines()[2:]
     cells = [cell.strip() for cell in line.strip("|").split("|")]
-    assert cells == ["labels to façades", "`pix2pix`", "64", "8", "2", "1 ± 0.71", "3 ± 0 (1.5)", ""]
+    assert cells == ["labels to façades", "`pix2pix`", "ema", "64", "8", "2", "1 ± 0.71 (0.4)", "3 ± 0 (1.5)", ""]
 
 
 def test_every_row_is_a_recipe_on_a_data_set_that_its_check_takes():

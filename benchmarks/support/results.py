@@ -262,7 +262,7 @@ def scores_table(record: Mapping[str, Any], seeds: Mapping[str, Any], others: Ma
 
 
 def summary(results: Path) -> str:
-    """Return a table of all rows, a line a direction: of the average of weights, where one is kept, scores and floors.
+    """Return a table of all rows, a line a direction: of the average of weights where one is kept.
 
     Args:
         results: folder of the rows' JSON.
@@ -271,20 +271,22 @@ def summary(results: Path) -> str:
     for name, row in ROWS.items():
         if not (results / f"{name}.json").exists():
             continue
-        seeds = read_json(results / f"{name}.json")["seeds"]
+        record = read_json(results / f"{name}.json")
+        seeds = record["seeds"]
         first = next(iter(seeds.values()))
         for translator, variants in first["scores"].items():
             shown = "ema" if "ema" in variants else "last"
             floors = [one["floor"][translator] for one in seeds.values()]
+            trivial = mean_sd(given(record["baselines"][translator].get("ssim")))
             cells = []
-            for wanted in ("ssim", "swd", "fid"):
+            for wanted, beside in (("ssim", trivial), ("swd", shown_floor(floors, "swd")), ("fid", "")):
                 metric = next((metric for metric in variants[shown] if find(metric).name == wanted), None)
                 value = mean_sd(values_of(seeds, translator, shown, metric)) if metric else ""
-                floor = shown_floor(floors, metric) if metric else ""
-                cells.append(f"{value} ({floor})" if floor else value)
+                cells.append(f"{value} ({beside})" if value and beside else value)
             task = SAYS[row.dataset] if translator == "source_to_target" else "and back"
-            lines.append([task, f"`{row.model}`", row.size, first["steps"], len(seeds), *cells])
-    return table(["task", "recipe", "px", "steps", "seeds", "SSIM", "SWD (floor)", "FID-768 (floor)"], lines, left=2)
+            lines.append([task, f"`{row.model}`", shown, row.size, first["steps"], len(seeds), *cells])
+    head = ["task", "recipe", "weights", "px", "steps", "seeds", "SSIM (trivial)", "SWD (floor)", "FID-768"]
+    return table(head, lines, left=3)
 
 
 def given(value: float | None) -> list[float]:

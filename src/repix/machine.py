@@ -87,19 +87,23 @@ def git_problem(root: Path) -> str | None:
     """
     if shutil.which("git") is None:
         return NO_GIT
+    root = root.resolve()
     # In English, whatever the user's language: the words are looked at.
     asked = subprocess.run(
         ["git", "-C", str(root), "rev-parse", "--show-toplevel"],
         capture_output=True,
         text=True,
+        errors="replace",
         env={**os.environ, "LC_ALL": "C", "LANGUAGE": "C"},
     )
     if "dubious ownership" in asked.stderr:
+        told = re.search(r"repository at '(.+)'", asked.stderr)
+        top = told[1] if told else root  # of a project below it, git takes the repository's own alone
         return (
-            f"git refuses {root}, which belongs to another user: if you trust it, "
-            f"`git config --global --add safe.directory '{root}'`"
+            f"git refuses {top}, which belongs to another user: if you trust it, "
+            f"`git config --global --add safe.directory '{top}'`"
         )
-    if asked.returncode and (root / ".git").exists():
+    if asked.returncode and ((root / ".git").exists() or "not a git repository" not in asked.stderr):
         said = asked.stderr.strip().splitlines()
         return f"git cannot read {root}: {said[-1] if said else 'it failed'}"
     if asked.returncode:

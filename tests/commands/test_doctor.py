@@ -7,12 +7,15 @@ import os
 import subprocess
 import sys
 from importlib import metadata
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from repix import cli, machine
 from repix.commands import doctor
+from repix.errors import UserError
+from repix.provenance.checkout import git
 from tests.conftest import ROOT
 
 SECTIONS = ["system", "Python", "packages", "profile", "GPU", "memory", "disk", "git", "DVC"]
@@ -72,6 +75,31 @@ def test_a_git_that_does_not_know_its_user_is_told(tmp_path, monkeypatch):
     for key in ("user.name", "user.email"):
         subprocess.run(["git", "-C", str(tmp_path), "config", key, "me"], check=True)
     assert doctor.git(tmp_path)[0]
+
+
+def test_of_a_repository_that_git_distrusts_the_folder_is_named_that_git_asks_for(tmp_path, monkeypatch):
+    """From below, and by a relative path: neither `.` nor the project's own folder would help."""
+    top = tmp_path / "a b"
+    project = top / "project"
+    project.mkdir(parents=True)
+    subprocess.run(["git", "init", "--quiet", str(top)], check=True)
+    monkeypatch.chdir(project)
+    assert machine.git_problem(Path()) is None
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    for root in (Path(), project):
+        said = machine.git_problem(root)
+        assert said.endswith(f"`git config --global --add safe.directory '{top}'`")
+        with pytest.raises(UserError, match=r"safe\.directory"):
+            git(root, "status")
+
+
+def test_a_path_that_is_no_text_and_a_bare_repository_are_told_as_they_are(tmp_path):
+    odd = tmp_path / os.fsdecode(b"caf\xe9")
+    subprocess.run([b"git", b"init", b"--quiet", os.fsencode(odd)], check=True)
+    with pytest.raises(UserError, match="git show: "):
+        git(odd, "show", "HEAD:./dvc.lock")
+    subprocess.run(["git", "init", "--quiet", "--bare", str(tmp_path / "bare")], check=True)
+    assert "work tree" in machine.git_problem(tmp_path / "bare")
 
 
 def test_packages_other_than_the_constraints_are_named(tmp_path):

@@ -159,7 +159,7 @@ def test_code_above_the_project_is_clean_too(tmp_path):
     assert registry.check_clean(tmp_path / "project") == git(tmp_path, "rev-parse", "HEAD").strip()
     (tmp_path / "lib.py").write_text("2\n")
     assert changes(tmp_path / "project") == []
-    with pytest.raises(UserError, match=r"not clean \(lib.py\)"):
+    with pytest.raises(UserError, match=r"not clean \(\.\./lib.py\)"):
         registry.check_clean(tmp_path / "project")
 
 

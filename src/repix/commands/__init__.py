@@ -26,9 +26,10 @@ def there(path: Path) -> Path:
 def replace_text(path: Path, text: str) -> None:
     """Replace a file of the user's, in one step: that which a link leads to, with its mode and its ends of lines."""
     place = Path(os.path.realpath(path))
-    mode, first = place.stat().st_mode & 0o7777, place.read_bytes().partition(b"\n")[0]
+    mode, was = place.stat().st_mode & 0o7777, place.read_bytes()
+    ends = "\r\n" if 2 * was.count(b"\r\n") > was.count(b"\n") else "\n"  # of most lines
     with atomic_path(place) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\r\n" if first.endswith(b"\r") else "\n")
+        temporary.write_text(text, encoding="utf-8", newline=ends)
     place.chmod(mode)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -68,6 +69,8 @@ def check_clean(root: Path) -> str:
     """
     changed = changes(root, whole=True)  # code may lie above the project
     if changed:
+        top = line_of(root, "rev-parse", "--show-toplevel")
+        changed = [os.path.relpath(os.path.join(top, name), root.resolve()) for name in changed]
         more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
         raise UserError(f"the tree is not clean ({changed[0]}{more}): commit first, so that the commit tells all")
     return line_of(root, "rev-parse", "HEAD")
