@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -229,7 +229,7 @@ def section(row: Row, record: Mapping[str, Any], pictures: Path) -> str:
     lines += [f"    python -m benchmarks.results --train {row.name} --seeds {' '.join(seeds)}", ""]
     lines.append(scores_table(record, seeds, others))
     if "curve" in first:
-        shown = "ema" if "ema" in next(iter(first["scores"].values())) else "last"
+        shown = shown_weights(next(iter(first["scores"].values())))
         more = first["steps"], first["scores"], shown, first["curve"], first["cost"].get("ms_per_step")
         lines += ["", curve.section(*more)]
     if (pictures / f"{row.name}.png").exists():
@@ -261,6 +261,11 @@ def scores_table(record: Mapping[str, Any], seeds: Mapping[str, Any], others: Ma
     return table(["direction", "weights", "seeds", *metrics], rows, left=2)
 
 
+def shown_weights(variants: Iterable[str]) -> str:
+    """Return which weights a result is shown by: the average where one is kept."""
+    return "ema" if "ema" in variants else "last"
+
+
 def summary(results: Path) -> str:
     """Return a table of all rows, a line a direction: of the average of weights where one is kept.
 
@@ -275,13 +280,12 @@ def summary(results: Path) -> str:
         seeds = record["seeds"]
         first = next(iter(seeds.values()))
         for translator, variants in first["scores"].items():
-            shown = "ema" if "ema" in variants else "last"
+            shown = shown_weights(variants)
             floors = [one["floor"][translator] for one in seeds.values()]
             trivial = mean_sd(given(record["baselines"][translator].get("ssim")))
             cells = []
-            for wanted, beside in (("ssim", trivial), ("swd", shown_floor(floors, "swd")), ("fid", "")):
-                metric = next((metric for metric in variants[shown] if find(metric).name == wanted), None)
-                value = mean_sd(values_of(seeds, translator, shown, metric)) if metric else ""
+            for metric, beside in (("ssim", trivial), ("swd", shown_floor(floors, "swd")), ("fid_768", "")):
+                value = mean_sd(values_of(seeds, translator, shown, metric))
                 cells.append(f"{value} ({beside})" if value and beside else value)
             task = SAYS[row.dataset] if translator == "source_to_target" else "and back"
             lines.append([task, f"`{row.model}`", shown, row.size, first["steps"], len(seeds), *cells])

@@ -15,7 +15,7 @@ import pytest
 from repix import cli, machine
 from repix.commands import doctor
 from repix.errors import UserError
-from repix.provenance.checkout import git
+from repix.provenance.git import git
 from tests.conftest import ROOT
 
 SECTIONS = ["system", "Python", "packages", "profile", "GPU", "memory", "disk", "git", "DVC"]

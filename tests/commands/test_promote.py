@@ -145,7 +145,7 @@ def test_a_tree_that_is_not_clean_is_refused(root):
 
 
 def test_code_above_the_project_is_clean_too(tmp_path):
-    from repix.provenance.checkout import changes
+    from repix.provenance.git import changes
     from repix.publishing import registry
 
     (tmp_path / "project").mkdir()

@@ -17,7 +17,8 @@ from repix.commands import verify
 from repix.errors import UserError
 from repix.provenance import lock, pipeline
 from repix.provenance import verify as rebuilding
-from repix.provenance.checkout import changes, checkout
+from repix.provenance.checkout import checkout
+from repix.provenance.git import changes
 from repix.provenance.lineage import Lineage
 
 

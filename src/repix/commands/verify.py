@@ -42,8 +42,9 @@ from repix.config.run import Cell
 from repix.errors import UserError, printable
 from repix.paths import METRICS
 from repix.provenance import lock
-from repix.provenance.checkout import changes, checkout
+from repix.provenance.checkout import checkout
 from repix.provenance.compare import Level
+from repix.provenance.git import changes
 from repix.provenance.pipeline import stages
 from repix.provenance.verify import NoiseOf, Recorded, chosen, lock_line, other_packages, rebuild
 from repix.regression import tolerance

@@ -240,7 +240,7 @@ def extract(
     result = {dims: np.empty((len(images), dims), np.float32) for dims in network.dims}
     with torch.inference_mode(), tqdm(total=len(images), desc="features", unit="image", disable=None) as progress:
         for start in range(0, len(images), batch_size):
-            part = np.ascontiguousarray(images[start : start + batch_size])
+            part = np.array(images[start : start + batch_size])  # torch warns of arrays that cannot be written
             batch = torch.from_numpy(part).to(torch.float32).div(255).expand(-1, -1, -1, 3).permute(0, 3, 1, 2)
             maps = network.module(batch.contiguous(memory_format=torch.channels_last))
             for dims, activations in zip(network.dims, maps, strict=True):

@@ -35,7 +35,7 @@ from repix.farm.worker import Task
 from repix.files import clear_leftovers, locked, parse_json, remove, write_json, write_text
 from repix.paths import WORK
 from repix.provenance import lock
-from repix.provenance.checkout import changes, git, line_of
+from repix.provenance.git import changes, git, line_of
 from repix.provenance.pipeline import Stage, stages
 
 LOOK_SECONDS = 0.2

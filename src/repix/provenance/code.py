@@ -15,11 +15,11 @@ import ast
 import hashlib
 import sys
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache, lru_cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from repix.files import digest_file
 from repix.schemas import Record
@@ -53,6 +53,7 @@ BITS = {
     "torchvision": "torchvision",
 }
 
+T = TypeVar("T")
 Chosen = Mapping[str, Iterable[str]]  # table of repix.registry -> names that the parameters choose
 
 
@@ -61,10 +62,20 @@ def _read(path: Path, stamp: tuple[int, int]) -> bytes:
     return path.read_bytes()
 
 
-def _text(path: Path) -> bytes:
-    """Return what a file holds; it is read once as long as it does not change, and its text is looked at once."""
+def _asked(function: Callable[..., T], path: Path, *arguments: Any) -> T:
+    """Return what a function says of a file's text. A file is read once as long as it does not change.
+
+    Raises:
+        SyntaxError, ValueError: what the function raises, with the file's name.
+    """
     seen = path.stat()
-    return _read(path, (seen.st_mtime_ns, seen.st_size))
+    try:
+        return function(_read(path, (seen.st_mtime_ns, seen.st_size)), *arguments)
+    except SyntaxError as error:
+        error.filename = str(path)
+        raise
+    except ValueError as error:
+        raise ValueError(f"{path}:{error}") from None
 
 
 @cache
@@ -72,15 +83,6 @@ def _parsed(text: bytes) -> ast.Module:
     with warnings.catch_warnings():  # they are told, with the file's name, where it is imported
         warnings.simplefilter("ignore")
         return ast.parse(text)
-
-
-def _tree(path: Path) -> ast.Module:
-    """Return a file's syntax."""
-    try:
-        return _parsed(_text(path))
-    except SyntaxError as error:
-        error.filename = str(path)
-        raise
 
 
 def _canonical(node: Any) -> str:
@@ -116,8 +118,7 @@ def syntax_digest(path: Path) -> str:
     Raises:
         SyntaxError: the file is not Python.
     """
-    _tree(path)
-    return _digest_of(_text(path))
+    return _asked(_digest_of, path)
 
 
 def _is_type_checking(test: ast.expr) -> bool:
@@ -151,11 +152,7 @@ def imported_names(path: Path, module: str | None = None) -> list[str]:
             name, so that what the file imports cannot be read from it.
     """
     package = module if path.name == "__init__.py" or module is None else module.rpartition(".")[0]
-    _tree(path)
-    try:
-        return list(_imported_names(_text(path), package))
-    except ValueError as error:
-        raise ValueError(f"{path}:{error}") from None
+    return list(_asked(_imported_names, path, package))
 
 
 @cache
@@ -224,7 +221,7 @@ class CodeRecord(Record):
 def _tables(registry: Path) -> dict[str, dict[str, ast.expr]]:
     """Return table -> name -> value, for each dict that a registry file spells out."""
     found = {}
-    for node in _tree(registry).body:
+    for node in _asked(_parsed, registry).body:
         targets = (
             node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
         )
@@ -336,7 +333,7 @@ class Closure:
         for path, place in self.places.items():
             if place == self._registry:
                 tables = _tables(self._registry)
-                others = [n for n in _tree(self._registry).body if _assigned(n) not in tables]
+                others = [n for n in _asked(_parsed, self._registry).body if _assigned(n) not in tables]
                 found[path.as_posix()] = _digest(ast.Module(body=others, type_ignores=[]))
                 found |= {f"{path.as_posix()}:{key}": _digest(value) for key, value in self._values.items()}
             else:

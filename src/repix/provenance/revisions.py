@@ -17,7 +17,7 @@ from repix.config.run import Cell, Grid
 from repix.errors import UserError
 from repix.paths import METRICS
 from repix.provenance import lock
-from repix.provenance.checkout import commit_of, git
+from repix.provenance.git import commit_of, git
 from repix.provenance.pipeline import look_up
 from repix.provenance.verify import Recorded, files_of
 from repix.schemas import Metrics

@@ -13,9 +13,10 @@ from repix.config.run import Cell
 from repix.errors import UserError
 from repix.files import read_json
 from repix.provenance import lock
-from repix.provenance.checkout import git, run
+from repix.provenance.checkout import run
 from repix.provenance.code import FOLDER, environment
 from repix.provenance.compare import Level, Verdict, noise_verdict, out_verdict
+from repix.provenance.git import git
 from repix.provenance.lineage import Lineage
 from repix.provenance.lock import Difference
 from repix.provenance.pipeline import Stage, stages

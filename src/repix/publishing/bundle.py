@@ -26,7 +26,7 @@ from repix.errors import UserError
 from repix.exporting.cards import MODEL_CARD
 from repix.files import atomic_path, digest_file
 from repix.provenance import lock
-from repix.provenance.checkout import git
+from repix.provenance.git import git
 from repix.publishing.registry import check_clean, check_export
 
 CODE = "code.bundle"

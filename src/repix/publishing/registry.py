@@ -27,7 +27,7 @@ from repix.directions import Direction
 from repix.errors import UserError, printable
 from repix.files import atomic_folder, digest_tree, write_json
 from repix.paths import WORK
-from repix.provenance.checkout import changes, line_of
+from repix.provenance.git import changes, line_of
 from repix.provenance.lineage import Lineage
 from repix.registry import FORMATS
 from repix.schemas import Exported, Metrics, Side
@@ -70,9 +70,9 @@ def check_clean(root: Path) -> str:
     changed = changes(root, whole=True)  # code may lie above the project
     if changed:
         top = line_of(root, "rev-parse", "--show-toplevel")
-        changed = [os.path.relpath(os.path.join(top, name), root.resolve()) for name in changed]
+        first = os.path.relpath(os.path.join(top, changed[0]), root.resolve())
         more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
-        raise UserError(f"the tree is not clean ({changed[0]}{more}): commit first, so that the commit tells all")
+        raise UserError(f"the tree is not clean ({first}{more}): commit first, so that the commit tells all")
     return line_of(root, "rev-parse", "HEAD")
 
 
