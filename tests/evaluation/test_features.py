@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -184,6 +185,22 @@ def test_pixels_are_scaled_and_grey_is_repeated(mocked):
     np.testing.assert_allclose(found[3], 0.2, rtol=1e-6)
     with pytest.raises(ValueError, match="uint8"):
         extract(grey.astype(np.float32), mocked)
+
+
+def test_images_that_may_not_be_written_are_taken_without_a_word():
+    """Prepared arrays are mapped so. torch warns of them once for a process."""
+    import torch
+
+    mapped = np.zeros((2, 8, 8, 3), np.uint8)
+    mapped.setflags(write=False)
+    before = torch.is_warn_always_enabled()
+    torch.set_warn_always(True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            extract(mapped, FeatureNetwork((3,), "random-mock", lambda batch: [batch]))
+    finally:
+        torch.set_warn_always(before)
 
 
 def test_cache_answers_once_per_cause_and_survives_damage(tmp_path):
