@@ -50,7 +50,7 @@ from checks.harness import ROOT, Contender, answer, run_stage, table, turns
 from checks.support.steps import FILTERS, built_step
 from checks.systems import archive_of, data, lay_out, params_of
 from repix import paths, profile, stage
-from repix.config.run import Cell
+from repix.cells import Cell
 from repix.errors import UserError
 from repix.files import digest_arrays, read_json, write_json
 

@@ -470,10 +470,10 @@ def facades(workspace: Workspace) -> dict[str, Any]:
     from repix.libraries import import_keras
 
     import_keras()
+    from repix.cells import Cell
     from repix.config import reader
     from repix.config.augment import Augment
     from repix.config.evaluation import Evaluate
-    from repix.config.run import Cell
     from repix.evaluation.score import score_paired_and_distribution
     from repix.inference.trained import TrainedModel
     from repix.studies.margins import untrained

@@ -35,7 +35,7 @@ from repix.config.models import loss_options
 from repix.errors import UserError
 from repix.files import digest_text
 from repix.regression import baseline, tolerance
-from repix.schemas import Metrics
+from repix.schemas import Metrics, flat
 from repix.studies import seed_study
 
 SIGMAS = (1.0, 2.0)
@@ -242,16 +242,7 @@ def seed_change(family: tolerance.Family, name: str, scratch: Path) -> dict:
 
 def gated_variants(family: tolerance.Family) -> tuple[str, ...]:
     """Return the weights whose scores the family gates."""
-    return tuple(
-        sorted(
-            {
-                variant
-                for variants in family.scores.values()
-                for variant, scores in variants.items()
-                if any(noise.tolerance is not None for noise in scores.values())
-            }
-        )
-    )
+    return tuple(sorted({key[1] for key, noise in flat(family.scores).items() if noise.tolerance is not None}))
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from typing import Any
 from checks.harness import ROOT, run_stage, table, write
 from checks.systems import archive_of, params_of
 from repix import paths
-from repix.config.run import Cell
+from repix.cells import Cell
 from repix.errors import UserError
 from repix.files import write_text
 from repix.stage import guard

@@ -41,7 +41,7 @@ def work(system: str, root: Path, checkpoints: Path, save_seconds: float) -> Non
 
     import_keras()
     from checks.support import cells
-    from repix.config.run import Cell
+    from repix.cells import Cell
     from repix.data.prepared import Prepared
     from repix.evaluation.validation import Validation
     from repix.files import canonical_json, digest_arrays, digest_text, write_json

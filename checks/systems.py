@@ -34,9 +34,9 @@ from typing import Any
 
 from checks.harness import ROOT, own_peak, run_stage, table, write
 from repix import paths, profile, stage
+from repix.cells import Cell
 from repix.config import reader
 from repix.config.images import Images
-from repix.config.run import Cell
 from repix.errors import UserError
 from repix.files import digest_arrays, digest_file, digest_tree, read_json, write_json, write_text
 

@@ -12,8 +12,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 from repix import paths, stage
+from repix.cells import Cell
 from repix.config import evaluation, reader
-from repix.config.run import Cell
 from repix.files import atomic_folder
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 from repix import paths, stage
+from repix.cells import Cell
 from repix.config import export as config
 from repix.config import reader
 from repix.config.archive import Archive
-from repix.config.run import Cell
 
 
 def main(cell: Cell) -> None:

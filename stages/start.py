@@ -11,8 +11,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 from repix import paths, stage
+from repix.cells import Cell
 from repix.config import models, reader
-from repix.config.run import Cell
 from repix.training import parent
 
 

@@ -18,6 +18,7 @@ BASE = [
     "version",
     "errors",
     "yaml12",
+    "cells",
     "directions",
     "tables",
     "pages",

@@ -17,7 +17,7 @@ from checks.harness import ROOT
 from checks.support import cells
 from repix import paths
 from repix.arrays import load_arrays
-from repix.config.run import Cell
+from repix.cells import Cell
 from repix.data.prepared import Prepared
 from repix.errors import UserError
 from repix.files import read_json, write_json

@@ -28,10 +28,10 @@ class Route:
     """
 
     def __init__(self, root: Path, tree: Path, entry: dict[str, Any], system: str = "pix2pix", **changes: Any):
+        from repix.cells import Cell
         from repix.config.evaluation import Evaluate
         from repix.config.export import Export
         from repix.config.images import Images
-        from repix.config.run import Cell
         from repix.data import preprocess
         from repix.data.prepared import Prepared
         from repix.evaluation.evaluate import evaluate

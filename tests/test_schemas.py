@@ -8,7 +8,7 @@ import pytest
 
 from repix.errors import UserError
 from repix.files import write_json
-from repix.schemas import Exported, Trained
+from repix.schemas import Exported, Trained, flat
 
 SIDE = {"channels": 3, "dtype": "uint8", "low": [0, 0, 0], "high": [255, 255, 255]}
 SIDE |= {"meaning": ["R", "G", "B"], "colour": "rgb"}
@@ -73,9 +73,9 @@ def test_a_side_of_no_number():
         (Exported, EXPORTED, {"crop_size": [-1, 0]}, "no size of an image"),
         (Exported, EXPORTED, {"direction": None}, "direction: .*AtoB"),
         (Trained, TRAINED, {"direction": "left"}, "direction: .*AtoB"),
-        (Exported, EXPORTED, {"cell": "../../x-y-0"}, "'../../x-y-0' is not <dataset>-<model>-<seed>"),
+        (Exported, EXPORTED, {"cell": "../../x-y-0"}, "'../../x-y-0' is no cell"),
         (Exported, EXPORTED, {"weights": {"../x": ""}}, "'../x' is no name of a network"),
-        (Trained, TRAINED, {"cell": "a-b-0\nrepix: all is well"}, "is not <dataset>-<model>-<seed>"),
+        (Trained, TRAINED, {"cell": "a-b-0\nrepix: all is well"}, "is no cell; a cell is named"),
         (Trained, TRAINED, {"networks": {"generator": "", "../../x": ""}}, "'../../x' is no name of a network"),
         (Trained, TRAINED, {"best": {"networks": {"generator": "", "/tmp/x": ""}}}, "'/tmp/x' is no name"),
         (Trained, TRAINED, {"translators": {"x": "generator"}}, "'x' is no direction"),
@@ -94,3 +94,12 @@ def test_a_record_that_could_not_be_loaded(tmp_path, kind, base, change, message
     with pytest.raises(UserError, match=message) as caught:
         kind.read(tmp_path / "record.json")
     assert "\n" not in str(caught.value) and "re-run its stage" in str(caught.value) and ": :" not in str(caught.value)
+
+
+def test_scores_one_by_one_in_order():
+    scores = {"b": {"last": {"ssim": 0.5, "l1": None}, "best": None}, "a": {"last": {"l1": 0.1}}}
+    assert list(flat(scores).items()) == [
+        (("a", "last", "l1"), 0.1),
+        (("b", "last", "l1"), None),
+        (("b", "last", "ssim"), 0.5),
+    ]

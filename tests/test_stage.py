@@ -19,8 +19,8 @@ import yaml
 
 from checks.harness import options
 from repix import cli, paths, stage, tables
+from repix.cells import Cell
 from repix.config.images import Images
-from repix.config.run import Cell
 from repix.errors import UserError
 from repix.provenance import lock
 from tests.conftest import ROOT

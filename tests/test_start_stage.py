@@ -13,9 +13,9 @@ import yaml
 from checks.remotes import ran
 from checks.support import route
 from repix import cli
+from repix.cells import Cell
 from repix.config import check
 from repix.config.models import StartFrom
-from repix.config.run import Cell
 from repix.errors import UserError
 from repix.farm import driver
 from repix.files import digest_file, digest_tree

@@ -16,8 +16,8 @@ import yaml
 from benchmarks.support.quality import scores_of
 from checks.harness import run_stage, table
 from repix import paths
+from repix.cells import Cell
 from repix.config import reader
-from repix.config.run import Cell
 from repix.files import write_text
 from repix.metrics import NAMES, find
 from repix.schemas import Metrics, Trained

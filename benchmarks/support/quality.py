@@ -16,10 +16,10 @@ import yaml
 from checks.harness import ROOT, run_module, run_stage, table
 from checks.systems import archive_of, data, lay_out, ms_per_step, sized
 from repix import paths
+from repix.cells import Cell
 from repix.config import reader
 from repix.config.gate import Gate
 from repix.config.models import Recipe
-from repix.config.run import Cell
 from repix.errors import UserError
 from repix.files import canonical_json, digest_file, digest_text, read_json, write_json
 from repix.metrics import direction

@@ -24,10 +24,10 @@ import numpy as np
 from benchmarks.support.torch_reference import Way, resnet, training, unet
 from checks.harness import own_peak
 from repix import paths, profile, stage
+from repix.cells import Cell
 from repix.config import evaluation, reader
 from repix.config.augment import Augment
 from repix.config.models import Recipe
-from repix.config.run import Cell
 from repix.data.prepared import Prepared, SplitArrays
 from repix.directions import Direction
 from repix.files import atomic_folder, digest_arrays, digest_tree, write_json

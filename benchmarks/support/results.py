@@ -24,9 +24,9 @@ from benchmarks.support.quality import (
 from checks.harness import ROOT, run_stage, table
 from checks.systems import Row, archive_of, baselines, compared, data, lay_out, params_of, sized
 from repix import paths
+from repix.cells import Cell
 from repix.config import reader
 from repix.config.models import Recipe
-from repix.config.run import Cell
 from repix.data.sampler import steps_per_epoch
 from repix.errors import UserError
 from repix.files import canonical_json, digest_file, digest_text, read_json, write_json

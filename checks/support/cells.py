@@ -68,7 +68,7 @@ def prepare_set(
 
 def train_cell(root: Path, *, system: str = "pix2pix", seed: int = 0, paired: bool = True, **changes: Any) -> TinyCell:
     """Prepare a tiny set and train a tiny cell on it; return where both lie."""
-    from repix.config.run import Cell
+    from repix.cells import Cell
     from repix.data.prepared import Prepared
     from repix.evaluation.validation import Validation
     from repix.training.checkpoint import Checkpoints

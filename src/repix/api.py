@@ -353,12 +353,12 @@ def records(cells: Iterable[str], folder: Path = Path("metrics")) -> list[Metric
 
 def rows(found: Iterable[Metrics]) -> Iterator[tuple[str, str, str, str, float, int]]:
     """Yield a row of :data:`COLUMNS` for each score of records."""
+    from repix.schemas import flat
+
     for metrics in found:
-        for translator, variants in sorted(metrics.scores.items()):
-            for variant, scores in sorted(variants.items()):
-                for metric, value in (scores or {}).items():
-                    if value is not None:
-                        yield metrics.cell, translator, variant, metric, value, metrics.images(translator)
+        for (translator, variant, metric), value in flat(metrics.scores).items():
+            if value is not None:
+                yield metrics.cell, translator, variant, metric, value, metrics.images(translator)
 
 
 def _table(found: Iterable[Metrics]) -> pandas.DataFrame:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePath
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_serializer, model_validator
 
+from repix.cells import NAME, CellName
 from repix.directions import Direction
 from repix.errors import UserError
 from repix.files import parse_json, write_json
@@ -73,16 +73,10 @@ def _check_directions(translators: Mapping[str, Any]) -> None:
             raise ValueError(f"{name!r} is no direction of translation; those are {', '.join(Direction)}")
 
 
-_CELL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*-[A-Za-z0-9][A-Za-z0-9_]*-[0-9]{1,10}\Z")
-_NETWORK = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*\Z")
-
-
-def _check_names(cell: str, networks: Iterable[str]) -> None:
+def _check_names(networks: Iterable[str]) -> None:
     """Refuse names that would lead out of the folders that are named after them."""
-    if not _CELL.match(cell):
-        raise ValueError(f"cell {cell!a} is not <dataset>-<model>-<seed>")
     for name in networks:
-        if not _NETWORK.match(name):
+        if not NAME.match(name):
             raise ValueError(f"{name!a} is no name of a network")
 
 
@@ -257,6 +251,17 @@ def _is_protocol(given: dict[str, Any]) -> dict[str, Any]:
 # Read as they stand: "0.5" and true are no scores, and a protocol that cannot be compared is none.
 Scores = dict[str, dict[str, dict[str, Annotated[float, Field(strict=True)] | None] | None]]
 Protocol = Annotated[dict[str, Any], AfterValidator(_is_protocol)]
+T = TypeVar("T")
+
+
+def flat(scores: Mapping[str, Mapping[str, Mapping[str, T] | None]]) -> dict[tuple[str, str, str], T]:
+    """Return (translator, variant, metric) -> what ``scores`` have of it, sorted; a score that is null stays so."""
+    return {
+        (translator, variant, metric): value
+        for translator, variants in sorted(scores.items())
+        for variant, found in sorted(variants.items())
+        for metric, value in sorted((found or {}).items())
+    }
 
 
 class Metrics(Record):
@@ -269,7 +274,7 @@ class Metrics(Record):
     """
 
     SCHEMA = "repix.metrics/1"
-    cell: str
+    cell: CellName
     weights_digest: dict[str, str]
     n: int
     scores: Scores
@@ -305,7 +310,7 @@ class Start(Record):
     """
 
     SCHEMA = "repix.start/1"
-    cell: str
+    cell: CellName
     parent: str | None = None
     weights: str | None = None
     files: dict[str, str] = {}
@@ -334,7 +339,7 @@ class Trained(Record):
     """
 
     SCHEMA = "repix.trained/2"
-    cell: str
+    cell: CellName
     dataset: str
     model: str
     seed: int
@@ -360,7 +365,7 @@ class Trained(Record):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         """Refuse what could not be loaded: a record that a stranger has edited."""
-        _check_names(self.cell, [*self.networks, *self.translators.values()])
+        _check_names([*self.networks, *self.translators.values()])
         _check_directions(self.translators)
         _check_size(self.crop_size)
         if not isinstance(self.profile.get("name"), str):
@@ -368,7 +373,7 @@ class Trained(Record):
         for variant, kept in (("best", self.best), ("ema", self.ema)):
             if kept is not None and not isinstance(kept.get("networks"), dict):
                 raise ValueError(f"{variant} names no networks")
-            _check_names(self.cell, map(str, kept["networks"] if kept is not None else ()))
+            _check_names(map(str, kept["networks"] if kept is not None else ()))
         for variant, networks in self.variants().items():
             for network in self.translators.values():
                 if network not in networks:
@@ -404,7 +409,7 @@ class Exported(Record):
     """
 
     SCHEMA = "repix.export/3"
-    cell: str
+    cell: CellName
     variant: str
     crop_size: tuple[int, int]
     source: Side
@@ -419,7 +424,7 @@ class Exported(Record):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         """Refuse what could not be loaded: a record that a stranger has edited."""
-        _check_names(self.cell, self.weights)
+        _check_names(self.weights)
         _check_directions(self.digests)
         _check_size(self.crop_size)
         return self

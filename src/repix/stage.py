@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from repix import processes, profile
+from repix.cells import Cell
 from repix.config import reader
-from repix.config.run import Cell, Grid
+from repix.config.run import Grid
 from repix.digests import Digests
 from repix.errors import UserError, limit_of_the_machine, printable, told
 from repix.files import clear_leftovers, digest_tree
@@ -85,10 +86,9 @@ def _profile_of(model: str) -> str:
 
 def _enter_and_call(main: Callable[..., None], given: Mapping[str, Any], profiled: bool, trains: bool) -> None:
     if profiled:
-        asked = reader.read("run", Grid).profile
         # Read as it stands: importing the models' settings would make every stage depend on them.
         own = _profile_of(given["model"]) if "model" in given else "portable"
-        asked = own if asked == "auto" else asked
+        asked = reader.read("run", Grid).profile_of(own)
         profile.enter(asked if trains else profile.find(asked).after_training())
     else:
         profile.leave()
@@ -140,7 +140,7 @@ class LineageRecord:
                 key: getattr(value, "model_dump", lambda mode, v=value: v)(mode="json") for key, value in params.items()
             },
             inputs={path.as_posix(): digest_tree(path, self._digest) for path in inputs},
-            code=Closure.of_stage(_repository(), reader.load(), stage, item.split("-")[1] if "-" in item else None),
+            code=Closure.of_stage(_repository(), reader.load(), stage, Cell.named(item).model if "-" in item else None),
             profile=current.record() if current else {},
         )
 

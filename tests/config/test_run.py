@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from repix.config.reader import parse
-from repix.config.run import Cell, Grid
+from repix.config.run import Grid
 from repix.errors import UserError
 
 GRID = {"datasets": ["a", "b"], "models": ["m"], "seeds": [0, 7]}
@@ -46,26 +46,4 @@ def test_the_grid_in_order():
 def test_a_wrong_grid_is_one_line(change, said):
     with pytest.raises(UserError) as caught:
         parse(GRID | change, Grid, "run")
-    assert said in str(caught.value) and "\n" not in str(caught.value)
-
-
-def test_a_cell_from_the_command_line():
-    assert Cell.parse("sample", "pix2pix_small", "12") == Cell("sample", "pix2pix_small", 12)
-    assert Cell.parse("a", "b", "007").name == "a-b-7"
-
-
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        (("a", "b", "x"), "'x' is not a seed: seeds are whole numbers from 0 to 2147483647"),
-        (("a", "b", "-1"), "'-1' is not a seed"),
-        (("a", "b", "1.0"), "'1.0' is not a seed"),
-        (("a", "b", "2147483648"), "is not a seed"),
-        (("../a", "b", "0"), "'../a' is not a name: names are letters, digits and underscores"),
-        (("a", "", "0"), "'' is not a name"),
-    ],
-)
-def test_a_wrong_cell_is_one_line(given, said):
-    with pytest.raises(UserError) as caught:
-        Cell.parse(*given)
     assert said in str(caught.value) and "\n" not in str(caught.value)

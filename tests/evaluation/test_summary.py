@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from repix.config.run import Cell
+from repix.cells import Cell
 from repix.errors import UserError
 from repix.evaluation.summary import checked, summary, whereabouts
 from repix.schemas import Metrics

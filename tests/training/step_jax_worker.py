@@ -31,7 +31,7 @@ def compared(system: str, data: str):
 def new(system: str, data: str, **changes):
     """Return a tiny training."""
     from checks.support import cells
-    from repix.config.run import Cell
+    from repix.cells import Cell
     from repix.data.prepared import Prepared
     from repix.training.setup import set_up
 

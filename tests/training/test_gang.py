@@ -157,7 +157,7 @@ def test_a_batch_that_cannot_be_cut_is_one_line_in_the_stage_too(monkeypatch):
     """The other hosts run the stage's script alone, without the pipeline's check of params.yaml."""
     from checks.support.cells import recipe
     from repix import profile
-    from repix.config.run import Cell
+    from repix.cells import Cell
     from repix.training.setup import set_up
 
     monkeypatch.setattr(profile, "current", lambda: profile.find("jax-4"))

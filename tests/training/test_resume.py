@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from checks.support import cells
-from repix.config.run import Cell
+from repix.cells import Cell
 from repix.data.prepared import Prepared
 from repix.evaluation.validation import Validation
 from repix.files import digest_arrays

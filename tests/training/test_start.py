@@ -13,8 +13,8 @@ import yaml
 
 from checks.support import cells
 from repix.arrays import load_arrays, save_arrays
+from repix.cells import Cell
 from repix.config.models import Recipe, StartFrom
-from repix.config.run import Cell
 from repix.data.prepared import Prepared
 from repix.errors import UserError
 from repix.evaluation.validation import Validation
@@ -303,7 +303,7 @@ def test_as_many_epochs_as_the_parent_has_done_are_refused(data, parent_there):
     [
         ({}, "one of cell, model and file"),
         ({"cell": "a-b-0", "model": "b"}, "one of cell, model and file"),
-        ({"cell": "b"}, "is not <dataset>-<model>-<seed>"),
+        ({"cell": "b"}, "is no cell; a cell is named"),
         ({"model": "b", "weights": "best"}, "best holds no discriminator: set networks: generator"),
         ({"file": "x.npz"}, "a file holds no discriminator"),
         ({"model": "b", "schedule": "continue", "freeze": ["down1"]}, "takes all as it is"),

@@ -26,13 +26,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote, unquote
 
 from repix import paths, profile, yaml12
+from repix.cells import NAME
 from repix.commands import here, replace_text
 from repix.config import editing, reader
 from repix.config.datasets import Dataset
 from repix.config.images import Images, height_width, load_size
 from repix.config.limits import Limits
 from repix.config.models import Recipe
-from repix.config.run import NAME
 from repix.errors import UserError, printable
 from repix.files import locked, scratch_folder
 from repix.tables import duration

@@ -17,6 +17,7 @@ import argparse
 import json
 from pathlib import Path
 
+from repix.cells import Cell
 from repix.commands import here
 from repix.errors import UserError, printable_lines
 from repix.regression import baseline, tolerance
@@ -42,17 +43,17 @@ def trained_cells(dataset: str, cells: list[str] | None, folder: Path) -> dict[s
     for family in tolerance.read_tolerances(folder / tolerance.FILE).families.values():
         found |= family.cells()
     found |= baseline.read_metrics(folder)
-    names = cells or [cell for cell in found if cell.split("-")[0] == dataset]
+    names = cells or [cell for cell in found if Cell.named(cell).dataset == dataset]
     for cell in names:
-        if cell not in found or cell.split("-")[0] != dataset:
+        if cell not in found or Cell.named(cell).dataset != dataset:
             raise UserError(f"no metrics of {cell} on {dataset} in {folder}/; there are {', '.join(sorted(found))}")
     if not names:
-        there = ", ".join(sorted({cell.split("-")[0] for cell in found}))
+        there = ", ".join(sorted({Cell.named(cell).dataset for cell in found}))
         mend = f"there are those of {there}" if there else "run `dvc repro` first"
         raise UserError(f"no metrics of {dataset} in {folder}/; {mend}")
     models: dict[str, dict[str, baseline.Entry]] = {}
     for cell in sorted(names):
-        models.setdefault(cell.split("-")[1], {})[cell] = found[cell]
+        models.setdefault(Cell.named(cell).model, {})[cell] = found[cell]
     return models
 
 

@@ -93,7 +93,7 @@ def scores_of(found: Sequence[Held], limits: tolerance.Tolerances) -> list[Score
         for other in others
     ]
     foreign = [other.cell.dataset != first.cell.dataset for other in others]
-    family = limits.families.get(f"{first.cell.dataset}-{first.cell.model}")
+    family = limits.families.get(first.cell.family)
     table = []
     for key in sorted(set().union(*judged)):
         translator, variant, metric = key

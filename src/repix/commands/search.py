@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from repix import yaml12
+from repix.cells import NAME
 from repix.commands import replace_text
 from repix.commands.seeds import parse_seeds
 from repix.config import editing, reader
-from repix.config.run import NAME
 from repix.config.search import changed
 from repix.errors import UserError
 from repix.files import locked

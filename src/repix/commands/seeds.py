@@ -20,14 +20,15 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from repix.cells import SEEDS
 from repix.config import reader
 from repix.config.gate import Gate
-from repix.config.run import SEEDS
 from repix.errors import UserError, printable
 from repix.files import locked
 from repix.paths import WORK
 from repix.regression import tolerance
 from repix.regression.baseline import Entry
+from repix.schemas import flat
 from repix.tables import aligned
 
 MOST = 1000  # seeds of a study: noise is measured with a few
@@ -70,12 +71,9 @@ def parse_seeds(text: str) -> tuple[int, ...]:
 def table(name: str, family: tolerance.Family) -> str:
     """Return a family's noise as aligned text."""
     rows = [("translator", "weights", "metric", "mean", "sd", "lowest", "highest", "tolerance", "detectable")]
-    for translator, variants in sorted(family.scores.items()):
-        for variant, scores in sorted(variants.items()):
-            for metric, noise in sorted(scores.items()):
-                numbers = (noise.mean, noise.sd, noise.low, noise.high, noise.tolerance, noise.detectable)
-                shown = ["not gated" if value is None else f"{value:.4g}" for value in numbers]
-                rows.append((translator, variant, metric, *shown))
+    for key, noise in flat(family.scores).items():
+        numbers = (noise.mean, noise.sd, noise.low, noise.high, noise.tolerance, noise.detectable)
+        rows.append((*key, *("not gated" if value is None else f"{value:.4g}" for value in numbers)))
     lines = aligned(rows, right=range(3, 9))
     lines.append(
         f"{name}: {family.k} seeds, n = {family.n}, profile {family.profile}; tolerance = {family.factor:.2f} sd: "
@@ -134,10 +132,8 @@ def main(arguments: argparse.Namespace) -> int:
 def curves_of(family: tolerance.Family) -> dict[str, float]:
     """Return ``score/test/<translator>/<weights>/<metric> <mean|sd|tolerance>`` -> value, for MLflow."""
     return {
-        f"score/test/{translator}/{variant}/{metric} {name}": value
-        for translator, variants in family.scores.items()
-        for variant, scores in variants.items()
-        for metric, noise in scores.items()
+        f"score/test/{'/'.join(key)} {name}": value
+        for key, noise in flat(family.scores).items()
         for name, value in (("mean", noise.mean), ("sd", noise.sd), ("tolerance", noise.tolerance))
         if value is not None
     }

@@ -38,7 +38,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from repix.config.run import Cell
+from repix.cells import Cell
 from repix.errors import UserError, printable
 from repix.paths import METRICS
 from repix.provenance import lock
@@ -48,6 +48,7 @@ from repix.provenance.git import changes
 from repix.provenance.pipeline import stages
 from repix.provenance.verify import NoiseOf, Recorded, chosen, lock_line, other_packages, rebuild
 from repix.regression import tolerance
+from repix.schemas import flat
 
 EXIT = {Level.L0: 0, Level.L1: 3, Level.L2: 4, Level.L3: 5, Level.DIFFERENT: 6}
 OTHER_LINEAGE, CHANGED_SINCE = 7, 8
@@ -89,10 +90,10 @@ def noise_of(tree: Path) -> NoiseOf:
     """Return a function that gives the noise between seeds of a cell's scores; nothing where none was measured."""
 
     def of(cell: Cell) -> dict[str, float]:
-        family = tolerance.read_tolerances(tree / METRICS / tolerance.FILE).families.get(f"{cell.dataset}-{cell.model}")
+        family = tolerance.read_tolerances(tree / METRICS / tolerance.FILE).families.get(cell.family)
         return {
             "/".join(key): noise.tolerance
-            for key, noise in tolerance.noises(family.scores if family else {}).items()
+            for key, noise in flat(family.scores if family else {}).items()
             if noise.tolerance is not None
         }
 

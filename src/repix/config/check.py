@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
+from repix.cells import Cell
 from repix.config import halving, reader, sizes
 from repix.config.archive import no_source
 from repix.config.datasets import Dataset
@@ -17,7 +18,7 @@ from repix.config.gate import Gate
 from repix.config.images import height_width
 from repix.config.limits import Limits
 from repix.config.models import Recipe
-from repix.config.run import Cell, Grid
+from repix.config.run import Grid
 from repix.errors import UserError
 from repix.metrics import ASK_FOR_FEATURES, METRICS, OWN_NETWORK, Metric
 from repix.paths import RUNS, STARTS, found
@@ -89,7 +90,7 @@ def grid(path: str | Path = reader.FILE) -> None:
                 f"{path}: models.{model}.precision: bfloat16 cannot be exported to {' and '.join(refused)}: "
                 f"leave them out of export.formats, or set precision: float32"
             )
-        profile = recipe.profile if run.profile == "auto" else run.profile
+        profile = run.profile_of(recipe.profile)
         used = find_profile(profile)
         if used.shards and recipe.batch_size % used.shards:
             raise UserError(

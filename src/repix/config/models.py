@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_serializer, model_validator
 
+from repix.cells import NAME, Cell, CellName
 from repix.config.reader import Settings, nearest, not_of_kind, only
-from repix.config.run import NAME, Cell, ProfileName
+from repix.config.run import ProfileName
 from repix.registry import SYSTEMS
 
 Norm = Literal["batch", "instance", "instance_affine", "none"]
@@ -177,7 +178,7 @@ class StartFrom(Settings):
             ``[down1, down2]``. `repix describe` names them.
     """
 
-    cell: str | None = None
+    cell: CellName | None = None
     model: str | None = None
     file: str | None = None
     schedule: Literal["new", "continue"] = "new"
@@ -185,14 +186,6 @@ class StartFrom(Settings):
     networks: Literal["all", "generator"] = "all"
     moments: bool = False
     freeze: tuple[str, ...] = ()
-
-    @field_validator("cell")
-    @classmethod
-    def _names_a_cell(cls, cell: str | None) -> str | None:
-        parts = (cell or "a-b-0").split("-")
-        if len(parts) != 3 or not (NAME.match(parts[0]) and NAME.match(parts[1]) and parts[2].isdecimal()):
-            raise ValueError("is not <dataset>-<model>-<seed>")
-        return cell
 
     @field_validator("model")
     @classmethod

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, field_validator
 from pydantic_core import PydanticCustomError
 
+from repix.cells import NAME, SEEDS, Cell
 from repix.config.reader import Settings
-from repix.errors import UserError
 from repix.profile import PROFILES, SHARDED
-
-SEEDS = 2**31
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*\Z")
 
 
 def _is_a_profile(name: str, *more: str) -> str:
@@ -26,34 +21,6 @@ def _is_a_profile(name: str, *more: str) -> str:
 
 ProfileName = Annotated[str, AfterValidator(lambda name: _is_a_profile(name))]
 """An execution profile: ``portable``, ``fast``, ``jax``, or ``jax-4`` for four devices; see :mod:`repix.profile`."""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One trained result: a data set, a model and a seed."""
-
-    dataset: str
-    model: str
-    seed: int
-
-    @classmethod
-    def parse(cls, dataset: str, model: str, seed: str) -> Cell:
-        """Return the cell that three command-line arguments name.
-
-        Raises:
-            UserError: a name with other characters than it may have, or a seed that is none.
-        """
-        for name in (dataset, model):
-            if not NAME.match(name):
-                raise UserError(f"{name!r} is not a name: names are letters, digits and underscores")
-        if not re.fullmatch(r"[0-9]{1,10}", seed) or int(seed) >= SEEDS:
-            raise UserError(f"{seed!r} is not a seed: seeds are whole numbers from 0 to {SEEDS - 1}")
-        return cls(dataset, model, int(seed))
-
-    @property
-    def name(self) -> str:
-        """``<dataset>-<model>-<seed>``, the name of its folders, metrics and run."""
-        return f"{self.dataset}-{self.model}-{self.seed}"
 
 
 class Grid(Settings):
@@ -95,6 +62,10 @@ class Grid(Settings):
             if values.count(value) > 1:
                 raise ValueError(f"{value!r} is given twice")
         return values
+
+    def profile_of(self, own: str) -> str:
+        """Return the execution profile of the stages of a model whose entry names ``own``."""
+        return own if self.profile == "auto" else self.profile
 
     def cells(self) -> list[Cell]:
         """Return the cells of the grid, data set by data set."""

@@ -82,6 +82,12 @@ class Prepared:
         source, target = self._map(split.source, manifest.source), self._map(split.target, manifest.target)
         return SplitArrays(source, target, self, name)
 
+    def centre(self, images: np.ndarray | Rows) -> np.ndarray | Rows:
+        """Return the middle of stored images (N, H, W, C), of the size that networks see: train images are larger."""
+        height, width = self.manifest.crop_size
+        top, left = (images.shape[1] - height) // 2, (images.shape[2] - width) // 2
+        return images[:, top : top + height, left : left + width]
+
     def examples(self, split: str, side: Literal["source", "target"]) -> list[Example]:
         """Return where each row of a side of a split came from.
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from repix.cells import Cell
 from repix.data.prepared import MANIFEST, Prepared, SplitArrays
 from repix.data.synthetic import PALETTE
 from repix.directions import Direction
@@ -54,7 +55,7 @@ class Entry:
     @property
     def dataset(self) -> str:
         """The data set that it was trained on."""
-        return self.exported.cell.split("-")[0]
+        return Cell.named(self.exported.cell).dataset
 
     @property
     def folder(self) -> Path:
@@ -225,7 +226,7 @@ class Entry:
             rows.append(("run key", record.run_key))
             rows += sorted(record.inputs.items())
             rows.append(("code", f"{len(record.code)} files"))
-            rows += [("profile", str(record.profile.get("name"))), ("seed", cell.rsplit("-", 1)[1])]
+            rows += [("profile", str(record.profile.get("name"))), ("seed", str(Cell.named(cell).seed))]
             rows += [(name, version) for name, version in sorted(record.environment.items()) if name in _MADE_WITH]
         return [{"name": name, "value": value} for name, value in rows]
 

@@ -62,16 +62,13 @@ class View:
         split, manifest = prepared.split("test"), prepared.manifest
         sides = Direction(translator).sides
         train = prepared.split("train")
-        height, width = manifest.crop_size
-        large = sides(train.source, train.target)[1]
-        top, left = (large.shape[1] - height) // 2, (large.shape[2] - width) // 2
         return cls(
             *sides(split.source, split.target),
             *sides(manifest.source, manifest.target),
             *sides(split.names, split.target_names),
             halves=sides("source", "target"),
             paired=manifest.paired,
-            train=large[:, top : top + height, left : left + width],
+            train=prepared.centre(sides(train.source, train.target)[1]),
         )
 
     @cached_property

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from repix import paths
-from repix.config.run import Cell
+from repix.cells import Cell
 from repix.errors import UserError
 from repix.schemas import Metrics
 

@@ -28,7 +28,7 @@ class Validation:
     """
 
     def __init__(self, prepared: Prepared, translators: Mapping[str, Translator], show: Callable):
-        self.manifest = prepared.manifest
+        self.prepared, self.manifest = prepared, prepared.manifest
         self.translators, self.show = translators, show
         self.possible = "val" in self.manifest.splits
         self._split = prepared.split("val" if self.possible else "train")
@@ -39,12 +39,6 @@ class Validation:
             *sides(self._split.source, self._split.target),
             *sides(self.manifest.source, self.manifest.target),
         )
-
-    def _crop(self, images: np.ndarray) -> np.ndarray:
-        """Return the centre of the size that the networks see (the train split is larger)."""
-        height, width = self.manifest.crop_size
-        top, left = (images.shape[1] - height) // 2, (images.shape[2] - width) // 2
-        return images[:, top : top + height, left : left + width]
 
     def score(self) -> dict[str, float]:
         """Return scores of the val split; ``score`` decides which weights are best.
@@ -73,9 +67,9 @@ class Validation:
         """Show the first images of the split as source | output | target."""
         for name, translator in self.translators.items():
             sources, targets, source, target = self._sides(name)
-            sources = self._crop(sources[:SHOWN])
+            sources = self.prepared.centre(sources[:SHOWN])
             outputs = translator.translate(sources)
-            beside = self._crop(targets[:SHOWN]) if self.manifest.paired else None
+            beside = self.prepared.centre(targets[:SHOWN]) if self.manifest.paired else None
             self.show(
                 step, f"samples/{name}", pictures.grid(pictures.triples(sources, outputs, beside, source, target))
             )

@@ -17,7 +17,7 @@ from typing import Any
 from repix import pages, registry
 from repix.config.archive import Archive
 from repix.metrics import better
-from repix.schemas import Exported, Half, Manifest, Metrics, Side, Trained
+from repix.schemas import Exported, Half, Manifest, Metrics, Side, Trained, flat
 
 MODEL_CARD = "MODEL_CARD.md"
 DATA_CARD = "croissant.json"
@@ -73,24 +73,14 @@ def _images(side: Side) -> str:
 
 def _scores(metrics: Metrics) -> Iterator[tuple]:
     """Yield a row of the table for each score."""
-    for translator, variants in sorted(metrics.scores.items()):
-        for variant, scores in sorted(variants.items()):
-            for metric, value in sorted((scores or {}).items()):
-                if value is None:
-                    continue
-                told = metrics.protocol.get("description", {}).get(translator, {}).get(variant, {}).get(metric, {})
-                ci = told.get("ci95")
-                none = "none: of one image" if "ci95" in told else "none: one number for the whole set"
-                interval = f"{ci[0]:.4f} to {ci[1]:.4f}" if ci else none
-                yield (
-                    translator,
-                    variant,
-                    metric,
-                    better(metric) or "",
-                    f"{value:.4f}",
-                    interval,
-                    metrics.images(translator),
-                )
+    for (translator, variant, metric), value in flat(metrics.scores).items():
+        if value is None:
+            continue
+        told = metrics.protocol.get("description", {}).get(translator, {}).get(variant, {}).get(metric, {})
+        ci = told.get("ci95")
+        none = "none: of one image" if "ci95" in told else "none: one number for the whole set"
+        interval = f"{ci[0]:.4f} to {ci[1]:.4f}" if ci else none
+        yield translator, variant, metric, better(metric) or "", f"{value:.4f}", interval, metrics.images(translator)
 
 
 def _files(exported: Exported) -> Iterator[tuple]:

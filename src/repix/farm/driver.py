@@ -24,8 +24,8 @@ from itertools import takewhile
 from pathlib import Path
 
 from repix import processes, profile
+from repix.cells import Cell
 from repix.config import reader
-from repix.config.run import Cell
 from repix.errors import UserError
 from repix.farm import merge, start
 from repix.farm.engine import LOST, Engine, Job

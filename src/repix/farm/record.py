@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from repix.config.run import Cell
+from repix.cells import Cell
 from repix.errors import UserError
 from repix.farm import merge
 from repix.files import read_json

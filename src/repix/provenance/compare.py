@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from repix.errors import limit_of_the_machine
 from repix.files import digest_arrays
-from repix.schemas import Metrics
+from repix.schemas import Metrics, flat
 
 BOUND = 1e-3
 """Largest difference of L2. Networks compute in float32 and take thousands of steps; a bound
@@ -167,15 +167,7 @@ def noise_verdict(rebuilt: Metrics, reference: Metrics, noise: Mapping[str, floa
         noise: ``<translator>/<variant>/<metric>`` -> largest difference that is noise; a
             score without one must be equal.
     """
-    sides = [
-        {
-            f"{translator}/{variant}/{metric}": value
-            for translator, variants in record.scores.items()
-            for variant, scores in variants.items()
-            for metric, value in (scores or {}).items()
-        }
-        for record in (rebuilt, reference)
-    ]
+    sides = [{"/".join(key): value for key, value in flat(record.scores).items()} for record in (rebuilt, reference)]
     for key in sorted(sides[0].keys() | sides[1].keys()):
         a, b = sides[0].get(key), sides[1].get(key)
         if a == b:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from repix import yaml12
+from repix.cells import Cell
 from repix.config import reader
 from repix.config.models import StartFrom
-from repix.config.run import Cell
 from repix.errors import UserError
 from repix.provenance.code import FOLDER, WITHOUT_MODEL, Closure, CodeRecord
 

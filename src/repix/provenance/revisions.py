@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from repix import yaml12
+from repix.cells import Cell, is_cell
 from repix.config import reader
 from repix.config.datasets import Dataset
 from repix.config.evaluation import Evaluate
 from repix.config.models import Recipe
-from repix.config.run import Cell, Grid
+from repix.config.run import Grid
 from repix.errors import UserError
 from repix.paths import METRICS
 from repix.provenance import lock
@@ -79,7 +80,7 @@ def find(root: Path, asked: str) -> Held:
             return None
 
     params = yaml12.load(text(reader.FILE) or "", f"{asked}: {reader.FILE}") or {}
-    cell = _cell(name or _only_cell(params, revision), asked)
+    cell = Cell.named(name or _only_cell(params, revision))
     path = f"{METRICS.as_posix()}/{cell.name}.json"
     scored = text(path)
     if scored is None:
@@ -113,10 +114,10 @@ def seeds_of(root: Path, asked: str) -> list[str]:
     if name.count("-") != 1 or (not colon and (commit_of(root, name) is not None or name in _experiments(root))):
         return []
     commit = None if revision in ("", WORKSPACE) else _commit(root, revision, asked)
-    found = [cell for cell in _cells(root, commit) if cell.rpartition("-")[0] == name]
+    found = [cell for cell in _cells(root, commit) if Cell.named(cell).family == name]
     if not found and colon:
         raise UserError(f"{asked}: no scores of it there; {_offer(root, commit)}")
-    return [f"{revision}{colon}{cell}" for cell in sorted(found, key=lambda cell: int(cell.rpartition("-")[2]))]
+    return [f"{revision}{colon}{cell}" for cell in sorted(found, key=lambda cell: Cell.named(cell).seed)]
 
 
 def _commit(root: Path, revision: str, asked: str) -> str:
@@ -151,23 +152,16 @@ def _scored(root: Path) -> list[Path]:
 def _cells(root: Path, commit: str | None) -> list[str]:
     """Return which cells have scores at a place."""
     if commit is None:
-        names = [path.name for path in _scored(root)]
+        paths = _scored(root)
     else:
-        names = git(root, "ls-tree", "--name-only", commit, f"{METRICS.as_posix()}/").decode().split()
-    return [Path(name).stem for name in names if re.fullmatch(r"[^-]+-[^-]+-\d+\.json", Path(name).name)]
+        paths = map(Path, git(root, "ls-tree", "--name-only", commit, f"{METRICS.as_posix()}/").decode().split())
+    return [path.stem for path in paths if path.suffix == ".json" and is_cell(path.stem)]
 
 
 def _offer(root: Path, commit: str | None) -> str:
     """Return words on which cells have scores at a place."""
     cells = _cells(root, commit)
     return f"it has scores of {', '.join(cells)}" if cells else "it has no scores at all"
-
-
-def _cell(name: str, asked: str) -> Cell:
-    parts = name.split("-")
-    if len(parts) != 3:
-        raise UserError(f"{asked}: {name!r} is no cell; a cell is named <dataset>-<model>-<seed>")
-    return Cell.parse(*parts)
 
 
 def _only_cell(params: Mapping[str, Any], revision: str) -> str:

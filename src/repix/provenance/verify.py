@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from repix.config.run import Cell
+from repix.cells import Cell
 from repix.errors import UserError
 from repix.files import read_json
 from repix.provenance import lock
@@ -52,7 +52,8 @@ def _serves(stage: Stage, cell: str) -> bool:
     """Whether a stage is one of the cell's own, or one that any cell may need."""
     if "model" in stage.item:
         return Cell(**stage.item).name == cell
-    return cell.split("-")[0] == stage.item.get("dataset", cell.split("-")[0])
+    dataset = Cell.named(cell).dataset
+    return dataset == stage.item.get("dataset", dataset)
 
 
 class Recorded:

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from repix import pages
+from repix.cells import Cell
 from repix.config.limits import Limits
-from repix.config.run import Cell
 from repix.errors import UserError
 from repix.exporting.cards import MODEL_CARD
 from repix.files import atomic_path, digest_file
@@ -82,7 +82,7 @@ def bundle(root: Path, cell: str, out: Path) -> dict[str, str]:
         raise UserError(f"{out}: the archive is a tar (weights do not shrink): name it {out.stem or cell}.tar")
     commit = check_clean(root)
     _, _, digest = check_export(root, cell)
-    dataset = cell.split("-")[0]
+    dataset = Cell.named(cell).dataset
     files: dict[str, Path | bytes] = {}
     for place in (f"runs/{cell}", f"exports/{cell}"):
         files |= {f"files/{p.relative_to(root).as_posix()}": p for p in (root / place).rglob("*") if p.is_file()}
@@ -109,7 +109,7 @@ def bundle(root: Path, cell: str, out: Path) -> dict[str, str]:
     files[CODE] = git_bundle(root, commit)
     files["README.md"] = _readme(cell, commit, digest).encode()
     for name in sorted(files):
-        if not _belongs(Cell.parse(*cell.split("-")), name):
+        if not _belongs(Cell.named(cell), name):
             raise UserError(f"{name.removeprefix('files/')!r} has no place in a bundle: delete or rename it")
     digests = {name: _digest(content) for name, content in sorted(files.items())}
     files[SUMS] = "".join(f"{found}  {name}\n" for name, found in digests.items()).encode()
@@ -249,10 +249,12 @@ def _scan(archive: Path) -> None:
 
 
 def _cell(archive: Path, name: str) -> Cell:
-    parts = name.split("-")
-    if len(parts) != 3:
-        raise UserError(f"{archive}: is not what `repix bundle` writes: its folder {name!r} is not named by a cell")
-    return Cell.parse(*parts)
+    try:
+        return Cell.named(name)
+    except UserError:
+        raise UserError(
+            f"{archive}: is not what `repix bundle` writes: its folder {name!r} is not named by a cell"
+        ) from None
 
 
 def _belongs(cell: Cell, name: str) -> bool:

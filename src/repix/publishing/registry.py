@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+from repix.cells import Cell
 from repix.directions import Direction
 from repix.errors import UserError, printable
 from repix.files import atomic_folder, digest_tree, write_json
@@ -299,7 +300,7 @@ def promote(
     exported, metrics, digest = check_export(root, cell)
     _check_translator(exported, translator)
     verdict = check_gate(root, cell, gate)
-    dataset = cell.split("-")[0]
+    dataset = Cell.named(cell).dataset
     name = model_name(dataset, translator)
     folders = [f"exports/{cell}", f"runs/{cell}", f"data/prepared/{dataset}"]
     inputs = Lineage.read(root / "lineage" / "export" / f"{cell}.json").inputs

@@ -7,8 +7,9 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
+from repix.cells import CellName
 from repix.errors import UserError
-from repix.schemas import Metrics, Protocol, Record, Scores
+from repix.schemas import Metrics, Protocol, Record, Scores, flat
 
 FILE = "baseline.json"
 
@@ -37,7 +38,7 @@ class Baseline(Record):
     """``metrics/baseline.json``: cell -> what was accepted."""
 
     SCHEMA: ClassVar[str] = "repix.baseline/1"
-    cells: dict[str, Entry]
+    cells: dict[CellName, Entry]
 
 
 def read_metrics(folder: str | Path) -> dict[str, Entry]:
@@ -88,12 +89,7 @@ def changes(old: Baseline | None, new: Baseline) -> list[str]:
 
 
 def _flat(entry: Entry) -> dict[str, float | None]:
-    return {
-        f"{translator} {variant} {metric}": value
-        for translator, variants in entry.scores.items()
-        for variant, scores in variants.items()
-        for metric, value in (scores or {}).items()
-    }
+    return {" ".join(key): value for key, value in flat(entry.scores).items()}
 
 
 def _shown(value: float | None) -> str:

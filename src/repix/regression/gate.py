@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from repix.cells import Cell
 from repix.metrics import direction, find
 from repix.profile import PROFILES
 from repix.regression.baseline import Baseline, Entry, differences
@@ -120,7 +121,7 @@ def judge(baseline: Baseline | None, now: Mapping[str, Entry], tolerances: Toler
             why = "not in the baseline; `repix gate --accept` takes it in"
             verdicts.append(Verdict(cell, "", "", "", "new", why=why))
         else:
-            family = tolerances.families.get(cell.rpartition("-")[0])
+            family = tolerances.families.get(Cell.named(cell).family)
             verdicts += _judge_cell(cell, baseline.cells[cell], now[cell], family)
     return Result(tuple(verdicts), cells)
 
@@ -171,8 +172,8 @@ def _judge_score(at: Verdict, old: Entry, new: Entry, family: Family | None, sam
     if noise is None:
         if at.old == at.new:
             return say("pass", "equal; its noise between seeds is not known")
-        parts = at.cell.split("-")
-        return say("incomparable", f"noise between seeds is not known: repix seeds {parts[0]} {parts[1]} --write")
+        cell = Cell.named(at.cell)
+        return say("incomparable", f"noise between seeds is not known: repix seeds {cell.dataset} {cell.model} --write")
     other = unlike(family, new, at.translator, at.metric)
     if other:
         return say("incomparable", f"the tolerance was measured otherwise: {_listed(other)}; repeat the seed study")

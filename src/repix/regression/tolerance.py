@@ -28,11 +28,12 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from repix.cells import Cell, CellName
 from repix.config.gate import Gate
 from repix.errors import UserError
 from repix.metrics import direction, find
 from repix.regression.baseline import Entry, differences
-from repix.schemas import Protocol, Record, Scores
+from repix.schemas import Protocol, Record, Scores, flat
 
 FILE = "tolerances.json"
 
@@ -58,7 +59,7 @@ class StudiedCell(BaseModel):
     """One cell that a seed study trained: where a tolerance came from."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    cell: str
+    cell: CellName
     seed: int
     weights_digest: dict[str, str]
     scores: Scores
@@ -115,7 +116,7 @@ class Family(BaseModel):
         """Refuse tolerances that do not follow from the seeds beside them: a file that somebody has edited."""
         studied = values_of(list(self.cells().values()))
         gated = 0
-        for key, noise in noises(self.scores).items():
+        for key, noise in flat(self.scores).items():
             sd = mean_and_sd(studied[key])[1] if len(studied.get(key, ())) > 1 else math.nan
             gated += noise.tolerance is not None
             if not _close(noise.sd, sd):
@@ -180,16 +181,6 @@ def _close(one: float, other: float) -> bool:
     return math.isclose(one, other, rel_tol=1e-6, abs_tol=1e-12)
 
 
-def noises(scores: Mapping[str, Mapping[str, Mapping[str, Noise]]]) -> dict[tuple[str, str, str], Noise]:
-    """Return (translator, variant, metric) -> its noise."""
-    return {
-        (translator, variant, metric): noise
-        for translator, variants in scores.items()
-        for variant, metrics in variants.items()
-        for metric, noise in metrics.items()
-    }
-
-
 def is_worse(metric: str, old: float, new: float, tolerance: float) -> bool:
     """Whether ``new`` is worse than ``old`` by more than ``tolerance``."""
     return (old - new) * direction(metric) > tolerance
@@ -205,11 +196,9 @@ def values_of(entries: Sequence[Entry]) -> dict[tuple[str, str, str], list[float
     """Return (translator, variant, metric) -> its value in each entry, where every entry has one."""
     values: dict[tuple[str, str, str], list[float]] = {}
     for entry in entries:
-        for translator, variants in entry.scores.items():
-            for variant, scores in variants.items():
-                for metric, value in (scores or {}).items():
-                    if value is not None:
-                        values.setdefault((translator, variant, metric), []).append(value)
+        for key, value in flat(entry.scores).items():
+            if value is not None:
+                values.setdefault(key, []).append(value)
     return {key: found for key, found in sorted(values.items()) if len(found) == len(entries)}
 
 
@@ -225,7 +214,7 @@ def estimate(cells: Mapping[str, Entry], settings: Gate, *, params: Mapping[str,
     Raises:
         UserError: fewer than two cells, or cells that cannot be compared with each other.
     """
-    names = sorted(cells, key=lambda cell: int(cell.rpartition("-")[2]))
+    names = sorted(cells, key=lambda cell: Cell.named(cell).seed)
     if len(names) < 2:
         raise UserError("noise between seeds takes two seeds or more; give `--seeds 0-9`")
     entries = [cells[name] for name in names]
@@ -270,7 +259,7 @@ def estimate(cells: Mapping[str, Entry], settings: Gate, *, params: Mapping[str,
         provenance=tuple(
             StudiedCell(
                 cell=name,
-                seed=int(name.rpartition("-")[2]),
+                seed=Cell.named(name).seed,
                 weights_digest=cells[name].weights_digest,
                 scores=cells[name].scores,
             )

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from repix.cells import Cell
 from repix.config import reader
 from repix.config.augment import Augment
 from repix.config.evaluation import Evaluate
 from repix.config.models import Recipe
-from repix.config.run import Cell
 from repix.data.prepared import Prepared
 from repix.directions import Direction
 from repix.errors import UserError
@@ -119,7 +119,7 @@ def compare(dataset: str, model: str, cells: Mapping[str, Entry]) -> Comparison:
     prepared = Prepared.open(PREPARED / dataset)
     if not prepared.manifest.paired or "test" not in prepared.manifest.splits:
         raise UserError(f"{dataset}: baselines take pairs and a test split")
-    seed = int(next(iter(cells)).rpartition("-")[2])
+    seed = Cell.named(next(iter(cells))).seed
     recipe = reader.read(f"models.{model}", Recipe)
     flip = reader.read(f"datasets.{dataset}.augment", Augment).flip
     scores: dict[str, dict[str, float | None]] = {}

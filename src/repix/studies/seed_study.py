@@ -30,9 +30,10 @@ from typing import Any
 from tqdm import tqdm
 
 from repix import processes, profile, yaml12
+from repix.cells import Cell
 from repix.config import evaluation, models, reader
 from repix.config.augment import Augment
-from repix.config.run import Cell, Grid
+from repix.config.run import Grid
 from repix.errors import UserError
 from repix.files import (
     atomic_folder,
@@ -47,7 +48,7 @@ from repix.files import (
 from repix.paths import FEATURES, PREPARED, WORK
 from repix.provenance.code import Closure, bit_packages, environment
 from repix.regression.baseline import Entry
-from repix.schemas import Metrics
+from repix.schemas import Metrics, flat
 
 STAGES = ("train", "evaluate")
 QUICK = {"epochs": 1}
@@ -89,8 +90,8 @@ class Plan:
 
 def profile_of(model: str, path: str | Path = reader.FILE) -> str:
     """Return the name of the execution profile that a model's stages enter."""
-    asked = reader.read("run", Grid, path).profile
-    return reader.section(f"models.{model}", path).get("profile", "fast") if asked == "auto" else asked
+    own = reader.section(f"models.{model}", path).get("profile", "fast")
+    return reader.read("run", Grid, path).profile_of(own)
 
 
 def plan(root: Path, dataset: str, model: str, *, changes: Mapping[str, Any] | None = None) -> Plan:
@@ -289,11 +290,9 @@ def collect(wanted: Plan, seeds: Sequence[int]) -> dict[str, Entry]:
 def spread_csv(cells: Mapping[str, Entry]) -> str:
     """Return the scores as CSV: seed, translator, weights, metric, value; for ``dvc plots`` and pandas."""
     rows = [
-        (int(cell.rpartition("-")[2]), translator, variant, metric, value)
+        (Cell.named(cell).seed, *key, value)
         for cell, entry in cells.items()
-        for translator, variants in entry.scores.items()
-        for variant, scores in variants.items()
-        for metric, value in (scores or {}).items()
+        for key, value in flat(entry.scores).items()
         if value is not None
     ]
     text = io.StringIO()
@@ -312,11 +311,10 @@ def spread_plot(cells: Mapping[str, Entry], path: Path) -> None:
 
     points: dict[str, list[tuple[int, float]]] = {}
     for cell, entry in cells.items():
-        for translator, variants in sorted(entry.scores.items()):
-            for metric, value in sorted((variants.get("last") or {}).items()):
-                if value is not None:
-                    title = metric if len(entry.scores) == 1 else f"{translator} {metric}"
-                    points.setdefault(title, []).append((int(cell.rpartition("-")[2]), value))
+        for (translator, variant, metric), value in flat(entry.scores).items():
+            if variant == "last" and value is not None:
+                title = metric if len(entry.scores) == 1 else f"{translator} {metric}"
+                points.setdefault(title, []).append((Cell.named(cell).seed, value))
     figure = Figure(figsize=(3 * len(points), 3), layout="constrained")
     for axes, (title, found) in zip(figure.subplots(1, len(points), squeeze=False)[0], points.items(), strict=True):
         seeds, values = zip(*sorted(found), strict=True)

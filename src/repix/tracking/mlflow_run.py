@@ -28,7 +28,7 @@ from repix.errors import UserError, printable
 from repix.files import canonical_json, digest_text, process_name
 from repix.paths import LINEAGE, RUNS
 from repix.provenance.lineage import Lineage
-from repix.schemas import Manifest, Metrics
+from repix.schemas import Manifest, Metrics, flat
 from repix.tracking import curves, store
 from repix.training.history import Row
 from repix.training.observer import Observer
@@ -356,10 +356,8 @@ def _key(name: str) -> str:
 def _scores(metrics: Metrics) -> dict[str, float]:
     """Return ``score/test/<translator>/<variant>/<metric>`` -> score, for scores that are numbers."""
     return {
-        f"score/test/{_key(translator)}/{_key(variant)}/{_key(metric)}": value
-        for translator, variants in metrics.scores.items()
-        for variant, scores in variants.items()
-        for metric, value in (scores or {}).items()
+        f"score/test/{'/'.join(map(_key, key))}": value
+        for key, value in flat(metrics.scores).items()
         if value is not None
     }
 

@@ -11,9 +11,11 @@ import json
 import os
 import socket
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from repix.cells import Cell
 from repix.tracking import curves
 from repix.tracking.mlflow_run import flatten
 from repix.training.observer import Observer
@@ -94,9 +96,9 @@ class TensorBoard(Observer):
         """
         from tensorboard.plugins.hparams import metadata, plugin_data_pb2
 
-        dataset, model, seed = plan["cell"].split("-")
+        cell = Cell.named(plan["cell"])
         start = plugin_data_pb2.SessionStartInfo(group_name=plan["cell"], start_time_secs=time.time())
-        for name, value in (flatten(plan["recipe"]) | {"dataset": dataset, "model": model, "seed": seed}).items():
+        for name, value in (flatten(plan["recipe"]) | asdict(cell)).items():
             try:
                 start.hparams[name].number_value = float(value)
             except ValueError:

@@ -10,8 +10,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from repix.cells import Cell
 from repix.config.models import StartFrom
-from repix.config.run import Cell
 from repix.errors import UserError
 from repix.files import atomic_folder, digest_file, read_json
 from repix.paths import EXPORTS, LINEAGE, RUNS, found
@@ -123,11 +123,11 @@ def _trained_by(cell: str) -> dict[str, Any]:
     path = found(LINEAGE / "train" / f"{cell}.json")
     if not path.is_file():
         return {}
-    dataset, model, _ = cell.split("-")
+    parent = Cell.named(cell)
     try:
         record = read_json(path)
         groups = [record["params"], record["inputs"]]
-        groups += [groups[0][f"models.{model}"], groups[0][f"datasets.{dataset}.augment"]]
+        groups += [groups[0][f"models.{parent.model}"], groups[0][f"datasets.{parent.dataset}.augment"]]
     except (OSError, ValueError, TypeError, LookupError):
         groups = [None]
     if not all(isinstance(group, dict) for group in groups):

@@ -12,8 +12,8 @@ import keras
 import numpy as np
 
 from repix import profile
+from repix.cells import Cell
 from repix.config.models import Recipe
-from repix.config.run import Cell
 from repix.data.prepared import Prepared
 from repix.data.sampler import Sampler
 from repix.directions import Direction

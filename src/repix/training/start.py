@@ -12,10 +12,10 @@ import keras
 import numpy as np
 
 from repix.arrays import check_numbers, load_arrays
+from repix.cells import Cell
 from repix.config import reader
 from repix.config.augment import Augment
 from repix.config.models import Recipe
-from repix.config.run import Cell
 from repix.data.prepared import Prepared
 from repix.directions import Direction
 from repix.errors import UserError, reading
@@ -186,16 +186,16 @@ class Beginning:
         """Return why a straight training would leave other bits, as far as the records tell."""
         params, inputs = (self.record.trained_by.get(what, {}) for what in ("params", "inputs"))
         name, done = self.record.parent, self.record.epochs
-        dataset, model, seed = name.split("-")
+        parent = Cell.named(name)
         if not params:
             return [f"lineage/train/{name}.json is not here, so nobody knows"]
-        before = reader.parse(params[f"models.{model}"], Recipe, f"models.{model}", f"lineage of {name}")
+        before = reader.parse(params[f"models.{parent.model}"], Recipe, f"models.{parent.model}", f"lineage of {name}")
         found = []
-        if int(seed) != self.cell.seed:
-            found.append(f"seed {seed} there, {self.cell.seed} here")
-        if inputs.get(f"data/prepared/{dataset}") != data:
+        if parent.seed != self.cell.seed:
+            found.append(f"seed {parent.seed} there, {self.cell.seed} here")
+        if inputs.get(f"data/prepared/{parent.dataset}") != data:
             found.append("the data is another")
-        augment = reader.parse(params[f"datasets.{dataset}.augment"], Augment, "augment", f"lineage of {name}")
+        augment = reader.parse(params[f"datasets.{parent.dataset}.augment"], Augment, "augment", f"lineage of {name}")
         if augment.flip != flip:
             found.append("augment.flip differs")
         rates = [(before.learning_rate(epoch), self.recipe.learning_rate(epoch)) for epoch in range(done)]
