@@ -12,6 +12,7 @@ Standard library alone: it runs before anything is installed. `REPIX_TORCH` choo
 from __future__ import annotations
 
 import argparse
+import http.client
 import os
 import re
 import shutil
@@ -77,7 +78,7 @@ def answers(url: str, seconds: float = ANSWER_SECONDS) -> bool:
         try:
             with urllib.request.urlopen(url, timeout=seconds) as page:
                 found.append(page.status == 200)
-        except (OSError, ValueError):
+        except (OSError, ValueError, http.client.HTTPException):  # the last: what a proxy's page may answer
             pass
 
     # A name that does not resolve may take longer than any time-out of a connection.
@@ -233,20 +234,23 @@ def pip(python: Path, packages: Path, *arguments: str, log: Path) -> tuple[int, 
 
 
 def create(environment: Path) -> Path:
-    """Return the interpreter of the environment, which is made where it is not there.
+    """Return the interpreter of the environment, which is made or finished where it is not whole.
 
     Raises:
         StopError: this Python cannot make one, or the disk has no room for it.
     """
     python = environment / "bin" / "python"
-    if python.exists():
+    # venv links the interpreter first and installs pip last: one that was stopped in between is finished.
+    if python.exists() and not subprocess.run([str(python), "-m", "pip", "--version"], capture_output=True).returncode:
         return python
+    there = environment.exists()
     free = shutil.disk_usage(environment.parent).free
     if free < FREE_BYTES:
         raise StopError(f"{free / 1e9:.1f} GB are free here, and the environment needs {FREE_BYTES / 1e9:.0f} GB")
     made = subprocess.run([sys.executable, "-m", "venv", str(environment)], capture_output=True, text=True)
     if made.returncode:
-        shutil.rmtree(environment, ignore_errors=True)  # half of one would be taken for a whole one
+        if not there:
+            shutil.rmtree(environment, ignore_errors=True)
         said = (made.stdout + made.stderr).strip().splitlines()
         if "ensurepip" in made.stdout + made.stderr:
             package = "python{}.{}-venv".format(*sys.version_info)

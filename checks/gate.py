@@ -27,6 +27,7 @@ from types import SimpleNamespace
 
 from checks.harness import table, write
 from repix import cli, paths, profile
+from repix.cells import Cell
 from repix.commands import seeds as seeds_command
 from repix.config import reader
 from repix.config.evaluation import Evaluate
@@ -131,7 +132,7 @@ def main() -> int:
         return 0
     if missing:
         raise UserError(f"{missing[0]}: no such file; run `dvc repro`, then `repix seeds ... --write`")
-    profile.enter(seed_study.profile_of(arguments.cell.split("-")[1]))
+    profile.enter(seed_study.profile_of(Cell.named(arguments.cell).model))
     with tempfile.TemporaryDirectory() as scratch:
         rows = judge_all(arguments, Path(scratch))
     wrong = [row for row in rows if not row["as_expected"]]
@@ -142,9 +143,8 @@ def main() -> int:
     shown += f"\n\n{len(rows) - len(wrong)} of {len(rows)} as expected"
     print(json.dumps(rows, indent=2) if arguments.json else shown)
     if arguments.write:
-        dataset, model, _ = arguments.cell.split("-")
-        family = tolerance.read_tolerances(arguments.tolerances).families[f"{dataset}-{model}"]
-        noise = seeds_command.table(f"{dataset}-{model}", family)
+        name = Cell.named(arguments.cell).family
+        noise = seeds_command.table(name, tolerance.read_tolerances(arguments.tolerances).families[name])
         write("gate", "noise", f"```text\n{noise}\n```")
         write("gate", "proof", shown)
     return 1 if wrong else 0
@@ -159,8 +159,8 @@ def judge_all(arguments: argparse.Namespace, scratch: Path) -> list[dict]:
     from repix.evaluation.evaluate import evaluate
     from repix.inference.trained import TrainedModel
 
-    dataset, name, seed = arguments.cell.split("-")
-    model, prepared = TrainedModel(paths.RUNS / arguments.cell), Prepared.open(paths.PREPARED / dataset)
+    cell = Cell.named(arguments.cell)
+    model, prepared = TrainedModel(paths.RUNS / cell.name), Prepared.open(paths.PREPARED / cell.dataset)
     limits = tolerance.read_tolerances(arguments.tolerances)
     settings = reader.read("evaluate", Evaluate).model_copy(update={"fid": False, "kid": False, "paper_mode": False})
     rows: list[dict] = []
@@ -182,9 +182,9 @@ def judge_all(arguments: argparse.Namespace, scratch: Path) -> list[dict]:
     for variants in shifted["scores"].values():
         variants["last"]["l1"] += 1e-6
     case("equal weights, unequal metrics", 3, honest, Metrics.model_validate(shifted))
-    family = limits.families.get(f"{dataset}-{name}")
+    family = limits.families.get(cell.family)
     if family and len(family.provenance) > 3:
-        rows.append(seed_change(family, f"{dataset}-{name}", scratch))
+        rows.append(seed_change(family, cell.family, scratch))
     if arguments.train:
         recipe = model.recipe
         changes = {
@@ -197,9 +197,9 @@ def judge_all(arguments: argparse.Namespace, scratch: Path) -> list[dict]:
         loss = {key: getattr(recipe.loss, key) for key in loss_options(recipe.system, recipe.loss.gan)}
         loss |= {"gan_weight": 0.0}
         for title, change in (changes | {"L1 alone": {"loss": loss}}).items():
-            wanted = seed_study.plan(Path(), dataset, name, changes=change)
-            seed_study.run(wanted, [int(seed)], root=Path())
-            case(title, 1, honest, Metrics.read(wanted.metrics_path(int(seed))))
+            wanted = seed_study.plan(Path(), cell.dataset, cell.model, changes=change)
+            seed_study.run(wanted, [cell.seed], root=Path())
+            case(title, 1, honest, Metrics.read(wanted.metrics_path(cell.seed)))
     return rows
 
 

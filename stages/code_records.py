@@ -7,6 +7,7 @@ a mistake that only a later stage would meet is said before anything works, and 
 the outs were made with and that are others now, and folders of one's own whose files have changed.
 """
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def main() -> None:
         if folder := sources.changed_folder(archive.urls, archive.sha256, paths.RAW / name / "archive.json"):
             told.append(
                 f"{folder}: its files are others than those that datasets.{name} took; "
-                f"`repix add {folder} --name {name}` takes them as they are now"
+                f"`repix add {shlex.quote(str(folder))} --name {name}` takes them as they are now"
             )
     for line in told:
         print(f"repix: warning: {line}", file=sys.stderr)

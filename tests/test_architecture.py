@@ -86,7 +86,8 @@ NAMED_BY = {
     },
     "jax": {"training/step_jax.py", "training/shards_jax.py", "inference/jax_backend.py"},
     "mlflow": {"tracking/", "exporting/pyfunc.py", "publishing/registry.py"},
-    "dvc": {"farm/worker.py"},  # a process of its own, which asks it for many things
+    # The worker is a process of its own, which asks it for many things; the driver asks where its settings lie.
+    "dvc": {"farm/worker.py", "farm/driver.py"},
     "ray": {"farm/engine_ray.py"},
     "submitit": {"farm/engine_slurm.py"},
     "h5py": {"data/"},

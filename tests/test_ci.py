@@ -18,7 +18,7 @@ WORKFLOWS = sorted(path for folder in (ROOT, ROOT / "project") for path in folde
 def test_actions_are_pinned_and_may_do_little(path):
     text = path.read_text(encoding="utf-8")
     used = re.findall(r"uses: *(.*)", text)
-    assert used and all(re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}  # v\d+\.\d+\.\d+.*", line) for line in used), used
+    assert used and all(re.fullmatch(r"[\w-]+(/[\w-]+)+@[0-9a-f]{40}  # v\d+\.\d+\.\d+.*", line) for line in used), used
     assert yaml.safe_load(text)["permissions"]["contents"] == "read"
     assert text.count("persist-credentials: false") == text.count("actions/checkout@")
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import venv
 import zipfile
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -194,9 +195,19 @@ def test_an_environment_that_cannot_be_made_leaves_nothing_and_is_one_line(tmp_p
     with pytest.raises(install.StopError, match=r"apt install python3\.\d+-venv"):
         install.create(tmp_path / ".venv")
     assert not (tmp_path / ".venv").exists()
+    (tmp_path / ".venv" / "mine").mkdir(parents=True)
+    with pytest.raises(install.StopError, match=r"apt install"):
+        install.create(tmp_path / ".venv")
+    assert (tmp_path / ".venv" / "mine").exists()  # what was there before stays
     monkeypatch.setattr(install.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**9))
     with pytest.raises(install.StopError, match=r"1\.0 GB are free"):
         install.create(tmp_path / ".venv")
+
+
+def test_an_environment_that_was_stopped_before_it_had_pip_is_finished(tmp_path):
+    venv.create(tmp_path / ".venv", with_pip=False)  # as far as Ctrl-C let it come
+    python = install.create(tmp_path / ".venv")
+    assert subprocess.run([str(python), "-m", "pip", "--version"], capture_output=True).returncode == 0
 
 
 # --- before anything is installed

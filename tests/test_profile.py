@@ -248,5 +248,5 @@ stage.guard(import_keras)
 """
     ended = python(code)
     assert ended.returncode == 1 and ended.stderr.splitlines() == [
-        "repix: the profile jax needs JAX: pip install -c constraints.txt -e '.[jax]', or '.[jax-cuda]' on a GPU"
+        "repix: the profile jax needs JAX: pip install -c constraints.txt -e '.[jax]', or jax-cuda for jax on a GPU"
     ]

@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pytest
 import yaml
+from scipy.stats import ttest_rel
 
 from benchmarks.support import curve, quality, results
 from checks.harness import ROOT
@@ -21,6 +22,7 @@ from repix.cells import Cell
 from repix.data.prepared import Prepared
 from repix.errors import UserError
 from repix.files import read_json, write_json
+from repix.regression.tolerance import welch
 from repix.training.checkpoint import Checkpoint, Checkpoints
 
 DRAWN = {"urls": ["synthetic:facades?size=64&train=4&val=2&test=5&seed=0"], "sha256": None, "withdrawn": None}
@@ -195,8 +197,13 @@ def test_what_the_json_has_is_not_trained_again(toy, small, monkeypatch):
 
 def test_cells_of_other_settings_are_not_mixed(toy, small):
     where = "pix2pix", toy / "out", toy / "q.json"
-    with pytest.raises(UserError, match=r"plain was trained by another entry \(2 epochs\); name another"):
+    with pytest.raises(
+        UserError, match=r"plain was trained by another entry \(2 epochs\), defaults or images; name another"
+    ):
         quality.measure(*where, epochs=3)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(UserError, match="plain was trained by another entry"):
+        patch.setattr(quality, "settings_of", lambda *_: "other defaults")
+        quality.measure(*where)
     with pytest.raises(UserError, match="--only plane: no option; there are plain, reference"):
         quality.measure(*where, options=["plane"])
 
@@ -260,16 +267,43 @@ def kept(values, variants=("last",), option="plain", **cost):
     }
 
 
-def test_a_difference_is_in_standard_deviations_with_the_p_of_welch():
+def test_a_difference_is_in_standard_deviations_with_its_interval_and_the_p_of_welch():
     better, worse = [0.30, 0.32, 0.34], [0.20, 0.22, 0.24]
     found = {"size": 64, "options": {"plain": kept(worse), "reference": kept(better)}}
-    rows = {row[0]: row for row in quality.rows_of(TASK, found)}
-    ssim = 3 + quality.SHOWN.index("ssim")
+    rows = {row[1]: row for row in quality.rows_of(TASK, found)}
+    ssim = 4 + quality.SHOWN.index("ssim")
     assert rows["as it stands"][ssim] == "0.22 ± 0.02"
-    # Means 0.1 apart, both sd 0.02: t = 0.1 / (0.02 sqrt(2/3)) = 6.124 with 4 degrees of freedom.
-    assert rows["the reference code's rules, PyTorch"][ssim] == "0.32 ± 0.02 (+5.0 sd, p 0.0036)"
+    assert rows["the reference code's rules, PyTorch"][ssim] == "0.32 ± 0.02"
     assert rows["as it stands"][-2:] == ["50", "1"]
-    assert quality.difference("swd", better, worse).startswith(" (-5.0 sd")  # lower is better
+    # Means 0.1 apart, both sd 0.02: t = 0.1 / (0.02 sqrt(2/3)) = 6.124 with 4 degrees of freedom, whose t is 2.776.
+    (row,) = quality.differences_of(TASK, found)
+    assert row[1:3] == ["the reference code's rules, PyTorch, `last`", "as it stands, `last`"]
+    assert row[3 + quality.SHOWN.index("ssim")] == "+5.0 [+2.7, +7.3], p 0.0036"
+    lower = quality.difference("swd", dict(enumerate(better)), dict(enumerate(worse)), paired=False)
+    assert lower.gain == pytest.approx(-5) and lower.p == pytest.approx(welch(better, worse))
+
+
+def test_weights_of_the_same_trainings_are_compared_seed_by_seed():
+    last, ema = [0.20, 0.30, 0.40], [0.210, 0.312, 0.411]
+    found = kept(last)
+    for record, value in zip(found["seeds"].values(), ema, strict=True):
+        record["scores"]["source_to_target"]["ema"] = {"ssim": value}
+    (row,) = quality.differences_of(TASK, {"size": 64, "options": {"plain": found}})
+    assert row[1:3] == ["as it stands, `ema`", "its own `last`"]
+    sides = dict(enumerate(ema)), dict(enumerate(last))
+    one = quality.difference("ssim", *sides, paired=True)
+    assert one.p == pytest.approx(ttest_rel(ema, last).pvalue) and 0 < one.low < one.gain < one.high < 0.2
+    shown = f"+{one.gain:.1f} [+{one.low:.1f}, +{one.high:.1f}], p {one.p:.2g}"
+    assert row[3 + quality.SHOWN.index("ssim")] == shown
+    assert quality.difference("ssim", *sides, paired=False).p > 0.8  # between trainings noise hides it
+
+
+def test_scores_by_two_networks_are_not_put_into_one_column():
+    found = kept([0.2, 0.3])
+    for head, record in zip("ab", found["seeds"].values(), strict=True):
+        record["scores"]["source_to_target"]["last"][f"fid_768_{head * 8}"] = 1.0
+    with pytest.raises(UserError, match="fid_768_aaaaaaaa and fid_768_bbbbbbbb were computed by other networks"):
+        quality.rows_of(TASK, {"size": 64, "options": {"plain": found}})
 
 
 def test_the_table_of_the_page_comes_from_the_json_alone():

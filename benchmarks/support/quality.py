@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -24,7 +25,7 @@ from repix.errors import UserError
 from repix.files import canonical_json, digest_file, digest_text, read_json, write_json
 from repix.metrics import direction
 from repix.regression import baseline, tolerance
-from repix.regression.tolerance import mean_and_sd, welch
+from repix.regression.tolerance import error_of_means, mean_and_sd, p_of, t_quantile
 from repix.schemas import Metrics, Trained
 
 SIZE, SEEDS = 64, (0, 1, 2, 3, 4)
@@ -76,7 +77,10 @@ TASKS = {
             "plain": Option("the paper's recipe"),
             "augment": AUGMENTED,
             "no_cutout": Option("the same without cutout", {"discriminator": {"augment": list(AUGMENT[:2])}}),
-            "two_rates": Option("discriminator at a quarter of the weight", {"loss": {"discriminator": 0.125}}),
+            "two_rates": Option("discriminator at a quarter of the rate", {"optimizer": {"discriminator_rate": 5e-5}}),
+            "one_dropout": Option(
+                "dropout in one block, as the PyTorch code", {"generator": {"dropout_first": 1, "dropout_blocks": 1}}
+            ),
             "no_dropout": Option("no dropout", {"generator": {"dropout": 0.0}}),
             "bfloat16": Option("networks in bfloat16", {"precision": "bfloat16"}),
         },
@@ -110,11 +114,8 @@ def recipe_of(task: Task, option: Option, epochs: int) -> dict[str, Any]:
     return entry
 
 
-def lay_out_params(out: Path, task: Task, epochs: int, weights: Path | None) -> None:
-    """Write the params.yaml of all trainings into ``out``; other parameters than before start it anew.
-
-    Without weights of Inception those of an earlier run stay, since the trainings are the same.
-    """
+def params_of_all(task: Task, epochs: int) -> dict[str, Any]:
+    """Return the params.yaml of all trainings of a task, without what they are scored by."""
     tree = reader.load(ROOT / reader.FILE)
     entry = tree["datasets"][task.dataset]
     groups = {
@@ -124,6 +125,31 @@ def lay_out_params(out: Path, task: Task, epochs: int, weights: Path | None) -> 
     tree["datasets"] = {task.dataset: entry | groups}
     tree["models"] = {name: recipe_of(task, option, epochs) for name, option in task.options.items()}
     tree["run"] = {"datasets": [task.dataset], "models": list(tree["models"]), "seeds": list(SEEDS), "profile": "auto"}
+    return tree
+
+
+def settings_of(params: Mapping[str, Any], dataset: str, model: str) -> str:
+    """Return a digest of what a training follows from in params.yaml: recipe with its defaults, archive and images.
+
+    What is off is left out: a setting that comes later, and is off by default, makes no training another one.
+    """
+    recipe = reader.parse(params["models"][model], Recipe, f"models.{model}").model_dump(mode="json")
+    entry = params["datasets"][dataset]
+    read = {"archive": entry["archive"]["sha256"], "images": entry["images"]}
+    return digest_text(canonical_json({"recipe": _on(recipe), **read}))
+
+
+def _on(value: Any) -> Any:
+    """Return settings without those that are null, false, 0 or empty."""
+    return {key: on for key, one in value.items() if (on := _on(one))} if isinstance(value, Mapping) else value
+
+
+def lay_out_params(out: Path, task: Task, epochs: int, weights: Path | None) -> None:
+    """Write the params.yaml of all trainings into ``out``; other parameters than before start it anew.
+
+    Without weights of Inception those of an earlier run stay, since the trainings are the same.
+    """
+    tree = params_of_all(task, epochs)
     tree["evaluate"] = tree["evaluate"] | {"swd": True, "fid": bool(weights), "kid": bool(weights), "dims": [768]}
     tree["export"]["formats"] = ["keras"]  # nothing is exported, and not every format takes bfloat16
     if weights is None and (out / reader.FILE).exists():
@@ -230,11 +256,15 @@ def check_settings(found: Mapping[str, Any], path: Path, name: str, task: Task, 
     Raises:
         UserError: an option of the file was trained otherwise than it would be now.
     """
+    params = params_of_all(task, epochs)
     for option, kept in found.get(name, {}).get("options", {}).items():
-        if kept["entry"] != entry_of(task, option, epochs):
+        if option not in (*task.options, REFERENCE):
+            continue
+        settings = settings_of(params, task.dataset, "plain" if option == REFERENCE else option)
+        if kept["entry"] != entry_of(task, option, epochs) or kept["settings"] != settings:
             raise UserError(
-                f"{path}: {name} {option} was trained by another entry ({kept['entry']['epochs']} epochs); "
-                f"name another file with --json, or remove the option from this one"
+                f"{path}: {name} {option} was trained by another entry ({kept['entry']['epochs']} epochs), defaults or "
+                f"images; name another file with --json, or remove the option from this one"
             )
 
 
@@ -243,13 +273,19 @@ def collect(out: Path, path: Path, name: str, epochs: int) -> dict[str, Any]:
     task, found = TASKS[name], read_results(path)
     check_settings(found, path, name, task, epochs)
     here = found.setdefault(name, {"dataset": task.dataset, "size": SIZE, "options": {}})
+    params = params_of_all(task, epochs)
     for file in sorted((out / paths.METRICS).glob(f"{task.dataset}-*.json")):
-        _, option, seed = file.stem.split("-")
+        cell = Cell.named(file.stem)
+        option, seed = cell.model, str(cell.seed)
         if option not in (*task.options, REFERENCE):
             continue
-        kept = here["options"].setdefault(option, {"entry": entry_of(task, option, epochs), "seeds": {}})
+        trained_by = {
+            "entry": entry_of(task, option, epochs),
+            "settings": settings_of(params, task.dataset, "plain" if option == REFERENCE else option),
+        }
+        kept = here["options"].setdefault(option, trained_by | {"seeds": {}})
         if seed not in kept["seeds"]:
-            kept["seeds"][seed] = record_of(out, Cell(task.dataset, option, int(seed)))
+            kept["seeds"][seed] = record_of(out, cell)
     write_json(path, found)
     return found
 
@@ -277,59 +313,119 @@ def train(out: Path, path: Path, name: str, epochs: int, options: Sequence[str],
 # --- tables
 
 
-def values_of(seeds: Mapping[str, Mapping], translator: str, variant: str, metric: str) -> list[float]:
-    """Return a metric's value for every seed that has it; other than published weights stand in the score's name."""
-    found = []
-    for record in seeds.values():
-        scores = record["scores"].get(translator, {}).get(variant, {})
-        found += [value for name, value in scores.items() if name == metric or name.startswith(f"{metric}_")]
-    return found
+def name_of(records: Iterable[Mapping[str, Any]], metric: str) -> str:
+    """Return the name under which records have a metric: other than published weights of a network stand in it.
+
+    Raises:
+        UserError: they have it under several, and so by several networks.
+    """
+    scores = [found for record in records for variants in record["scores"].values() for found in variants.values()]
+    names = {name for one in scores for name in one if name == metric or name.startswith(f"{metric}_")}
+    if len(names) > 1:
+        raise UserError(f"{' and '.join(sorted(names))} were computed by other networks, and do not compare")
+    return next(iter(names), metric)
 
 
-def mean_sd(values: Sequence[float]) -> str:
+def values_of(seeds: Mapping[str, Mapping], translator: str, variant: str, metric: str) -> dict[str, float]:
+    """Return seed -> a metric's value, for every seed that has it."""
+    name = name_of(seeds.values(), metric)
+    found = {seed: record["scores"].get(translator, {}).get(variant, {}).get(name) for seed, record in seeds.items()}
+    return {seed: value for seed, value in found.items() if value is not None}
+
+
+def mean_sd(values: Collection[float]) -> str:
     """Return mean and standard deviation as a cell of a table."""
     if len(values) < 2:
-        return f"{values[0]:.4g}" if values else ""
-    return "{:.4g} ± {:.2g}".format(*mean_and_sd(values))
+        return "".join(f"{value:.4g}" for value in values)
+    return "{:.4g} ± {:.2g}".format(*mean_and_sd(list(values)))
 
 
-def difference(metric: str, values: Sequence[float], others: Sequence[float]) -> str:
-    """Return how much better values are than others, in standard deviations over seeds, with the p of Welch's test."""
-    if min(len(values), len(others)) < 2:
-        return ""
-    (mean, sd), (other, other_sd) = mean_and_sd(values), mean_and_sd(others)
-    pooled = ((sd**2 + other_sd**2) / 2) ** 0.5
-    gain = direction(metric) * (mean - other) / pooled if pooled else 0.0
-    return f" ({gain:+.1f} sd, p {welch(values, others):.2g})"
+class Difference(NamedTuple):
+    """How much better some scores are than others, in standard deviations over seeds.
+
+    Attributes:
+        gain: the difference of the means, positive where it is better.
+        low, high: its 95 % interval.
+        p: of the test of no difference.
+    """
+
+    gain: float
+    low: float
+    high: float
+    p: float
+
+
+def difference(
+    metric: str, values: Mapping[str, float], others: Mapping[str, float], paired: bool
+) -> Difference | None:
+    """Return how much better values are than others; None of fewer than two seeds, or where none varies.
+
+    Args:
+        metric: whose.
+        values, others: seed -> score.
+        paired: whether an equal seed is one training, scored twice: Student's test of the differences, else Welch's.
+    """
+    pairs = [(values[seed], others[seed]) for seed in values if seed in others]
+    one, two = zip(*pairs, strict=True) if paired and pairs else (tuple(values.values()), tuple(others.values()))
+    if min(len(one), len(two)) < 2:
+        return None
+    (mean, sd), (other, other_sd) = mean_and_sd(one), mean_and_sd(two)
+    pooled = math.sqrt((sd**2 + other_sd**2) / 2)
+    if not pooled:
+        return None
+    if paired:
+        error = mean_and_sd([a - b for a, b in pairs])[1] / math.sqrt(len(pairs))
+        degrees: float = len(pairs) - 1
+    else:
+        error, degrees = error_of_means(one, two)
+    gain = direction(metric) * (mean - other) / pooled
+    reach = t_quantile(0.975, degrees) * error / pooled
+    p = p_of(abs(mean - other) / error, degrees) if error else 0.0
+    return Difference(gain, gain - reach, gain + reach, p)
 
 
 def rows_of(task: Task, found: Mapping[str, Any]) -> list[list[Any]]:
-    """Return the table's rows: option, weights, seeds, each metric beside the plain recipe's, time and memory."""
+    """Return the table's rows: direction, option, weights, seeds, each metric, time and memory."""
     rows: list[list[Any]] = []
-    options = found["options"]
-    names = [name for name in (*task.options, REFERENCE) if name in options]
-    translators = list(next(iter(options[names[0]]["seeds"].values()))["scores"]) if names else []
+    for translator, option, variant, seeds in shown(task, found):
+        costs = [record["cost"] for record in seeds.values()]
+        scores = [mean_sd(values_of(seeds, translator, variant, metric).values()) for metric in SHOWN]
+        row = [says(task, option), variant, len(seeds), *scores]
+        rows.append([translator.replace("_", " "), *row, least(costs, "ms_per_step"), least(costs, "peak_gb", max)])
+    records = [one for option in found["options"].values() for one in option["seeds"].values()]
+    for translator in dict.fromkeys(name for record in records for name in record["floor"]):
+        floors = [record["floor"][translator] for record in records]
+        floor = [shown_floor(floors, metric) for metric in SHOWN]
+        rows.append([translator.replace("_", " "), "real photos, one half against the other", "", "", *floor, "", ""])
+    return rows
+
+
+def shown(task: Task, found: Mapping[str, Any]) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
+    """Yield translator, option, weights and seed -> record of each row."""
+    options = {name: found["options"][name]["seeds"] for name in (*task.options, REFERENCE) if name in found["options"]}
+    translators = dict.fromkeys(name for seeds in options.values() for one in seeds.values() for name in one["scores"])
     for translator in translators:
-        plain = options.get("plain", {}).get("seeds", {})
-        for option in names:
-            seeds = options[option]["seeds"]
-            costs = [record["cost"] for record in seeds.values()]
+        for option, seeds in options.items():
             for variant in ("last", "ema"):
-                if not any(variant in record["scores"][translator] for record in seeds.values()):
-                    continue
-                row: list[Any] = [says(task, option), variant, len(seeds)]
-                for metric in SHOWN:
-                    values = values_of(seeds, translator, variant, metric)
-                    text = mean_sd(values)
-                    if (option, variant) != ("plain", "last"):
-                        text += difference(metric, values, values_of(plain, translator, "last", metric))
-                    row.append(text)
-                row += [least(costs, "ms_per_step"), least(costs, "peak_gb", max)]
-                rows.append(row if len(translators) == 1 else [translator.replace("_", " "), *row])
-        floors = [record["floor"][translator] for option in names for record in options[option]["seeds"].values()]
-        floor = ["real photos, one half against the other", "", ""]
-        floor += [shown_floor(floors, metric) for metric in SHOWN] + ["", ""]
-        rows.append(floor if len(translators) == 1 else [translator.replace("_", " "), *floor])
+                if any(variant in record["scores"][translator] for record in seeds.values()):
+                    yield translator, option, variant, seeds
+
+
+def differences_of(task: Task, found: Mapping[str, Any]) -> list[list[str]]:
+    """Return the second table's rows: direction, what is compared with what, and the difference on each metric."""
+    rows = []
+    plain = found["options"].get("plain", {"seeds": {}})["seeds"]
+    for translator, option, variant, seeds in shown(task, found):
+        beside = [("its own `last`", seeds, True)] if variant == "ema" else []
+        beside += [(f"{says(task, 'plain')}, `last`", plain, False)] if option != "plain" else []
+        for what, others, paired in beside:
+            cells = []
+            for metric in SHOWN:
+                sides = values_of(seeds, translator, variant, metric), values_of(others, translator, "last", metric)
+                one = difference(metric, *sides, paired=paired)
+                cells.append(f"{one.gain:+.1f} [{one.low:+.1f}, {one.high:+.1f}], p {one.p:.2g}" if one else "")
+            if any(cells):
+                rows.append([translator.replace("_", " "), f"{says(task, option)}, `{variant}`", what, *cells])
     return rows
 
 
@@ -354,18 +450,27 @@ def report(found: Mapping[str, Any]) -> str:
             missing.append(f"- `{name}`: {', '.join(lacking)}")
         if not measured:
             continue
-        rows = rows_of(task, found[name])
-        records = [one for option in found[name]["options"].values() for one in option["seeds"].values()]
+        records = [one for option in measured.values() for one in option["seeds"].values()]
         steps, n = (sorted({str(value) for value in all_}) for all_ in ([r["steps"] for r in records], counts(records)))
-        head = ["recipe", "weights", "seeds", *SHOWN, "ms per step", "peak GB"]
-        head = head if len(rows[0]) == len(head) else ["direction", *head]
+        names = [name_of(records, metric) for metric in SHOWN]
         parts.append(
             f"`{task.model}` on `{task.dataset}`, {found[name]['size']} px, half width, {', '.join(steps)} steps, "
-            f"{', '.join(n)} test images:\n\n" + table(head, rows, left=len(head) - 9)
+            f"{', '.join(n)} test images:"
         )
+        head = ["direction", "recipe", "weights", "seeds", *names, "ms per step", "peak GB"]
+        parts.append(by_direction(head, rows_of(task, found[name]), left=3))
+        if rows := differences_of(task, found[name]):
+            parts.append("How much better, in standard deviations over seeds, with the 95 % interval of that:")
+            parts.append(by_direction(["direction", "recipe", "beside", *names], rows, left=3))
     if missing:
         parts.append("\n".join(["Not measured yet:", "", *missing]))
     return "\n\n".join(parts)
+
+
+def by_direction(head: Sequence[str], rows: Sequence[Sequence[Any]], left: int) -> str:
+    """Return a table; where all rows are of one direction, without the first column, which says which."""
+    cut = int(len({row[0] for row in rows}) == 1)
+    return table(head[cut:], [row[cut:] for row in rows], left=left - cut)
 
 
 def counts(records: Sequence[Mapping[str, Any]]) -> set[int]:
@@ -391,7 +496,7 @@ def write_gate(out: Path, name: str, folder: Path) -> list[Path]:
     asked = {"models.plain": params["models"]["plain"], "evaluate": params["evaluate"]}
     settings = reader.parse(params.get("gate", {}) | {"metrics": list(GATED)}, Gate, "gate")
     family = tolerance.estimate(cells, settings, params=asked, run_key=digest_text(canonical_json(asked)))
-    first = min(cells, key=lambda cell: int(cell.rpartition("-")[2]))
+    first = min(cells, key=lambda cell: Cell.named(cell).seed)
     files = [folder / baseline.FILE, folder / tolerance.FILE]
     baseline.Baseline(cells={first: cells[first]}).write(files[0])
     tolerance.Tolerances(families={f"{task.dataset}-plain": family}).write(files[1])

@@ -18,6 +18,7 @@ from benchmarks.support.quality import (
     mean_sd,
     read_results,
     record_of,
+    settings_of,
     shown_floor,
     values_of,
 )
@@ -29,7 +30,7 @@ from repix.config import reader
 from repix.config.models import Recipe
 from repix.data.sampler import steps_per_epoch
 from repix.errors import UserError
-from repix.files import canonical_json, digest_file, digest_text, read_json, write_json
+from repix.files import digest_file, read_json, write_json
 from repix.metrics import NAMES, find
 from repix.schemas import Manifest
 
@@ -125,7 +126,7 @@ def train(
                 write_json(file, record)
             continue
         print(f"{time.strftime('%H:%M')} {name}: {cell.name}", file=sys.stderr, flush=True)
-        settings = settings_of(folder, row)
+        settings = settings_of(reader.load(folder / reader.FILE), row.dataset, row.model)
         if any(one.get("settings", settings) != settings for one in record[key].values()):
             raise UserError(f"{file}: its seeds were trained with other settings; remove it to train them anew")
         data(folder, row.dataset)
@@ -143,22 +144,6 @@ def train(
             record[key][str(seed)]["curve"] = found
             write_json(file, record)
     return record
-
-
-def settings_of(folder: Path, row: Row) -> str:
-    """Return a digest of a row's recipe, archive and images, as the params.yaml in ``folder`` has them.
-
-    What is off is left out: a setting that comes later, and is off by default, makes no row another one.
-    """
-    recipe = reader.read(f"models.{row.model}", Recipe, folder / reader.FILE)
-    entry = reader.section(f"datasets.{row.dataset}", folder / reader.FILE)
-    read = {"archive": entry["archive"]["sha256"], "images": entry["images"]}
-    return digest_text(canonical_json({"recipe": _on(recipe.model_dump(mode="json")), **read}))
-
-
-def _on(value: Any) -> Any:
-    """Return settings without those that are null, false, 0 or empty."""
-    return {key: on for key, one in value.items() if (on := _on(one))} if isinstance(value, Mapping) else value
 
 
 def steps_of(folder: Path, row: Row) -> int:
@@ -246,14 +231,13 @@ def scores_table(record: Mapping[str, Any], seeds: Mapping[str, Any], others: Ma
     rows: list[list[Any]] = []
     for translator, variants in first["scores"].items():
         start = [translator.replace("_", " ")]
-        for variant in variants:
-            rows.append(
-                [*start, variant, len(seeds), *(mean_sd(values_of(seeds, translator, variant, m)) for m in metrics)]
-            )
+        named = [(variant, seeds, variant) for variant in variants]
         if others:
-            for variant in next(iter(others.values()))["scores"][translator]:
-                values = [mean_sd(values_of(others, translator, variant, metric)) for metric in metrics]
-                rows.append([*start, f"{variant}, reference code's rules", len(others), *values])
+            theirs = next(iter(others.values()))["scores"][translator]
+            named += [(f"{variant}, reference code's rules", others, variant) for variant in theirs]
+        for name, records, variant in named:
+            values = [mean_sd(values_of(records, translator, variant, metric).values()) for metric in metrics]
+            rows.append([*start, name, len(records), *values])
         best = record["baselines"][translator]
         rows.append([*start, "best trivial predictor", "", *(mean_sd(given(best.get(m))) for m in metrics)])
         floors = [one["floor"][translator] for one in seeds.values()]
@@ -285,7 +269,7 @@ def summary(results: Path) -> str:
             trivial = mean_sd(given(record["baselines"][translator].get("ssim")))
             cells = []
             for metric, beside in (("ssim", trivial), ("swd", shown_floor(floors, "swd")), ("fid_768", "")):
-                value = mean_sd(values_of(seeds, translator, shown, metric))
+                value = mean_sd(values_of(seeds, translator, shown, metric).values())
                 cells.append(f"{value} ({beside})" if value and beside else value)
             task = SAYS[row.dataset] if translator == "source_to_target" else "and back"
             lines.append([task, f"`{row.model}`", shown, row.size, first["steps"], len(seeds), *cells])

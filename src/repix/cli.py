@@ -42,8 +42,8 @@ COMMANDS = {
 _TRAIN = "`dvc exp run -S 'run.datasets=[sample]' -S 'run.models=[pix2pix_small]'` trains, scores and exports"
 _SCORE = "`repix results` prints the scores; `dvc exp run` computes those that are missing"
 _APPLY = "`repix translate MODEL IMAGES -o OUT` applies a trained model"
-_LONGER = "`dvc exp run` goes on from trained weights where the model has a start_from, see docs/continue.md"
-_UI = "`make ui` shows the curves; `repix demo` tries exported models"
+_LONGER = "`dvc exp run` goes on from trained weights where the model has a start_from, see repix's docs/continue.md"
+_UI = "`mlflow ui --backend-store-uri sqlite:///mlflow.db` shows the curves; `repix demo` tries exported models"
 INSTEAD = {
     **dict.fromkeys(("train", "fit", "run", "repro", "start", "resume"), _TRAIN),
     **dict.fromkeys(("continue", "finetune", "fine-tune", "longer"), _LONGER),
@@ -59,9 +59,11 @@ INSTEAD = {
     **dict.fromkeys(("gpu", "env", "version", "status"), "`repix doctor` says what this machine and environment are"),
     **dict.fromkeys(
         ("remove", "delete", "rm", "undo", "clean"),
-        "`dvc checkout` goes back to what dvc.lock says (docs/faq.md); an entry is removed from params.yaml by hand",
+        "`dvc checkout` goes back to what dvc.lock says (repix's docs/faq.md); an entry of params.yaml goes by hand",
     ),
-    **dict.fromkeys(("sweep", "tune"), "`repix search` tries the settings that params.yaml lists, see docs/scale.md"),
+    **dict.fromkeys(
+        ("sweep", "tune"), "`repix search` tries the settings that params.yaml lists, see repix's docs/scale.md"
+    ),
     "diff": "`repix compare A B` puts cells, commits or experiments side by side",
     **dict.fromkeys(("info", "summary", "model", "models"), "`repix describe MODEL` says what a model costs"),
 }

@@ -1,4 +1,7 @@
-"""Importing Keras in half its time, without what native libraries say while they load, unless something goes wrong."""
+"""Libraries that come late: what installs those of an extra, and Keras in half its time.
+
+What native libraries say while they load is kept from the user, unless something goes wrong.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,15 @@ import tempfile
 import typing
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from repix.errors import UserError
+
+
+def install(extra: str) -> str:
+    """Return the command that installs one of our extras: into a clone, or beside the installed package."""
+    source = f"-e '.[{extra}]'" if Path("src/repix").is_dir() else f"'repix[{extra}]'"
+    return f"pip install -c constraints.txt {source}"
 
 
 @contextmanager
@@ -83,6 +93,4 @@ def import_keras() -> None:
     except ModuleNotFoundError as error:
         if error.name not in ("jax", "jaxlib"):
             raise
-        raise UserError(
-            "the profile jax needs JAX: pip install -c constraints.txt -e '.[jax]', or '.[jax-cuda]' on a GPU"
-        ) from None
+        raise UserError(f"the profile jax needs JAX: {install('jax')}, or jax-cuda for jax on a GPU") from None

@@ -53,6 +53,8 @@ def test_a_project_begins_with_the_sample_whatever_the_clone_was_asked_for_last(
     )
     entry = add.entry_text("mine", "file:pairs/", "a" * 64, {"layout": "folders"})
     used = editing.with_entry(used, "mine", entry)
+    for half in ("  half:\n", "  other:\n    archive:\n      sha256: abc\n"):
+        used = used.replace("  mine:\n", f"{half}  mine:\n", 1)
     assert used != text and editing.pristine(used) == text
     with pytest.raises(UserError, match="is not written as DVC does"):
         editing.pristine(used.replace("run: #", '"run": #', 1))
@@ -217,6 +219,15 @@ def test_a_try_that_is_stopped_takes_away_what_it_made_and_nothing_else(alone, c
 def test_the_next_line_can_be_typed_for_any_name(alone, capsys, folder, typed):
     repix("init", "--", folder)
     assert f"next:  cd {typed} && dvc repro" in capsys.readouterr().out
+
+
+def test_the_next_line_can_be_typed_below_a_projects_root(alone, capsys, monkeypatch):
+    repix("init", "mine")
+    (alone / "mine" / "sub").mkdir()
+    monkeypatch.chdir(alone / "mine" / "sub")
+    repix("init", "other one")
+    assert "next:  cd 'other one' && dvc repro" in capsys.readouterr().out
+    assert (alone / "mine" / "sub" / "other one" / "dvc.yaml").is_file()
 
 
 def test_without_a_name_for_git_it_says_what_is_left_to_do(alone, capsys, monkeypatch):

@@ -63,7 +63,7 @@ def change(tree: dict, key: str, value) -> None:
         ),
         ({"models.pix2pix_small.precision": "bfloat16"}, "precision: bfloat16 cannot be exported to onnx"),
         ({"evaluate.fid": True, "evaluate.features": "incption"}, "no features.incption; did you mean 'inception'?"),
-        ({"evaluate.lpips": True}, "no features.lpips; what such an entry holds: docs/metrics.md"),
+        ({"evaluate.lpips": True}, "no features.lpips; what such an entry holds: repix's docs/metrics.md"),
         ({"evaluat": {"fid": True}}, "evaluat: no stage reads this section; did you mean 'evaluate'?"),
         ({"runs": {}}, "runs: no stage reads this section; did you mean 'run'?"),
         (

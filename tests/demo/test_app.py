@@ -503,5 +503,5 @@ def test_nothing_exported_is_one_line(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         cli.main(["demo"])
     assert capsys.readouterr().err == (
-        "repix demo: no exported model in exports/ that a page can show: run `make repro`, or `dvc pull`\n"
+        "repix demo: no exported model in exports/ that a page can show: run `dvc repro`, or `dvc pull`\n"
     )

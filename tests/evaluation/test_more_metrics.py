@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from repix.config.evaluation import Evaluate
+from repix.data.resizing import resize
 from repix.errors import UserError
 from repix.evaluation import neighbours
 from repix.evaluation.features import FeatureNetwork
@@ -87,11 +88,42 @@ def test_too_few_images_are_a_reason():
 
 def test_memorisation_by_hand():
     train, reference = np.array([[0.0, 0], [10, 0]]), np.array([[0.0, 4], [10, 2], [0, -6]])
-    score = memorisation.memorisation(np.array([[0.0, 1], [10, 2], [10, 3]]), reference, train)
-    assert score.value == 2 / 4 and score.definition["train_n"] == 2
+    score = memorisation.memorisation(np.array([[0.0, 1], [10, 2], [10, 3]]), reference, [train[:1], train[1:]])
+    assert score.value == 2 / 4
     assert score.details["share_nearer_than_5_percent_of_test_photos"] == 2 / 3  # 1 and 2 are below 2.2
-    assert memorisation.memorisation(train, reference, train).value == 0.0
-    assert "test photos" in memorisation.memorisation(train, train, train).reason
+    assert memorisation.memorisation(train, reference, [train]).value == 0.0
+    assert "test photos" in memorisation.memorisation(train, train, [train]).reason
+
+
+def test_a_training_photo_is_looked_at_as_the_generator_saw_it_and_as_test_photos_are():
+    (photo,) = noise(0, 1, 12)
+    found = list(memorisation.views(photo, (8, 8), 3))
+    assert len(found) == 2 * (9 + 1) and {view.shape for view in found} == {(8, 8, 3)}
+    for expected in (photo[:8, :8], photo[4:, 4:], photo[2:10, 4:], resize(photo, (8, 8))):
+        for one in (expected, expected[:, ::-1]):
+            assert any(np.array_equal(one, view) for view in found)
+    middle = list(memorisation.views(photo, (8, 8), 1))
+    assert len(middle) == 4 and np.array_equal(middle[0], photo[2:10, 2:10])
+    assert len(list(memorisation.views(photo, (12, 12), 3))) == 2  # nothing was enlarged
+    lab = np.arange(12 * 12 * 2, dtype=np.int16).reshape(12, 12, 2)
+    assert len(list(memorisation.views(lab, (8, 8), 3))) == 2 * 9  # numbers that no filter takes are not resized
+
+
+@pytest.mark.parametrize("seen", ["windows", "whole"])
+def test_copies_of_what_the_generator_saw_are_copies(seen):
+    """Whatever window of an enlarged photo it was, mirrored or not: noise of a few cells, which a shift moves."""
+    train, test = (np.kron(noise(seed, 12, 9), np.ones((1, 8, 8, 1), np.uint8)) for seed in (0, 1))
+    generator = np.random.default_rng(2)
+    if seen == "windows":
+        corners = generator.integers(0, 9, (12, 2))
+        copies = [photo[top : top + 64, left : left + 64] for photo, (top, left) in zip(train, corners, strict=True)]
+    else:
+        copies = [resize(photo, (64, 64)) for photo in train]
+    copies = np.stack([copy[:, ::-1] if i % 2 else copy for i, copy in enumerate(copies)])
+    test = np.stack([resize(photo, (64, 64)) for photo in test])
+    asked = Evaluate(memorisation=True, swd=False)
+    scores, protocol, _ = score_paired_and_distribution(copies, test, RGB, evaluate=asked, train=train)
+    assert scores["memorisation"] < 0.5 and protocol["memorisation"]["train_n"] == 12
 
 
 def test_cells_are_means_of_pixels():

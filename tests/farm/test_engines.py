@@ -83,6 +83,17 @@ def test_without_a_remote_workers_share_the_cache(root):
     assert f"dir = {root / '.dvc' / 'cache'}\n" in text and "type = hardlink" in text and "secret" not in text
 
 
+@pytest.mark.parametrize("level", ["SYSTEM", "GLOBAL"])
+def test_what_dvc_is_told_of_this_machine_or_user_counts_as_well(root, tmp_path, monkeypatch, level):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv(f"DVC_{level}_CONFIG_DIR", str(tmp_path / "settings"))
+    (tmp_path / "settings").mkdir()
+    (tmp_path / "settings" / "config").write_text("[cache]\ndir = ~/shared\n['remote \"ours\"']\nurl = ../ours\n")
+    assert f"dir = {tmp_path / 'shared'}\n" in driver.config_for(root, None, secrets=True)
+    assert f"url = {tmp_path / 'ours'}\n" in driver.config_for(root, "ours", secrets=True)
+    assert f"url = {root.parent / 'store'}\n" in driver.config_for(root, "store", secrets=True)
+
+
 def test_a_file_that_stages_write_may_be_newer_than_the_commit_and_no_other(root):
     order = stages(root)
     (root / "code").mkdir()

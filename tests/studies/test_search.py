@@ -320,7 +320,7 @@ def test_a_model_that_is_validated_at_its_end_alone_can_be_judged_and_one_withou
         search.plan(root)
     del tree["search"]
     path.write_text(yaml12.dump(tree), encoding="utf-8")
-    with pytest.raises(UserError, match=r"has no search; docs/scale\.md shows one"):
+    with pytest.raises(UserError, match=r"has no search; repix's docs/scale\.md shows one"):
         search.plan(root)
 
 
@@ -357,6 +357,13 @@ def test_an_entry_that_is_the_best_itself_is_not_written_again(root, trainer, ca
     assert said[-1] == "nothing was written: models.net as it stands is the best"
     assert (root / "params.yaml").read_bytes() == before
     assert call("--seeds", "0-3") == 1 and "was chosen by seed 0; leave it out" in capsys.readouterr().err
+
+
+def test_a_study_whose_trials_all_failed_is_one_line(root, trainer, capsys, monkeypatch):
+    failed = [search.Result(number, {}, None, "failed", None) for number in range(2)]
+    monkeypatch.setattr(search, "results", lambda study: failed)
+    assert call("--trials", "2") == 1
+    assert "none of its 2 trials came to an end; ask for more with --trials" in capsys.readouterr().err
 
 
 def test_two_entries_that_are_alike_are_not_told_apart(root, trainer):

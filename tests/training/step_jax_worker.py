@@ -24,7 +24,8 @@ def compared(system: str, data: str):
     # these: TensorFlow against itself, first weights moved by 1e-7, differs by 3e-4 after 20 steps of cyclegan.
     generator = {"filters": 4, "dropout": 0.0} | ({"kind": "resnet", "blocks": 1} if system == "cyclegan" else {})
     updates = 3 if system == "pix2pix" else 1
-    options = {"initializer": "glorot", "optimizer": {"epsilon": 1e-3}, "generator": generator, "pool": 2, "ema": 0.9}
+    optimizer = {"epsilon": 1e-3, "discriminator_rate": 1e-4}
+    options = {"initializer": "glorot", "optimizer": optimizer, "generator": generator, "pool": 2, "ema": 0.9}
     return new(system, data, discriminator_updates=updates, **options)
 
 

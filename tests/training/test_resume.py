@@ -164,3 +164,19 @@ def test_losses_of_each_iteration_carry_their_own_names(data, tmp_path):
     assert all(len(losses) == 1 for _, losses in told)
     assert ["d_real" in names for names, _ in told] == [True, False, True, False]
     assert ["d_fake" in names for names, _ in told] == [False, True, False, True]
+
+
+def test_discriminators_may_have_a_rate_of_their_own(data):
+    """Adam's first step is proportional to the rate: half of it moves the discriminator half as far."""
+    moved = {}
+    for own in (None, 2e-4, 1e-4):
+        asked = cells.recipe(optimizer={"discriminator_rate": own})
+        step = set_up(Cell("tiny", "pix2pix", 0), asked, data[True], flip=True).step
+        before = step.state()
+        step.run(0, 1, 2e-4)
+        after = step.state()
+        moved[own] = {name: after[name] - before[name] for name in after if name.startswith("discriminator/")}
+    for name, change in moved[None].items():
+        np.testing.assert_array_equal(moved[2e-4][name], change)
+        np.testing.assert_allclose(moved[1e-4][name], change / 2, rtol=1e-3, atol=1e-7)
+    assert max(np.abs(change).max() for change in moved[None].values()) > 1e-5

@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from repix import paths, profile, tables
+from repix.cells import Cell, is_cell
 from repix.commands import here
 from repix.config import halving, reader
 from repix.config.models import Recipe
@@ -241,9 +242,8 @@ def main(arguments: argparse.Namespace) -> int:
         raise UserError("the table of --markdown has no place for what --measure finds; leave one of them out")
     wanted = []
     for name in arguments.models:
-        dataset, dash, model = name.rpartition("-")
-        if dash and "-" in dataset and model.isdecimal():  # a cell: its seed changes nothing here
-            dataset, dash, model = dataset.rpartition("-")
+        # The seed of a cell changes nothing here.
+        dataset, dash, model = (Cell.named(name).family if is_cell(name) else name).rpartition("-")
         if dash and arguments.dataset:
             raise UserError(f"{name} names its data set already; leave --dataset {arguments.dataset} out")
         reader.section(f"models.{model}")  # a misspelt name is said at once, before TensorFlow loads

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from repix import machine, profile
 from repix.errors import UserError
+from repix.libraries import install
 
 MEMORY_BYTES = 3 * 10**9  # a step of the paper's U-Net takes 2, see docs/performance.md
 DISK_BYTES = 2 * 10**9  # for outs and DVC's cache
@@ -149,11 +150,7 @@ def gpu(names: list[str]) -> tuple[bool, str]:
             True,
             f"{told}: not used under {', '.join(names) or 'this grid'}; `dvc exp run -S run.profile=jax` uses it",
         )
-    source = "-e '.[jax-cuda]'" if Path("pyproject.toml").is_file() else "'repix[jax-cuda]'"
-    return True, (
-        f"{told}: not used yet; `pip install -c constraints.txt {source}`, "
-        f"then `dvc exp run -S run.profile=jax` uses it"
-    )
+    return True, f"{told}: not used yet; `{install('jax-cuda')}`, then `dvc exp run -S run.profile=jax` uses it"
 
 
 def _installed(name: str) -> bool:

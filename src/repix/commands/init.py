@@ -19,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from repix import machine
-from repix.commands import here
+from repix.commands import here, there
 from repix.errors import UserError
 from repix.files import atomic_path, remove, write_text
 from repix.version import VERSION
@@ -49,10 +49,11 @@ def main(arguments: argparse.Namespace) -> int:
         made.take_away()
         raise
     print(f"{folder}: {len(written)} files, under git and DVC{'' if committed else '; not committed yet'}")
-    there = shlex.quote(f"./{folder}" if str(folder).startswith("-") else str(folder))
+    place = there(folder)
+    way = shlex.quote(f"./{place}" if str(place).startswith("-") else str(place))
     if not committed:
-        print(f"first: cd {there} && git commit -m 'repix init'   (git says why it could not, `dvc exp run` needs it)")
-    print(f"next:  cd {there} && dvc repro && repix results")
+        print(f"first: cd {way} && git commit -m 'repix init'   (git says why it could not, `dvc exp run` needs it)")
+    print(f"next:  cd {way} && dvc repro && repix results")
     return 0
 
 

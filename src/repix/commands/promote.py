@@ -16,6 +16,7 @@ import argparse
 import json
 from pathlib import Path
 
+from repix.cells import Cell, is_cell
 from repix.directions import Direction
 
 
@@ -34,7 +35,9 @@ def main(arguments: argparse.Namespace) -> int:
 
     root = Path()
     if arguments.rollback:
-        done = registry.rollback(root, arguments.cell.split("-")[0], translator=arguments.translator)
+        asked = arguments.cell
+        dataset = Cell.named(asked).dataset if is_cell(asked) else asked
+        done = registry.rollback(root, dataset, translator=arguments.translator)
     else:
         done = registry.promote(root, arguments.cell, translator=arguments.translator)
     if arguments.json:

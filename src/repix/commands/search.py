@@ -106,6 +106,11 @@ def main(arguments: argparse.Namespace) -> int:
         study = search.run(wanted, storage, workers=arguments.workers)
         results = search.results(study)
         scored = [result for result in results if result.state == "complete"]
+        if not scored:
+            raise UserError(
+                f"{wanted.name}: none of its {len(results)} trials came to an end; ask for more with --trials, or name "
+                f"another database with --storage to begin anew"
+            )
         best = max(scored, key=lambda result: (result.score, -result.number))
         noise = search.compare(wanted, best, seeds, workers=arguments.workers) if seeds else None
     new = arguments.write if best.values != search.defaults(wanted) else None

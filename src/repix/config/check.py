@@ -20,6 +20,7 @@ from repix.config.limits import Limits
 from repix.config.models import Recipe
 from repix.config.run import Grid
 from repix.errors import UserError
+from repix.libraries import install
 from repix.metrics import ASK_FOR_FEATURES, METRICS, OWN_NETWORK, Metric
 from repix.paths import RUNS, STARTS, found
 from repix.profile import find as find_profile
@@ -50,7 +51,7 @@ def grid(path: str | Path = reader.FILE) -> None:
     evaluate, export = reader.read("evaluate", Evaluate, path), reader.read("export", Export, path)
     for name in evaluate.weights:
         if name not in (known := reader.load(path).get("features") or {}):
-            mend = reader.nearest(name, known) or "; what such an entry holds: docs/metrics.md"
+            mend = reader.nearest(name, known) or "; what such an entry holds: repix's docs/metrics.md"
             raise UserError(f"{path}: no features.{name}{mend}")
         _known_schemes(f"features.{name}", reader.read(f"features.{name}", FeatureWeights, path).urls, path)
     # dvc.yaml declares these, and DVC wants what is declared written down; it would ask for it one stage at a time.
@@ -100,7 +101,7 @@ def grid(path: str | Path = reader.FILE) -> None:
         if used.backend == "jax" and find_spec("jax") is None:
             raise UserError(
                 f"{path}: models.{model} trains under the profile {profile}, and JAX is not installed: "
-                f"pip install -c constraints.txt -e '.[jax]', or '.[jax-cuda]' on a GPU"
+                f"{install('jax')}, or jax-cuda for jax on a GPU"
             )
     _parents(run, recipes, path)
     given = export.tolerance.get("litert")

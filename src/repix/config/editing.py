@@ -32,8 +32,10 @@ def pristine(text: str) -> str:
     entries = yaml12.load(text, reader.FILE)["datasets"]
     text = re.sub(r"^run:.*\n(?: .*\n)+", RUN, text, flags=re.MULTILINE)
     for name, entry in entries.items():
-        archive = entry["archive"]
-        if archive.get("sha256") and any(url.lower().startswith("file:") for url in archive["urls"]):
+        archive = entry.get("archive") if isinstance(entry, dict) else None
+        urls = archive.get("urls") if isinstance(archive, dict) else None
+        # Half of an entry, which is being written, is nobody else's either.
+        if urls is None or (archive.get("sha256") and any(str(url).lower().startswith("file:") for url in urls)):
             text = re.sub(rf"^  {re.escape(name)}:.*\n(?:    .*\n)*", "", text, flags=re.MULTILINE)
     found = yaml12.load(text, reader.FILE)
     kept = {name for name, entry in entries.items() if name in found["datasets"]}

@@ -117,7 +117,8 @@ class Loss(Settings):
         l1: weight of the L1 term (paired systems).
         cycle: weight of the cycle term (CycleGAN).
         identity: weight of the identity term (CycleGAN).
-        discriminator: weight of the discriminator's loss; one half slows it (section 3.3).
+        discriminator: weight of the discriminator's loss. The paper halves it "to slow it" (section 3.3); Adam divides
+            by the gradient's own size, so that its epsilon alone feels a weight: see ``discriminator_rate``.
         gradient_penalty: weight of the penalty (wgangp).
     """
 
@@ -147,6 +148,8 @@ class Optimizer(Settings):
 
     Attributes:
         learning_rate: alpha, before the decay of the last epochs.
+        discriminator_rate: that of the discriminators, where it is another: two time-scale rates (Heusel et
+            al. 2017). It decays alike.
         beta_1, beta_2: decay rates of the moments.
         epsilon: added to the root of the second moment.
         epsilon_hat: where it is added: true to the root as it is carried along (the remark that ends
@@ -155,10 +158,16 @@ class Optimizer(Settings):
     """
 
     learning_rate: float = Field(default=0.0002, gt=0)
+    discriminator_rate: float | None = Field(default=None, gt=0)
     beta_1: float = Field(default=0.5, ge=0, lt=1)
     beta_2: float = Field(default=0.999, ge=0, lt=1)
     epsilon: float = Field(default=1e-8, gt=0)
     epsilon_hat: bool = True
+
+    def share(self, group: str) -> float:
+        """Return the learning rate of an optimizer group as a part of ``learning_rate``."""
+        own = None if group == "generator" else self.discriminator_rate
+        return 1.0 if own is None else own / self.learning_rate
 
 
 class StartFrom(Settings):
@@ -233,7 +242,7 @@ class StartFrom(Settings):
 
     def parent(self, cell: Cell) -> str | None:
         """Return the name of the cell that ``cell`` starts from; None where it starts from a file."""
-        return f"{cell.dataset}-{self.model}-{cell.seed}" if self.model is not None else self.cell
+        return self.cell if self.model is None else Cell(cell.dataset, self.model, cell.seed).name
 
 
 # What an entry of a system takes where it says nothing, beside the defaults of the fields, which are pix2pix's.

@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -353,8 +354,8 @@ def _from_folder(path: Path, name: str, folder: Path, job: _Job) -> Archive:
             return _deliver(made / name, name, folder, job)
         except _DigestError:
             raise _DigestError(
-                f"its files are others than when it was added; `repix add {path} --name {job.dataset}` "
-                "takes them as they are now"
+                "its files are others than when it was added; "
+                f"`repix add {shlex.quote(str(path))} --name {job.dataset}` takes them as they are now"
             ) from None
 
 

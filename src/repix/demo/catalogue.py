@@ -259,6 +259,6 @@ def find(root: Path) -> tuple[list[Entry], list[str]]:
             else:
                 left_out.append(f"{entry.key}: {why}")
     if not shown:
-        why = "; ".join(left_out) or "run `make repro`, or `dvc pull`"
+        why = "; ".join(left_out) or "run `dvc repro`, or `dvc pull`"
         raise UserError(f"no exported model in exports/ that a page can show: {why}")
     return shown, left_out

@@ -43,7 +43,7 @@ class View:
         names, target_names: of the images, unique on their side.
         halves: which half of the split is the source, and which the target.
         paired: whether row i of both belong together.
-        train: the training images on the side of the targets, cut to their size in the centre.
+        train: the training images on the side of the targets, as they are stored.
     """
 
     sources: np.ndarray | Rows
@@ -68,7 +68,7 @@ class View:
             *sides(split.names, split.target_names),
             halves=sides("source", "target"),
             paired=manifest.paired,
-            train=prepared.centre(sides(train.source, train.target)[1]),
+            train=sides(train.source, train.target)[1],
         )
 
     @cached_property

@@ -1,4 +1,4 @@
-"""The distance between two halves of the real images, below which no generator can be expected to come.
+"""The distance between two halves of the real images: what real images differ by, at half as many as are scored.
 
 The metrics file has it as ``floor``.
 """

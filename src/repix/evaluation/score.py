@@ -78,7 +78,8 @@ def score_paired_and_distribution(
             by themselves (Lab); None derives them from ``side``.
         cache: folder of the feature cache.
         describe: whether to add the descriptions (bootstrap intervals, distances between halves of the real images).
-        train: (k, h, w, c), the training images on the side of the outputs, for the metrics of kind ``training``.
+        train: (k, height, width, c), the training images on the side of the outputs as they are stored, of the
+            outputs' size or larger, for the metrics of kind ``training``.
         labels: label maps (n, h, w, k) of the outputs, and their side, for the metrics of kind ``labels``.
         networks: metric of kind ``network`` -> its network.
         floors: the distances between halves of these very reference images that are known already, by the
@@ -167,9 +168,12 @@ class _Sets:
         return first, second
 
     @cached_property
-    def train_features(self) -> dict[int, np.ndarray]:
-        """The features of the training images, dims -> (k, dims)."""
-        return extract(as_rgb8(self.train, self.side), self.network, cache=self.cache)
+    def train_features(self) -> list[dict[int, np.ndarray]]:
+        """The features of the training images' views, in blocks: dims -> (k, dims)."""
+        from repix.evaluation.metrics.memorisation import blocks
+
+        views = (as_rgb8(block, self.side) for block in blocks(self.train, self.size, 1))
+        return [extract(block, self.network, cache=self.cache) for block in views]
 
     def between_halves(self, name: str, function: Callable[..., Score], rows: np.ndarray) -> dict[str, Any]:
         """Return the score of one half of the real images against the other, and how many each half has."""
@@ -257,16 +261,19 @@ def _against_training(metric: Metric, how: Scorer, sets: _Sets, describe: bool) 
         return [(metric.name, how.definition, Score(reason=reason))]
     if sets.train is None:
         raise ValueError(f"evaluate.{metric.name} is on, but there are no training images")
-    if sets.network is None or sets.rgb8[0] is None or as_rgb8(sets.train[:1], sets.side) is None:
-        from repix.evaluation.metrics.memorisation import PIXELS, cells
+    from repix.evaluation.metrics import memorisation
 
-        three = (cells(images, sets.side) for images in (sets.outputs, sets.reference, sets.train))
-        return [(metric.name, how.definition | PIXELS, how.function(*three))]
+    definition = {**how.definition, "train_n": len(sets.train)}
+    if sets.network is None or sets.rgb8[0] is None or as_rgb8(sets.train[:1], sets.side) is None:
+        two = (memorisation.cells(images, sets.side) for images in (sets.outputs, sets.reference))
+        train = (memorisation.cells(block, sets.side) for block in memorisation.blocks(sets.train, sets.size, 3))
+        return [(metric.name, definition | memorisation.PIXELS, how.function(*two, train))]
     found: Scored = []
     for dims in sets.evaluate.dims:
-        definition = how.definition | {"on": "features", "features": sets.network.protocol(dims)}
-        score = how.function(*(features[dims] for features in (*sets.features, sets.train_features)))
-        found.append((sets.network.metric_name(metric.name, dims), definition, score))
+        on = memorisation.FEATURES | {"features": sets.network.protocol(dims)}
+        train = (features[dims] for features in sets.train_features)
+        score = how.function(*(features[dims] for features in sets.features), train)
+        found.append((sets.network.metric_name(metric.name, dims), definition | on, score))
     return found
 
 

@@ -26,7 +26,7 @@ def summary(found: Iterable[tuple[Cell, Metrics]]) -> dict[str, Any]:
     """
     families: dict[str, list[Metrics]] = {}
     for cell, metrics in found:
-        families.setdefault(f"{cell.dataset}-{cell.model}", []).append(metrics)
+        families.setdefault(cell.family, []).append(metrics)
     tables = {family: _table(records) for family, records in families.items()}
     return tables if len(tables) > 1 else next(iter(tables.values()), {})
 

@@ -140,6 +140,35 @@ def uncommitted(root: Path, order: list[Stage]) -> dict[str, str]:
     return found
 
 
+def _dvc_settings(root: Path) -> configparser.ConfigParser:
+    """Return what DVC is set to in a repository: by the machine's files, the user's, the repository's and its own here.
+
+    Paths count from the file that they stand in, as DVC has it, and are whole in what is returned.
+
+    Raises:
+        UserError: a file is none of DVC's.
+    """
+    from dvc.dirs import global_config_dir, system_config_dir
+
+    here = root / ".dvc"
+    files = [Path(folder) / "config" for folder in (system_config_dir(), global_config_dir(), here)]
+    found = configparser.ConfigParser(interpolation=None)
+    for file in (*files, here / "config.local"):
+        one = configparser.ConfigParser(interpolation=None)
+        try:
+            one.read(file, encoding="utf-8")
+        except (configparser.Error, UnicodeDecodeError) as error:
+            why = " ".join(str(error).split())[:160]
+            shown = file.relative_to(root) if file.is_relative_to(root) else file
+            raise UserError(f"{shown}: DVC's configuration cannot be read ({why}); mend it") from None
+        for name, section in one.items():
+            key = "dir" if name == "cache" else "url"
+            if key in section and "://" not in section[key]:
+                section[key] = str((file.parent / Path(section[key]).expanduser()).resolve())
+        found.read_dict(one)
+    return found
+
+
 def config_for(root: Path, remote: str | None, *, secrets: bool) -> str:
     """Return the text of a worker's ``.dvc/config.local``: where outs come from and go to.
 
@@ -152,16 +181,9 @@ def config_for(root: Path, remote: str | None, *, secrets: bool) -> str:
         UserError: there is no such remote, or the configuration is none.
     """
     out = configparser.ConfigParser(interpolation=None)
-    given = configparser.ConfigParser(interpolation=None)
-    for file in (root / ".dvc" / "config", root / ".dvc" / "config.local"):
-        try:
-            given.read(file, encoding="utf-8")
-        except (configparser.Error, UnicodeDecodeError) as error:
-            why = " ".join(str(error).split())[:160]
-            raise UserError(f"{file.relative_to(root)}: DVC's configuration cannot be read ({why}); mend it") from None
+    given = _dvc_settings(root)
     if remote is None:
-        cache = Path(given.get("cache", "dir", fallback="cache"))
-        out["cache"] = {"dir": str((root / ".dvc" / cache).resolve())}
+        out["cache"] = {"dir": given.get("cache", "dir", fallback=str((root / ".dvc" / "cache").resolve()))}
         if given.has_option("cache", "type"):
             out["cache"]["type"] = given["cache"]["type"]
     else:
@@ -171,8 +193,6 @@ def config_for(root: Path, remote: str | None, *, secrets: bool) -> str:
         options = {key: value for key, value in given[section].items() if secrets or not _SECRET.search(key)}
         if "url" not in options:
             raise UserError(f"DVC remote {remote!r} has no url; `dvc remote modify {remote} url URL` gives it one")
-        if "://" not in options["url"]:
-            options["url"] = str((root / ".dvc" / options["url"]).resolve())
         out[f"'remote \"{remote}\"'"] = options
     text = io.StringIO()
     out.write(text)

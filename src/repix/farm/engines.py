@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from repix.errors import UserError
 from repix.farm.engine import Engine
+from repix.libraries import install
 
 # name -> the extra of repix that installs what it needs, and the name of that package.
 ENGINES: dict[str, tuple[str | None, str | None]] = {
@@ -34,6 +35,4 @@ def open_engine(name: str, *, cpus: int, gpus: int, folder: str, options: Mappin
     except ModuleNotFoundError as error:
         if package is None or (error.name or "").split(".")[0] != package:
             raise
-        raise UserError(
-            f"--engine {name} needs {package}, which is not installed: pip install -c constraints.txt -e '.[{extra}]'"
-        ) from None
+        raise UserError(f"--engine {name} needs {package}, which is not installed: {install(extra)}") from None

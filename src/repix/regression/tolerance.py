@@ -152,7 +152,7 @@ def read_tolerances(path: str | Path) -> Tolerances:
     return Tolerances.read(path) if Path(path).exists() else Tolerances(families={})
 
 
-def t_quantile(probability: float, degrees: int) -> float:
+def t_quantile(probability: float, degrees: float) -> float:
     """Return the quantile of Student's t distribution."""
     from scipy.stats import t
 
@@ -165,16 +165,26 @@ def mean_and_sd(values: Sequence[float]) -> tuple[float, float]:
     return mean, math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
 
 
-def welch(values: Sequence[float], others: Sequence[float]) -> float:
-    """Return the p of Welch's test of two means: 1 where all values are equal, 0 where only the means differ."""
+def error_of_means(values: Sequence[float], others: Sequence[float]) -> tuple[float, float]:
+    """Return the standard error of the difference of two means, and its degrees of freedom after Welch."""
+    (_, sd), (_, other_sd) = mean_and_sd(values), mean_and_sd(others)
+    one, two = sd**2 / len(values), other_sd**2 / len(others)  # of the means
+    return math.sqrt(one + two), (one + two) ** 2 / (one**2 / (len(values) - 1) + two**2 / (len(others) - 1))
+
+
+def p_of(t: float, degrees: float) -> float:
+    """Return the probability of a t so far from 0, on either side."""
     from scipy.special import stdtr  # scipy.stats takes a second to import
 
+    return 2 * float(stdtr(degrees, -abs(t)))
+
+
+def welch(values: Sequence[float], others: Sequence[float]) -> float:
+    """Return the p of Welch's test of two means: 1 where all values are equal, 0 where only the means differ."""
     if len({*values}) == len({*others}) == 1:  # no noise to test against
         return float(values[0] == others[0])
-    (mean, sd), (other, other_sd) = mean_and_sd(values), mean_and_sd(others)
-    one, two = sd**2 / len(values), other_sd**2 / len(others)  # of the means
-    degrees = (one + two) ** 2 / (one**2 / (len(values) - 1) + two**2 / (len(others) - 1))
-    return 2 * float(stdtr(degrees, -abs(mean - other) / math.sqrt(one + two)))
+    error, degrees = error_of_means(values, others)
+    return p_of((mean_and_sd(values)[0] - mean_and_sd(others)[0]) / error, degrees)
 
 
 def _close(one: float, other: float) -> bool:

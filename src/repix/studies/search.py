@@ -28,6 +28,7 @@ from repix.config.models import Recipe
 from repix.config.search import Between, Search, changed, own
 from repix.errors import UserError
 from repix.files import canonical_json, digest_text
+from repix.libraries import install
 from repix.paths import PREPARED, WORK
 from repix.regression.tolerance import mean_and_sd, t_quantile
 from repix.schemas import Manifest, Trained
@@ -135,7 +136,7 @@ def plan(root: Path, trials: int | None = None) -> Plan:
     """
     path = root / reader.FILE
     if reader.load(path).get("search") is None:
-        raise UserError(f"{path}: has no search; docs/scale.md shows one")
+        raise UserError(f"{path}: has no search; repix's docs/scale.md shows one")
     settings = reader.read("search", Search, path)
     if trials is not None:
         settings = settings.model_copy(update={"trials": trials})
@@ -205,7 +206,7 @@ def open_study(wanted: Plan, storage: str) -> optuna.Study:
 
         from repix.studies.sampler import Sampler
     except ModuleNotFoundError:
-        raise UserError("a search needs Optuna: pip install -c constraints.txt -e '.[search]'") from None
+        raise UserError(f"a search needs Optuna: {install('search')}") from None
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     from sqlalchemy.engine import make_url
@@ -230,7 +231,7 @@ def open_study(wanted: Plan, storage: str) -> optuna.Study:
             shown = f"--storage {storage.partition(':')[0]}:..."
         mend = "; move the file away to begin anew" if storage.startswith("sqlite") else ""
         if isinstance(error, ImportError) and storage.startswith("postgresql"):
-            mend = "; pip install -c constraints.txt -e '.[postgresql]'"
+            mend = f"; {install('postgresql')}"
         raise UserError(f"{shown}: cannot be opened: {_words(error)}{mend}") from None
     return study
 

@@ -90,8 +90,7 @@ class Plan:
 
 def profile_of(model: str, path: str | Path = reader.FILE) -> str:
     """Return the name of the execution profile that a model's stages enter."""
-    own = reader.section(f"models.{model}", path).get("profile", "fast")
-    return reader.read("run", Grid, path).profile_of(own)
+    return reader.read("run", Grid, path).profile_of(reader.read(f"models.{model}", models.Recipe, path).profile)
 
 
 def plan(root: Path, dataset: str, model: str, *, changes: Mapping[str, Any] | None = None) -> Plan:

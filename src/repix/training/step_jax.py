@@ -135,6 +135,8 @@ class Step:
         """Return variables and slots after one step of a group's Adam, in the form that TensorFlow computes."""
         adam, values, slots = self.optimizer, dict(values), dict(slots)
         power_1, power_2 = f"adam/{group}/beta_1_power", f"adam/{group}/beta_2_power"
+        share = adam.share(group)
+        rate = rate if share == 1 else rate * np.float32(share)
         alpha = rate * jnp.sqrt(1 - slots[power_2]) / (1 - slots[power_1])
         epsilon = adam.epsilon if adam.epsilon_hat else adam.epsilon * jnp.sqrt(1 - slots[power_2])
         for name, gradient in gradients.items():

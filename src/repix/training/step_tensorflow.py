@@ -88,6 +88,8 @@ class Step:
     def _apply(self, group: str, gradients: list, rate) -> None:
         """Update one group by Adam, with the library's fused kernel (a third of the time of Keras' own)."""
         slots, adam = self._slots[group], self.optimizer
+        share = adam.share(group)
+        rate = rate if share == 1 else rate * np.float32(share)
         power_1, power_2 = slots[f"adam/{group}/beta_1_power"], slots[f"adam/{group}/beta_2_power"]
         epsilon = adam.epsilon if adam.epsilon_hat else adam.epsilon * tf.sqrt(1 - power_2)
         for (name, variable), gradient in zip(self._variables[group].items(), gradients, strict=True):

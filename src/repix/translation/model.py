@@ -6,12 +6,12 @@ This module imports nothing heavy before a model is loaded, so that a command ca
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from repix.cells import Cell, is_cell
 from repix.directions import Direction
 from repix.errors import UserError
 from repix.files import digest_file
@@ -26,7 +26,6 @@ BACKENDS = ("auto", "onnx", "keras")
 PIXELS = 500_000_000  # most of one input, unless asked otherwise
 FORMATS = {"png": ".png", "jpeg": ".jpg", "jpg": ".jpg", "tiff": ".tif", "npy": ".npy"}
 TRAINED, EXPORTED = "trained.json", "export.json"
-CELL = re.compile(r"(\w+)-(\w+)-(\d+)")
 
 
 def find_model(given: str | Path, places: Iterable[Path], root: Path = Path()) -> Path:
@@ -54,9 +53,12 @@ def find_model(given: str | Path, places: Iterable[Path], root: Path = Path()) -
     have = sorted(path.parent.as_posix() for path in (root / "runs").glob(f"*/{TRAINED}"))
     have += sorted(path.parent.as_posix() for path in (root / "exports").glob(f"*/{EXPORTED}"))
     listed = f"there is {', '.join(have)}" if have else "run `dvc repro` or `dvc pull` first"
-    if have and (cell := CELL.fullmatch(Path(given).name)):  # DVC has taken away what the grid does not name
-        dataset, model, _ = cell.groups()
-        listed += f"; to have it back: dvc exp run -S 'run.datasets=[{dataset}]' -S 'run.models=[{model}]'"
+    if have and is_cell(name := Path(given).name):  # DVC has taken away what the grid does not name
+        cell = Cell.named(name)
+        listed += (
+            f"; to have it back: dvc exp run -S 'run.datasets=[{cell.dataset}]' -S 'run.models=[{cell.model}]' "
+            f"-S 'run.seeds=[{cell.seed}]'"
+        )
     raise UserError(f"{given}: no {TRAINED} (runs/<cell>) and no {EXPORTED} (exports/<cell>) in it; {listed}")
 
 
