@@ -237,29 +237,45 @@ def create(environment: Path) -> Path:
     """Return the interpreter of the environment, which is made or finished where it is not whole.
 
     Raises:
-        StopError: this Python cannot make one, or the disk has no room for it.
+        StopError: this Python cannot make one, another one has made what is there, or the disk has no room for it.
     """
     python = environment / "bin" / "python"
-    # venv links the interpreter first and installs pip last: one that was stopped in between is finished.
-    if python.exists() and not subprocess.run([str(python), "-m", "pip", "--version"], capture_output=True).returncode:
+    if _runs(python, "-m", "pip", "--version"):
         return python
     there = environment.exists()
+    # venv links the interpreter first and installs pip last: one that was stopped in between is finished, and one
+    # whose Python has gone is made anew.
+    version = "{}.{}".format(*sys.version_info)
+    unusable = there and not _runs(python, "-c", "")
+    if there and not unusable and not _runs(python, "-c", f"import sys; assert sys.version.startswith('{version}.')"):
+        raise StopError(f"{environment} is of another Python than {version} and has no pip: remove it, then again")
+    if unusable and not (environment / "pyvenv.cfg").is_file() and any(environment.iterdir()):
+        raise StopError(f"{environment} is no environment of Python: remove it, then again")
     free = shutil.disk_usage(environment.parent).free
     if free < FREE_BYTES:
         raise StopError(f"{free / 1e9:.1f} GB are free here, and the environment needs {FREE_BYTES / 1e9:.0f} GB")
-    made = subprocess.run([sys.executable, "-m", "venv", str(environment)], capture_output=True, text=True)
-    if made.returncode:
+    clear = ["--clear"] if unusable else []
+    made = subprocess.run([sys.executable, "-m", "venv", *clear, str(environment)], capture_output=True, text=True)
+    if made.returncode or not _runs(python, "-m", "pip", "--version"):
         if not there:
             shutil.rmtree(environment, ignore_errors=True)
         said = (made.stdout + made.stderr).strip().splitlines()
         if "ensurepip" in made.stdout + made.stderr:
-            package = "python{}.{}-venv".format(*sys.version_info)
+            package = f"python{version}-venv"
             raise StopError(
                 f"this Python cannot make environments: `sudo apt install {package}`, then again; or take another one "
                 f"(of uv, pyenv or conda): make setup PYTHON=/path/to/python3.11"
             )
         raise StopError(f"{sys.executable} -m venv failed: {said[-1] if said else 'it said nothing'}")
     return python
+
+
+def _runs(python: Path, *arguments: str) -> bool:
+    """Whether an interpreter is there and ends well with some arguments."""
+    try:
+        return subprocess.run([str(python), *arguments], capture_output=True, stdin=subprocess.DEVNULL).returncode == 0
+    except OSError:
+        return False
 
 
 def site_packages(environment: Path) -> Path:

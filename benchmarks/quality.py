@@ -14,9 +14,9 @@ below --out. `reference` is a training in plain PyTorch after the reference code
 weights, which is scored beside the last ones: one training gives two rows.
 
 Every cell goes to benchmarks/measured/quality.json (--json), which is in git, as soon as it is scored: what is in there
-is not trained again, whatever becomes of --out. Killed, the same command goes on where it was. A difference to the
-plain recipe is given in standard deviations over seeds and with Welch's t-test, whose p is no measure of size: a test
-of many metrics finds one in twenty by chance.
+is not trained again, whatever becomes of --out. Killed, the same command goes on where it was. A difference is
+given in standard deviations over seeds, with an interval and the p of a t-test: Welch's to the plain recipe, paired
+between weights of the same trainings. p is no measure of size: a test of many metrics finds one in twenty by chance.
 
 FID and KID at 768 dims need weights of Inception: a file for --features, else they are left out. They are not FID at
 2048 dims and compare with nothing but this table. The archive lies in ../shared/data, or below REPIX_REAL_DATA.

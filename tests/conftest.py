@@ -20,8 +20,9 @@ from repix.tracking import store
 
 profile.apply("portable")
 # What the settings of who runs the tests might change: commits that ask for a key, other ends of lines, a proxy for
-# this machine itself.
+# this machine itself, a cache of DVC elsewhere.
 os.environ |= {"NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost"}
+os.environ |= dict.fromkeys(("DVC_GLOBAL_CONFIG_DIR", "DVC_SYSTEM_CONFIG_DIR"), "/nonexistent")
 GIT_SETTINGS = {"commit.gpgsign": "false", "core.autocrlf": "false"}
 os.environ["GIT_CONFIG_COUNT"] = str(len(GIT_SETTINGS))
 for _number, (_key, _value) in enumerate(GIT_SETTINGS.items()):

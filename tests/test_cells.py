@@ -6,6 +6,8 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from repix.cells import SEEDS, Cell, CellName
+from repix.config.models import StartFrom
+from repix.config.reader import parse
 from repix.errors import UserError
 
 
@@ -47,3 +49,9 @@ def test_what_is_no_name_of_a_cell(name):
         Cell.named(name)
     with pytest.raises(ValidationError, match="is no cell"):
         TypeAdapter(CellName).validate_python(name)
+
+
+def test_a_wrong_name_in_params_is_told_once():
+    with pytest.raises(UserError) as caught:
+        parse({"cell": "b"}, StartFrom, "models.x.start_from")
+    assert "models.x.start_from.cell: 'b' is no cell; a cell is named" in str(caught.value)

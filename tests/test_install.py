@@ -188,26 +188,49 @@ def test_a_file_whose_end_is_not_understood_is_left(library, tmp_path):
 
 def test_an_environment_that_cannot_be_made_leaves_nothing_and_is_one_line(tmp_path, monkeypatch):
     def fails(command, **_):
+        if "venv" not in command:
+            return SimpleNamespace(returncode=1)
         (tmp_path / ".venv" / "bin").mkdir(parents=True)
         return SimpleNamespace(returncode=1, stdout="ensurepip is not available\n", stderr="")
 
+    monkeypatch.setattr(install.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**12))
     monkeypatch.setattr(install.subprocess, "run", fails)
     with pytest.raises(install.StopError, match=r"apt install python3\.\d+-venv"):
         install.create(tmp_path / ".venv")
     assert not (tmp_path / ".venv").exists()
-    (tmp_path / ".venv" / "mine").mkdir(parents=True)
-    with pytest.raises(install.StopError, match=r"apt install"):
-        install.create(tmp_path / ".venv")
-    assert (tmp_path / ".venv" / "mine").exists()  # what was there before stays
     monkeypatch.setattr(install.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**9))
     with pytest.raises(install.StopError, match=r"1\.0 GB are free"):
         install.create(tmp_path / ".venv")
 
 
-def test_an_environment_that_was_stopped_before_it_had_pip_is_finished(tmp_path):
+@pytest.mark.parametrize("state", ["without pip", "its Python has gone"])
+def test_an_environment_that_is_not_whole_is_finished_or_made_anew(tmp_path, monkeypatch, state):
+    pytest.importorskip("ensurepip")
+    monkeypatch.setattr(install.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**12))
     venv.create(tmp_path / ".venv", with_pip=False)  # as far as Ctrl-C let it come
+    if state != "without pip":
+        for link in (tmp_path / ".venv" / "bin").glob("python*"):
+            link.unlink()
+            link.symlink_to("/nowhere/python")
     python = install.create(tmp_path / ".venv")
     assert subprocess.run([str(python), "-m", "pip", "--version"], capture_output=True).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [("other", "is of another Python than .* and has no pip"), ("none", "is no environment of Python")],
+)
+def test_a_folder_that_is_somebody_elses_stays(tmp_path, state, said):
+    folder = tmp_path / ".venv"
+    (folder / "bin").mkdir(parents=True)
+    (folder / "mine").write_text("mine")
+    if state == "other":
+        (folder / "pyvenv.cfg").write_text("")
+        (folder / "bin" / "python").write_text('#!/bin/sh\ncase "$*" in *pip*|*version*) exit 1; esac\n')
+        (folder / "bin" / "python").chmod(0o755)
+    with pytest.raises(install.StopError, match=said):
+        install.create(folder)
+    assert (folder / "mine").read_text() == "mine"
 
 
 # --- before anything is installed

@@ -399,7 +399,7 @@ def test_a_row_is_made_kept_and_shown(tmp_path, monkeypatch):
     half, whole = (one["scores"]["source_to_target"] for one in (point, record["seeds"]["0"]))
     assert half["last"].keys() == whole["last"].keys() and half["last"]["l1"] != whole["last"]["l1"]
     text = results.section(row, record, tmp_path / "pictures")
-    shown = text.partition("What more steps bring")[2].splitlines()
+    shown = text.partition("Along the training, whose rate")[2].splitlines()
     assert [line.split("|")[2].strip() for line in shown if line.startswith("| source to target")] == ["4", "8"]
     # What the JSON has is not trained again, whatever became of the folder.
     monkeypatch.setattr(results, "make_cell", lambda *_: pytest.fail("trained again"))

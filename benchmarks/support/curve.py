@@ -155,5 +155,4 @@ def section(steps: int, scores: Mapping[str, Any], shown: str, found: list[dict[
                     *(f"{values[name]:.4g}" if name in values else "" for name in names),
                 ]
             )
-    head = f"What more steps bring, by `{shown}`, one seed:"
-    return "\n".join([head, "", table(["direction", "steps", "hours", *names], rows, left=1)])
+    return table(["direction", "steps", "hours", *names], rows, left=1)

@@ -213,10 +213,18 @@ def scores_of(metrics: Metrics) -> dict[str, dict[str, dict[str, float]]]:
     }
 
 
-def record_of(out: Path, cell: Cell) -> dict[str, Any]:
-    """Return what is kept of a scored cell: its scores and floors by direction, digests of weights, and cost."""
+def record_of(out: Path, cell: Cell, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is kept of a scored cell: its scores and floors by direction, digests of weights, and cost.
+
+    Raises:
+        UserError: it was trained otherwise than ``params`` have it.
+    """
     metrics = Metrics.read(out / paths.METRICS / f"{cell.name}.json")
     trained = Trained.read(out / paths.RUNS / cell.name / "trained.json")
+    if cell.model != REFERENCE:
+        recipe = reader.parse(params["models"][cell.model], Recipe, f"models.{cell.model}").model_dump(mode="json")
+        if _on(trained.recipe) != _on(recipe):
+            raise UserError(f"{out}: {cell.name} was trained by another recipe than it has now; remove the folder")
     described = metrics.protocol["description"]
     return {
         "steps": trained.steps,
@@ -256,12 +264,13 @@ def check_settings(found: Mapping[str, Any], path: Path, name: str, task: Task, 
     Raises:
         UserError: an option of the file was trained otherwise than it would be now.
     """
-    params = params_of_all(task, epochs)
-    for option, kept in found.get(name, {}).get("options", {}).items():
+    options = found.get(name, {}).get("options", {})
+    params = params_of_all(task, epochs) if options else {}
+    for option, kept in options.items():
         if option not in (*task.options, REFERENCE):
             continue
         settings = settings_of(params, task.dataset, "plain" if option == REFERENCE else option)
-        if kept["entry"] != entry_of(task, option, epochs) or kept["settings"] != settings:
+        if kept["entry"] != entry_of(task, option, epochs) or kept.get("settings") != settings:
             raise UserError(
                 f"{path}: {name} {option} was trained by another entry ({kept['entry']['epochs']} epochs), defaults or "
                 f"images; name another file with --json, or remove the option from this one"
@@ -285,7 +294,7 @@ def collect(out: Path, path: Path, name: str, epochs: int) -> dict[str, Any]:
         }
         kept = here["options"].setdefault(option, trained_by | {"seeds": {}})
         if seed not in kept["seeds"]:
-            kept["seeds"][seed] = record_of(out, cell)
+            kept["seeds"][seed] = record_of(out, cell, params)
     write_json(path, found)
     return found
 
@@ -365,8 +374,9 @@ def difference(
         values, others: seed -> score.
         paired: whether an equal seed is one training, scored twice: Student's test of the differences, else Welch's.
     """
-    pairs = [(values[seed], others[seed]) for seed in values if seed in others]
-    one, two = zip(*pairs, strict=True) if paired and pairs else (tuple(values.values()), tuple(others.values()))
+    if paired:
+        values, others = ({seed: side[seed] for seed in values if seed in others} for side in (values, others))
+    one, two = list(values.values()), list(others.values())
     if min(len(one), len(two)) < 2:
         return None
     (mean, sd), (other, other_sd) = mean_and_sd(one), mean_and_sd(two)
@@ -374,13 +384,13 @@ def difference(
     if not pooled:
         return None
     if paired:
-        error = mean_and_sd([a - b for a, b in pairs])[1] / math.sqrt(len(pairs))
-        degrees: float = len(pairs) - 1
+        error = mean_and_sd([a - b for a, b in zip(one, two, strict=True)])[1] / math.sqrt(len(one))
+        degrees: float = len(one) - 1
     else:
         error, degrees = error_of_means(one, two)
     gain = direction(metric) * (mean - other) / pooled
     reach = t_quantile(0.975, degrees) * error / pooled
-    p = p_of(abs(mean - other) / error, degrees) if error else 0.0
+    p = p_of(abs(mean - other) / error, degrees) if error else float(mean == other)
     return Difference(gain, gain - reach, gain + reach, p)
 
 
@@ -460,7 +470,10 @@ def report(found: Mapping[str, Any]) -> str:
         head = ["direction", "recipe", "weights", "seeds", *names, "ms per step", "peak GB"]
         parts.append(by_direction(head, rows_of(task, found[name]), left=3))
         if rows := differences_of(task, found[name]):
-            parts.append("How much better, in standard deviations over seeds, with the 95 % interval of that:")
+            parts.append(
+                "How much better, in standard deviations over seeds as they were observed, with the 95 % interval of "
+                "the difference of the means:"
+            )
             parts.append(by_direction(["direction", "recipe", "beside", *names], rows, left=3))
     if missing:
         parts.append("\n".join(["Not measured yet:", "", *missing]))

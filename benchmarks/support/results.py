@@ -71,6 +71,11 @@ ROWS = {
 # --- training
 
 
+def falls(row: Row) -> bool:
+    """Whether the learning rate falls over the second half of a row's training: as its recipe has it."""
+    return bool(reader.section(f"models.{row.model}", ROOT / reader.FILE).get("decay_epochs"))
+
+
 def lay_out_row(folder: Path, row: Row, weights: Path | None) -> None:
     """Write the params.yaml of a row into its folder; other parameters than before start it anew.
 
@@ -78,7 +83,7 @@ def lay_out_row(folder: Path, row: Row, weights: Path | None) -> None:
         UserError: a training is under way there with others.
     """
     model = {"epochs": row.epochs, "picture_every": row.epochs}
-    if reader.section(f"models.{row.model}", ROOT / reader.FILE).get("decay_epochs"):
+    if falls(row):
         model["decay_epochs"] = row.epochs // 2
     model |= row.recipe
     images = sized(row.dataset, row.size) | row.changes
@@ -126,7 +131,8 @@ def train(
                 write_json(file, record)
             continue
         print(f"{time.strftime('%H:%M')} {name}: {cell.name}", file=sys.stderr, flush=True)
-        settings = settings_of(reader.load(folder / reader.FILE), row.dataset, row.model)
+        params = reader.load(folder / reader.FILE)
+        settings = settings_of(params, row.dataset, row.model)
         if any(one.get("settings", settings) != settings for one in record[key].values()):
             raise UserError(f"{file}: its seeds were trained with other settings; remove it to train them anew")
         data(folder, row.dataset)
@@ -134,7 +140,7 @@ def train(
             run_stage(folder, "features")
         with curve.keeping(folder, cell, steps_of(folder, row)):
             make_cell(folder, cell, row.model)
-        record[key][str(seed)] = record_of(folder, cell) | {"settings": settings}
+        record[key][str(seed)] = record_of(folder, cell, params) | {"settings": settings}
         if "baselines" not in record:
             record["baselines"] = best_baselines(folder, cell, record[key][str(seed)])
         if model == row.model and not (pictures / f"{name}.png").exists():
@@ -216,7 +222,8 @@ def section(row: Row, record: Mapping[str, Any], pictures: Path) -> str:
     if "curve" in first:
         shown = shown_weights(next(iter(first["scores"].values())))
         more = first["steps"], first["scores"], shown, first["curve"], first["cost"].get("ms_per_step")
-        lines += ["", curve.section(*more)]
+        rate = "falls to 0 over the second half" if falls(row) else "stays as it is"
+        lines += ["", f"Along the training, whose rate {rate}, by `{shown}`, one seed:", "", curve.section(*more)]
     if (pictures / f"{row.name}.png").exists():
         heads = "source | output | target" if "l1" in first["scores"]["source_to_target"]["last"] else "source | output"
         lines += ["", f"![{heads} of the first test images](images/{row.name}.png)"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from repix.config.evaluation import Evaluate
 from repix.data.resizing import resize
@@ -88,42 +89,16 @@ def test_too_few_images_are_a_reason():
 
 def test_memorisation_by_hand():
     train, reference = np.array([[0.0, 0], [10, 0]]), np.array([[0.0, 4], [10, 2], [0, -6]])
-    score = memorisation.memorisation(np.array([[0.0, 1], [10, 2], [10, 3]]), reference, [train[:1], train[1:]])
-    assert score.value == 2 / 4
-    assert score.details["share_nearer_than_5_percent_of_test_photos"] == 2 / 3  # 1 and 2 are below 2.2
-    assert memorisation.memorisation(train, reference, [train]).value == 0.0
-    assert "test photos" in memorisation.memorisation(train, train, [train]).reason
 
+    def score(outputs):
+        blocks = [train[:1], train[1:]]
+        return memorisation.memorisation(*(memorisation.nearest(rows, blocks) for rows in (outputs, reference)))
 
-def test_a_training_photo_is_looked_at_as_the_generator_saw_it_and_as_test_photos_are():
-    (photo,) = noise(0, 1, 12)
-    found = list(memorisation.views(photo, (8, 8), 3))
-    assert len(found) == 2 * (9 + 1) and {view.shape for view in found} == {(8, 8, 3)}
-    for expected in (photo[:8, :8], photo[4:, 4:], photo[2:10, 4:], resize(photo, (8, 8))):
-        for one in (expected, expected[:, ::-1]):
-            assert any(np.array_equal(one, view) for view in found)
-    middle = list(memorisation.views(photo, (8, 8), 1))
-    assert len(middle) == 4 and np.array_equal(middle[0], photo[2:10, 2:10])
-    assert len(list(memorisation.views(photo, (12, 12), 3))) == 2  # nothing was enlarged
-    lab = np.arange(12 * 12 * 2, dtype=np.int16).reshape(12, 12, 2)
-    assert len(list(memorisation.views(lab, (8, 8), 3))) == 2 * 9  # numbers that no filter takes are not resized
-
-
-@pytest.mark.parametrize("seen", ["windows", "whole"])
-def test_copies_of_what_the_generator_saw_are_copies(seen):
-    """Whatever window of an enlarged photo it was, mirrored or not: noise of a few cells, which a shift moves."""
-    train, test = (np.kron(noise(seed, 12, 9), np.ones((1, 8, 8, 1), np.uint8)) for seed in (0, 1))
-    generator = np.random.default_rng(2)
-    if seen == "windows":
-        corners = generator.integers(0, 9, (12, 2))
-        copies = [photo[top : top + 64, left : left + 64] for photo, (top, left) in zip(train, corners, strict=True)]
-    else:
-        copies = [resize(photo, (64, 64)) for photo in train]
-    copies = np.stack([copy[:, ::-1] if i % 2 else copy for i, copy in enumerate(copies)])
-    test = np.stack([resize(photo, (64, 64)) for photo in test])
-    asked = Evaluate(memorisation=True, swd=False)
-    scores, protocol, _ = score_paired_and_distribution(copies, test, RGB, evaluate=asked, train=train)
-    assert scores["memorisation"] < 0.5 and protocol["memorisation"]["train_n"] == 12
+    found = score(np.array([[0.0, 1], [10, 2], [10, 3]]))
+    assert found.value == 2 / 4
+    assert found.details["share_nearer_than_5_percent_of_test_photos"] == 2 / 3  # 1 and 2 are below 2.2
+    assert score(train).value == 0.0
+    assert "test photos" in memorisation.memorisation(np.zeros(2), np.zeros(3)).reason
 
 
 def test_cells_are_means_of_pixels():
@@ -133,8 +108,60 @@ def test_cells_are_means_of_pixels():
     odd = noise(1, 1, 50)[:, :33]
     assert memorisation.cells(odd, RGB).shape == (1, 32 * 32 * 3)
     np.testing.assert_allclose(
-        memorisation.cells(odd, RGB).reshape(32, 32, 3)[-1, 0], odd[0, 31:, :1].mean((0, 1)) / 255
+        memorisation.cells(odd, RGB).reshape(32, 32, 3)[-1, 0], odd[0, 31:, :1].mean((0, 1)) / 255, rtol=1e-6
     )
+
+
+def test_windows_have_the_cells_of_the_images_that_they_are():
+    (photo,) = noise(0, 1, 80)
+    windows = [photo[top : top + 64, left : left + 60] for top in (0, 8, 16) for left in (0, 10, 20)]
+    found = memorisation.window_cells(photo / 255, (64, 60), 3)
+    np.testing.assert_allclose(
+        found, np.concatenate([memorisation.cells(one[None], RGB) for one in windows]), atol=1e-6
+    )
+    assert len(memorisation.window_cells(photo / 255, (64, 60), None)) == 17 * 17  # a pixel apart, at most 17 a side
+    middle = memorisation.window_cells(photo / 255, (64, 60), 1)
+    np.testing.assert_allclose(middle, memorisation.cells(photo[None, 8:72, 10:70], RGB), atol=1e-6)
+    assert len(memorisation.window_cells(photo / 255, (80, 80), None)) == 1  # nothing was enlarged
+
+
+@pytest.mark.parametrize("seen", ["windows", "whole"])
+@pytest.mark.parametrize("side", [RGB, LAB], ids=["rgb", "lab"])
+def test_copies_of_what_the_generator_saw_are_copies(seen, side):
+    """Whatever window of an enlarged photo it was, mirrored or not; a window moved by a cell is far from itself."""
+    low, high = int(side.low[0]), int(side.high[0])
+    drawn = np.random.default_rng(0).integers(low, high, (24, 18, 18, side.channels), dtype=side.dtype, endpoint=True)
+    train, test = np.split(np.kron(drawn, np.ones((1, 8, 8, 1), drawn.dtype)), 2)
+    top, left = np.random.default_rng(2).integers(0, 17, (2, 12))
+    copies = [photo[y : y + 128, x : x + 128] for photo, y, x in zip(train, top, left, strict=True)]
+    if seen == "whole":
+        copies = [shrunk(photo) for photo in train]
+    copies = np.stack([copy[:, ::-1] if i % 2 else copy for i, copy in enumerate(copies)])
+    asked, test = Evaluate(memorisation=True, swd=False), np.stack([shrunk(photo) for photo in test])
+    scores, protocol, _ = score_paired_and_distribution(copies, test, side, evaluate=asked, train=train)
+    assert scores["memorisation"] < 0.25 and protocol["memorisation"]["train_n"] == 12
+    others = np.stack([shrunk(photo) for photo in np.roll(test, 1, axis=2)])
+    scores, _, _ = score_paired_and_distribution(others, test, side, evaluate=asked, train=train)
+    assert scores["memorisation"] == pytest.approx(1, abs=0.1)
+
+
+def shrunk(photo):
+    """Return an image at 128 px."""
+    planes = [Image.fromarray(plane.astype(np.float32)) for plane in np.moveaxis(photo, 2, 0)]
+    size = [np.asarray(plane.resize((128, 128), Image.Resampling.BICUBIC)) for plane in planes]
+    limits = np.iinfo(photo.dtype)
+    return np.clip(np.rint(np.stack(size, axis=2)), limits.min, limits.max).astype(photo.dtype)
+
+
+def test_features_are_of_four_views_of_a_photo():
+    photos = noise(0, 3, 12)
+    found = list(memorisation.views(photos, (8, 8)))
+    whole = np.stack([resize(photo, (8, 8)) for photo in photos])
+    for view, expected in zip(
+        found, (photos[:, 2:10, 2:10], photos[:, 2:10, 9:1:-1], whole, whole[:, :, ::-1]), strict=True
+    ):
+        np.testing.assert_array_equal(view, expected)
+    assert len(list(memorisation.views(photos, (12, 12)))) == 2  # nothing was enlarged
 
 
 def test_memorisation_sees_copies_on_pixels_and_on_features():
@@ -144,7 +171,7 @@ def test_memorisation_sees_copies_on_pixels_and_on_features():
         asked = Evaluate(memorisation=True, swd=False, features="inception", dims=(64,), **given.pop("asked", {}))
         return score_paired_and_distribution(outputs, test, RGB, evaluate=asked, train=train, **given)
 
-    assert score(train[:6])[0]["memorisation"] == 0.0
+    assert score(train[:6])[0]["memorisation"] == pytest.approx(0, abs=1e-5)
     assert score(noise(2, 6, 32))[0]["memorisation"] == pytest.approx(1, abs=0.05)
     network = FeatureNetwork((64,), "ab" * 32, lambda batch: [batch.mean(1, keepdim=True).repeat(1, 64, 1, 1)])
     scores, protocol, _ = score(train[:6], features=network, asked={"fid": True})

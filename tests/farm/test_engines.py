@@ -88,10 +88,17 @@ def test_what_dvc_is_told_of_this_machine_or_user_counts_as_well(root, tmp_path,
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv(f"DVC_{level}_CONFIG_DIR", str(tmp_path / "settings"))
     (tmp_path / "settings").mkdir()
-    (tmp_path / "settings" / "config").write_text("[cache]\ndir = ~/shared\n['remote \"ours\"']\nurl = ../ours\n")
+    settings = "[cache]\ndir = ~/shared\n['remote \"ours\"']\nurl = ../ours\nkeyfile = id\n"
+    settings += "['remote \"within\"']\nurl = remote://store/sub\n['remote \"store\"']\nport = 22\n"
+    (tmp_path / "settings" / "config").write_text(settings)
     assert f"dir = {tmp_path / 'shared'}\n" in driver.config_for(root, None, secrets=True)
-    assert f"url = {tmp_path / 'ours'}\n" in driver.config_for(root, "ours", secrets=True)
-    assert f"url = {root.parent / 'store'}\n" in driver.config_for(root, "store", secrets=True)
+    ours = driver.config_for(root, "ours", secrets=True)
+    assert f"url = {tmp_path / 'ours'}\n" in ours and f"keyfile = {tmp_path / 'settings' / 'id'}\n" in ours
+    store = driver.config_for(root, "store", secrets=True)
+    assert f"url = {root.parent / 'store'}\n" in store and "port = 22\n" in store and "user = me\n" in store
+    within = driver.config_for(root, "within", secrets=False)
+    assert "url = remote://store/sub\n" in within and f"url = {root.parent / 'store'}\n" in within
+    assert "secret" not in within
 
 
 def test_a_file_that_stages_write_may_be_newer_than_the_commit_and_no_other(root):
@@ -157,9 +164,9 @@ def test_mistakes_are_one_line(root, monkeypatch, capsys, words, said):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (b"garbage", "DVC's configuration cannot be read (File contains no section headers"),
-        (b"\xff\xfe", "DVC's configuration cannot be read ('utf-8' codec"),
-        (b"[core]\n[core]\n", "DVC's configuration cannot be read (While reading from"),
+        (b"garbage", "DVC's configuration cannot be read (config file error: Invalid line"),
+        (b"\xff\xfe", "DVC's configuration cannot be read (config file error: 'utf-8' codec"),
+        (b"[core]\n[core]\n", "DVC's configuration cannot be read (config file error: Duplicate section name"),
         (b"['remote \"store\"']\nuser = me\n", "DVC remote 'store' has no url; `dvc remote modify store url URL`"),
     ],
 )

@@ -303,7 +303,7 @@ def test_as_many_epochs_as_the_parent_has_done_are_refused(data, parent_there):
     [
         ({}, "one of cell, model and file"),
         ({"cell": "a-b-0", "model": "b"}, "one of cell, model and file"),
-        ({"cell": "b"}, "is no cell; a cell is named"),
+        ({"cell": "b"}, "'b' is no cell; a cell is named"),
         ({"model": "b", "weights": "best"}, "best holds no discriminator: set networks: generator"),
         ({"file": "x.npz"}, "a file holds no discriminator"),
         ({"model": "b", "schedule": "continue", "freeze": ["down1"]}, "takes all as it is"),

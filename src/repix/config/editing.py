@@ -35,7 +35,9 @@ def pristine(text: str) -> str:
         archive = entry.get("archive") if isinstance(entry, dict) else None
         urls = archive.get("urls") if isinstance(archive, dict) else None
         # Half of an entry, which is being written, is nobody else's either.
-        if urls is None or (archive.get("sha256") and any(str(url).lower().startswith("file:") for url in urls)):
+        if not isinstance(urls, list) or (
+            archive.get("sha256") and any(str(url).lower().startswith("file:") for url in urls)
+        ):
             text = re.sub(rf"^  {re.escape(name)}:.*\n(?:    .*\n)*", "", text, flags=re.MULTILINE)
     found = yaml12.load(text, reader.FILE)
     kept = {name for name, entry in entries.items() if name in found["datasets"]}

@@ -118,7 +118,8 @@ class Loss(Settings):
         cycle: weight of the cycle term (CycleGAN).
         identity: weight of the identity term (CycleGAN).
         discriminator: weight of the discriminator's loss. The paper halves it "to slow it" (section 3.3); Adam divides
-            by the gradient's own size, so that its epsilon alone feels a weight: see ``discriminator_rate``.
+            by the gradient's own size, so that its epsilon alone feels a weight (but of wgangp, whose penalty has its
+            own): see ``discriminator_rate``.
         gradient_penalty: weight of the penalty (wgangp).
     """
 

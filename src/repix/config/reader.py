@@ -172,7 +172,8 @@ def _explain(errors: list[dict], model: type[BaseModel], key: str) -> str:
     message = ", or ".join(f"{text[0].lower()}{text[1:]}" for text in messages)
     message = message.replace("tuple should", "list should").replace(" after validation", "")
     # What two keys have to do with each other is told of the whole group, which need not be repeated.
-    return f"{path}: {message}" if isinstance(error.get("input"), dict) else f"{path}: {given}: {message}"
+    whole = isinstance(error.get("input"), dict) or message.startswith(given)
+    return f"{path}: {message}" if whole else f"{path}: {given}: {message}"
 
 
 _PLAIN = {"tuple_type": "input should be a list", "model_type": "input should be a mapping of its keys"}

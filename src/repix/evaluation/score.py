@@ -170,10 +170,10 @@ class _Sets:
     @cached_property
     def train_features(self) -> list[dict[int, np.ndarray]]:
         """The features of the training images' views, in blocks: dims -> (k, dims)."""
-        from repix.evaluation.metrics.memorisation import blocks
+        from repix.evaluation.metrics.memorisation import views
 
-        views = (as_rgb8(block, self.side) for block in blocks(self.train, self.size, 1))
-        return [extract(block, self.network, cache=self.cache) for block in views]
+        pictures = (as_rgb8(block, self.side) for block in views(self.train, self.size))
+        return [extract(block, self.network, cache=self.cache) for block in pictures]
 
     def between_halves(self, name: str, function: Callable[..., Score], rows: np.ndarray) -> dict[str, Any]:
         """Return the score of one half of the real images against the other, and how many each half has."""
@@ -265,14 +265,16 @@ def _against_training(metric: Metric, how: Scorer, sets: _Sets, describe: bool) 
 
     definition = {**how.definition, "train_n": len(sets.train)}
     if sets.network is None or sets.rgb8[0] is None or as_rgb8(sets.train[:1], sets.side) is None:
-        two = (memorisation.cells(images, sets.side) for images in (sets.outputs, sets.reference))
-        train = (memorisation.cells(block, sets.side) for block in memorisation.blocks(sets.train, sets.size, 3))
-        return [(metric.name, definition | memorisation.PIXELS, how.function(*two, train))]
+        asked = np.concatenate([memorisation.cells(images, sets.side) for images in (sets.outputs, sets.reference)])
+        near = memorisation.nearest_on_pixels(asked, sets.train, sets.side, sets.size)
+        score = how.function(*np.split(near, [len(sets.outputs)]))
+        return [(metric.name, definition | memorisation.PIXELS, score)]
     found: Scored = []
     for dims in sets.evaluate.dims:
         on = memorisation.FEATURES | {"features": sets.network.protocol(dims)}
-        train = (features[dims] for features in sets.train_features)
-        score = how.function(*(features[dims] for features in sets.features), train)
+        asked = np.concatenate([features[dims] for features in sets.features])
+        near = memorisation.nearest(asked, (features[dims] for features in sets.train_features))
+        score = how.function(*np.split(near, [len(sets.outputs)]))
         found.append((sets.network.metric_name(metric.name, dims), definition | on, score))
     return found
 

@@ -7,8 +7,6 @@ as records in ``.repix/farm/cells``: the same command goes on from them.
 
 from __future__ import annotations
 
-import configparser
-import io
 import os
 import re
 import signal
@@ -22,6 +20,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 from repix import processes, profile
 from repix.cells import Cell
@@ -140,63 +139,41 @@ def uncommitted(root: Path, order: list[Stage]) -> dict[str, str]:
     return found
 
 
-def _dvc_settings(root: Path) -> configparser.ConfigParser:
-    """Return what DVC is set to in a repository: by the machine's files, the user's, the repository's and its own here.
-
-    Paths count from the file that they stand in, as DVC has it, and are whole in what is returned.
-
-    Raises:
-        UserError: a file is none of DVC's.
-    """
-    from dvc.dirs import global_config_dir, system_config_dir
-
-    here = root / ".dvc"
-    files = [Path(folder) / "config" for folder in (system_config_dir(), global_config_dir(), here)]
-    found = configparser.ConfigParser(interpolation=None)
-    for file in (*files, here / "config.local"):
-        one = configparser.ConfigParser(interpolation=None)
-        try:
-            one.read(file, encoding="utf-8")
-        except (configparser.Error, UnicodeDecodeError) as error:
-            why = " ".join(str(error).split())[:160]
-            shown = file.relative_to(root) if file.is_relative_to(root) else file
-            raise UserError(f"{shown}: DVC's configuration cannot be read ({why}); mend it") from None
-        for name, section in one.items():
-            key = "dir" if name == "cache" else "url"
-            if key in section and "://" not in section[key]:
-                section[key] = str((file.parent / Path(section[key]).expanduser()).resolve())
-        found.read_dict(one)
-    return found
-
-
 def config_for(root: Path, remote: str | None, *, secrets: bool) -> str:
     """Return the text of a worker's ``.dvc/config.local``: where outs come from and go to.
 
     Args:
-        root: the repository.
+        root: the repository; what DVC is told of the user and the machine counts as well, as it does for DVC.
         remote: name of the DVC remote; None: the cache of this repository.
-        secrets: whether keys and passwords in this repository's configuration may go along.
+        secrets: whether keys and passwords in the configuration may go along.
 
     Raises:
         UserError: there is no such remote, or the configuration is none.
     """
-    out = configparser.ConfigParser(interpolation=None)
-    given = _dvc_settings(root)
+    from configobj import ConfigObj
+    from dvc.config import Config, ConfigError
+
+    try:
+        given = Config(str(root / ".dvc"), validate=False)  # paths in it are whole
+    except (ConfigError, OSError) as error:
+        why = " ".join(str(error).split())[:160]
+        raise UserError(f"DVC's configuration cannot be read ({why}); mend .dvc/config or .dvc/config.local") from None
+    out: dict[str, dict[str, Any]] = {}
     if remote is None:
-        out["cache"] = {"dir": given.get("cache", "dir", fallback=str((root / ".dvc" / "cache").resolve()))}
-        if given.has_option("cache", "type"):
-            out["cache"]["type"] = given["cache"]["type"]
-    else:
-        section = next((name for name in given.sections() if name.strip("'") == f'remote "{remote}"'), None)
-        if section is None:
+        cache = given.get("cache", {})
+        out["cache"] = {"dir": str(cache.get("dir") or (root / ".dvc" / "cache").resolve())}
+        out["cache"] |= {key: cache[key] for key in ("type",) if key in cache}
+    while remote is not None:
+        options = given.get("remote", {}).get(remote)
+        if options is None:
             raise UserError(f"no DVC remote {remote!r}; `dvc remote add {remote} URL` makes it")
-        options = {key: value for key, value in given[section].items() if secrets or not _SECRET.search(key)}
         if "url" not in options:
             raise UserError(f"DVC remote {remote!r} has no url; `dvc remote modify {remote} url URL` gives it one")
-        out[f"'remote \"{remote}\"'"] = options
-    text = io.StringIO()
-    out.write(text)
-    return text.getvalue()
+        key = f'remote "{remote}"'
+        out[key] = {key: value for key, value in options.items() if secrets or not _SECRET.search(key)}
+        base = re.match("remote://([^/]+)", options["url"])  # a place in another remote
+        remote = base[1] if base and f'remote "{base[1]}"' not in out else None
+    return "".join(f"{line}\n" for line in ConfigObj(out).write())
 
 
 def _dvc(root: Path, *arguments: str) -> None:

@@ -63,9 +63,9 @@ class Scorer:
         function: returns a :class:`Score` with a value. Of a paired metric it takes ``outputs,
             targets, low, high``; of a distribution metric ``outputs, reference``, (n, h, w, c) and
             (m, h, w, c); on features ``outputs, reference``, (n, dims) and (m, dims). Of kind ``training``
-            it takes ``outputs, reference, train``, rows of features or of averaged pixels, those of train in
-            blocks; of kind ``labels`` those of a paired metric and ``labels, (low, high), colours``; of kind
-            ``network`` ``outputs, targets, network``, the images as (n, h, w, 3) uint8.
+            it takes ``ours, real``, the distances of outputs (n,) and of real test photos (m,) to their nearest
+            training photos; of kind ``labels`` those of a paired metric and ``labels, (low, high), colours``; of
+            kind ``network`` ``outputs, targets, network``, the images as (n, h, w, 3) uint8.
         unavailable: of the images' height and width: why they cannot be scored, or None.
         details: further details of a metric on features, of what ``function`` takes; computed
             only where descriptions are asked for.

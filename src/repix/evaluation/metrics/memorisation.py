@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
+from PIL import Image
 
 from repix.data.resizing import resize
 from repix.evaluation import unit_range
@@ -19,12 +20,17 @@ from repix.evaluation.metrics import Score, Scorer
 from repix.schemas import Side
 
 GRID = 32  # most cells a side that pixels are averaged to
-_PHOTOS_AT_ONCE = 32
-_RESIZED = ("uint8", "uint16")  # what the filters of images take
+COARSE = 3  # windows a side of every training photo
+SHORTLIST = 5  # of the photos that are nearest by these, all windows are looked at
+MOST = 16  # most steps a side between those windows
+_BLOCK_BYTES = 64e6
 
 PIXELS = {
     "on": f"pixels, means of at most {GRID} x {GRID} cells, per channel (value - low) / (high - low)",
-    "views": "of a training photo: the whole, resized; 3 x 3 windows; each of these mirrored as well",
+    "views": (
+        f"of a training photo: the whole, resized; windows half a cell apart, at most {MOST + 1} a side, of the "
+        f"{SHORTLIST} photos that are nearest by {COARSE} x {COARSE} of them; each of these mirrored as well"
+    ),
 }
 FEATURES = {
     "on": "features",
@@ -32,57 +38,15 @@ FEATURES = {
 }
 
 
-def views(photo: np.ndarray, size: tuple[int, int], windows: int) -> Iterator[np.ndarray]:
-    """Yield a stored training photo as a generator may have seen it, and as test photos are.
-
-    Args:
-        photo: (height, width, channels), of ``size`` or larger.
-        size: (height, width) of what is yielded.
-        windows: a side of the grid of windows, 1 for the middle alone.
-    """
-    spare = [have - want for have, want in zip(photo.shape, size, strict=False)]
-    places = [[one // 2] if windows == 1 else [one * i // (windows - 1) for i in range(windows)] for one in spare]
-    found = [
-        photo[top : top + size[0], left : left + size[1]]
-        for top in dict.fromkeys(places[0])
-        for left in dict.fromkeys(places[1])
-    ]
-    if any(spare) and photo.dtype.name in _RESIZED:
-        found.append(resize(photo, size))
-    for one in found:
-        yield one
-        yield one[:, ::-1]
-
-
-def blocks(train: Sequence[np.ndarray], size: tuple[int, int], windows: int) -> Iterator[np.ndarray]:
-    """Yield the :func:`views` of training photos (k, h, w, c), some photos at a time: all of them may not fit."""
-    for start in range(0, len(train), _PHOTOS_AT_ONCE):
-        photos = np.asarray(train[start : start + _PHOTOS_AT_ONCE])
-        yield np.stack([view for photo in photos for view in views(photo, size, windows)])
-
-
-def nearest(queries: np.ndarray, train: Iterable[np.ndarray]) -> np.ndarray:
-    """Return the Euclidean distance of each of (n, dims) to the nearest of all rows of ``train``, (n,) float64."""
-    from scipy.spatial.distance import cdist
-
-    found = np.full(len(queries), np.inf)
-    queries = np.asarray(queries, np.float64)
-    for block in train:
-        np.minimum(found, cdist(queries, np.asarray(block, np.float64)).min(axis=1), out=found)
-    return found
-
-
-def memorisation(outputs: np.ndarray, reference: np.ndarray, train: Iterable[np.ndarray]) -> Score:
+def memorisation(ours: np.ndarray, real: np.ndarray) -> Score:
     """Return the ratio of medians of the distance to the nearest training photo.
 
     Its details are the share of outputs that are nearer to a training photo than all but a twentieth of the
     real test photos are, and the two medians.
 
     Args:
-        outputs, reference: features or averaged pixels, (n, dims) and (m, dims).
-        train: the same of the views of training photos, in blocks (k, dims).
+        ours, real: the distances of outputs, (n,), and of test photos, (m,).
     """
-    ours, real = np.split(nearest(np.concatenate([outputs, reference]), train), [len(outputs)])
     if not np.median(real):
         return Score(reason="half of the test photos are training photos themselves")
     nearer = float((ours < np.quantile(real, 0.05)).mean())
@@ -93,16 +57,114 @@ def memorisation(outputs: np.ndarray, reference: np.ndarray, train: Iterable[np.
     )
 
 
+# --- on features
+
+
+def views(train: Sequence[np.ndarray], size: tuple[int, int]) -> Iterator[np.ndarray]:
+    """Yield the views of :data:`FEATURES` of training photos, some photos at a time: all of them may not fit.
+
+    Args:
+        train: (k, height, width, channels) as they are stored, of ``size`` or larger, 8 or 16 bits without a sign.
+        size: (height, width) of what is yielded, (n, height, width, channels).
+    """
+    height, width = size
+    top, left = (train.shape[1] - height) // 2, (train.shape[2] - width) // 2
+    at_once = max(1, int(_BLOCK_BYTES / (4 * train[:1].nbytes)))
+    for start in range(0, len(train), at_once):
+        photos = np.asarray(train[start : start + at_once])
+        found = [photos[:, top : top + height, left : left + width]]
+        if photos.shape[1:3] != size:
+            found.append(np.stack([resize(photo, size) for photo in photos]))
+        for one in found:
+            yield one
+            yield one[:, :, ::-1]
+
+
+def nearest(queries: np.ndarray, train: Iterable[np.ndarray]) -> np.ndarray:
+    """Return the Euclidean distance of each of (n, dims) to the nearest of all rows of ``train``, (n,) float64."""
+    found = np.full(len(queries), np.inf)
+    for block in train:
+        np.minimum(found, _distances(queries, block).min(axis=1), out=found)
+    return found
+
+
+def _distances(queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    from scipy.spatial.distance import cdist
+
+    return cdist(np.asarray(queries, np.float64), np.asarray(rows, np.float64))
+
+
+# --- on pixels
+
+
+def nearest_on_pixels(
+    queries: np.ndarray, train: Sequence[np.ndarray], side: Side, size: tuple[int, int]
+) -> np.ndarray:
+    """Return the distance of each of some :func:`cells` to the nearest view of a training photo, (n,) float64.
+
+    Args:
+        queries: (n, dims).
+        train: (k, height, width, channels) as they are stored, of ``size`` or larger.
+        side: what their numbers mean.
+        size: (height, width) of the images that the cells are of.
+    """
+    found = np.empty((len(queries), len(train)))
+    for place, photo in enumerate(train):
+        found[:, place] = _distances(queries, _seen(photo, side, size, COARSE)).min(axis=1)
+    result = found.min(axis=1)
+    listed = np.argsort(found, axis=1, kind="stable")[:, :SHORTLIST]
+    for place in np.unique(listed):
+        asked = (listed == place).any(axis=1)
+        rows = _seen(train[place], side, size, None)
+        result[asked] = np.minimum(result[asked], _distances(queries[asked], rows).min(axis=1))
+    return result
+
+
+def _seen(photo: np.ndarray, side: Side, size: tuple[int, int], windows: int | None) -> np.ndarray:
+    """Return the cells of a training photo's views, (n, dims): so many windows a side, None: half a cell apart."""
+    unit = unit_range(photo, side.low, side.high)
+    rows = [window_cells(one, size, windows) for one in (unit, unit[:, ::-1])]
+    if unit.shape[:2] != size:
+        extent, bicubic = (size[1], size[0]), Image.Resampling.BICUBIC
+        planes = [
+            Image.fromarray(plane).resize(extent, bicubic) for plane in np.moveaxis(unit.astype(np.float32), 2, 0)
+        ]
+        whole = np.stack([np.asarray(plane) for plane in planes], axis=2)
+        rows += [window_cells(one, size, 1) for one in (whole, whole[:, ::-1])]
+    return np.concatenate(rows)
+
+
+def _edges(size: int) -> np.ndarray:
+    """Return where the cells of a side begin, and its end."""
+    return np.append(np.unique(np.arange(min(size, GRID)) * size // min(size, GRID)), size)
+
+
+def window_cells(unit: np.ndarray, size: tuple[int, int], windows: int | None) -> np.ndarray:
+    """Return the cells of windows of an image in [0, 1] (h, w, c), (n, cells * c) float32, by its sums from one corner.
+
+    Args:
+        unit: the image.
+        size: (height, width) of a window.
+        windows: how many a side; None: at most half a cell apart, but no more than :data:`MOST` steps.
+    """
+    sums = np.pad(unit.astype(np.float64).cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0), (0, 0)))
+    edges, places = [_edges(one) for one in size], []
+    for have, want in zip(unit.shape, size, strict=False):
+        count = windows or min(MOST, -(-(have - want) // max(1, want // (2 * GRID)))) + 1
+        starts = [(have - want) // 2] if count == 1 else [(have - want) * i // (count - 1) for i in range(count)]
+        places.append(np.unique(starts))
+    rows, columns = (start[:, None] + edge for start, edge in zip(places, edges, strict=True))
+    corners = sums[rows[:, :, None, None], columns[None, None]]  # (tops, edges, lefts, edges, c)
+    areas = np.outer(*map(np.diff, edges))[:, None, :, None]
+    means = np.diff(np.diff(corners, axis=1), axis=3) / areas
+    count = len(places[0]) * len(places[1])
+    return means.transpose(0, 2, 1, 3, 4).reshape(count, -1).astype(np.float32)
+
+
 def cells(images: np.ndarray, side: Side) -> np.ndarray:
     """Return images (n, h, w, c) averaged over a grid, (n, cells * c) float32 in [0, 1], image by image."""
-    height, width, channels = images.shape[1:]
-    edges = [np.unique(np.arange(min(size, GRID)) * size // min(size, GRID)) for size in (height, width)]
-    areas = np.outer(*(np.diff([*starts, size]) for starts, size in zip(edges, (height, width), strict=True)))
-    found = np.empty((len(images), areas.size * channels), np.float32)
-    for i, image in enumerate(images):
-        sums = np.add.reduceat(np.add.reduceat(unit_range(image, side.low, side.high), edges[0], 0), edges[1], 1)
-        found[i] = (sums / areas[..., None]).ravel()
-    return found
+    size = images.shape[1:3]
+    return np.concatenate([window_cells(unit_range(image, side.low, side.high), size, 1) for image in images])
 
 
 SCORER = Scorer(
