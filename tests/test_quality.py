@@ -298,6 +298,17 @@ def test_weights_of_the_same_trainings_are_compared_seed_by_seed():
     assert quality.difference("ssim", *sides, paired=False).p > 0.8  # between trainings noise hides it
 
 
+def test_the_reference_stands_beside_the_option_that_has_its_rules():
+    task = dataclasses.replace(
+        TASK, options=TASK.options | {"alike": quality.Option("as theirs")}, as_reference="alike"
+    )
+    options = {"plain": kept([0.2, 0.3]), "alike": kept([0.3, 0.4]), "reference": kept([0.31, 0.41])}
+    rows = [row[1:3] for row in quality.differences_of(task, {"size": 64, "options": options})]
+    theirs = "the reference code's rules, PyTorch, `last`"
+    beside = ["as it stands, `last`", "as theirs, `last`"]
+    assert rows == [["as theirs, `last`", beside[0]], *([theirs, other] for other in beside)]
+
+
 def test_scores_by_two_networks_are_not_put_into_one_column():
     found = kept([0.2, 0.3])
     for head, record in zip("ab", found["seeds"].values(), strict=True):

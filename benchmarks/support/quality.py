@@ -59,12 +59,14 @@ class Task:
         model, dataset: entries of params.yaml.
         epochs: of 400 steps each.
         options: name -> change of the recipe.
+        as_reference: the option whose rules are nearest to the reference code's.
     """
 
     model: str
     dataset: str
     epochs: int
     options: Mapping[str, Option]
+    as_reference: str = "plain"
 
 
 AUGMENTED = Option("differentiable augmentation", {"discriminator": {"augment": list(AUGMENT)}})
@@ -84,6 +86,7 @@ TASKS = {
             "no_dropout": Option("no dropout", {"generator": {"dropout": 0.0}}),
             "bfloat16": Option("networks in bfloat16", {"precision": "bfloat16"}),
         },
+        as_reference="one_dropout",
     ),
     "cyclegan": Task(
         "cyclegan", "facades_unaligned", 10, {"plain": Option("the paper's recipe"), "augment": AUGMENTED}
@@ -424,10 +427,12 @@ def shown(task: Task, found: Mapping[str, Any]) -> Iterator[tuple[str, str, str,
 def differences_of(task: Task, found: Mapping[str, Any]) -> list[list[str]]:
     """Return the second table's rows: direction, what is compared with what, and the difference on each metric."""
     rows = []
-    plain = found["options"].get("plain", {"seeds": {}})["seeds"]
+    plain, alike = (found["options"].get(name, {"seeds": {}})["seeds"] for name in ("plain", task.as_reference))
     for translator, option, variant, seeds in shown(task, found):
         beside = [("its own `last`", seeds, True)] if variant == "ema" else []
         beside += [(f"{says(task, 'plain')}, `last`", plain, False)] if option != "plain" else []
+        if option == REFERENCE and alike is not plain:
+            beside.append((f"{says(task, task.as_reference)}, `last`", alike, False))
         for what, others, paired in beside:
             cells = []
             for metric in SHOWN:
