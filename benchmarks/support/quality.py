@@ -147,14 +147,14 @@ def _on(value: Any) -> Any:
     return {key: on for key, one in value.items() if (on := _on(one))} if isinstance(value, Mapping) else value
 
 
-def lay_out_params(out: Path, task: Task, epochs: int, weights: Path | None) -> None:
+def lay_out_params(out: Path, params: Mapping[str, Any], weights: Path | None) -> None:
     """Write the params.yaml of all trainings into ``out``; other parameters than before start it anew.
 
     Without weights of Inception those of an earlier run stay, since the trainings are the same.
     """
-    tree = params_of_all(task, epochs)
+    tree = dict(params)
     tree["evaluate"] = tree["evaluate"] | {"swd": True, "fid": bool(weights), "kid": bool(weights), "dims": [768]}
-    tree["export"]["formats"] = ["keras"]  # nothing is exported, and not every format takes bfloat16
+    tree["export"] = tree["export"] | {"formats": ["keras"]}  # nothing is exported, and not every format takes bfloat16
     if weights is None and (out / reader.FILE).exists():
         kept = reader.load(out / reader.FILE)
         tree |= {key: kept[key] for key in ("evaluate", "features")}
@@ -261,48 +261,64 @@ def entry_of(task: Task, option: str, epochs: int) -> dict[str, Any]:
     return taken | {"filters": whole["generator"]["filters"], "loss": whole["loss"]}
 
 
-def check_settings(found: Mapping[str, Any], path: Path, name: str, task: Task, epochs: int) -> None:
+def trained_by(task: Task, option: str, epochs: int, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what results keep of what an option is trained by: :func:`entry_of` and :func:`settings_of`."""
+    settings = settings_of(params, task.dataset, "plain" if option == REFERENCE else option)
+    return {"entry": entry_of(task, option, epochs), "settings": settings}
+
+
+def check_settings(found: Mapping[str, Any], path: Path, name: str, epochs: int, params: Mapping[str, Any]) -> None:
     """Refuse to mix cells of other settings with those that a file of results holds.
 
     Raises:
         UserError: an option of the file was trained otherwise than it would be now.
     """
-    options = found.get(name, {}).get("options", {})
-    params = params_of_all(task, epochs) if options else {}
-    for option, kept in options.items():
+    task = TASKS[name]
+    for option, kept in found.get(name, {}).get("options", {}).items():
         if option not in (*task.options, REFERENCE):
             continue
-        settings = settings_of(params, task.dataset, "plain" if option == REFERENCE else option)
-        if kept["entry"] != entry_of(task, option, epochs) or kept.get("settings") != settings:
+        if kept | trained_by(task, option, epochs, params) != kept:
             raise UserError(
                 f"{path}: {name} {option} was trained by another entry ({kept['entry']['epochs']} epochs), defaults or "
                 f"images; name another file with --json, or remove the option from this one"
             )
 
 
-def collect(out: Path, path: Path, name: str, epochs: int) -> dict[str, Any]:
-    """Add what was scored in ``out`` to a file of results, and return all of the file."""
+def collect(out: Path, path: Path, name: str, epochs: int, params: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Add what was scored in ``out`` to a file of results, and return all of the file.
+
+    Args:
+        out: where.
+        path: the file.
+        name: of the task.
+        epochs: of its trainings.
+        params: those of :func:`params_of_all`, where they are at hand.
+    """
     task, found = TASKS[name], read_results(path)
-    check_settings(found, path, name, task, epochs)
+    params = params or params_of_all(task, epochs)
+    check_settings(found, path, name, epochs, params)
     here = found.setdefault(name, {"dataset": task.dataset, "size": SIZE, "options": {}})
-    params = params_of_all(task, epochs)
     for file in sorted((out / paths.METRICS).glob(f"{task.dataset}-*.json")):
         cell = Cell.named(file.stem)
         option, seed = cell.model, str(cell.seed)
         if option not in (*task.options, REFERENCE):
             continue
-        trained_by = {
-            "entry": entry_of(task, option, epochs),
-            "settings": settings_of(params, task.dataset, "plain" if option == REFERENCE else option),
-        }
-        kept = here["options"].setdefault(option, trained_by | {"seeds": {}})
+        kept = here["options"].setdefault(option, trained_by(task, option, epochs, params) | {"seeds": {}})
         if seed not in kept["seeds"]:
             kept["seeds"][seed] = record_of(out, cell, params)
     write_json(path, found)
     return found
 
 
-def train(out: Path, path: Path, name: str, epochs: int, options: Sequence[str], seeds: Sequence[int]) -> None:
+def train(
+    out: Path,
+    path: Path,
+    name: str,
+    epochs: int,
+    params: Mapping[str, Any],
+    options: Sequence[str],
+    seeds: Sequence[int],
+) -> None:
     """Bring every cell that the results lack through train and evaluate, seed by seed.
 
     So a stop leaves as many seeds of each option.
@@ -319,7 +335,7 @@ def train(out: Path, path: Path, name: str, epochs: int, options: Sequence[str],
     for number, cell in enumerate(missing, 1):
         print(f"{time.strftime('%H:%M')} {number} of {len(missing)}: {cell.name}", file=sys.stderr, flush=True)
         make_cell(out, cell, "plain")
-        collect(out, path, name, epochs)
+        collect(out, path, name, epochs, params)
 
 
 # --- tables
@@ -550,7 +566,8 @@ def measure(
     options, epochs = options or known, epochs or task.epochs
     if unknown := [option for option in options if option not in known]:
         raise UserError(f"--only {unknown[0]}: no option; there are {', '.join(known)}")
-    check_settings(read_results(path), path, name, task, epochs)
-    lay_out_params(out, task, epochs, weights)
-    train(out, path, name, epochs, options, seeds)
-    return collect(out, path, name, epochs)
+    params = params_of_all(task, epochs)
+    check_settings(read_results(path), path, name, epochs, params)
+    lay_out_params(out, params, weights)
+    train(out, path, name, epochs, params, options, seeds)
+    return collect(out, path, name, epochs, params)

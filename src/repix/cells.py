@@ -13,10 +13,11 @@ from repix.errors import UserError
 SEEDS = 2**31
 """Seeds are smaller than this."""
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*\Z")
+_NAME = "[A-Za-z0-9][A-Za-z0-9_]*"
+NAME = re.compile(rf"{_NAME}\Z")
 """The name of a data set, a model or a network: without a dash, which parts a cell's name, and without a slash."""
 
-_CELL = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9_]*-){2}(0|[1-9][0-9]{0,9})\Z")
+_CELL = re.compile(rf"{_NAME}-{_NAME}-(0|[1-9][0-9]{{0,9}})\Z")
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ def resize(array: np.ndarray, size: tuple[int, int], resample: str = "bicubic") 
     """Resize (H, W, C) to ``size`` = (height, width) with Pillow's antialiased filters.
 
     8-bit images go through Pillow's own fixed-point resize, RGB at once and other counts channel
-    by channel; 16-bit ones through 32-bit floats, rounded and clipped back.
+    by channel; 16-bit ones through 32-bit floats, rounded and clipped back; floats as they are.
 
     Args:
-        array: ``uint8`` or ``uint16``.
+        array: ``uint8``, ``uint16`` or ``float32``.
         size: (height, width).
         resample: bicubic, bilinear, nearest, lanczos or box.
     """
@@ -31,14 +31,15 @@ def resize(array: np.ndarray, size: tuple[int, int], resample: str = "bicubic") 
             planes.append(np.asarray(Image.fromarray(plane).resize(extent, method)))
         else:
             wide = np.asarray(Image.fromarray(plane.astype(np.float32)).resize(extent, method))
-            planes.append(np.clip(np.rint(wide), 0, np.iinfo(array.dtype).max).astype(array.dtype))
+            whole = array.dtype != np.float32
+            planes.append(np.clip(np.rint(wide), 0, np.iinfo(array.dtype).max).astype(array.dtype) if whole else wide)
     return np.stack(planes, axis=2)
 
 
 def crop_centre(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Return the middle (height, width) of (H, W, C); an odd remainder goes right and below."""
-    top, left = (array.shape[0] - size[0]) // 2, (array.shape[1] - size[1]) // 2
-    return array[top : top + size[0], left : left + size[1]]
+    """Return the middle (height, width) of (..., H, W, C); an odd remainder goes right and below."""
+    top, left = ((have - want) // 2 for have, want in zip(array.shape[-3:-1], size, strict=True))
+    return array[..., top : top + size[0], left : left + size[1], :]
 
 
 def pad_to(image: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, tuple[int, int]]:

@@ -160,17 +160,16 @@ def config_for(root: Path, remote: str | None, *, secrets: bool) -> str:
         raise UserError(f"DVC's configuration cannot be read ({why}); mend .dvc/config or .dvc/config.local") from None
     out: dict[str, dict[str, Any]] = {}
     if remote is None:
-        cache = given.get("cache", {})
-        out["cache"] = {"dir": str(cache.get("dir") or (root / ".dvc" / "cache").resolve())}
-        out["cache"] |= {key: cache[key] for key in ("type",) if key in cache}
+        out["cache"] = {"dir": str((root / ".dvc" / "cache").resolve())} | {
+            key: value for key, value in given.get("cache", {}).items() if key in ("dir", "type")
+        }
     while remote is not None:
         options = given.get("remote", {}).get(remote)
         if options is None:
             raise UserError(f"no DVC remote {remote!r}; `dvc remote add {remote} URL` makes it")
         if "url" not in options:
             raise UserError(f"DVC remote {remote!r} has no url; `dvc remote modify {remote} url URL` gives it one")
-        key = f'remote "{remote}"'
-        out[key] = {key: value for key, value in options.items() if secrets or not _SECRET.search(key)}
+        out[f'remote "{remote}"'] = {key: value for key, value in options.items() if secrets or not _SECRET.search(key)}
         base = re.match("remote://([^/]+)", options["url"])  # a place in another remote
         remote = base[1] if base and f'remote "{base[1]}"' not in out else None
     return "".join(f"{line}\n" for line in ConfigObj(out).write())

@@ -80,10 +80,11 @@ def find(root: Path, asked: str) -> Held:
             return None
 
     params = yaml12.load(text(reader.FILE) or "", f"{asked}: {reader.FILE}") or {}
-    named = name or _only_cell(params, revision)
-    if not is_cell(named):
-        raise UserError(f"{asked}: {named!r} is no cell; a cell is named <dataset>-<model>-<seed>")
-    cell = Cell.named(named)
+    name = name or _only_cell(params, revision)
+    try:
+        cell = Cell.named(name)
+    except UserError as error:
+        raise UserError(f"{asked}: {error}") from None
     path = f"{METRICS.as_posix()}/{cell.name}.json"
     scored = text(path)
     if scored is None:

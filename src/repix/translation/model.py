@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from repix.cells import Cell, is_cell
 from repix.directions import Direction
 from repix.errors import UserError
 from repix.files import digest_file
@@ -53,6 +52,8 @@ def find_model(given: str | Path, places: Iterable[Path], root: Path = Path()) -
     have = sorted(path.parent.as_posix() for path in (root / "runs").glob(f"*/{TRAINED}"))
     have += sorted(path.parent.as_posix() for path in (root / "exports").glob(f"*/{EXPORTED}"))
     listed = f"there is {', '.join(have)}" if have else "run `dvc repro` or `dvc pull` first"
+    from repix.cells import Cell, is_cell
+
     if have and is_cell(name := Path(given).name):  # DVC has taken away what the grid does not name
         cell = Cell.named(name)
         listed += (

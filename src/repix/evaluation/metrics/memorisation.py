@@ -12,9 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
-from PIL import Image
 
-from repix.data.resizing import resize
+from repix.data.resizing import crop_centre, resize
 from repix.evaluation import unit_range
 from repix.evaluation.metrics import Score, Scorer
 from repix.schemas import Side
@@ -67,12 +66,10 @@ def views(train: Sequence[np.ndarray], size: tuple[int, int]) -> Iterator[np.nda
         train: (k, height, width, channels) as they are stored, of ``size`` or larger, 8 or 16 bits without a sign.
         size: (height, width) of what is yielded, (n, height, width, channels).
     """
-    height, width = size
-    top, left = (train.shape[1] - height) // 2, (train.shape[2] - width) // 2
     at_once = max(1, int(_BLOCK_BYTES / (4 * train[:1].nbytes)))
     for start in range(0, len(train), at_once):
         photos = np.asarray(train[start : start + at_once])
-        found = [photos[:, top : top + height, left : left + width]]
+        found = [crop_centre(photos, size)]
         if photos.shape[1:3] != size:
             found.append(np.stack([resize(photo, size) for photo in photos]))
         for one in found:
@@ -125,11 +122,7 @@ def _seen(photo: np.ndarray, side: Side, size: tuple[int, int], windows: int | N
     unit = unit_range(photo, side.low, side.high)
     rows = [window_cells(one, size, windows) for one in (unit, unit[:, ::-1])]
     if unit.shape[:2] != size:
-        extent, bicubic = (size[1], size[0]), Image.Resampling.BICUBIC
-        planes = [
-            Image.fromarray(plane).resize(extent, bicubic) for plane in np.moveaxis(unit.astype(np.float32), 2, 0)
-        ]
-        whole = np.stack([np.asarray(plane) for plane in planes], axis=2)
+        whole = resize(unit.astype(np.float32), size)
         rows += [window_cells(one, size, 1) for one in (whole, whole[:, ::-1])]
     return np.concatenate(rows)
 
