@@ -26,6 +26,8 @@ def compared(system: str, data: str):
     updates = 3 if system == "pix2pix" else 1
     optimizer = {"epsilon": 1e-3, "discriminator_rate": 1e-4}
     options = {"initializer": "glorot", "optimizer": optimizer, "generator": generator, "pool": 2, "ema": 0.9}
+    if system == "pix2pix":
+        options["loss"] = {"feature_matching": 10.0, "r1": 1.0}
     return new(system, data, discriminator_updates=updates, **options)
 
 

@@ -6,7 +6,7 @@ generated images, ``fool(scores)`` what the generator minimises.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from keras import ops
@@ -80,3 +80,22 @@ def gradient_penalty(gradient: Callable, score: Callable, real, fake, mix):
     slopes = gradient(lambda x: ops.sum(score(x)), between)
     norms = ops.sqrt(ops.sum(ops.square(slopes), axis=(1, 2, 3)) + 1e-12)
     return ops.mean(ops.square(norms - 1))
+
+
+def zero_centred_penalty(gradient: Callable, score: Callable, real):
+    """Return half the mean of |gradient of the score|^2 at real images: R1 of Mescheder et al. 2018, equation 9.
+
+    The score of an image is the mean of its patches', as in the adversarial losses.
+
+    Args:
+        gradient: ``gradient(f, x)``: the gradient of the scalar f(x), itself differentiable.
+        score: from images to scores (batch, rows, columns, 1).
+        real: images (batch, height, width, channels).
+    """
+    slopes = gradient(lambda x: ops.sum(ops.mean(score(x), axis=(1, 2, 3))), real)
+    return ops.mean(ops.sum(ops.square(slopes), axis=(1, 2, 3))) / 2
+
+
+def feature_matching(generated: Sequence, real: Sequence):
+    """Return the sum over layers of the mean absolute difference of features (Wang et al. 2018, equation 4)."""
+    return sum(l1(one, other) for one, other in zip(generated, real, strict=True))

@@ -9,7 +9,7 @@ from keras import ops
 from repix.config.models import Recipe
 from repix.directions import Direction
 from repix.models import augmentation, losses
-from repix.models.discriminators import build_discriminator
+from repix.models.discriminators import build_discriminator, with_features
 from repix.models.generators import build_generator
 from repix.systems.system import Batch, Images, Pool, System, gan_schedule
 
@@ -35,12 +35,15 @@ def build(recipe: Recipe, size: tuple[int, int], source: int, target: int) -> Sy
 
     changes = recipe.discriminator.augment
 
-    def score(batch: Batch, condition, image, look: int):
+    matching = recipe.loss.feature_matching
+    judge = with_features(D) if matching else None
+
+    def score(batch: Batch, condition, image, look: int, network=D):
         """Return what D says of an image; each of the three looks of an iteration has uniforms of its own."""
         if changes:
             uniforms = augmentation.of_look(batch.uniforms, 3, look)
             image, condition = augmentation.augment(image, condition if conditional else None, uniforms, changes)
-        return D([condition, image] if conditional else image, training=True)
+        return network([condition, image] if conditional else image, training=True)
 
     def generate(batch: Batch) -> Images:
         return {"fake": G(batch.source, training=True)}
@@ -55,9 +58,18 @@ def build(recipe: Recipe, size: tuple[int, int], source: int, target: int) -> Sy
         pairs = pool.show(pairs, batch.uniforms[:, 1:3])
         return pairs[..., :source], pairs[..., source:]
 
+    def add_slope(batch: Batch, gradient, loss, terms: dict):
+        """Return a loss of D with R1 added, if the recipe has it: the penalty on D's slope at real images."""
+        if not recipe.loss.r1:
+            return loss
+        real = partial(score, batch, batch.source, look=0)
+        terms["d_r1"] = losses.zero_centred_penalty(gradient, real, batch.target)
+        return loss + recipe.loss.r1 * terms["d_r1"]
+
     def real_loss(batch: Batch, generated: Images, gradient):
         loss = adversarial.real(score(batch, batch.source, batch.target, look=0))
-        return weight * loss, {"d_real": loss}
+        terms = {"d_real": loss}
+        return add_slope(batch, gradient, weight * loss, terms), terms
 
     def fake_loss(batch: Batch, generated: Images, gradient):
         loss = adversarial.fake(score(batch, *shown(batch, generated), look=1))
@@ -77,12 +89,18 @@ def build(recipe: Recipe, size: tuple[int, int], source: int, target: int) -> Sy
             penalty = losses.gradient_penalty(gradient, between, batch.target, fake, mix)
             loss = loss + recipe.loss.gradient_penalty * penalty
             terms["d_penalty"] = penalty
-        return loss, terms
+        return add_slope(batch, gradient, loss, terms), terms
 
     def generator_loss(batch: Batch, generated: Images, gradient):
-        fool = adversarial.fool(score(batch, batch.source, generated["fake"], look=2))
+        looks = partial(score, batch, batch.source, look=2, network=judge or D)
+        *features, scores = looks(generated["fake"]) if matching else [looks(generated["fake"])]
+        fool = adversarial.fool(scores)
         l1 = losses.l1(generated["fake"], batch.target)
-        return recipe.loss.gan_weight * fool + recipe.loss.l1 * l1, {"g_gan": fool, "g_l1": l1}
+        loss, terms = recipe.loss.gan_weight * fool + recipe.loss.l1 * l1, {"g_gan": fool, "g_l1": l1}
+        if matching:
+            terms["g_features"] = losses.feature_matching(features, looks(batch.target)[:-1])
+            loss = loss + matching * terms["g_features"]
+        return loss, terms
 
     return System(
         networks={"generator": G, "discriminator": D},
