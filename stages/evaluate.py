@@ -39,7 +39,7 @@ def main(cell: Cell) -> None:
         network = load_network(settings.dims, paths.FEATURES / weights.file, weights.sha256)
     model = TrainedModel(trained)
     networks = own_networks(settings, paths.FEATURES)
-    given = {"features": network, "networks": networks, "cache": paths.WORK / "features"}
+    given = {"features": network, "networks": networks, "cache": record.memo("repix.evaluation.features")}
     scored = evaluate(model, Prepared.open(prepared), settings, out, **given)
     with atomic_folder(shown) as folder:
         for translator in model.record.translators:

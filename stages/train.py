@@ -55,7 +55,8 @@ def main(cell: Cell) -> None:
             setup = set_up(cell, recipe, prepared, flip=augment.flip, start=start)
             going_on = None
             if setup.beginning:
-                going_on = setup.beginning.goes_on(setup.step, prepared, flip=augment.flip, data=data_digest)
+                by = {part: getattr(record.declared, part) for part in ("profile", "environment", "code")}
+                going_on = setup.beginning.goes_on(setup.step, prepared, flip=augment.flip, data=data_digest, by=by)
             given = {"checkpoints": checkpoints, "start": going_on, "gang": gang}
             if not gang.leads:  # it computes its part of each step, and leaves nothing
                 train(setup.step, recipe, observer=Observers(), **given)

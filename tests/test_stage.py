@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,9 +21,11 @@ import yaml
 from checks.harness import options
 from repix import cli, paths, stage, tables
 from repix.cells import Cell
+from repix.config import reader
 from repix.config.images import Images
 from repix.errors import UserError
 from repix.provenance import lock
+from repix.provenance.code import CodeRecord
 from tests.conftest import ROOT
 
 
@@ -159,6 +162,73 @@ def test_a_missing_input_is_one_line(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="data/prepared/x: not there; `dvc repro` makes it"):
         stage.LineageRecord("preprocess", "x", {}, [paths.PREPARED / "x"])
+
+
+def standing_record(monkeypatch, tmp_path) -> stage.LineageRecord:
+    """Return the record of a stage that has begun: of an input, in.txt, and a parameter, datasets.sample.images."""
+    tmp_path.mkdir(exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    (tmp_path / "in.txt").write_text("one")
+    monkeypatch.setattr(sys, "argv", [str(ROOT / "stages/preprocess.py")])
+    monkeypatch.setattr(stage, "WORK", tmp_path / ".repix")
+    params = {"datasets.sample.images": reader.read("datasets.sample.images", Images)}
+    return stage.LineageRecord("preprocess", "sample", params, [Path("in.txt")])
+
+
+def test_a_result_is_not_recorded_under_what_changed_while_it_was_made(monkeypatch, tmp_path):
+    record = standing_record(monkeypatch, tmp_path)
+    params = tmp_path / "params.yaml"
+    text = params.read_text()
+    params.write_text("# another remark\n" + text)  # of no value that the stage has read
+    record.write(Path("in.txt"))
+    assert record.path.exists()
+
+    (tmp_path / "in.txt").write_text("two")
+    with pytest.raises(UserError, match=r"^in\.txt: changed while the stage ran"):
+        record.write()
+    (tmp_path / "in.txt").write_text("one")
+
+    tree = yaml.safe_load(text)
+    tree["datasets"]["sample"]["images"]["load_size"] = 99
+    params.write_text(yaml.safe_dump(tree))
+    with pytest.raises(UserError, match=r"^params\.yaml: datasets\.sample\.images: changed while the stage ran"):
+        record.write()
+    params.write_text(text)
+    record.write()
+
+
+def test_a_stage_of_dvcs_refuses_to_run_other_code_than_dvc_repro_began_with(monkeypatch, tmp_path):
+    ran = standing_record(monkeypatch, tmp_path).declared.code
+    recorded = CodeRecord(stage="preprocess", model=None, code=ran)
+    recorded.write(tmp_path / "code/preprocess/all.json")
+    monkeypatch.setenv("DVC_STAGE", "preprocess@sample")
+    standing_record(monkeypatch, tmp_path)
+    edited = recorded.model_copy(update={"code": ran | {"src/repix/stage.py": "before"}})
+    edited.write(tmp_path / "code/preprocess/all.json")
+    with pytest.raises(UserError, match=r"^src/repix/stage\.py: changed since `dvc repro` began"):
+        standing_record(monkeypatch, tmp_path)
+    monkeypatch.delenv("DVC_STAGE")  # by hand: nothing is written into dvc.lock
+    standing_record(monkeypatch, tmp_path)
+
+
+def test_what_a_module_computes_is_kept_apart_by_code_packages_and_profile(monkeypatch, tmp_path):
+    record, module = standing_record(monkeypatch, tmp_path / "work"), "repix.evaluation.features"
+    first = record.memo(module)
+    assert record.memo(module) == first and record.memo("repix.evaluation.score").parent != first.parent
+    with monkeypatch.context() as patch:
+        patch.setattr(stage, "environment", lambda packages: dict.fromkeys(packages, "another"))
+        assert record.memo(module) != first
+    with monkeypatch.context() as patch:
+        patch.setattr(record, "declared", record.declared.model_copy(update={"profile": {"name": "another"}}))
+        assert record.memo(module) != first
+    for name in ("src", "stages"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(stage, "_repository", lambda: tmp_path)
+    assert record.memo(module) == first
+    edited = tmp_path / "src/repix/evaluation/features.py"
+    edited.write_text(edited.read_text() + "\nX = 1\n")
+    assert record.memo(module) != first
 
 
 def archive(path) -> None:

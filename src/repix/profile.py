@@ -31,6 +31,18 @@ NO_TELEMETRY = {
 }
 # What NCCL may choose by what it finds, each choice another order of sums: fixed where devices add.
 SUMS_OF_GPUS = {"NCCL_ALGO": "Ring", "NCCL_PROTO": "Simple", "NCCL_NVLS_ENABLE": "0"}
+# What the libraries that compute read from the environment: a user's own switches among them would move bits that the
+# record says nothing of. What says where to compute, over which wires, from which caches, or how much to tell, is the
+# user's all the same.
+_SWITCHES = re.compile(
+    "(ATEN|CUBLAS|CUDNN|DNNL|GOMP|JAX|KERAS|KMP|MKL|NCCL|NPY|NVIDIA_TF32|OMP|ONEDNN|OPENBLAS|PJRT|PYTORCH|TF|TORCH|XLA)_"
+)
+_USERS = re.compile(
+    "JAX_(PLATFORMS|COMPILATION_CACHE.*|PERSISTENT_CACHE.*|COORDINATOR.*|NUM_PROCESSES|LOCAL_DEVICE.*|PROCESS_.*|TRACEBACK.*|.*LOG.*)"
+    "|XLA_PYTHON_CLIENT_.*|KERAS_HOME|TF_(CPP_.*LOG.*|CPP_VMODULE|FORCE_GPU_ALLOW_GROWTH|GPU_ALLOCATOR)"
+    "|NCCL_(DEBUG.*|SOCKET_.*|IB_.*|NET.*|P2P_DISABLE|SHM_DISABLE)|(OMP|KMP)_(AFFINITY|BLOCKTIME|PLACES|PROC_BIND|WAIT_POLICY)"
+    "|TORCH_(HOME|EXTENSIONS_DIR)|PYTORCH_(CUDA_)?ALLOC_CONF"
+)
 _ENTERED = "REPIX_PROFILE"
 _AGAIN = "REPIX_STARTED_AGAIN"
 
@@ -112,20 +124,17 @@ class Profile:
     def environment(self) -> dict[str, str | None]:
         """Return the environment variables that put it in force; None means unset."""
         threads = str(self.resolved_threads())
-        return {
+        own: dict[str, str | None] = {
             "KERAS_BACKEND": self.backend,
             "PYTHONHASHSEED": "0",
             "TF_ENABLE_ONEDNN_OPTS": "1" if self.onednn else "0",
             "ONEDNN_MAX_CPU_ISA": self.isa,
             "TF_DETERMINISTIC_OPS": "1",
-            # A user's own switches would move bits that the record says nothing of.
-            "TF_XLA_FLAGS": None,
             **({name: value if self.shards else None for name, value in SUMS_OF_GPUS.items()}),
             # Else XLA's threads on a CPU were as many as cores, or devices of the process; some sums follow them.
             "PJRT_NPROC": threads if self.shards > 1 else None,
             # Kernels whose sums have one order, chosen by rule and not by a race between them.
             "XLA_FLAGS": "--xla_gpu_deterministic_ops=true" if self.backend == "jax" else None,
-            "NPY_ENABLE_CPU_FEATURES": None,
             "TF_NUM_INTRAOP_THREADS": str(self.tensorflow_threads()[0]),
             # How many run at once is no part of the profile: it is set when TensorFlow starts.
             "TF_NUM_INTEROP_THREADS": None,
@@ -142,6 +151,8 @@ class Profile:
             "TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2"),
             **NO_TELEMETRY,
         }
+        others = [name for name in os.environ if _SWITCHES.match(name) and not _USERS.fullmatch(name)]
+        return dict.fromkeys(others) | own
 
 
 PROFILES: dict[str, Profile] = {

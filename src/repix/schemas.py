@@ -306,7 +306,7 @@ class Start(Record):
         crop_size: (height, width) that the parent was trained at; null of a file.
         channels: of its source and its target; null of a file.
         epochs: those that the parent has done; null of a file.
-        trained_by: what the parent's training followed from, params and inputs, where its schedule is continued.
+        trained_by: what the parent's training followed from, by its lineage record, where its schedule is continued.
     """
 
     SCHEMA = "repix.start/1"

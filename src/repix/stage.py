@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,11 @@ from repix.config import reader
 from repix.config.run import Grid
 from repix.digests import Digests
 from repix.errors import UserError, limit_of_the_machine, printable, told
-from repix.files import clear_leftovers, digest_tree
+from repix.files import canonical_json, clear_leftovers, digest_text, digest_tree
 from repix.libraries import import_keras
 from repix.paths import LINEAGE, METRICS, PLOTS, WORK
 from repix.provenance import lineage
-from repix.provenance.code import Closure
+from repix.provenance.code import FOLDER, WITHOUT_MODEL, Closure, CodeRecord, bit_packages, environment
 
 
 def run(main: Callable[..., None], doc: str, *names: str, profiled: bool = True, trains: bool = False) -> None:
@@ -113,6 +115,9 @@ def _repository() -> Path:
 class LineageRecord:
     """The lineage record of a running stage: declared before the work, completed after it.
 
+    DVC writes into dvc.lock what parameters and inputs are when the stage has ended, and what its code was when
+    `dvc repro` began. So both are looked at again: a result of other values than dvc.lock would name is refused.
+
     Args:
         stage: the stage's name.
         item: the cell's or data set's name; empty for a stage without a matrix.
@@ -121,7 +126,7 @@ class LineageRecord:
         clears: whether what a killed process left half written is removed: only by the process that writes.
 
     Raises:
-        UserError: an input is not there.
+        UserError: an input is not there, or DVC began with other code.
     """
 
     def __init__(self, stage: str, item: str, params: Mapping[str, Any], inputs: list[Path], clears: bool = True):
@@ -133,23 +138,61 @@ class LineageRecord:
             clear_leftovers(folder)
         self._digest = Digests(WORK / "digests")
         self.path = LINEAGE / stage / f"{item or stage}.json"
+        model = Cell.named(item).model if "-" in item else None
+        profiles = ["run.profile", *([f"models.{model}.profile"] if model else [])] if current else []
+        self._keys, self._inputs = [*params, *profiles], inputs
+        self._begun = self._found()
         self.declared = lineage.declare(
             stage=stage,
             cell=item,
             params={
                 key: getattr(value, "model_dump", lambda mode, v=value: v)(mode="json") for key, value in params.items()
             },
-            inputs={path.as_posix(): digest_tree(path, self._digest) for path in inputs},
-            code=Closure.of_stage(_repository(), reader.load(), stage, Cell.named(item).model if "-" in item else None),
+            inputs={path.as_posix(): self._begun[path.as_posix()] for path in inputs},
+            code=Closure.of_stage(_repository(), reader.load(), stage, model),
             profile=current.record() if current else {},
         )
+        self._check_code(Path(FOLDER, stage, f"{model or WITHOUT_MODEL}.json"))
+
+    def _found(self) -> dict[str, Any]:
+        """Return what DVC would write into dvc.lock now: each parameter and the digest of each input, by name."""
+        found: dict[str, Any] = {}
+        for key in self._keys:
+            with suppress(UserError):  # what is not there is of no value
+                found[f"params.yaml: {key}"] = reader.section(key)
+        return found | {path.as_posix(): digest_tree(path, self._digest) for path in self._inputs}
+
+    def _check_code(self, recorded: Path) -> None:
+        """Refuse to run other code than ``dvc repro`` began with, whose record is in dvc.lock."""
+        if "DVC_STAGE" not in os.environ or not recorded.exists():  # by hand: dvc.lock says nothing of it
+            return
+        before, now = CodeRecord.read(recorded).code, self.declared.code
+        if changed := sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name)):
+            raise UserError(f"{changed[0]}: changed since `dvc repro` began; run it again, for what the code is now")
 
     @property
     def run_key(self) -> str:
         """The digest of everything that determines the stage's outs."""
         return self.declared.run_key
 
+    def memo(self, module: str) -> Path:
+        """Return the folder where what a module computes is kept: another under other code, packages or profile."""
+        code = Closure.of_module(_repository(), module)
+        packages = bit_packages(code.places.values())
+        key = {"code": code.digests(), "environment": environment(packages), "profile": self.declared.profile}
+        return WORK / "memo" / module / digest_text(canonical_json(key))[:16]
+
     def write(self, *outs: Path) -> None:
-        """Write the record with the digests of what the stage left."""
+        """Write the record with the digests of what the stage left.
+
+        Raises:
+            UserError: a parameter or an input has changed since the stage began.
+        """
+        begun, now = self._begun, self._found()
+        if changed := [name for name in begun | now if begun.get(name) != now.get(name)]:
+            raise UserError(
+                f"{changed[0]}: changed while the stage ran, and the result is not of what it is now; put it back and "
+                f"run the same command, or run it for the new one"
+            )
         made = {path.as_posix(): digest_tree(path, self._digest) for path in outs}
         self.declared.with_outputs(made).write(self.path)

@@ -17,6 +17,7 @@ from checks import image_formats
 from checks.image_formats import Case, noise, png, saved
 from repix.data import image_reader, images
 from repix.data.images import BadImageError
+from repix.errors import UserError
 from repix.provenance.code import imported_names
 from repix.schemas import Side
 from tests.conftest import ROOT
@@ -121,6 +122,15 @@ def test_a_heic_says_what_to_install(monkeypatch):
     heic = next(case.data for case in CASES if case.format == "HEIC")
     with pytest.raises(image_reader.ImageError, match=r"needs pillow-heif: pip install 'repix\[heif\]'"):
         image_reader.decode(heic)
+
+
+def test_what_no_library_here_reads_is_not_left_out_as_if_it_were_broken(monkeypatch, tmp_path):
+    """`on_error: skip` would drop it, and the data would follow from what is installed."""
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    (tmp_path / "x.heic").write_bytes(next(case.data for case in CASES if case.format == "HEIC"))
+    with pytest.raises(UserError, match=r"x\.heic: a HEIC image needs pillow-heif: pip install") as caught:
+        images.decode(tmp_path / "x.heic")
+    assert not isinstance(caught.value, images.BadImageError)
 
 
 # No decoder that nobody asked for.

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -286,6 +287,40 @@ def test_packages_are_those_that_the_closure_uses(tmp_path):
     (tmp_path / "src/toy/door.py").write_text("import keras\ndef f():\n    from jax import lax\n")
     assert not {"jax", "jaxlib"} & set(code.bit_packages(files))
     assert {"jax", "jaxlib", "keras"} <= set(code.bit_packages(files, "jax"))
+
+
+# What closures import of others that is in no lineage: it moves no bit.
+HARMLESS = {
+    "packaging": "compares versions",
+    "pillow_heif": "for HEIC alone: with it the record of all other images would follow from what is installed",
+    "pydantic": "checks parameters and records, whose values are in the lineage",
+    "pydantic_core": "part of pydantic",
+    "requests": "what it brings is held against a digest",
+    "tqdm": "shows progress",
+    "urllib3": "part of requests",
+    "yaml": "reads parameters, whose values are in the lineage",
+}
+
+
+def test_every_package_that_a_stage_imports_is_in_its_lineage_or_known_to_move_no_bit():
+    params = reader.load(ROOT / "params.yaml")
+    imported = set()
+    for script in (ROOT / "stages").glob("*.py"):
+        for model in params["models"]:
+            places = Closure.of_stage(ROOT, params, script.stem, model).places.values()
+            imported |= {name.split(".")[0] for path in places for name in code.imported_names(path)}
+    others = imported - sys.stdlib_module_names - {"repix"}
+    assert others >= {"numpy", "tensorflow", "PIL", "torch"}
+    assert others - set(code.BITS.values()) == set(HARMLESS)
+
+
+def test_what_computes_on_a_gpu_is_in_the_lineage_where_there_is_a_driver(monkeypatch, tmp_path):
+    installed = [SimpleNamespace(name=name) for name in ("nvidia-cudnn-cu12", "jax-cuda12-plugin", "numpy", None)]
+    monkeypatch.setattr(code.metadata, "distributions", lambda: installed)
+    monkeypatch.setattr(code, "DRIVER", tmp_path / "none")
+    assert code.gpu_packages() == ()
+    monkeypatch.setattr(code, "DRIVER", tmp_path)
+    assert code.gpu_packages() == ("jax-cuda12-plugin", "nvidia-cudnn-cu12")
 
 
 def test_the_environment_is_versions_without_build_labels_and_imports_nothing(monkeypatch):

@@ -13,7 +13,9 @@ import yaml
 
 from repix import processes
 from repix.errors import UserError
-from repix.files import read_json, write_json
+from repix.files import digest_tree, read_json, write_json
+from repix.paths import FEATURES, PREPARED
+from repix.provenance.lineage import Lineage
 from repix.schemas import Metrics
 from repix.studies import seed_study
 from tests.regression.test_gate import entry
@@ -49,7 +51,10 @@ class Runner:
         self.ran.append((stage, cell.seed))
         if stage == "evaluate":
             Metrics(cell=cell.name, **entry(cell.seed).model_dump()).write(folder / "metrics" / f"{cell.name}.json")
-            write_json(folder / "lineage" / "evaluate" / f"{cell.name}.json", {})
+        read = (PREPARED / cell.dataset, FEATURES)
+        given = {"stage": stage, "cell": cell.name, "inputs": {str(path): digest_tree(folder / path) for path in read}}
+        rest = {"params": {}, "code": {}, "environment": {}, "profile": {}, "run_key": ""}
+        Lineage(**given, **rest).write(folder / "lineage" / stage / f"{cell.name}.json")
 
 
 def tree(root: Path) -> dict[str, bytes]:
@@ -93,6 +98,36 @@ def test_it_goes_on_where_it_stopped(root):
     again = Runner()
     seed_study.run(seed_study.plan(root, "toy", "net"), [0, 1, 2], root=root, runner=again)
     assert [seed for stage, seed in again.ran if stage == "train"] == [1, 2]
+
+
+def test_seeds_of_other_data_are_no_part_of_a_study(root):
+    """`dvc repro` may make the data anew while seeds are trained: a tolerance of both would let anything pass."""
+    plan, runner = seed_study.plan(root, "toy", "net"), Runner()
+
+    def change(folder: Path, stage: str, cell) -> None:
+        if (stage, cell.seed) == ("train", 1):
+            write_json(root / "data/prepared/toy/manifest.json", {"any": "other"})
+        runner(folder, stage, cell)
+
+    with pytest.raises(UserError, match=r"^toy-net-1: data/prepared/toy changed while the seeds were made; run it"):
+        seed_study.run(plan, [0, 1], root=root, runner=change)
+    write_json(root / "data/prepared/toy/manifest.json", {"any": "thing"})
+    again = Runner()
+    seed_study.run(seed_study.plan(root, "toy", "net"), [0, 1], root=root, runner=again)
+    assert [seed for stage, seed in again.ran if stage == "train"] == [1]
+
+
+def test_a_study_follows_the_weights_of_every_metric_that_has_some(root):
+    def key(**switches):
+        tree = yaml.safe_load((root / "params.yaml").read_text())
+        tree["evaluate"] = {"fid": False, "kid": False, "lpips": False, "features": "inception"} | switches
+        (root / "params.yaml").write_text(yaml.safe_dump(tree))
+        return seed_study.plan(root, "toy", "net").key
+
+    before = [key(), key(lpips=True), key(fid=True)]
+    (root / "data/features/lpips.pth").write_text("other weights")
+    after = [key(), key(lpips=True), key(fid=True)]
+    assert [one == other for one, other in zip(before, after, strict=True)] == [True, False, False]
 
 
 def test_the_folder_follows_what_determines_the_results_and_nothing_else(root):

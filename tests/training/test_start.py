@@ -64,6 +64,13 @@ def parent_there(short, repository):
         shutil.copytree(short / folder, repository / folder)
 
 
+BY = {
+    "profile": {"name": "portable", "threads": 2},
+    "environment": {"numpy": "2.1"},
+    "code": {"src/repix/training/loop.py": "11"},
+}
+
+
 def begin(prepared, model="tuned", seed=0, flip=True, system="pix2pix", **changes):
     """Set a cell up that starts from a parent, and train nothing; return its state and what the loop goes on from."""
     cell, recipe = Cell("tiny", model, seed), cells.recipe(system, **({"decay_epochs": 0} | changes))
@@ -71,7 +78,7 @@ def begin(prepared, model="tuned", seed=0, flip=True, system="pix2pix", **change
     parent.fetch(cell, recipe.start_from, folder)
     data = Prepared.open(prepared)
     setup = set_up(cell, recipe, data, flip=flip, start=folder)
-    going_on = setup.beginning.goes_on(setup.step, data, flip=flip, data=digest_tree(prepared))
+    going_on = setup.beginning.goes_on(setup.step, data, flip=flip, data=digest_tree(prepared), by=BY)
     return setup.step.state(), going_on
 
 
@@ -86,7 +93,8 @@ def train(model: str, prepared, system="pix2pix", seed=0, flip=True, traced=None
     parent.fetch(cell, recipe.start_from, folder)
     data, digest = Prepared.open(prepared), digest_tree(prepared)
     setup = set_up(cell, recipe, data, flip=flip, start=folder if recipe.start_from else None)
-    going_on = setup.beginning.goes_on(setup.step, data, flip=flip, data=digest) if setup.beginning else None
+    given = {"flip": flip, "data": digest, "by": BY}
+    going_on = setup.beginning.goes_on(setup.step, data, **given) if setup.beginning else None
     if traced:
         traced[0].step.restore(setup.step.state())
         setup = dataclasses.replace(traced[0], beginning=setup.beginning)
@@ -107,7 +115,7 @@ def train(model: str, prepared, system="pix2pix", seed=0, flip=True, traced=None
     write(parent.RUNS / cell.name, record, state, best, kept)
     params = {f"models.{model}": recipe.model_dump(mode="json"), "datasets.tiny.augment": {"flip": flip}}
     inputs = {"data/prepared/tiny": digest}
-    write_json(parent.LINEAGE / "train" / f"{cell.name}.json", {"params": params, "inputs": inputs})
+    write_json(parent.LINEAGE / "train" / f"{cell.name}.json", {"params": params, "inputs": inputs} | BY)
     return {
         "state": digest_arrays(state),
         "best": digest_arrays(best),
@@ -154,6 +162,22 @@ def test_the_pages_example_is_one_of_equal_bits():
     short, longer = (Recipe.model_validate(models[name]) for name in ("short", "longer"))
     assert f"after {short.epochs} epochs: the bits of {longer.epochs} epochs in one go" in page
     assert short.epochs % short.validate_every == 0 and longer.validate_every == short.validate_every
+
+
+@pytest.mark.parametrize(
+    ("part", "before", "said"),
+    [
+        ("profile", {"name": "fast", "threads": 2}, "profile differs in name"),
+        ("environment", {"numpy": "2.0", "keras": "3.1"}, "environment differs in keras, numpy"),
+        ("code", {"src/repix/training/loop.py": "00", "gone.py": "0"}, "code differs in src/repix/training/loop.py"),
+    ],
+    ids=["profile", "packages", "code"],
+)
+def test_a_parent_of_another_profile_packages_or_code_gives_other_bits(data, parent_there, capsys, part, before, said):
+    path = Path("lineage/train/tiny-short-0.json")
+    write_json(path, read_json(path) | {part: before})
+    begin(data["pairs"], "longer", epochs=3, start_from=GO_ON)
+    assert f"not the bits of 3 epochs in one go: {said}\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

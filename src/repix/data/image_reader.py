@@ -44,6 +44,10 @@ class ImageError(ValueError):
     """One image that cannot be used; the text is the reason."""
 
 
+class MissingReaderError(ImageError):
+    """The library that reads it is not installed: no fault of the image."""
+
+
 class UnknownFormatError(ImageError):
     """It is of no format that is read."""
 
@@ -568,7 +572,7 @@ def _decode_tiff(stream: BinaryIO, request: _Request) -> Decoded:
     try:
         import tifffile
     except ImportError:
-        raise ImageError("a TIFF needs tifffile: pip install tifffile") from None
+        raise MissingReaderError("a TIFF needs tifffile: pip install tifffile") from None
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it prints what it raises, too
 
     # Its metadata may name other files, those of OME, Micro-Manager and NDTiff; none is ever opened.
@@ -863,7 +867,9 @@ def _decode_avif(stream: BinaryIO, request: _Request) -> Decoded:
     from PIL import features
 
     if not features.check("avif"):
-        raise ImageError("an AVIF image needs Pillow 11.3 or later, with its AVIF decoder: pip install -U pillow")
+        raise MissingReaderError(
+            "an AVIF image needs Pillow 11.3 or later, with its AVIF decoder: pip install -U pillow"
+        )
     data = stream.read()
     stream.seek(0)
     for found in re.finditer(rb"av1C..(.)", data, re.DOTALL):  # the codec's configuration, wherever it stands
@@ -877,7 +883,7 @@ def _decode_heif(stream: BinaryIO, request: _Request) -> Decoded:
         import pillow_heif
     except ImportError:
         mend = "pip install 'repix[heif]', or pip install pillow-heif"
-        raise ImageError(f"a HEIC image needs pillow-heif: {mend}") from None
+        raise MissingReaderError(f"a HEIC image needs pillow-heif: {mend}") from None
 
     # The library turns it upright by itself, as its container says. Further images (bursts, depth) are left.
     image = pillow_heif.open_heif(io.BytesIO(stream.read()), convert_hdr_to_8bit=False)

@@ -14,7 +14,16 @@ from pathlib import Path
 import numpy as np
 
 from repix.data import image_reader
-from repix.data.image_reader import IMAGE_SUFFIXES, SUFFIXES, Colour, Decoded, ImageError, Limit, to_gray
+from repix.data.image_reader import (
+    IMAGE_SUFFIXES,
+    SUFFIXES,
+    Colour,
+    Decoded,
+    ImageError,
+    Limit,
+    MissingReaderError,
+    to_gray,
+)
 from repix.data.image_writer import write
 from repix.data.resizing import crop_centre, pad_to, resize
 from repix.errors import UserError
@@ -36,6 +45,8 @@ class BadImageError(UserError):
 def _named(path: str | Path) -> Iterator[None]:
     try:
         yield
+    except MissingReaderError as error:  # which no `on_error: skip` leaves out: where it is installed, it is read
+        raise UserError(f"{path}: {error}") from None
     except ImageError as error:
         raise BadImageError(path, str(error)) from None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -88,6 +89,14 @@ class View:
         )
 
 
+def _profile_of(model: TrainedModel) -> str:
+    """Return the execution profile that scores are of: that of the training, if evaluation is under what follows it."""
+    trained, now = model.record.profile["name"], profile.current().name
+    with suppress(UserError):  # a name of another version's
+        return trained if profile.find(trained).after_training() == now else now
+    return now
+
+
 def evaluate(
     model: TrainedModel,
     prepared: Prepared,
@@ -144,7 +153,7 @@ def evaluate(
     scores: dict[str, dict[str, Any]] = {}
     protocol: dict[str, Any] = {
         "split": "test",
-        "profile": profile.current().name,
+        "profile": _profile_of(model),
         "images": {},
         "reference": {},
         "description": {},

@@ -8,7 +8,6 @@ already has, checked by sha256. Images are 8-bit RGB; the network itself resizes
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import sys
 import zipfile
@@ -34,9 +33,6 @@ PROTOCOL = {
     "resize": "299 x 299 by the network, bilinear, align_corners false, no antialiasing",
     "pooling": "mean over space",
 }
-
-ARITHMETIC = "norms folded, channels last"
-"""How features are computed: what else was kept in a cache has other last bits."""
 
 _TAIL = ("Mixed_7", "fc.")  # what only the 2048-d features need
 _declared: list[Any] = []  # torch drops a library's operators when the object goes
@@ -219,8 +215,8 @@ def extract(
         images: (n, h, w, 3) or (n, h, w, 1) uint8.
         network: see :func:`load_network`.
         batch_size: images at once: a matter of speed and memory, not of the result.
-        cache: folder that keeps features by what determines their bits (images, weights, dims,
-            protocol, execution profile, torch); None keeps nothing.
+        cache: folder that keeps features by images, weights, dims and protocol; other code, packages or profile
+            need another folder, as :meth:`repix.stage.LineageRecord.memo` gives one. None keeps nothing.
 
     Returns:
         dims -> (n, dims) float32.
@@ -257,15 +253,9 @@ def _cache_files(images: np.ndarray, network: FeatureNetwork, cache: str | Path 
     """Return the file of each dims in the cache; none without a cache."""
     if cache is None:
         return {}
-    key = {
-        "images": digest_arrays({"images": images}),
-        "profile": profile.current().record(),
-        "arithmetic": ARITHMETIC,
-        "torch": importlib.metadata.version("torch"),
-    }
-    return {
-        dims: Path(cache) / f"{digest_text(canonical_json(key | network.protocol(dims)))}.npz" for dims in network.dims
-    }
+    shown = {"images": digest_arrays({"images": images})}
+    keys = {dims: digest_text(canonical_json(shown | network.protocol(dims))) for dims in network.dims}
+    return {dims: Path(cache) / f"{key}.npz" for dims, key in keys.items()}
 
 
 def _read_cached(path: Path, shape: tuple[int, int]) -> np.ndarray | None:

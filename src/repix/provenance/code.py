@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -44,14 +45,20 @@ BITS = {
     "numpy": "numpy",
     "onnx": "onnx",
     "onnxruntime": "onnxruntime",
+    "pandas": "pandas",
     "pillow": "PIL",
     "pytorch-fid": "pytorch_fid",
     "scikit-image": "skimage",
     "scipy": "scipy",
     "tensorflow": "tensorflow",
+    "tifffile": "tifffile",
     "torch": "torch",
     "torchvision": "torchvision",
 }
+
+# Distributions that compute on an NVIDIA GPU: not imported, but loaded by those above where there is a driver.
+_OF_A_GPU = re.compile("jax-cuda.*|nvidia-.*", re.IGNORECASE)
+DRIVER = Path("/proc/driver/nvidia")
 
 T = TypeVar("T")
 Chosen = Mapping[str, Iterable[str]]  # table of repix.registry -> names that the parameters choose
@@ -323,9 +330,13 @@ class Closure:
         Args:
             params: the whole of params.yaml, whose choices count.
         """
-        own = root / PACKAGE  # a project that `repix init` made has none, and runs the installed one
-        package = own if own.is_dir() else Path(__file__).parents[1]
-        return cls(root / "stages" / f"{stage}.py", package, chosen(params, stage, model))
+        return cls(root / "stages" / f"{stage}.py", _package(root), chosen(params, stage, model))
+
+    @classmethod
+    def of_module(cls, root: Path, module: str) -> Self:
+        """Return the closure of a module of the package alone, such as ``repix.evaluation.features``."""
+        package = _package(root)
+        return cls((package.parent / Path(*module.split("."))).with_suffix(".py"), package)
 
     def digests(self) -> dict[str, str]:
         """Return what the stage runs -> sha256: files by their syntax, chosen lines of the registry, templates."""
@@ -341,6 +352,12 @@ class Closure:
             for file in (place.parent / TEMPLATES).glob(f"{place.stem}.*"):
                 found[(path.parent / TEMPLATES / file.name).as_posix()] = digest_file(file)
         return dict(sorted(found.items()))
+
+
+def _package(root: Path) -> Path:
+    """Return the package's folder of a repository; a project that `repix init` made has none: the installed one."""
+    own = root / PACKAGE
+    return own if own.is_dir() else Path(__file__).parents[1]
 
 
 def _assigned(node: ast.stmt) -> str | None:
@@ -406,6 +423,13 @@ def bit_packages(paths: Iterable[Path], backend: str = "tensorflow") -> tuple[st
                 used.add(name)
                 waiting.append(name)
     return tuple(sorted(used))
+
+
+def gpu_packages() -> tuple[str, ...]:
+    """Return the installed distributions that compute on an NVIDIA GPU; none where there is no driver."""
+    if not DRIVER.exists():
+        return ()
+    return tuple(sorted({d.name for d in metadata.distributions() if d.name and _OF_A_GPU.fullmatch(d.name)}))
 
 
 def environment(packages: Iterable[str] = tuple(BITS)) -> dict[str, str]:

@@ -13,7 +13,7 @@ from typing import Any, Self
 from pydantic import Field
 
 from repix.files import canonical_json, digest_text
-from repix.provenance.code import Closure, bit_packages, environment
+from repix.provenance.code import Closure, bit_packages, environment, gpu_packages
 from repix.schemas import Record
 
 PARTS = ("stage", "cell", "params", "inputs", "code", "environment", "profile")
@@ -74,6 +74,8 @@ def declare(
         profile: :meth:`repix.profile.Profile.record`.
     """
     packages = bit_packages(code.places.values(), profile.get("backend", "tensorflow"))
+    if profile and not profile.get("portable"):  # which keeps off GPUs
+        packages += gpu_packages()
     known = {
         "stage": stage,
         "cell": cell,

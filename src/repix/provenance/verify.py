@@ -332,12 +332,11 @@ def other_packages(root: Path) -> str | None:
     DVC compares files and params, so ``dvc status`` and ``dvc repro`` do not see an upgrade.
     """
     changed: dict[str, Difference] = {}
-    installed = environment()
     for stage in stages(root):
         path = root / (lineage_out(stage) or FOLDER)
         if path.is_file():
             record = Lineage.read(path)
-            now = {name: version for name, version in installed.items() if name in record.environment}
+            now = environment(record.environment.keys() - {"python"})
             for found in _compare(stage.name, "package", record.environment, now):
                 changed.setdefault(found.name, found)
     if not changed:

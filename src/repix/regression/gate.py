@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from repix import profile
 from repix.cells import Cell
+from repix.errors import UserError
 from repix.metrics import direction, find
-from repix.profile import PROFILES
 from repix.regression.baseline import Baseline, Entry, differences
 from repix.regression.tolerance import Family, Tolerances
 
@@ -205,8 +207,9 @@ def _noise(family: Family | None, at: Verdict):
 
 
 def _equal(old: float, new: float, entry: Entry) -> bool:
-    profile = PROFILES.get(str(entry.protocol.get("profile")))
-    exact = profile is None or profile.portable
+    exact = True
+    with suppress(UserError):  # a name of another version's
+        exact = profile.find(str(entry.protocol.get("profile"))).portable
     return old == new if exact else math.isclose(old, new, rel_tol=ROUNDING)
 
 

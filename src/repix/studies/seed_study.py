@@ -45,8 +45,9 @@ from repix.files import (
     remove,
     write_text,
 )
-from repix.paths import FEATURES, PREPARED, WORK
+from repix.paths import FEATURES, LINEAGE, PREPARED, WORK
 from repix.provenance.code import Closure, bit_packages, environment
+from repix.provenance.lineage import Lineage
 from repix.regression.baseline import Entry
 from repix.schemas import Metrics, flat
 
@@ -67,6 +68,7 @@ class Plan:
         folder: ``.repix/seeds/<dataset>-<model>-<key>``.
         key: digest of code, parameters, data, packages and profile; the seed is not in it.
         params: the parameters that the cells read, by their keys in params.yaml.
+        inputs: path in the study's folder -> digest, of what the cells read beside what they make.
     """
 
     dataset: str
@@ -74,6 +76,7 @@ class Plan:
     folder: Path
     key: str
     params: dict[str, Any]
+    inputs: dict[str, str]
 
     def cell(self, seed: int) -> Cell:
         """Return the cell of a seed."""
@@ -84,8 +87,15 @@ class Plan:
         return self.folder / "metrics" / f"{self.cell(seed).name}.json"
 
     def finished(self, seed: int) -> bool:
-        """Whether the cell was evaluated: its lineage is the last thing that a stage writes."""
-        return (self.folder / "lineage" / "evaluate" / f"{self.cell(seed).name}.json").exists()
+        """Whether the cell was trained and evaluated on :attr:`inputs`: lineage is the last thing that a stage writes.
+
+        The data are the repository's, which `dvc repro` may have made anew since the study began.
+        """
+        records = [self.folder / LINEAGE / stage / f"{self.cell(seed).name}.json" for stage in STAGES]
+        if not all(record.exists() for record in records):
+            return False
+        read = [Lineage.read(record).inputs for record in records]
+        return all(inputs.get(path, digest) == digest for inputs in read for path, digest in self.inputs.items())
 
 
 def profile_of(model: str, path: str | Path = reader.FILE) -> str:
@@ -128,9 +138,9 @@ def plan(root: Path, dataset: str, model: str, *, changes: Mapping[str, Any] | N
         "evaluate": settings.model_dump(mode="json"),
         "run.profile": name,
     }
-    inputs = {"prepared": digest_tree(prepared)}
-    if settings.on_features:
-        inputs["features"] = digest_tree(root / FEATURES)
+    inputs = {(PREPARED / dataset).as_posix(): digest_tree(prepared)}
+    if settings.weights:
+        inputs[FEATURES.as_posix()] = digest_tree(root / FEATURES)
     key = digest_text(
         canonical_json(
             {
@@ -143,7 +153,7 @@ def plan(root: Path, dataset: str, model: str, *, changes: Mapping[str, Any] | N
         )
     )
     folder = root / WORK / "seeds" / f"{dataset}-{model}-{key[:12]}"
-    return Plan(dataset, model, folder, key, params)
+    return Plan(dataset, model, folder, key, params, inputs)
 
 
 def lay_out(root: Path, wanted: Plan) -> None:
@@ -281,8 +291,10 @@ def collect(wanted: Plan, seeds: Sequence[int]) -> dict[str, Entry]:
     """Return cell -> scores of finished seeds.
 
     Raises:
-        UserError: a seed's metrics are missing.
+        UserError: a seed's metrics are missing, or of other data than the others'.
     """
+    if others := [wanted.cell(seed).name for seed in seeds if not wanted.finished(seed)]:
+        raise UserError(f"{others[0]}: {' and '.join(wanted.inputs)} changed while the seeds were made; run it again")
     return {wanted.cell(seed).name: Entry.of(Metrics.read(wanted.metrics_path(seed))) for seed in seeds}
 
 

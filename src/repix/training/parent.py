@@ -17,6 +17,7 @@ from repix.files import atomic_folder, digest_file, read_json
 from repix.paths import EXPORTS, LINEAGE, RUNS, found
 from repix.schemas import Start, Trained
 
+FOLLOWED = ("params", "inputs", "profile", "environment", "code")  # of a lineage record: what moves a training's bits
 STATE = "state.npz"  # the finished state, in runs/<cell>/ of a recipe with keep_state
 RECORD = "start.json"
 KERAS = "model.keras"
@@ -115,7 +116,7 @@ def _of_cell(cell: Cell, start: StartFrom, source: Path, key: str) -> tuple[Star
 
 
 def _trained_by(cell: str) -> dict[str, Any]:
-    """Return params and inputs of a cell's training by its lineage record; empty where that is not here.
+    """Return what a cell's training followed from, by its lineage record; empty where that is not here.
 
     Raises:
         UserError: it is damaged.
@@ -126,13 +127,13 @@ def _trained_by(cell: str) -> dict[str, Any]:
     parent = Cell.named(cell)
     try:
         record = read_json(path)
-        groups = [record["params"], record["inputs"]]
-        groups += [groups[0][f"models.{parent.model}"], groups[0][f"datasets.{parent.dataset}.augment"]]
+        parts = {name: record[name] for name in FOLLOWED}
+        own = [parts["params"][f"models.{parent.model}"], parts["params"][f"datasets.{parent.dataset}.augment"]]
     except (OSError, ValueError, TypeError, LookupError):
-        groups = [None]
-    if not all(isinstance(group, dict) for group in groups):
+        parts, own = {}, [None]
+    if not all(isinstance(group, dict) for group in (*parts.values(), *own)):
         raise UserError(f"{path}: is no record of this training; restore it by `git checkout` or `dvc checkout`")
-    return {"params": groups[0], "inputs": groups[1]}
+    return parts
 
 
 def _of_file(cell: Cell, start: StartFrom, source: Path, key: str) -> tuple[Start, dict[str, Path]]:

@@ -6,7 +6,9 @@ It is part of the trainings that ask for it and of no other: see :data:`repix.re
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -149,7 +151,9 @@ class Beginning:
         taken = {n: a for n, a in self._state.arrays.items() if n.startswith(group) and n in now}
         step.restore(now | taken)
 
-    def goes_on(self, step: Step, prepared: Prepared, *, flip: bool, data: str) -> Checkpoint | None:
+    def goes_on(
+        self, step: Step, prepared: Prepared, *, flip: bool, data: str, by: Mapping[str, Mapping[str, Any]]
+    ) -> Checkpoint | None:
         """Return the state that the loop goes on from, None under a new schedule; say where bits will differ.
 
         Args:
@@ -157,6 +161,7 @@ class Beginning:
             prepared: the data set.
             flip: whether training mirrors images.
             data: digest of the prepared folder.
+            by: profile, environment and code of this training, as its lineage has them.
 
         Raises:
             UserError: the parent has trained as long already, or its state is of another system.
@@ -175,14 +180,14 @@ class Beginning:
             check_state(own, step.state())
         except ValueError as error:
             raise UserError(f"{self.key}: {name} cannot be continued: {error}") from None
-        reasons = self._differences(prepared, flip, data)
+        reasons = self._differences(prepared, flip, data, by)
         said = f"not the bits of {self.recipe.epochs} epochs in one go: {'; '.join(reasons)}"
         if not reasons:
             said = f"the bits of {self.recipe.epochs} epochs in one go"
         print(f"repix: {self.cell.name} continues {name} after {done} epochs: {said}", file=sys.stderr)
         return state
 
-    def _differences(self, prepared: Prepared, flip: bool, data: str) -> list[str]:
+    def _differences(self, prepared: Prepared, flip: bool, data: str, by: Mapping[str, Mapping]) -> list[str]:
         """Return why a straight training would leave other bits, as far as the records tell."""
         params, inputs = (self.record.trained_by.get(what, {}) for what in ("params", "inputs"))
         name, done = self.record.parent, self.record.epochs
@@ -199,11 +204,17 @@ class Beginning:
         if augment.flip != flip:
             found.append("augment.flip differs")
         rates = [(before.learning_rate(epoch), self.recipe.learning_rate(epoch)) for epoch in range(done)]
-        odd = next((epoch for epoch, (was, is_) in enumerate(rates) if was != is_), None)
-        if odd is not None:
-            found.append(f"epoch {odd + 1} had the rate {rates[odd][0]:.3g} and would have {rates[odd][1]:.3g}")
+        first = next((epoch for epoch, (was, is_) in enumerate(rates) if was != is_), None)
+        if first is not None:
+            found.append(f"epoch {first + 1} had the rate {rates[first][0]:.3g} and would have {rates[first][1]:.3g}")
         sides = (before.model_dump(mode="json"), self.recipe.model_dump(mode="json"))
         found += [f"{key} differs" for key in sorted(sides[0].keys() | sides[1].keys()) if _moves(key, *sides)]
+        for part, now in by.items():
+            was = self.record.trained_by[part]
+            # A parent runs no code of children: what both have counts.
+            named = was.keys() & now.keys() if part == "code" else was.keys() | now.keys()
+            if odd := sorted(key for key in named if was.get(key) != now.get(key)):
+                found.append(f"{part} differs in {', '.join(odd[:3])}{', ...' if odd[3:] else ''}")
         every = self.recipe.validate_every
         if "val" in prepared.manifest.splits and (before.validate_every != every or done % every):
             found.append(f"best and the loss table alone: epoch {done} was validated, as the last one there")
