@@ -10,8 +10,8 @@
 An option is a change of one recipe, pix2pix or CycleGAN at half width; each trains 8,000 steps (CycleGAN 4,000) of one
 image at 64 px, the rate falling over the second half, through the stages' own scripts (train, evaluate) in a folder
 below --out. `reference` is a training in plain PyTorch after the reference code's rules, on the same prepared arrays
-(benchmarks/support/torch_reference.py), scored by the same function. All of ours keep a moving average of the generator's
-weights, which is scored beside the last ones: one training gives two rows.
+(benchmarks/support/torch_reference.py), scored by the same function. All of ours keep a moving average of the
+generator's weights, which is scored beside the last ones: one training gives two rows.
 
 Every cell goes to benchmarks/measured/quality.json (--json), which is in git, as soon as it is scored: what is in there
 is not trained again, whatever becomes of --out. Killed, the same command goes on where it was. A difference is

@@ -19,6 +19,7 @@ try:
     from repix.config.archive import Archive
     from repix.config.run import Grid
     from repix.data import sources
+    from repix.digests import Digests
     from repix.files import atomic_folder
     from repix.provenance import code, pipeline, verify
 except ModuleNotFoundError as error:  # the first stage: every `dvc repro` of another Python ends here
@@ -29,12 +30,13 @@ def main() -> None:
     """Check the grid, and write the records."""
     check.grid()
     told = check.warnings()
+    digests = Digests(paths.WORK / "digests")
     for name in reader.read("run", Grid).datasets:
         archive = reader.read(f"datasets.{name}.archive", Archive)
-        if folder := sources.changed_folder(archive.urls, archive.sha256, paths.RAW / name / "archive.json"):
+        if path := sources.changed(archive.urls, archive.sha256, paths.RAW / name / "archive.json", digests):
             told.append(
-                f"{folder}: its files are others than those that datasets.{name} took; "
-                f"`repix add {shlex.quote(str(folder))} --name {name}` takes them as they are now"
+                f"{path}: is another than what datasets.{name} took of it; "
+                f"`repix add {shlex.quote(str(path))} --name {name}` takes it as it is now"
             )
     for line in told:
         print(f"repix: warning: {line}", file=sys.stderr)

@@ -9,6 +9,7 @@ import re
 import shutil
 import tarfile
 import threading
+import time
 import unicodedata
 import zipfile
 from collections import Counter
@@ -30,6 +31,7 @@ from repix.config.models import Recipe
 from repix.data import archives, layouts, packing, preprocess, sources
 from repix.data.prepared import Prepared
 from repix.description import proposal
+from repix.digests import Digests
 from repix.files import locked
 from repix.schemas import Archive
 from tests.conftest import ROOT
@@ -176,18 +178,22 @@ def test_added_again_after_a_change_only_the_pin_is_another(repository, tmp_path
     prepared("pairs", tmp_path)
     archive = tmp_path / "raw" / "archive.json"
     entry = reader.read("datasets.pairs", Dataset).archive
-    assert sources.changed_folder(entry.urls, entry.sha256, archive) is None
+
+    def other(entry):
+        return sources.changed(entry.urls, entry.sha256, archive, Digests(tmp_path / "known"))
+
+    assert other(entry) is None
     # Written anew with the same bytes it is the same; one image less is not.
     again = repository / "pairs" / "label" / "2_label.png"
     again.write_bytes(again.read_bytes())
     later = archive.stat().st_mtime + 10
     os.utime(again, (later, later))
-    assert sources.changed_folder(entry.urls, entry.sha256, archive) is None
+    assert other(entry) is None
     for gone in (repository / "pairs").rglob("4_*"):
         gone.unlink()
-    assert sources.changed_folder(entry.urls, entry.sha256, archive).name == "pairs"
+    assert other(entry).name == "pairs"
     (repository / "pairs" / "gone").symlink_to("nowhere")
-    assert sources.changed_folder(entry.urls, entry.sha256, archive).name == "pairs"
+    assert other(entry).name == "pairs"
     (repository / "pairs" / "gone").unlink()
     with pytest.raises(Exception, match=r"its files are others than when it was added; `repix add pairs --name pairs`"):
         prepared("pairs", tmp_path)
@@ -197,9 +203,27 @@ def test_added_again_after_a_change_only_the_pin_is_another(repository, tmp_path
     changed = [(a, b) for a, b in zip(first.splitlines(), second.splitlines(), strict=True) if a != b]
     assert len(changed) == 1 and all(re.fullmatch(r" +sha256: [0-9a-f]{64}", line) for line in changed[0])
     assert sum(one.source.n for one in prepared("pairs", tmp_path).splits.values()) == 11
-    assert (
-        sources.changed_folder(entry.urls, reader.read("datasets.pairs.archive", type(entry)).sha256, archive) is None
-    )
+    assert other(reader.read("datasets.pairs.archive", type(entry))) is None
+
+
+@pytest.mark.parametrize("kind", ["folder", "archive"])
+def test_a_corrected_copy_that_keeps_its_old_times_is_seen(repository, tmp_path, capsys, kind):
+    """As `tar -x`, `cp -p`, `rsync -a` and `unzip` leave them; nor does it count when the record was written."""
+    draw_pairs(repository / "pairs", 12, (32, 32))
+    given, one = repository / "pairs", repository / "pairs" / "label" / "2_label.png"
+    if kind == "archive":
+        given = one = Path(shutil.make_archive(os.fspath(repository / "set"), "zip", given))
+    assert run(capsys, "add", os.fspath(given), "--name", "mine", "--no-measure")[0] == 0
+    prepared("mine", tmp_path)
+    archive, digests = tmp_path / "raw" / "archive.json", Digests(tmp_path / "known")
+    entry = reader.read("datasets.mine", Dataset).archive
+    assert sources.changed(entry.urls, entry.sha256, archive, digests) is None
+    before, content = one.stat(), bytearray(one.read_bytes())
+    content[-1] ^= 1
+    one.write_bytes(content)
+    os.utime(one, ns=(before.st_atime_ns, before.st_mtime_ns))
+    os.utime(archive, (time.time() + 100,) * 2)
+    assert sources.changed(entry.urls, entry.sha256, archive, digests).name == given.name
 
 
 def test_a_name_that_is_taken_is_left_alone(repository, capsys):
@@ -663,7 +687,7 @@ def test_a_folder_whose_name_is_no_utf_8_is_added_and_packed(repository, capsys)
     code, _, err = run(capsys, "add", os.fspath(folder), "--name", "odd", "--no-measure")
     assert (code, err) == (0, "")
     assert yaml12.read(Path("params.yaml"))["datasets"]["odd"]["archive"]["urls"] == ["file:pairs%FF/"]
-    assert sources.changed_folder(["file:pairs%FF/"], "0" * 64, repository / "none.json") is None
+    assert sources.changed(["file:pairs%FF/"], "0" * 64, repository / "none.json", Digests(repository)) is None
 
 
 def test_two_at_once_take_turns(repository, capsys, monkeypatch):

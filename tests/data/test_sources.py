@@ -1055,15 +1055,27 @@ def test_a_file_of_a_folder_that_changes_while_it_is_read_is_named(tmp_path, mon
     ],
     ids=["renamed", "removed", "changed"],
 )
-def test_what_changes_in_a_folder_is_newer_than_what_was_packed(tmp_path, change):
+def test_a_folder_is_packed_again_only_after_a_change(tmp_path, change, monkeypatch):
+    from repix import digests
     from repix.data import packing
 
     folder = tmp_path / "photos"
     for place in ("train/B", "val/A"):
         (folder / place).mkdir(parents=True)
         (folder / place / "1.png").write_bytes(b"x")
-    for path in [*folder.rglob("*"), folder]:
-        os.utime(path, (1000, 1000))
-    assert packing.newest(folder) == 1000
+    monkeypatch.setattr(digests, "SETTLED", -1.0)
+    packed = []
+
+    def digest():
+        packed.append(None)
+        return packing.digest(folder)
+
+    known = digests.Digests(tmp_path / "known")
+    first = known.of_folder(folder, lambda: packing.below(folder), digest)
+    assert known.of_folder(folder, lambda: packing.below(folder), digest) == first and len(packed) == 1
+    times = {path: path.stat() for path in [*folder.rglob("*"), folder]}
     change(folder)
-    assert packing.newest(folder) > 1000
+    for path, was in times.items():
+        if path.exists():
+            os.utime(path, ns=(was.st_atime_ns, was.st_mtime_ns))
+    assert known.of_folder(folder, lambda: packing.below(folder), digest) != first and len(packed) == 2

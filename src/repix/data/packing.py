@@ -97,9 +97,8 @@ def digest(folder: Path) -> str:
     return stream.sha256.hexdigest()
 
 
-def newest(folder: Path) -> float:
-    """Return when a file or folder below ``folder`` last changed: seconds since the epoch."""
+def below(folder: Path) -> list[Path]:
+    """Return the files of a folder that are packed, and the folders: what comes, goes or is renamed changes these."""
     folders: list[Path] = []
     paths = [path for _, path in entries(folder, folders)]
-    # What came, went or was renamed changes the folder that it lies in.
-    return max(one.stat().st_mtime for one in [*folders, *paths])
+    return [*folders, *paths]

@@ -31,6 +31,7 @@ from tqdm import tqdm
 from repix import paths
 from repix.config.archive import no_source
 from repix.data.archives import HEAD_BYTES, refusal, sniff
+from repix.digests import Digests
 from repix.errors import UserError, limit_of_the_machine
 from repix.files import (
     CHUNK_BYTES,
@@ -359,28 +360,33 @@ def _from_folder(path: Path, name: str, folder: Path, job: _Job) -> Archive:
             ) from None
 
 
-def changed_folder(urls: Sequence[str], sha256: str | None, archive: Path) -> Path | None:
-    """Return the folder that a data set comes from, where its files are others than those that were taken.
+def changed(urls: Sequence[str], sha256: str | None, archive: Path, digests: Digests) -> Path | None:
+    """Return the folder or file that a data set comes from, where it is another than what was taken.
 
-    Cheap where nothing changed since: files are read only where one of them, or a folder, is newer than ``archive``.
+    It is read only where it was not looked at since it last changed, by ``digests``: not by the times of its files
+    alone, which copies and archives keep.
 
     Args:
         urls, sha256: as in params.yaml.
         archive: the record of what was taken, ``archive.json``; without it nothing was taken yet.
+        digests: those that are known.
     """
     from repix.data import packing
 
     path = _file_path(urls[0]) if urls[0].lower().startswith("file:") else None
-    if path is None or not path.is_dir() or not archive.is_file():
+    if path is None or not path.exists() or not archive.is_file():
         return None
     taken = Archive.read(archive).sha256
-    if sha256 not in (None, taken):  # another pin makes DVC take the folder anew
+    if sha256 not in (None, taken):  # another pin makes DVC take it anew
         return None
     try:
-        same = packing.newest(path) <= archive.stat().st_mtime or packing.digest(path) == taken
+        if path.is_dir():
+            found = digests.of_folder(path, lambda: packing.below(path), lambda: packing.digest(path))
+        else:
+            found = digests(path)
     except (OSError, UserError):  # what cannot be read any more
-        same = False
-    return None if same else path
+        found = None
+    return None if found == taken else path
 
 
 def _deliver(source: Path, name: str, folder: Path, job: _Job) -> Archive:
