@@ -124,7 +124,7 @@ class Profile:
     def environment(self) -> dict[str, str | None]:
         """Return the environment variables that put it in force; None means unset."""
         threads = str(self.resolved_threads())
-        own: dict[str, str | None] = {
+        return {
             "KERAS_BACKEND": self.backend,
             "PYTHONHASHSEED": "0",
             "TF_ENABLE_ONEDNN_OPTS": "1" if self.onednn else "0",
@@ -151,8 +151,6 @@ class Profile:
             "TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2"),
             **NO_TELEMETRY,
         }
-        others = [name for name in os.environ if _SWITCHES.match(name) and not _USERS.fullmatch(name)]
-        return dict.fromkeys(others) | own
 
 
 PROFILES: dict[str, Profile] = {
@@ -196,6 +194,12 @@ def find(name: str) -> Profile:
     return PROFILES[name]
 
 
+def _whole(own: dict[str, str | None]) -> dict[str, str | None]:
+    """Return a profile's variables, and those of a user's that have to go (None)."""
+    others = [name for name in os.environ if _SWITCHES.match(name) and not _USERS.fullmatch(name)]
+    return dict.fromkeys(others) | own
+
+
 def apply(name: str) -> Profile:
     """Put the profile in force for libraries that are not imported yet; return it.
 
@@ -203,7 +207,7 @@ def apply(name: str) -> Profile:
     that as well.
     """
     profile = find(name)
-    for key, value in profile.environment().items():
+    for key, value in _whole(profile.environment()).items():
         if value is None:
             os.environ.pop(key, None)
         else:
@@ -228,13 +232,15 @@ def enter(name: str) -> Profile:
             environment still differs in the process that was started again.
     """
     profile = find(name)
+    late = {"numpy", "tensorflow", "keras", "torch", "jax"} & sys.modules.keys()
     wanted = profile.environment()
+    if not late:  # once they are imported, switches come from them, and nobody reads them any more
+        wanted = _whole(wanted)
     odd = sorted(key for key, value in wanted.items() if os.environ.get(key) != value)
     again = os.environ.pop(_AGAIN, None)
     if odd:
         if again == str(os.getpid()):  # exec keeps the process number
             raise RuntimeError(f"something sets {', '.join(odd)} whenever Python starts: remove it")
-        late = {"numpy", "tensorflow", "keras", "torch", "jax"} & sys.modules.keys()
         if late:
             raise RuntimeError(f"profile.enter must come before the import of {', '.join(sorted(late))}")
         apply(name)
