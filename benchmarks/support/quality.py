@@ -60,6 +60,7 @@ class Task:
         epochs: of 400 steps each.
         options: name -> change of the recipe.
         as_reference: the option whose rules are nearest to the reference code's.
+        dropped: what did not help, and is in the code no more -> what it is called. Its rows name their commit.
     """
 
     model: str
@@ -67,6 +68,7 @@ class Task:
     epochs: int
     options: Mapping[str, Option]
     as_reference: str = "plain"
+    dropped: Mapping[str, str] = field(default_factory=dict)
 
 
 AUGMENTED = Option("differentiable augmentation", {"discriminator": {"augment": list(AUGMENT)}})
@@ -81,7 +83,6 @@ TASKS = {
             "no_cutout": Option("the same without cutout", {"discriminator": {"augment": list(AUGMENT[:2])}}),
             "two_rates": Option("discriminator at a quarter of the rate", {"optimizer": {"discriminator_rate": 5e-5}}),
             "long_decay": Option("the rate falling from the start", {"decay_epochs": 20}),
-            "features": Option("feature matching", {"loss": {"feature_matching": 10.0}}),
             "r1": Option("R1", {"loss": {"r1": 10.0}}),
             "one_dropout": Option(
                 "dropout in one block, as the PyTorch code", {"generator": {"dropout_first": 1, "dropout_blocks": 1}}
@@ -90,6 +91,7 @@ TASKS = {
             "bfloat16": Option("networks in bfloat16", {"precision": "bfloat16"}),
         },
         as_reference="one_dropout",
+        dropped={"features": "feature matching (dropped)"},
     ),
     "cyclegan": Task(
         "cyclegan", "facades_unaligned", 10, {"plain": Option("the paper's recipe"), "augment": AUGMENTED}
@@ -99,7 +101,9 @@ TASKS = {
 
 def says(task: Task, option: str) -> str:
     """Return what an option is called in a table."""
-    return "the reference code's rules, PyTorch" if option == REFERENCE else task.options[option].says
+    if option == REFERENCE:
+        return "the reference code's rules, PyTorch"
+    return task.dropped[option] if option in task.dropped else task.options[option].says
 
 
 def recipe_of(task: Task, option: Option, epochs: int) -> dict[str, Any]:
@@ -434,7 +438,8 @@ def rows_of(task: Task, found: Mapping[str, Any]) -> list[list[Any]]:
 
 def shown(task: Task, found: Mapping[str, Any]) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
     """Yield translator, option, weights and seed -> record of each row."""
-    options = {name: found["options"][name]["seeds"] for name in (*task.options, REFERENCE) if name in found["options"]}
+    every = (*task.options, *task.dropped, REFERENCE)
+    options = {name: found["options"][name]["seeds"] for name in every if name in found["options"]}
     translators = dict.fromkeys(name for seeds in options.values() for one in seeds.values() for name in one["scores"])
     for translator in translators:
         for option, seeds in options.items():

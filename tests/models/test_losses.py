@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from repix.models.losses import ADVERSARIAL, feature_matching, gradient_penalty, l1, zero_centred_penalty
+from repix.models.losses import ADVERSARIAL, gradient_penalty, l1, zero_centred_penalty
 
 LN2, LN3 = math.log(2), math.log(3)
 
@@ -68,9 +68,3 @@ def test_zero_centred_penalty_looks_at_the_real_image(backend):
     # The slope of x^2 / 2 at 3 is 3, at 5 it is 5.
     real = keras.ops.convert_to_tensor(np.float32([3, 5]).reshape(2, 1, 1, 1))
     assert float(zero_centred_penalty(backend._gradient, lambda x: x * x / 2, real)) == pytest.approx((9 + 25) / 4)
-
-
-def test_feature_matching_sums_the_layers_each_by_its_mean():
-    generated = [np.float32([1, 3]), np.float32([[4]])]
-    real = [np.float32([0, 0]), np.float32([[1]])]
-    assert float(feature_matching(generated, real)) == pytest.approx(2 + 3)

@@ -27,7 +27,7 @@ def compared(system: str, data: str):
     optimizer = {"epsilon": 1e-3, "discriminator_rate": 1e-4}
     options = {"initializer": "glorot", "optimizer": optimizer, "generator": generator, "pool": 2, "ema": 0.9}
     if system == "pix2pix":
-        options["loss"] = {"feature_matching": 10.0, "r1": 1.0}
+        options["loss"] = {"r1": 1.0}
     return new(system, data, discriminator_updates=updates, **options)
 
 

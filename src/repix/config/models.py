@@ -121,8 +121,6 @@ class Loss(Settings):
             by the gradient's own size, so that its epsilon alone feels a weight (but of wgangp, whose penalty has its
             own): see ``discriminator_rate``.
         gradient_penalty: weight of the penalty (wgangp).
-        feature_matching: weight of how far the generated image lies from the target as the discriminator sees
-            both, layer by layer (paired systems; Wang et al. 2018 take 10).
         r1: gamma of the penalty on the discriminator's slope at real images (Mescheder et al. 2018 take 10).
     """
 
@@ -135,12 +133,11 @@ class Loss(Settings):
     identity: float = Field(default=5.0, ge=0)
     discriminator: float = Field(default=0.5, gt=0)
     gradient_penalty: float = only("wgangp", default=10.0, ge=0)
-    feature_matching: float = Field(default=0.0, ge=0)
     r1: float = only("vanilla", "lsgan", "lsgan_sigmoid", default=0.0, ge=0)
 
 
 # Terms of the loss that some systems do not have; a system that is not here may use any.
-TERMS = {"pix2pix": {"l1", "feature_matching"}, "cyclegan": {"cycle", "identity"}}
+TERMS = {"pix2pix": {"l1"}, "cyclegan": {"cycle", "identity"}}
 
 
 def loss_options(system: str, gan: str) -> list[str]:
@@ -359,9 +356,8 @@ class Recipe(Settings):
         if isinstance(whole.get("loss"), dict):
             has = loss_options(self.system, self.loss.gan)
             whole["loss"] = {name: value for name, value in whole["loss"].items() if name in has}
-            for name in ("feature_matching", "r1"):
-                if not whole["loss"].get(name, True):
-                    del whole["loss"][name]
+            if not whole["loss"].get("r1", True):
+                del whole["loss"]["r1"]
         # A record says of these what was asked for, and nothing where nothing was.
         for name in ("keep_state", "start_from"):
             if not whole.get(name, True):

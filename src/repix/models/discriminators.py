@@ -102,9 +102,3 @@ def build_discriminator(
     x = block(x, 1, *chain[-1], f"conv{len(chain)}", norm=False, bias=True, activation=False)
     x = layers.Activation("linear", dtype="float32", name="logits")(x)
     return keras.Model(inputs, x, name=name)
-
-
-def with_features(discriminator: keras.Model) -> keras.Model:
-    """Return a discriminator that returns [features of each hidden layer, ..., logits], on the same weights."""
-    hidden = [layer.output for layer in discriminator.layers if isinstance(layer, layers.LeakyReLU)]
-    return keras.Model(discriminator.inputs, [*hidden, discriminator.output], name=f"{discriminator.name}_features")

@@ -6,7 +6,7 @@ generated images, ``fool(scores)`` what the generator minimises.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from keras import ops
@@ -94,8 +94,3 @@ def zero_centred_penalty(gradient: Callable, score: Callable, real):
     """
     slopes = gradient(lambda x: ops.sum(ops.mean(score(x), axis=(1, 2, 3))), real)
     return ops.mean(ops.sum(ops.square(slopes), axis=(1, 2, 3))) / 2
-
-
-def feature_matching(generated: Sequence, real: Sequence):
-    """Return the sum over layers of the mean absolute difference of features (Wang et al. 2018, equation 4)."""
-    return sum(l1(one, other) for one, other in zip(generated, real, strict=True))

@@ -44,11 +44,12 @@ def build(recipe: Recipe, size: tuple[int, int], source: int, target: int) -> Sy
 
     changes = recipe.discriminator.augment
 
-    def seen(batch: Batch, image, look: int):
-        """Return an image as a discriminator sees it; each of the six looks of an iteration has uniforms of its own."""
-        if not changes:
-            return image
-        return augmentation.augment(image, None, augmentation.of_look(batch.uniforms, 5, look), changes)[0]
+    def score(batch: Batch, discriminator, look: int, image):
+        """Return what a discriminator says of an image; each of the six looks of an iteration has its own uniforms."""
+        if changes:
+            uniforms = augmentation.of_look(batch.uniforms, 5, look)
+            image = augmentation.augment(image, None, uniforms, changes)[0]
+        return discriminator(image, training=True)
 
     def generate(batch: Batch) -> Images:
         fake_y, fake_x = G(batch.source, training=True), F(batch.target, training=True)
@@ -64,8 +65,8 @@ def build(recipe: Recipe, size: tuple[int, int], source: int, target: int) -> Sy
         return generated
 
     def generator_loss(batch: Batch, generated: Images, gradient):
-        fool_y = adversarial.fool(D_Y(seen(batch, generated["fake_y"], 0), training=True))
-        fool_x = adversarial.fool(D_X(seen(batch, generated["fake_x"], 1), training=True))
+        fool_y = adversarial.fool(score(batch, D_Y, 0, generated["fake_y"]))
+        fool_x = adversarial.fool(score(batch, D_X, 1, generated["fake_x"]))
         cycle_x = losses.l1(generated["cycled_x"], batch.source)
         cycle_y = losses.l1(generated["cycled_y"], batch.target)
         terms = {"g_gan_y": fool_y, "g_gan_x": fool_x, "g_cycle_x": cycle_x, "g_cycle_y": cycle_y}
@@ -77,9 +78,14 @@ def build(recipe: Recipe, size: tuple[int, int], source: int, target: int) -> Sy
         return loss, terms
 
     def real_loss(batch: Batch, generated: Images, gradient):
-        real_x = adversarial.real(D_X(seen(batch, batch.source, 2), training=True))
-        real_y = adversarial.real(D_Y(seen(batch, batch.target, 3), training=True))
-        return weight * (real_x + real_y), {"d_real_x": real_x, "d_real_y": real_y}
+        real_x = adversarial.real(score(batch, D_X, 2, batch.source))
+        real_y = adversarial.real(score(batch, D_Y, 3, batch.target))
+        loss, terms = weight * (real_x + real_y), {"d_real_x": real_x, "d_real_y": real_y}
+        if recipe.loss.r1:
+            for name, D, own, look in (("x", D_X, batch.source, 2), ("y", D_Y, batch.target, 3)):
+                terms[f"d_r1_{name}"] = losses.zero_centred_penalty(gradient, partial(score, batch, D, look), own)
+                loss = loss + recipe.loss.r1 * terms[f"d_r1_{name}"]
+        return loss, terms
 
     def shown(batch: Batch, generated: Images):
         if not pools:
@@ -91,15 +97,15 @@ def build(recipe: Recipe, size: tuple[int, int], source: int, target: int) -> Sy
 
     def fake_loss(batch: Batch, generated: Images, gradient):
         shown_x, shown_y = shown(batch, generated)
-        fake_x = adversarial.fake(D_X(seen(batch, shown_x, 4), training=True))
-        fake_y = adversarial.fake(D_Y(seen(batch, shown_y, 5), training=True))
+        fake_x = adversarial.fake(score(batch, D_X, 4, shown_x))
+        fake_y = adversarial.fake(score(batch, D_Y, 5, shown_y))
         loss = weight * (fake_x + fake_y)
         terms = {"d_fake_x": fake_x, "d_fake_y": fake_y}
         if recipe.loss.gan == "wgangp":
             mix = ops.reshape(batch.uniforms[:, 4], (-1, 1, 1, 1))
             for name, D, own, other in (("x", D_X, batch.source, shown_x), ("y", D_Y, batch.target, shown_y)):
-                score = partial(D, training=True)
-                terms[f"d_penalty_{name}"] = losses.gradient_penalty(gradient, score, own, other, mix)
+                judged = partial(D, training=True)
+                terms[f"d_penalty_{name}"] = losses.gradient_penalty(gradient, judged, own, other, mix)
                 loss = loss + recipe.loss.gradient_penalty * terms[f"d_penalty_{name}"]
         return loss, terms
 

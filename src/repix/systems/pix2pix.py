@@ -9,7 +9,7 @@ from keras import ops
 from repix.config.models import Recipe
 from repix.directions import Direction
 from repix.models import augmentation, losses
-from repix.models.discriminators import build_discriminator, with_features
+from repix.models.discriminators import build_discriminator
 from repix.models.generators import build_generator
 from repix.systems.system import Batch, Images, Pool, System, gan_schedule
 
@@ -35,15 +35,12 @@ def build(recipe: Recipe, size: tuple[int, int], source: int, target: int) -> Sy
 
     changes = recipe.discriminator.augment
 
-    matching = recipe.loss.feature_matching
-    judge = with_features(D) if matching else None
-
-    def score(batch: Batch, condition, image, look: int, network=D):
+    def score(batch: Batch, condition, image, look: int):
         """Return what D says of an image; each of the three looks of an iteration has uniforms of its own."""
         if changes:
             uniforms = augmentation.of_look(batch.uniforms, 3, look)
             image, condition = augmentation.augment(image, condition if conditional else None, uniforms, changes)
-        return network([condition, image] if conditional else image, training=True)
+        return D([condition, image] if conditional else image, training=True)
 
     def generate(batch: Batch) -> Images:
         return {"fake": G(batch.source, training=True)}
@@ -92,15 +89,9 @@ def build(recipe: Recipe, size: tuple[int, int], source: int, target: int) -> Sy
         return add_slope(batch, gradient, loss, terms), terms
 
     def generator_loss(batch: Batch, generated: Images, gradient):
-        looks = partial(score, batch, batch.source, look=2, network=judge or D)
-        *features, scores = looks(generated["fake"]) if matching else [looks(generated["fake"])]
-        fool = adversarial.fool(scores)
+        fool = adversarial.fool(score(batch, batch.source, generated["fake"], look=2))
         l1 = losses.l1(generated["fake"], batch.target)
-        loss, terms = recipe.loss.gan_weight * fool + recipe.loss.l1 * l1, {"g_gan": fool, "g_l1": l1}
-        if matching:
-            terms["g_features"] = losses.feature_matching(features, looks(batch.target)[:-1])
-            loss = loss + matching * terms["g_features"]
-        return loss, terms
+        return recipe.loss.gan_weight * fool + recipe.loss.l1 * l1, {"g_gan": fool, "g_l1": l1}
 
     return System(
         networks={"generator": G, "discriminator": D},
