@@ -129,6 +129,46 @@ def test_pad_keeps_the_pixels_and_is_offered(repository, tmp_path, capsys):
     assert "fitting" not in (repository / "params.yaml").read_text()
 
 
+def test_pad_is_neither_offered_nor_taken_where_the_images_of_a_pair_differ_in_size(repository, tmp_path, capsys):
+    for number in range(20):
+        draw(repository / f"pairs/A/{number}.png", (64, 64))
+        draw(repository / f"pairs/B/{number}.png", (80, 80))
+    before = (repository / "params.yaml").read_bytes()
+    code, said, _ = run(capsys, "add", "pairs", "--dry-run")
+    assert code == 0 and "--pad" not in said
+    for more in ([], ["--skip"]):
+        code, said, error = run(capsys, "add", "pairs", "--pad", *more)
+        assert code == 1 and error == (
+            "repix add: 20 images cannot be used, and nothing is left of train and val and test: "
+            "leave out --pad, or bring both images of each pair to one size\n"
+        )
+        assert "unusable  B/1.png: 80x80, and its source is 64x64: under resize: pad both need one size" in said
+    assert (repository / "params.yaml").read_bytes() == before
+    for number in range(19):
+        draw(repository / f"pairs/B/{number}.png", (64, 64))
+    code, said, _ = run(capsys, "add", "pairs", "--dry-run")
+    assert code == 0 and "--pad" not in said
+    code, said, error = run(capsys, "add", "pairs", "--pad")
+    assert code == 1 and error == (
+        "repix add: 1 images cannot be used: mend or remove them, leave out --pad, or leave them out by --skip\n"
+    )
+    code, said, _ = run(capsys, "add", "pairs", "--pad", "--skip")
+    counts = {name: one.source.n for name, one in prepared("pairs", tmp_path).splits.items()}
+    assert code == 0 and sum(counts.values()) == 19
+    assert f"train {counts['train']}, val {counts['val']}, test {counts['test']} (" in said
+    draw(repository / "pairs/B/3.png", (80, 80))  # and as an entry says how its images are read
+    code, said, _ = run(capsys, "add", "pairs")
+    assert code == 0 and "unusable  B/3.png: 80x80" in said
+    text = (repository / "params.yaml").read_text()
+    (repository / "params.yaml").write_text(text.replace("on_error: skip\n", "on_error: strict\n", 1))
+    code, _, error = run(capsys, "add", "pairs")
+    images = "datasets.pairs.images in params.yaml"
+    assert code == 1 and error == (
+        f"repix add: 2 images cannot be used: mend or remove them, set resize: resize_and_crop in {images}, "
+        f"or leave them out by on_error: skip in {images}\n"
+    )
+
+
 def test_two_folders_with_suffixes_and_mixed_extensions_become_an_entry(repository, tmp_path, capsys):
     draw_pairs(repository / "my pairs")
     before = (repository / "params.yaml").read_text(encoding="utf-8")
@@ -331,6 +371,48 @@ def test_images_that_cannot_be_used_are_listed_and_refused_or_left_out(repositor
     assert reader.section("datasets.pairs.images")["on_error"] == "skip"
     manifest = prepared("pairs", tmp_path)
     assert len(manifest.skipped) == 2 and sum(one.source.n for one in manifest.splits.values()) == 18
+
+
+def test_what_is_broken_is_not_counted_and_a_split_of_which_nothing_is_left_is_refused(repository, tmp_path, capsys):
+    for split, n in (("train", 5), ("val", 2), ("test", 2)):
+        for side in "AB":
+            for number in range(n):
+                draw(repository / "pairs" / split / side / f"{number}.png", (32, 32))
+    (repository / "pairs/train/A/0.png").write_bytes(b"x")
+    (repository / "pairs/test/A/0.png").write_bytes(b"x")
+    code, said, _ = run(capsys, "add", "pairs", "--skip")
+    assert code == 0 and "  splits    train 4, val 2, test 1\n" in said
+    assert {name: one.source.n for name, one in prepared("pairs", tmp_path).splits.items()} == {
+        "train": 4,
+        "val": 2,
+        "test": 1,
+    }
+    before = (repository / "params.yaml").read_bytes()
+    (repository / "pairs/test/B/1.png").write_bytes(b"x")
+    for more in ([], ["--skip", "--name", "mine"], ["--name", "mine"]):
+        code, said, error = run(capsys, "add", "pairs", *more)
+        assert code == 1 and "train 4, val 2, test 0\n" in said and "over 0 test images" not in said
+        assert error == (
+            "repix add: 3 images cannot be used, and nothing is left of test: mend them, or add others\n"
+        ), error
+    assert (repository / "params.yaml").read_bytes() == before
+
+
+def test_a_row_of_hdf5_that_cannot_be_used_leaves_the_others_in_the_count(repository, capsys, monkeypatch):
+    from repix.data import survey
+
+    book(repository / "mine")
+    read = survey.hdf5.read_row
+
+    def damaged(path, row):
+        if row == 1:
+            raise OSError("a damaged chunk")
+        return read(path, row)
+
+    monkeypatch.setattr(survey.hdf5, "read_row", damaged)
+    code, said, _ = run(capsys, "add", "mine", "--skip")
+    assert code == 0 and "unusable  testing/images/data.h5[1]: cannot be decoded: a damaged chunk" in said
+    assert re.search(r"splits    train \d+, (val \d+, )?test 2\b", said), said
 
 
 def test_images_without_partner_are_named_as_the_user_knows_them(repository, capsys):

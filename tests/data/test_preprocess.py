@@ -309,6 +309,38 @@ def test_skipping_all_of_a_split_is_an_error(tree, out):
     assert not out.exists()
 
 
+@pytest.mark.parametrize("on_error", ["strict", "skip"])
+def test_pairs_that_another_resize_would_take_are_not_told_to_be_left_out(tree, out, on_error):
+    for split in ("train", "test"):
+        put(tree, [f"{split}/A/{i}" for i in (1, 2)], 8, 8, 3)
+        put(tree, [f"{split}/B/{i}" for i in (1, 2)], 7, 8, 3)
+    asked = dataset("folders", on_error=on_error, resize="pad")
+    with pytest.raises(UserError) as caught:
+        prepare(tree, asked, out, name="x")
+    first, *rest = str(caught.value).splitlines()
+    mend = "set datasets.x.images.resize: resize_and_crop, which brings all of them to load_size"
+    assert first.endswith(f"cannot be used; {mend}:") and len(rest) == 4
+    assert rest[0] == "  train/B/1.png: 7x8, and its source is 8x8: under resize: pad both need one size"
+    (tree / "test/A/1.png").write_bytes(b"")
+    with pytest.raises(UserError, match=f"cannot be used; mend them, and {mend}:"):
+        prepare(tree, asked, out, name="x")
+    for split in ("train", "test"):  # where a pair is left of each, the others can be left out
+        put(tree, [f"{split}/{side}/2" for side in "AB"], 8, 8, 3)
+    if on_error == "strict":
+        with pytest.raises(UserError, match=r"mend or remove them, or leave out 2 of 4 by .*on_error: skip:\n"):
+            prepare(tree, asked, out, name="x")
+    else:
+        assert len(prepare(tree, asked, out, name="x").skipped) == 2
+
+
+@pytest.mark.parametrize("on_error", ["strict", "skip"])
+def test_a_split_of_which_all_is_broken_is_not_told_to_be_left_out(tree, out, on_error):
+    put(tree, ["train/1", "test/1"], 8, 16, 3)
+    (tree / "test/1.png").write_bytes(b"")
+    with pytest.raises(UserError, match=r"cannot be used; mend them:\n  test/1\.png: cannot be"):
+        prepare(tree, dataset(on_error=on_error), out, name="x")
+
+
 @pytest.mark.parametrize(
     "shape, more, reason",
     [

@@ -239,7 +239,7 @@ def report(name: str, survey: Survey) -> list[str]:
             f"  {role:9} {where}: {first}{more if others else ''}, {kinds} channel{'s' * (kinds != '1')}"
             f"{f', read as {kept}' if str(kept) != kinds else ''}, {side.bits} bits"
         )
-    if (n := min(counts["test"])) < FEW_TESTED:
+    if 0 < (n := min(counts["test"])) < FEW_TESTED:
         lines.append(f"  {'few tests':9} a score is a mean over {n} test images: read it with care")
     looked, total = survey.looked
     if looked < total:
@@ -314,6 +314,25 @@ def proposed(recipes: Mapping[str, Recipe], costs: Mapping[str, Cost | str], ima
     return min(sizes, key=sizes.__getitem__) if sizes else list(costs)[-1]
 
 
+def refuse_bad(name: str, survey: Survey, is_entry: bool, skip: bool) -> None:
+    """Raise where images that cannot be used are not to be left out, or where nothing of a split would be left.
+
+    Args:
+        is_entry: whether params.yaml has the data set already, and so says itself how it is read.
+    """
+    images = f"datasets.{name}.images in {reader.FILE}"
+    resize = ""
+    if survey.unequal.keys() & survey.bad.keys():
+        resize = f"set resize: resize_and_crop in {images}" if is_entry else "leave out --pad"
+    if gone := [split for split, counts in survey.counts.items() if not min(counts)]:
+        mend = f"{resize}, or bring both images of each pair to one size" if resize else "mend them, or add others"
+        raise UserError(f"{len(survey.bad)} images cannot be used, and nothing is left of {' and '.join(gone)}: {mend}")
+    if not skip:
+        mend = f"mend or remove them, {f'{resize}, ' if resize else ''}or leave them out by "
+        mend += f"on_error: skip in {images}" if is_entry else "--skip"
+        raise UserError(f"{len(survey.bad)} images cannot be used: {mend}")
+
+
 def main(arguments: argparse.Namespace) -> int:
     """Run the subcommand."""
     from repix.config import halving
@@ -340,6 +359,7 @@ def main(arguments: argparse.Namespace) -> int:
                 layout=arguments.layout,
                 direction=arguments.direction or "AtoB",
                 limit=limit,
+                pad=arguments.pad,
                 given=entry.images if entry else None,
             )
         except UserError as error:
@@ -347,8 +367,8 @@ def main(arguments: argparse.Namespace) -> int:
             ours = re.compile(rf"{re.escape(str(folder))}/(?:{TREE}|raw/[^/:\s]+)")
             raise UserError(*(ours.sub(lambda _: arguments.path.rstrip("/"), line) for line in error.lines)) from None
     print("\n".join(map(printable, report(name, found))))
-    if found.bad and not arguments.skip and found.wanted.on_error != "skip":
-        raise UserError(f"{len(found.bad)} images cannot be used: mend or remove them, or leave them out by --skip")
+    if found.bad:
+        refuse_bad(name, found, entry is not None, arguments.skip or found.wanted.on_error == "skip")
 
     if entry:
         images, crop = entry.images, height_width(entry.images.crop_size)
@@ -373,7 +393,8 @@ def main(arguments: argparse.Namespace) -> int:
         images = reader.parse(settings, Images, f"datasets.{name}.images")
         how = "mirrored to" if arguments.pad else "stored at"
         print(f"  {'sizes':9} {how} {_times(load)} px, cut to {_times(crop)} px")
-        if not arguments.pad and set(sizes) != {crop} and not far and max(whole) <= PADDED:
+        no_use = arguments.pad or set(sizes) == {crop}  # nothing would be mirrored
+        if not no_use and not found.unequal and not far and max(whole) <= PADDED:
             print(f"  {'or':9} --pad: pixels as they are, mirrored at the borders to {_times(whole)} px")
     able = proposal.candidates(recipes, crop, images.paired)
     train = max(found.counts["train"])

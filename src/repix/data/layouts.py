@@ -61,6 +61,11 @@ class Item(NamedTuple):
         stem = PurePath(self.file).stem
         return stem if self.row is None else f"{stem}_{self.row:05d}"
 
+    def label(self, tree: Path) -> str:
+        """Return the file as it lies in a tree (HDF5: with the row), for those who look for it."""
+        path = self.path.relative_to(tree).as_posix()
+        return path if self.row is None else f"{path}[{self.row}]"
+
 
 @dataclass(frozen=True)
 class Listing:

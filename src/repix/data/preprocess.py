@@ -101,6 +101,17 @@ def geometry(wanted: Images, split: str, size: Size) -> Geometry:
     return Geometry(size, crop)
 
 
+def unequal(resize: str, source: Size, target: Size | None = None) -> str | None:
+    """Return why the two images of a pair cannot be used under ``resize``, or None where they can."""
+    if resize not in AS_THEY_ARE or target in (None, source):
+        return None
+    return f"{_times(target)}, and its source is {_times(source)}: under resize: {resize} both need one size"
+
+
+def _resized(name: str) -> str:
+    return f"set datasets.{name}.images.resize: resize_and_crop, which brings all of them to load_size"
+
+
 def _times(size: Size) -> str:
     return f"{size[0]}x{size[1]}"
 
@@ -160,8 +171,8 @@ def _stored_size(wanted: Images, split: str, listing: Listing, name: str) -> Siz
         first = ", ".join(f"{_times(size)} ({n} images)" for size, n in sizes.most_common(3))
         raise UserError(
             f"{name}: under resize: {wanted.resize} the images of {split} have {len(sizes)} sizes: {first}"
-            f"{', ...' if len(sizes) > 3 else ''}; training needs one: set datasets.{name}.images.resize: "
-            f"resize_and_crop, which brings all of them to load_size, or cut the images to one size"
+            f"{', ...' if len(sizes) > 3 else ''}; training needs one: {_resized(name)}, "
+            "or cut the images to one size"
         )
     return most
 
@@ -243,6 +254,7 @@ class _Done(NamedTuple):
     job: _Job
     examples: list[Example]
     bad: dict[str, str]  # label -> reason
+    misfit: bool  # whether another resize would take it
 
 
 def _jobs(plans: list[_Plan], paired: bool) -> Iterator[_Job]:
@@ -254,6 +266,10 @@ def _jobs(plans: list[_Plan], paired: bool) -> Iterator[_Job]:
             for which, items in enumerate(plan.sides()):
                 for row, item in enumerate(items):
                     yield _Job(plan, ((which, row, item),))
+
+
+class _MisfitError(BadImageError):
+    """One image of a size that its ``resize`` does not bring to the stored one."""
 
 
 class _Worker:
@@ -268,7 +284,7 @@ class _Worker:
         # Both sides of a pair may come from one file: it is decoded once, and has one example.
         files: dict[Item, tuple[Decoded, Example]] = {}
         whole: dict[Item, np.ndarray] = {}  # L, a and b of one photo serve both sides
-        arrays, examples, bad = [], [], {}
+        arrays, examples, bad, misfit = [], [], {}, False
         for which, _, item in job.items:
             file = item._replace(half=None)
             try:
@@ -280,19 +296,14 @@ class _Worker:
                 arrays.append(whole[item][..., LAB_PARTS.get(self.sides[which].colour, slice(None))])
                 examples.append(example)
             except BadImageError as error:
-                bad.setdefault(self._label(item), error.reason)
-        if not bad and self.wanted.resize in AS_THEY_ARE and len({example.size for example in examples}) > 1:
-            here, there = (_times(example.size) for example in examples)
-            why = f"{there}, and its source is {here}: under resize: {self.wanted.resize} both need one size"
-            bad[self._label(job.items[1][2])] = why
+                bad.setdefault(item.label(self.tree), error.reason)
+                misfit |= isinstance(error, _MisfitError)
+        if not bad and (why := unequal(self.wanted.resize, *(example.size for example in examples))):
+            bad[job.items[1][2].label(self.tree)], misfit = why, True
         if not bad:
             for (which, row, _), array in zip(job.items, arrays, strict=True):
                 job.plan.rows[which].write(row, array)
-        return _Done(job, examples, bad)
-
-    def _label(self, item: Item) -> str:
-        path = item.path.relative_to(self.tree).as_posix()
-        return path if item.row is None else f"{path}[{item.row}]"
+        return _Done(job, examples, bad, misfit)
 
     def _open(self, item: Item) -> tuple[Decoded, Example]:
         """Decode the file of an item."""
@@ -318,10 +329,10 @@ class _Worker:
         try:
             steps = geometry(wanted, plan.split, array.shape[:2])
         except ValueError as error:
-            raise BadImageError(item.path, str(error)) from None
+            raise _MisfitError(item.path, str(error)) from None
         if steps.stored != plan.size:
             most = f"most of {plan.split} are {_times(plan.size)}"
-            raise BadImageError(item.path, f"{_times(steps.stored)} under resize: {wanted.resize}; {most}")
+            raise _MisfitError(item.path, f"{_times(steps.stored)} under resize: {wanted.resize}; {most}")
         array, _ = images.pad_to(images.resize(array, steps.resized, wanted.resample), steps.stored)
         array = images.crop_centre(array, steps.stored)
         return colour.rgb_to_lab(array) if lab else array
@@ -378,7 +389,7 @@ def prepare(
     plans = [_Plan(split, listing, _stored_size(wanted, split, listing, name)) for split, listing in found.items()]
     workers = workers or min(MOST_WORKERS, cores())
     bad: dict[str, str] = {}
-    lost = 0  # pairs, or images of an unpaired set
+    lost = misfits = 0  # pairs, or images of an unpaired set
     with atomic_folder(out) as folder, ThreadPoolExecutor(workers) as pool:
         _check_space(folder, plans, sides)
         for plan in plans:
@@ -393,18 +404,21 @@ def prepare(
                 for done in pool.map(worker, batch):
                     bad |= done.bad
                     lost += bool(done.bad)
+                    misfits += done.misfit
                     if not done.bad:
                         for (which, row, _), example in zip(done.job.items, done.examples, strict=True):
                             done.job.plan.lines[which][row] = canonical_json(example.model_dump(mode="json"))
                     progress.update()
+        mend = ", and ".join(["mend them"] * (misfits < lost) + [_resized(name)] * (misfits > 0))
         if bad and wanted.on_error == "strict":
-            mend = f"mend or remove them, or leave out {lost} of {total} by datasets.{name}.images.on_error: skip"
+            if all(any(lines) for plan in plans for lines in plan.lines):  # else skip leaves nothing of a split
+                mend = f"mend or remove them, or leave out {lost} of {total} by datasets.{name}.images.on_error: skip"
             raise UserError(f"{name}: {len(bad)} image(s) cannot be used; {mend}:", *_listed(bad))
         for plan in plans:
             for rows, lines in zip(plan.rows, plan.lines, strict=True):
                 kept = [row for row, line in enumerate(lines) if line]
                 if not kept:
-                    raise UserError(f"{name}: all images of {plan.split} cannot be used; mend them:", *_listed(bad))
+                    raise UserError(f"{name}: all images of {plan.split} cannot be used; {mend}:", *_listed(bad))
                 if len(kept) < len(lines):
                     rows.keep(kept)
         digests = pool.map(digest_file, [path for plan in plans for rows in plan.rows for path in rows.paths])

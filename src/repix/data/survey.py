@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from repix.config.images import Images
-from repix.data import hdf5, images, layouts
+from repix.data import hdf5, images, layouts, preprocess
 from repix.data.images import BadImageError, Limit
 from repix.data.layouts import Item, Listing
 from repix.errors import UserError
@@ -43,25 +43,35 @@ class Survey:
     """What is in a tree.
 
     Attributes:
+        tree: where it was looked at.
         wanted: how ``preprocess`` would have to read it; the sizes are left at the defaults.
         found: split -> its images.
         sides: source and target.
         bad: file -> why it cannot be used.
+        unequal: target -> why its pair cannot be used where pixels stay as they are; part of ``bad`` where they do.
         looked: images that were decoded, of how many.
         left_out: one line for each folder with files that no split takes.
     """
 
+    tree: Path
     wanted: Images
     found: dict[str, Listing]
     sides: tuple[Side, Side]
     bad: dict[str, str]
+    unequal: dict[str, str]
     looked: tuple[int, int]
     left_out: list[str]
 
     @property
     def counts(self) -> dict[str, tuple[int, int]]:
-        """Split -> how many images its source and its target have."""
-        return {split: (len(one.source), len(one.target)) for split, one in self.found.items()}
+        """Split -> how many images its source and its target have, without those that are known to be unusable."""
+        counts = {}
+        for split, one in self.found.items():
+            fine = [[item.label(self.tree) not in self.bad for item in side] for side in (one.source, one.target)]
+            if self.wanted.paired:
+                fine = [[all(pair) for pair in zip(*fine, strict=True)]] * 2
+            counts[split] = (sum(fine[0]), sum(fine[1]))
+        return counts
 
 
 def _layout(tree: Path) -> str:
@@ -173,13 +183,16 @@ def _spread(items: list[Item], most: int) -> Iterator[Item]:
     return (items[int(i * step)] for i in range(min(most, len(items))))
 
 
-def look(tree: Path, *, layout: str | None, direction: str, limit: Limit, given: Images | None = None) -> Survey:
+def look(
+    tree: Path, *, layout: str | None, direction: str, limit: Limit, pad: bool = False, given: Images | None = None
+) -> Survey:
     """Find out how the images of a tree lie and which can be used.
 
     Args:
         layout: of :class:`repix.config.images.Images`, or None to find it out.
         direction: AtoB or BtoA.
         limit: most pixels of an image.
+        pad: whether pixels are to stay as they are.
         given: an entry's settings, by which it is read as it will be; nothing is found out then but what is there.
 
     Raises:
@@ -190,21 +203,23 @@ def look(tree: Path, *, layout: str | None, direction: str, limit: Limit, given:
     same = train.source[0].path == train.target[0].path  # both halves of a file, or one photo: looked at once
     sides = (side := Side(), side) if same else (Side(), Side())
     bad, decoded, total = {}, 0, 0
+    sizes: dict[Item, tuple[int, int]] = {}
     for which, side in enumerate(sides[:1] if same else sides):
         items = [item for listing in found.values() for item in (listing.source, listing.target)[which]]
         total += len(items)
         decoded += min(DECODED, len(items))
         for item in _spread(items, DECODED):
             try:
-                _decode(item, side, limit)
+                sizes[item] = _decode(item, side, limit)
             except BadImageError as error:
-                bad.setdefault(item.path.relative_to(tree).as_posix(), error.reason)
+                bad.setdefault(item.label(tree), error.reason)
         for item in _spread(items, HEADERS) if len(items) > DECODED and wanted.layout != "hdf5" else ():
             try:
                 height, width = images.size(item.path)
-                side.sizes[height, width // 2 if item.half else width] += 1
+                sizes[item] = (height, width // 2 if item.half else width)
+                side.sizes[sizes[item]] += 1
             except BadImageError as error:
-                bad.setdefault(item.path.relative_to(tree).as_posix(), error.reason)
+                bad.setdefault(item.label(tree), error.reason)
     if not all(side.kinds for side in sides):
         first = next(iter(bad.items()), ("", "there is none"))
         raise UserError(f"no image of it can be used: {': '.join(first)}")
@@ -212,7 +227,18 @@ def look(tree: Path, *, layout: str | None, direction: str, limit: Limit, given:
         more = {"bit_depth": 16} if max(side.bits for side in sides) == 16 else {}
         more |= _colours(sides) if wanted.layout != "single" else {}
         wanted = Images(**{name: getattr(wanted, name) for name in wanted.model_fields_set} | more)
-    return Survey(wanted, found, sides, bad, (decoded, total), layouts.left_out(tree, found))
+    unequal = {}
+    for source, target in _pairs(found) if wanted.paired else ():
+        if source in sizes and target in sizes:
+            why = preprocess.unequal(given.resize if given else "pad", sizes[source], sizes[target])
+            unequal |= {target.label(tree): why} if why else {}
+    bad |= unequal if given or pad else {}
+    return Survey(tree, wanted, found, sides, bad, unequal, (decoded, total), layouts.left_out(tree, found))
+
+
+def _pairs(found: dict[str, Listing]) -> Iterator[tuple[Item, Item]]:
+    for listing in found.values():
+        yield from zip(listing.source, listing.target, strict=True)
 
 
 def _side_by_side(train: Listing) -> bool:
@@ -227,8 +253,8 @@ def _side_by_side(train: Listing) -> bool:
     return wide * 2 >= total
 
 
-def _decode(item: Item, side: Side, limit: Limit) -> None:
-    """Decode one image and count what it is.
+def _decode(item: Item, side: Side, limit: Limit) -> tuple[int, int]:
+    """Decode one image and count what it is; return its (height, width).
 
     Raises:
         BadImageError: it cannot be used.
@@ -248,7 +274,9 @@ def _decode(item: Item, side: Side, limit: Limit) -> None:
         images.convert(decoded, item.path, colour="rgb", channels=channels, bit_depth=16)
     side.kinds[channels] += 1
     side.bits = max(side.bits, 8 * decoded.pixels.dtype.itemsize)
-    side.sizes[height, width // 2 if item.half else width] += 1
+    size = (height, width // 2 if item.half else width)
+    side.sizes[size] += 1
+    return size
 
 
 def _colours(sides: tuple[Side, Side]) -> dict:
