@@ -415,6 +415,29 @@ def test_a_row_of_hdf5_that_cannot_be_used_leaves_the_others_in_the_count(reposi
     assert re.search(r"splits    train \d+, (val \d+, )?test 2\b", said), said
 
 
+@pytest.mark.parametrize(
+    ("folders", "size", "said"),
+    [
+        (("{}/A", "{}/B"), (32, 32), "your val/A/ and val/B/"),
+        (("A/{}", "B/{}"), (32, 32), "your A/val/ and B/val/"),
+        (("set/{}",), (32, 64), "your set/val/"),
+    ],
+)
+def test_a_val_that_becomes_the_test_is_told(repository, capsys, folders, size, said):
+    for folder in folders:
+        for number in range(12):
+            draw(repository / "mine" / folder.format("train") / f"{number}.png", size)
+        for number in range(4):
+            draw(repository / "mine" / folder.format("val") / f"{number}.png", size)
+    _, out, _ = run(capsys, "add", "mine", "--dry-run")
+    splits = r"  splits    train \d+, val \d+, test 4 \(by the hashes of names: val_fraction [\d.]+; "
+    assert re.fullmatch(rf"{splits}test: {said}, since there is no test/\)", out.splitlines()[1]), out
+    for folder in folders:
+        draw(repository / "mine" / folder.format("test") / "0.png", size)
+    _, out, _ = run(capsys, "add", "mine", "--dry-run")
+    assert out.splitlines()[1] == "  splits    train 12, val 4, test 1"
+
+
 def test_images_without_partner_are_named_as_the_user_knows_them(repository, capsys):
     draw_pairs(repository / "pairs", 12, (32, 32))
     draw(repository / "pairs/label/99_label.png", (32, 32))

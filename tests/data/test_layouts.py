@@ -167,6 +167,12 @@ def test_val_without_test_is_the_test(tmp_path):
     touch(tmp_path, "maps/train/1.jpg", "maps/val/2.jpg")
     found = layouts.find(tmp_path, dataset("aligned"))
     assert list(found) == ["train", "test"] and names(found["test"].source) == ["2"]
+    assert [one.origin for one in found.values()] == ["train", "val"]
+    touch(tmp_path, *(f"maps/train/{i}.jpg" for i in range(20)))
+    assert layouts.find(tmp_path, dataset("aligned", val_fraction=0.5))["val"].origin == "train"
+    touch(tmp_path, "maps/test/3.jpg")
+    found = layouts.find(tmp_path, dataset("aligned"))
+    assert {split: one.origin for split, one in found.items()} == {split: split for split in layouts.SPLITS}
 
 
 @pytest.mark.parametrize(

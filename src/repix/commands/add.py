@@ -225,8 +225,11 @@ def report(name: str, survey: Survey) -> list[str]:
         lines[0] += " (if they are pairs: --layout folders names the images without a partner)"
     splits = ", ".join(f"{split} {a}" if wanted.paired else f"{split} {a} + {b}" for split, (a, b) in counts.items())
     made = [f"{split}_fraction" for split in ("val", "test") if getattr(wanted, f"{split}_fraction")]
-    how = ", ".join(f"{key} {getattr(wanted, key):g}" for key in made)
-    lines.append(f"  {'splits':9} {splits}{f' (by the hashes of names: {how})' if how else ''}")
+    how = ["by the hashes of names: " + ", ".join(f"{key} {getattr(wanted, key):g}" for key in made)] if made else []
+    if (test := survey.found["test"]).origin == "val":
+        folders = dict.fromkeys(f"{items[0].folder.relative_to(survey.tree)}/" for items in (test.source, test.target))
+        how.append(f"test: your {' and '.join(folders)}, since there is no test/")
+    lines.append(f"  {'splits':9} {splits}" + (f" ({'; '.join(how)})" if how else ""))
     for role, side, which in zip(("source", "target"), survey.sides, (0, 1), strict=True):
         items = (survey.found["train"].source, survey.found["train"].target)[which]
         first, *others = (f"{_times(size)} px" for size, _ in side.sizes.most_common(3))

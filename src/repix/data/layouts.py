@@ -69,10 +69,16 @@ class Item(NamedTuple):
 
 @dataclass(frozen=True)
 class Listing:
-    """The images of a split; in a paired set ``source[i]`` and ``target[i]`` belong together."""
+    """The images of a split; in a paired set ``source[i]`` and ``target[i]`` belong together.
+
+    Attributes:
+        origin: the split whose folders they lie in: ``val`` of a test that is the tree's val, ``train`` of what was
+            held out of it, else the split itself.
+    """
 
     source: tuple[Item, ...]
     target: tuple[Item, ...]
+    origin: str
 
 
 def natural_key(name: str) -> tuple:
@@ -449,8 +455,9 @@ def find(tree: str | Path, wanted: Images) -> dict[str, Listing]:
         raise UserError(f"{tree}: layout: {layout} {problem}; {mend}")
     found = _sides(layout, places[0][1])
     found = {split: sides for split, sides in found.items() if split != "val" or any(sides)}
+    origin = {split: split for split in found}
     if "test" not in found and "val" in found:
-        found["test"] = found.pop("val")
+        found["test"], origin["test"] = found.pop("val"), origin.pop("val")
     # val takes the smallest hashes and test the largest, so that neither fraction moves an image of the other split.
     held_out = "test" not in found and whole
     if held_out:
@@ -472,7 +479,7 @@ def find(tree: str | Path, wanted: Images) -> dict[str, Listing]:
             raise UserError(f"{tree}: the {split} split {missing}; {mend}")
     forward = wanted.direction == "AtoB"
     return {
-        split: Listing(*map(tuple, found[split] if forward else reversed(found[split])))
+        split: Listing(*map(tuple, found[split] if forward else reversed(found[split])), origin.get(split, "train"))
         for split in SPLITS
         if split in found
     }
