@@ -438,6 +438,41 @@ def test_a_val_that_becomes_the_test_is_told(repository, capsys, folders, size, 
     assert out.splitlines()[1] == "  splits    train 12, val 4, test 1"
 
 
+@pytest.mark.parametrize(
+    ("splits", "renames"),
+    [
+        (("Train", "Val", "Test"), "Test to test, Train to train, Val to val"),
+        (("training", "validation", "testing"), "testing to test, training to train, validation to val"),
+        (("train", "valid", "test"), "valid to val"),
+        (("train", "val", "eval"), "eval to test"),
+    ],
+)
+def test_folders_that_nearly_have_the_names_of_splits_are_to_be_renamed(repository, capsys, splits, renames):
+    for split in splits:
+        for side in "AB":
+            for number in range(3):
+                draw(repository / "mine" / split / side / f"{number}.png", (32, 32))
+    for more in ([], ["--layout", "folders"]):
+        assert run(capsys, "add", "mine", *more) == (
+            1,
+            "",
+            f"repix add: mine: splits are train, val and test: rename {renames}; or move away what is of no split\n",
+        )
+    for rename in renames.split(", "):
+        old, new = rename.split(" to ")
+        (repository / "mine" / old).rename(repository / "mine" / new)
+    code, said, _ = run(capsys, "add", "mine")
+    assert code == 0 and "  splits    train 3, val 3, test 3\n" in said
+
+
+def test_several_sets_in_one_folder_are_told_what_to_do(repository, capsys):
+    for folder in ("one/A", "one/B", "two/A", "two/B"):
+        draw(repository / "mine" / folder / "1.png", (32, 32))
+    code, out, error = run(capsys, "add", "mine")
+    assert code == 1 and out == "" and "fits at several places: one/A, one/B, two/A, two/B; " in error
+    assert error.endswith("; keep the images of one of them, and move the others away\n")
+
+
 def test_images_without_partner_are_named_as_the_user_knows_them(repository, capsys):
     draw_pairs(repository / "pairs", 12, (32, 32))
     draw(repository / "pairs/label/99_label.png", (32, 32))

@@ -162,6 +162,39 @@ def test_a_single_train_image_is_not_held_out(tmp_path):
     assert list(found) == ["train", "test"] and len(found["train"].source) == 1
 
 
+@pytest.mark.parametrize(
+    ("folders", "renamed"),
+    [
+        ("Train Test Val", {"Test": "test", "Train": "train", "Val": "val"}),
+        ("training testing validation", {"training": "train", "testing": "test", "validation": "val"}),
+        ("train valid test", {"valid": "val"}),
+        ("train val eval", {"eval": "test"}),
+        ("train test eval", {"eval": "val"}),
+        ("train eval", {"eval": "test"}),
+        ("train dev eval", {"dev": "val", "eval": "test"}),
+        ("set/TRAIN set/TEST", {"set/TRAIN": "train", "set/TEST": "test"}),
+        ("A/Train B/Train A/Test B/Test", {f"{a}/{s}": s.lower() for a in "AB" for s in ("Train", "Test")}),
+        ("trainA trainB testA testB validA valid_B", {"validA": "valA", "valid_B": "valB"}),
+        ("train val test", {}),
+        ("train val test valid", {}),
+        ("A/train B/train", {}),
+        ("training", {}),
+        ("label photo", {}),
+        ("Train/A other", {}),
+    ],
+)
+@pytest.mark.parametrize("below", ["", "A/", "B/"])
+def test_folders_that_are_splits_by_nearly_their_names(tmp_path, folders, renamed, below):
+    touch(tmp_path, *(f"{folder}/{below}1.png" for folder in folders.split()))
+    assert layouts.near_names(tmp_path) == renamed
+
+
+def test_the_folders_of_hdf5_files_and_those_without_images_have_their_own_names(tmp_path):
+    touch(tmp_path, *(f"{split}/{side}/x.h5" for split in ("training", "testing") for side in ("images", "facades")))
+    touch(tmp_path, "set/train/1.png", "set/test/1.png", "set/valid/notes.txt")
+    assert layouts.near_names(tmp_path) == {}
+
+
 def test_val_without_test_is_the_test(tmp_path):
     """maps, edges2shoes and edges2handbags have train and val only."""
     touch(tmp_path, "maps/train/1.jpg", "maps/val/2.jpg")
@@ -183,7 +216,10 @@ def test_val_without_test_is_the_test(tmp_path):
         (["train/readme.txt", "test/1.jpg"], "the train split has no images"),
         (["train/1.jpg", "train/1.png", "test/1.jpg"], "several images of one name: 1.jpg, 1.png; rename"),
         (["train/1.jpg", "train/more/2.jpg", "test/1.jpg"], "more: images in a folder within a split are not read"),
-        (["a/train/1.jpg", "a/test/1.jpg", "b/train/1.jpg", "b/test/1.jpg"], "fits at several places: a, b"),
+        (
+            ["a/train/1.jpg", "a/test/1.jpg", "b/train/1.jpg", "b/test/1.jpg"],
+            "several places: a, b; .*; else keep",
+        ),
         (["pictures/1.jpg"], r"expects folders train and test.*there is pictures/ \(1 files\); no other layout fits"),
         (["x/trainA/1.jpg", "x/trainB/2.jpg", "x/testA/1.jpg", "x/testB/2.jpg"], "; layout: unaligned would fit"),
         (["x/trainA/1.jpg", "x/trainB/1.png", "x/testA/1.jpg", "x/testB/1.png"], "; layout: folders would fit"),

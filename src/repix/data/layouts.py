@@ -200,6 +200,49 @@ def _match(tree: Path, layout: str, whole: bool) -> list[tuple[Path, Sides]]:
     return []
 
 
+# What people call the folder of a split, in small letters -> the split; of several the first that is not there.
+NEAR = {split: (split,) for split in SPLITS} | {
+    "training": ("train",),
+    "valid": ("val",),
+    "validate": ("val",),
+    "validation": ("val",),
+    "dev": ("val",),
+    "tests": ("test",),
+    "testing": ("test",),
+    "eval": ("test", "val"),
+    "evaluation": ("test", "val"),
+}
+
+
+def near_names(tree: Path) -> dict[str, str]:
+    """Return folder -> what it has to be renamed to, for those that hold images and are a split by nearly its name.
+
+    Such a folder stands beside another split, of its own name or nearly so: alone it is no split.
+    """
+    found, level = {}, [tree]
+    for _ in range(MAX_DEPTH + 1):
+        for folder in level:
+            found |= {one.relative_to(tree).as_posix(): name for one, name in _near(folder).items()}
+        level = [child for folder in level for child in _folders(folder)]
+    return found
+
+
+def _near(folder: Path) -> dict[Path, str]:
+    taken, near = set(), []
+    for child in _folders(folder):
+        name, side = re.fullmatch(r"(.*?)(?:[_\-. ]?([AB]))?", child.name).groups(default="")
+        if child.name.removesuffix(side) in SPLITS:
+            taken.add((child.name.removesuffix(side), side))
+        elif name.lower() in NEAR and any(map(_of_images, (child, *_folders(child)))):
+            near.append((NEAR[name.lower()], side, child))
+    renamed = {}
+    for splits, side, child in sorted(near, key=lambda one: len(one[0])):
+        if free := [split for split in splits if (split, side) not in taken]:
+            taken.add((free[0], side))
+            renamed[child] = f"{free[0]}{side}"
+    return renamed if len({split for split, _ in taken}) > 1 else {}
+
+
 def _describe(tree: Path) -> str:
     """Return what lies in the first levels of a tree, for an error: folders with their file counts."""
     lines, level = [], [tree]
@@ -452,6 +495,8 @@ def find(tree: str | Path, wanted: Images) -> dict[str, Listing]:
         if "folders" in others and "unaligned" in others:
             others.remove("unaligned")  # which would take pairs apart
         mend = f"layout: {' or '.join(others)} would fit" if others else "no other layout fits either"
+        if places:
+            mend += f"; {'else ' if others else ''}keep the images of one of them, and move the others away"
         raise UserError(f"{tree}: layout: {layout} {problem}; {mend}")
     found = _sides(layout, places[0][1])
     found = {split: sides for split, sides in found.items() if split != "val" or any(sides)}

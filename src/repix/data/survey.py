@@ -170,6 +170,9 @@ def _fitting(tree: Path, layout: str | None, direction: str) -> tuple[Images, di
     def read(name: str) -> tuple[Images, dict[str, Listing]]:
         return _splits(tree, {"layout": name, "direction": direction} | ({"colour": "lab"} if name == "single" else {}))
 
+    if near := layouts.near_names(tree):
+        renames = ", ".join(f"{folder} to {Path(folder).with_name(name).as_posix()}" for folder, name in near.items())
+        raise UserError(f"{tree}: splits are train, val and test: rename {renames}; or move away what is of no split")
     wanted, found = read(layout or _layout(tree))
     if layout is None and wanted.layout == "aligned":
         _refuse_mixed(found)
