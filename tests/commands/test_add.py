@@ -473,6 +473,31 @@ def test_several_sets_in_one_folder_are_told_what_to_do(repository, capsys):
     assert error.endswith("; keep the images of one of them, and move the others away\n")
 
 
+def test_the_sides_of_a_set_are_told_apart_by_their_folders(repository, capsys):
+    for split in ("train", "test"):
+        for side in "AB":
+            for number in range(3):
+                draw(repository / "mine/set" / side / split / f"{number}.png", (32, 32))
+    code, said, _ = run(capsys, "add", "mine", "--direction", "BtoA")
+    assert code == 0 and "  source    set/B/train: 32 x 32 px" in said and "  target    set/A/train: 32 x 32" in said
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("more", [[], ["--layout", "single"]])
+def test_grey_images_alone_are_no_photos_to_colour(repository, capsys, mode, more):
+    for number in range(12):
+        path = repository / "mine" / f"{number}.png"
+        draw(path, (32, 32), "gray")
+        Image.open(path).convert(mode).save(path)
+    before = (repository / "params.yaml").read_bytes()
+    code, out, error = run(capsys, "add", "mine", *more)
+    assert code == 1 and out == "" and error.count("\n") == 1 and (repository / "params.yaml").read_bytes() == before
+    assert error.startswith("repix add: mine: all images are grey, and colourisation has no colour to learn: likely ")
+    assert "one half of pairs; move each half into a folder of its own" in error and "--layout aligned" in error
+    draw(repository / "mine" / "12.png", (32, 32))  # one that has colour is enough
+    assert run(capsys, "add", "mine", *more)[0] == 0
+
+
 def test_images_without_partner_are_named_as_the_user_knows_them(repository, capsys):
     draw_pairs(repository / "pairs", 12, (32, 32))
     draw(repository / "pairs/label/99_label.png", (32, 32))
@@ -508,7 +533,7 @@ def test_what_is_no_set_is_told_by_the_name_that_was_given(repository, capsys):
     for path, said in (
         ("page.zip", "file:page.zip: is a web page, not an archive"),
         ("empty", "repix add: empty: holds no files"),
-        ("texts", r"texts: holds no images that repix reads \(\.avif, "),
+        ("texts", r"texts: holds no images that repix reads; they end in \.avif \.bmp .* \.webp\n$"),
     ):
         code, out, error = run(capsys, "add", path)
         assert code == 1 and out == "" and error.count("\n") == 1

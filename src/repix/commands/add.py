@@ -235,8 +235,8 @@ def report(name: str, survey: Survey) -> list[str]:
         first, *others = (f"{_times(size)} px" for size, _ in side.sizes.most_common(3))
         more = f" (and {len(side.sizes) - 1} other sizes: {', '.join(others)}{', ...'[: 5 * (len(side.sizes) > 3)]})"
         kinds = " or ".join(map(str, sorted(side.kinds)))
-        where = f"{items[0].half} half" if items[0].half else items[0].folder.name
-        where = name if where == TREE else where
+        folder = items[0].folder.relative_to(survey.tree).as_posix()
+        where = f"{items[0].half} half" if items[0].half else name if folder == "." else folder
         kept = wanted.channels[which]
         lines.append(
             f"  {role:9} {where}: {first}{more if others else ''}, {kinds} channel{'s' * (kinds != '1')}"

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from repix.config.images import Images
 from repix.data import hdf5, images, layouts, preprocess
 from repix.data.images import BadImageError, Limit
@@ -31,11 +33,13 @@ class Side:
         sizes: (height, width) -> how many of those that were looked at; of a half, where a file holds both.
         kinds: channels -> how many; 1 grey, 3 RGB, any other number as stored.
         bits: 8 or 16, the most that one has.
+        coloured: whether one has colour; one whose R, G and B are equal is grey.
     """
 
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     kinds: Counter[int] = field(default_factory=Counter)
     bits: int = 8
+    coloured: bool = False
 
 
 @dataclass
@@ -89,7 +93,7 @@ def _layout(tree: Path) -> str:
         names = ", ".join(side.name for side in sides[:FEW]) + ", ..." * (len(sides) > FEW)
         raise UserError(f"{tree}: {len(sides)} folders of images ({names}); pairs lie in two: move the others away")
     if not _count(tree) and not any(tree.rglob("*.h5")):
-        raise UserError(f"{tree}: holds no images that repix reads ({', '.join(images.IMAGE_SUFFIXES)})")
+        raise UserError(f"{tree}: holds no images that repix reads; they end in {' '.join(images.SUFFIXES)}")
     # Says what is there, and what would be expected.
     layouts.find(tree, Images(layout="aligned", test_fraction=FRACTIONS[0]))
     raise UserError(f"{tree}: no layout fits; name one by --layout")
@@ -227,6 +231,12 @@ def look(
         first = next(iter(bad.items()), ("", "there is none"))
         raise UserError(f"no image of it can be used: {': '.join(first)}")
     if not given:
+        if wanted.layout == "single" and not sides[0].coloured:
+            raise UserError(
+                f"{tree}: all images are grey, and colourisation has no colour to learn: likely they are one half of "
+                "pairs; move each half into a folder of its own, such as A and B, and add the folder that holds both "
+                "(where each file holds both halves side by side: --layout aligned)"
+            )
         more = {"bit_depth": 16} if max(side.bits for side in sides) == 16 else {}
         more |= _colours(sides) if wanted.layout != "single" else {}
         wanted = Images(**{name: getattr(wanted, name) for name in wanted.model_fields_set} | more)
@@ -275,6 +285,7 @@ def _decode(item: Item, side: Side, limit: Limit) -> tuple[int, int]:
     channels = decoded.pixels.shape[2] if decoded.bands == "n" else 1 if decoded.bands in ("L", "LA") else 3
     if decoded.bands != "n":  # says what is wrong with transparency
         images.convert(decoded, item.path, colour="rgb", channels=channels, bit_depth=16)
+    side.coloured = side.coloured or bool(channels == 3 and np.ptp(decoded.pixels[..., :3], axis=2).any())
     side.kinds[channels] += 1
     side.bits = max(side.bits, 8 * decoded.pixels.dtype.itemsize)
     size = (height, width // 2 if item.half else width)
