@@ -498,6 +498,33 @@ def test_grey_images_alone_are_no_photos_to_colour(repository, capsys, mode, mor
     assert run(capsys, "add", "mine", *more)[0] == 0
 
 
+def test_images_that_cannot_be_converted_to_what_most_are_cannot_be_used(repository, tmp_path, capsys):
+    many_channels(repository / "mine")
+    draw(repository / "mine/A/3.npy", (48, 48))
+    code, said, error = run(capsys, "add", "mine")
+    assert code == 1 and "unusable  A/3.npy: has 3 channels (RGB), expected 5" in said and "by --skip" in error
+    assert run(capsys, "add", "mine", "--skip")[0] == 0 and "A/3.npy" in prepared("mine", tmp_path).skipped[0].file
+    for number in range(12):
+        draw(repository / "photos" / f"{number}.npy", (48, 48), "five")
+    code, said, error = run(capsys, "add", "photos")
+    assert code == 1 and "unusable  1.npy: has 5 channels; only colour: raw takes other than gray and RGB" in said
+    assert "12 images cannot be used, and nothing is left of train" in error
+    # As an entry says it, which is read by its own settings.
+    draw_pairs(repository / "pairs", 12, (32, 32))
+    assert run(capsys, "add", "pairs")[0] == 0
+    draw(repository / "pairs/label/3_label.png", (32, 32), "gray", bits=16)
+    (repository / "pairs/label/3_label.bmp").unlink()
+    code, said, error = run(capsys, "add", "pairs")
+    assert code == 1 and "unusable  label/3_label.png: has 16 bits per channel, expected 8" in said
+    params = repository / "params.yaml"
+    params.write_text(
+        params.read_text().replace("crop_size: 32\n      val", "crop_size: 32\n      resize: crop\n      val")
+    )
+    draw(repository / "pairs/photo/4_photo.jpg", (30, 32))
+    code, said, error = run(capsys, "add", "pairs")
+    assert code == 1 and "unusable  photo/4_photo.jpg: 30x32 under resize: crop, smaller than crop_size 32x32" in said
+
+
 def test_images_without_partner_are_named_as_the_user_knows_them(repository, capsys):
     draw_pairs(repository / "pairs", 12, (32, 32))
     draw(repository / "pairs/label/99_label.png", (32, 32))

@@ -12,7 +12,7 @@ import numpy as np
 
 from repix.config.images import Images
 from repix.data import hdf5, images, layouts, preprocess
-from repix.data.images import BadImageError, Limit
+from repix.data.images import BadImageError, Decoded, Limit
 from repix.data.layouts import Item, Listing
 from repix.errors import UserError
 
@@ -211,13 +211,15 @@ def look(
     sides = (side := Side(), side) if same else (Side(), Side())
     bad, decoded, total = {}, 0, 0
     sizes: dict[Item, tuple[int, int]] = {}
+    pixels: list[tuple[int, Item, Decoded]] = []  # the first one of each, which tells whether it can be converted
     for which, side in enumerate(sides[:1] if same else sides):
         items = [item for listing in found.values() for item in (listing.source, listing.target)[which]]
         total += len(items)
         decoded += min(DECODED, len(items))
         for item in _spread(items, DECODED):
             try:
-                sizes[item] = _decode(item, side, limit)
+                sizes[item], pixel = _decode(item, side, limit)
+                pixels.append((which, item, pixel))
             except BadImageError as error:
                 bad.setdefault(item.label(tree), error.reason)
         for item in _spread(items, HEADERS) if len(items) > DECODED and wanted.layout != "hdf5" else ():
@@ -240,9 +242,22 @@ def look(
         more = {"bit_depth": 16} if max(side.bits for side in sides) == 16 else {}
         more |= _colours(sides) if wanted.layout != "single" else {}
         wanted = Images(**{name: getattr(wanted, name) for name in wanted.model_fields_set} | more)
+    stored = (3, 3) if wanted.colour == "lab" else wanted.channels
+    for which, item, pixel in pixels:
+        for channels in stored if same else (stored[which],):
+            try:
+                images.convert(pixel, item.path, colour=wanted.colour, channels=channels, bit_depth=wanted.bit_depth)
+            except BadImageError as error:
+                bad.setdefault(item.label(tree), error.reason)
+    for split, listing in found.items() if given else ():
+        for item in (one for one in (*listing.source, *listing.target) if one in sizes):
+            try:
+                preprocess.geometry(given, split, sizes[item])
+            except ValueError as error:
+                bad.setdefault(item.label(tree), str(error))
     unequal = {}
     for source, target in _pairs(found) if wanted.paired else ():
-        if source in sizes and target in sizes:
+        if source in sizes and target in sizes and not {source.label(tree), target.label(tree)} & bad.keys():
             why = preprocess.unequal(given.resize if given else "pad", sizes[source], sizes[target])
             unequal |= {target.label(tree): why} if why else {}
     bad |= unequal if given or pad else {}
@@ -266,8 +281,8 @@ def _side_by_side(train: Listing) -> bool:
     return wide * 2 >= total
 
 
-def _decode(item: Item, side: Side, limit: Limit) -> tuple[int, int]:
-    """Decode one image and count what it is; return its (height, width).
+def _decode(item: Item, side: Side, limit: Limit) -> tuple[tuple[int, int], Decoded]:
+    """Decode one image and count what it is; return its (height, width), and its first pixel.
 
     Raises:
         BadImageError: it cannot be used.
@@ -285,12 +300,12 @@ def _decode(item: Item, side: Side, limit: Limit) -> tuple[int, int]:
     channels = decoded.pixels.shape[2] if decoded.bands == "n" else 1 if decoded.bands in ("L", "LA") else 3
     if decoded.bands != "n":  # says what is wrong with transparency
         images.convert(decoded, item.path, colour="rgb", channels=channels, bit_depth=16)
-    side.coloured = side.coloured or bool(channels == 3 and np.ptp(decoded.pixels[..., :3], axis=2).any())
+    side.coloured = side.coloured or bool(channels > 1 and np.ptp(decoded.pixels[..., :3], axis=2).any())
     side.kinds[channels] += 1
     side.bits = max(side.bits, 8 * decoded.pixels.dtype.itemsize)
     size = (height, width // 2 if item.half else width)
     side.sizes[size] += 1
-    return size
+    return size, decoded._replace(pixels=decoded.pixels[:1, :1].copy())
 
 
 def _colours(sides: tuple[Side, Side]) -> dict:
