@@ -26,6 +26,7 @@ from repix.libraries import install
 
 MEMORY_BYTES = 3 * 10**9  # a step of the paper's U-Net takes 2, see docs/performance.md
 DISK_BYTES = 2 * 10**9  # for outs and DVC's cache
+GC = "dvc gc --all-commits --all-experiments"  # --workspace would take what all other commits and experiments made
 # What a run imports by name -> what it is for; the rest comes with them.
 NEEDED = ("tensorflow", "keras", "numpy", "dvc", "mlflow", "onnx", "onnxruntime", "ai-edge-litert", "torch")
 CUDA = {"jax": "jax-cuda12-plugin", "tensorflow": "nvidia-cublas-cu12"}  # backend -> what only its GPU build brings
@@ -178,7 +179,7 @@ def disk(root: Path) -> tuple[bool, str]:
     told = f"{free / 1e9:.1f} GB free in {root.resolve()}"
     if not os.access(root, os.W_OK):
         return False, f"{root.resolve()} cannot be written; `chmod u+w` it, or work in a folder of your own"
-    return (True, told) if free >= DISK_BYTES else (False, f"{told}: make room, for example by `dvc gc --workspace`")
+    return (True, told) if free >= DISK_BYTES else (False, f"{told}: make room, for example by `{GC}`")
 
 
 def git(root: Path) -> tuple[bool, str]:
