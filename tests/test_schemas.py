@@ -8,7 +8,10 @@ import pytest
 
 from repix.errors import UserError
 from repix.files import write_json
-from repix.schemas import Exported, Trained, flat
+from repix.provenance.code import CodeRecord
+from repix.regression.baseline import Baseline
+from repix.regression.tolerance import Tolerances
+from repix.schemas import Exported, Metrics, Trained, flat
 
 SIDE = {"channels": 3, "dtype": "uint8", "low": [0, 0, 0], "high": [255, 255, 255]}
 SIDE |= {"meaning": ["R", "G", "B"], "colour": "rgb"}
@@ -93,7 +96,32 @@ def test_a_record_that_could_not_be_loaded(tmp_path, kind, base, change, message
     write_json(tmp_path / "record.json", {"schema": kind.SCHEMA} | base | change)
     with pytest.raises(UserError, match=message) as caught:
         kind.read(tmp_path / "record.json")
-    assert "\n" not in str(caught.value) and "re-run its stage" in str(caught.value) and ": :" not in str(caught.value)
+    assert (
+        "\n" not in str(caught.value)
+        and "`dvc repro` makes it anew" in str(caught.value)
+        and ": :" not in str(caught.value)
+    )
+
+
+@pytest.mark.parametrize("text", ["<<<<<<< HEAD\n{}", "{}", '{"schema": "SCHEMA", "odd": 1}'])
+@pytest.mark.parametrize(
+    ("kind", "maker", "in_git"),
+    [
+        (Exported, "dvc repro", False),
+        (Metrics, "dvc repro", True),
+        (CodeRecord, "dvc repro", True),
+        (Baseline, "repix gate --accept", True),
+        (Tolerances, "repix seeds DATASET MODEL --write", True),
+    ],
+)
+def test_of_a_damaged_record_the_command_is_named_that_makes_it(tmp_path, kind, maker, in_git, text):
+    """Merge markers, another schema, another key: what no stage makes is not mended by one."""
+    (tmp_path / "record.json").write_text(text.replace("SCHEMA", kind.SCHEMA))
+    with pytest.raises(UserError, match=r"record\.json: ") as caught:
+        kind.read(tmp_path / "record.json")
+    said = str(caught.value)
+    assert f"`{maker}`" in said and ("`git checkout HEAD -- FILE`" in said) == in_git
+    assert ("dvc repro" in said) == (maker == "dvc repro") and "re-run" not in said
 
 
 def test_scores_one_by_one_in_order():

@@ -21,10 +21,15 @@ COLOURS = ("rgb", "gray", "lab_l", "lab_ab", "raw")
 
 
 class Record(BaseModel):
-    """A versioned JSON record; ``SCHEMA`` is ``repix.<name>/<version>``."""
+    """A versioned JSON record; ``SCHEMA`` is ``repix.<name>/<version>``.
+
+    ``MADE_BY`` is the command that writes it, and ``IN_GIT`` whether git holds it.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     SCHEMA: ClassVar[str]
+    MADE_BY: ClassVar[str] = "`dvc repro`"
+    IN_GIT: ClassVar[bool] = False
 
     def write(self, path: str | Path) -> None:
         """Write the record with its schema line, atomically, keys sorted."""
@@ -40,9 +45,9 @@ class Record(BaseModel):
         try:
             text = Path(path).read_text(encoding="utf-8")
         except FileNotFoundError:
-            raise UserError(f"{path}: no such file; `dvc repro` makes it") from None
+            raise UserError(f"{path}: no such file; {cls.MADE_BY} makes it") from None
         except (ValueError, OSError) as error:
-            raise UserError(f"{path}: cannot be read as JSON ({error}); restore it or run `dvc repro`") from None
+            raise UserError(f"{path}: cannot be read as JSON ({error}); {cls._mend()}") from None
         return cls.parse(text, path)
 
     @classmethod
@@ -55,16 +60,21 @@ class Record(BaseModel):
         try:
             tree = parse_json(text)
         except ValueError as error:
-            raise UserError(f"{path}: cannot be read as JSON ({error}); restore it or run `dvc repro`") from None
+            raise UserError(f"{path}: cannot be read as JSON ({error}); {cls._mend()}") from None
         found = tree.pop("schema", None) if isinstance(tree, dict) else None
         if found != cls.SCHEMA:
-            raise UserError(f"{path}: schema is {found!r}, this version reads {cls.SCHEMA!r}; re-run its stage")
+            raise UserError(f"{path}: schema is {found!r}, this version reads {cls.SCHEMA!r}; {cls._mend()}")
         try:
             return cls.model_validate(tree)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             said = [".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")]
-            raise UserError(f"{path}: {': '.join(filter(None, said))}; re-run its stage") from None
+            raise UserError(f"{path}: {': '.join(filter(None, said))}; {cls._mend()}") from None
+
+    @classmethod
+    def _mend(cls) -> str:
+        anew = f"{cls.MADE_BY} makes it anew"
+        return f"`git checkout HEAD -- FILE` brings back the committed one, {anew}" if cls.IN_GIT else anew
 
 
 def _check_directions(translators: Mapping[str, Any]) -> None:
@@ -274,6 +284,7 @@ class Metrics(Record):
     """
 
     SCHEMA = "repix.metrics/1"
+    IN_GIT = True
     cell: CellName
     weights_digest: dict[str, str]
     n: int

@@ -120,6 +120,19 @@ def test_what_cannot_be_read_is_incomparable_and_one_line(folder, capsys):
     assert "holds the metrics of toy-net-0" in capsys.readouterr().err
 
 
+def test_a_damaged_baseline_is_replaced_by_accepting(folder, capsys):
+    (folder / "baseline.json").write_text("<<<<<<< HEAD\n{}\n")
+    capsys.readouterr()
+    assert run(folder=folder) == 2
+    said = capsys.readouterr().err
+    assert "`repix gate --accept` makes it anew" in said and said.count("\n") == 1
+    assert run("--accept", "--json", folder=folder) == 0
+    out, said = capsys.readouterr()
+    assert "toy-net-0: new" in json.loads(out)["changes"]
+    assert "warning: what was accepted before is lost: " in said and said.count("\n") == 1
+    assert run(folder=folder) == 0
+
+
 def test_nothing_to_accept(tmp_path, capsys):
     assert run("--accept", folder=tmp_path) == 2
     assert "no metrics in" in capsys.readouterr().err and not (tmp_path / "baseline.json").exists()

@@ -69,6 +69,15 @@ def test_writing_keeps_the_other_families(run, root):  # noqa: F811
     assert {name: f.k for name, f in tolerance.read_tolerances(file).families.items()} == {"a-b": 2, "toy-net": 3}
 
 
+def test_tolerances_that_cannot_be_added_to_are_told_before_anything_is_trained(run, root, capsys, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(seed_study, "run", None)
+    (root / "metrics").mkdir(exist_ok=True)
+    (root / "metrics/tolerances.json").write_text("<<<<<<< HEAD\n")
+    assert run("--seeds", "0-1", "--write") == 1
+    said = capsys.readouterr().err
+    assert "`repix seeds DATASET MODEL --write`, once it is removed, makes it anew" in said and said.count("\n") == 1
+
+
 def test_without_write_metrics_are_left_alone(run, root, capsys):  # noqa: F811
     assert run("--seeds", "0-1", "--quick", "--json") == 0
     assert json.loads(capsys.readouterr().out)["toy-net"]["params"]["models.net"]["epochs"] == 1

@@ -486,7 +486,7 @@ def test_a_name_that_leads_out_of_the_folder_is_refused(prepared, name):
     manifest = read_json(prepared / "manifest.json")
     manifest["splits"]["test"]["source"]["shards"][0]["file"] = name
     write_json(prepared / "manifest.json", manifest)
-    with pytest.raises(UserError, match="is no name of a file; re-run its stage"):
+    with pytest.raises(UserError, match="is no name of a file; `dvc repro` makes it anew"):
         Prepared.open(prepared)
 
 

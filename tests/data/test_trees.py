@@ -74,7 +74,7 @@ def test_a_damaged_record_is_one_line(archive, tmp_path, damaged):
     path = tmp_path / "kept" / "kept.json"
     path.write_text(damaged if isinstance(damaged, str) else json.dumps(read_json(path) | damaged))
     with (
-        pytest.raises(UserError, match=r"kept\.json: .*re-?run|kept\.json: .*restore it"),
+        pytest.raises(UserError, match=r"kept\.json: .*`dvc repro` makes it anew"),
         trees.unpacked(tmp_path / "kept", tmp_path / "work"),
     ):
         pass

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 from repix.commands import here
@@ -48,7 +49,13 @@ def main(arguments: argparse.Namespace) -> int:
 def _main(arguments: argparse.Namespace) -> int:
     file = arguments.baseline or arguments.metrics / baseline.FILE
     now = baseline.read_metrics(arguments.metrics)
-    accepted = baseline.read_baseline(file)
+    try:
+        accepted = baseline.read_baseline(file)
+    except UserError as error:
+        if not arguments.accept:
+            raise
+        print(printable(f"repix gate: warning: what was accepted before is lost: {error}"), file=sys.stderr)
+        accepted = None
     if not now and (accepted is None or arguments.accept):
         raise UserError(f"no metrics in {arguments.metrics}/; run `dvc repro` first")
     if arguments.accept:

@@ -112,6 +112,8 @@ def main(arguments: argparse.Namespace) -> int:
         if family is None:
             raise UserError(f"{file}: nothing of {name}; `repix seeds {arguments.dataset} {arguments.model} --write`")
         return report(arguments, name, family, draw(family.cells(), root / "metrics" / f"spread-{name}"))
+    if arguments.write:
+        tolerance.read_tolerances(file)  # what cannot be added to is said before anything is trained
     wanted = seed_study.plan(
         root, arguments.dataset, arguments.model, changes=seed_study.QUICK if arguments.quick else None
     )

@@ -220,6 +220,7 @@ class CodeRecord(Record):
     """
 
     SCHEMA = "repix.code/1"
+    IN_GIT = True
     stage: str
     model: str | None
     code: dict[str, str]

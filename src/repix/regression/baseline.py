@@ -38,6 +38,8 @@ class Baseline(Record):
     """``metrics/baseline.json``: cell -> what was accepted."""
 
     SCHEMA: ClassVar[str] = "repix.baseline/1"
+    MADE_BY: ClassVar[str] = "`repix gate --accept`"
+    IN_GIT: ClassVar[bool] = True
     cells: dict[CellName, Entry]
 
 

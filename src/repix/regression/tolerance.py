@@ -140,6 +140,8 @@ class Tolerances(Record):
     """``metrics/tolerances.json``: ``<dataset>-<model>`` -> its noise."""
 
     SCHEMA: ClassVar[str] = "repix.tolerances/1"
+    MADE_BY: ClassVar[str] = "`repix seeds DATASET MODEL --write`, once it is removed,"
+    IN_GIT: ClassVar[bool] = True
     families: dict[str, Family]
 
 
