@@ -183,7 +183,7 @@ def test_pictures_that_are_not_here_or_of_other_images_are_said(root, capsys):
 def test_a_damaged_table_of_images_is_named(root, capsys, damaged):
     table = root / f"translations/{CELL}/source_to_target.csv"
     table.write_bytes(damaged)
-    code, out, err = run(capsys, CELL, CELL)
+    code, out, err = run(capsys, "HEAD", CELL)
     assert (code, out) == (1, "") and err.count("\n") == 1
     assert "source_to_target.csv: is no table of single images; run `dvc checkout`" in err
 
@@ -212,6 +212,10 @@ def test_scores_of_two_data_sets_are_not_judged(root, capsys):
         ),
         (["HEAD:a-pix2pix_small-9"], f"no metrics/a-pix2pix_small-9.json there; it has scores of {CELL}"),
         (["HEAD:x"], "'x' is no cell; a cell is named <dataset>-<model>-<seed>"),
+        ([CELL], f"{CELL}: name what to compare it with, such as HEAD:{CELL}"),
+        ([CELL, CELL], f"{CELL}: name what to compare it with, such as HEAD:{CELL}"),
+        (["workspace"], f"workspace: name what to compare it with, such as HEAD:{CELL}"),
+        ([f"workspace:{CELL}", CELL], f"workspace:{CELL}: name what to compare it with, such as HEAD:{CELL}"),
         (["workspace", "--images", "-1"], "--images -1: a number from 0 on"),
         (["HEAD"] * 27, "27 names; compare takes 26 at most"),
         (["HEAD", "-o", "translations"], "translations: is a folder; name a file in it"),
@@ -222,7 +226,7 @@ def test_scores_of_two_data_sets_are_not_judged(root, capsys):
 )
 def test_a_mistake_is_one_line(root, capsys, names, said):
     code, out, err = run(capsys, *names)
-    assert code == 1 and out == "" and said in err and err.count("\n") == 1
+    assert code == 1 and out == "" and said in err and err.count("\n") == 1 and not (root / ".repix").exists()
 
 
 def test_a_grid_of_several_cells_asks_which(root, capsys):
@@ -286,6 +290,7 @@ def test_seeds_of_a_commit_stand_beside_those_of_the_workspace(seeds, capsys):
     [
         (["a-pix2pix_small"], "name what to compare it with, such as HEAD:a-pix2pix_small"),
         (["HEAD:a-pix2pix_small"], "name what to compare it with, such as workspace:a-pix2pix_small"),
+        (["a-other", "workspace:a-other"], "a-other: name what to compare it with, such as HEAD:a-other"),
         (["a-pix2pix_small", "a-othr"], "a-othr: no cell of the workspace, git revision or DVC experiment"),
         (["a-pix2pix_small", CELL], f"{CELL}: is not all seeds of a DATASET-MODEL"),
         (["a-pix2pix_small", "HEAD~1:a-pix2pix_small"], "HEAD~1:a-pix2pix_small: scores of one seed"),

@@ -1,8 +1,8 @@
 """Put cells side by side: scores with the noise between seeds, parameters, and pictures on one page.
 
 A cell is named by itself (of the workspace), as REV:CELL, or as REV alone where its grid is one cell. REV is
-a git revision, a DVC experiment (`dvc exp list`), or workspace. One name is compared with the workspace. Differences
-are to the first one. A difference is called noise where another seed alone may make it, by the
+a git revision, a DVC experiment (`dvc exp list`), or workspace. One name, of elsewhere, is compared with the workspace.
+Differences are to the first one. A difference is called noise where another seed alone may make it, by the
 tolerances of `repix seeds` (metrics/tolerances.json): the rule of `repix gate`, in both directions.
 The page needs no network and no other file. It shows the test images on which the cells differ most.
 
@@ -299,6 +299,7 @@ def main(arguments: argparse.Namespace) -> int:
         raise UserError(f"-o {arguments.output}: the page is HTML; name a file that ends in .html")
     root = Path()
     found = [revisions.find(root, name) for name in names]
+    _check_sides(arguments.names[0], [[held] for held in found])
     scores = scores_of(found, tolerance.read_tolerances(root / METRICS / tolerance.FILE))
     params, notes = differing(found), [*others(found), *same_weights(found), *reasons(scores, letters)]
     shown, missing = pictures_of(found, letters, arguments.images)
@@ -367,21 +368,35 @@ def _families(names: Sequence[str], sides: Sequence[Sequence[str]]) -> list[list
     """Return the cells of each name.
 
     Raises:
-        UserError: a name is of one cell, or of one seed, or there is one name alone.
+        UserError: a name is of one cell, or of one seed, or there is one name alone, or one thing under all names.
     """
     if single := [name for name, side in zip(names, sides, strict=True) if not side]:
         revisions.find(Path(), single[0])  # which says of a misspelt name what there is
         raise UserError(f"{single[0]}: is not all seeds of a DATASET-MODEL, as other names here; name all in one way")
     if len(names) < 2:
         revision, _, family = names[0].rpartition(":")
-        other = revisions.WORKSPACE if revision not in ("", revisions.WORKSPACE) else "HEAD"
-        raise UserError(f"{names[0]}: name what to compare it with, such as {other}:{family}")
+        raise _alone(names[0], family, of_workspace=revision in ("", revisions.WORKSPACE))
     if few := [name for name, side in zip(names, sides, strict=True) if len(side) < 2]:
         raise UserError(f"{few[0]}: scores of one seed, which tell of no noise; set run.seeds to [0, 1, 2] or more")
     found = [[revisions.find(Path(), cell) for cell in side] for side in sides]
     for name, side in zip(names, found, strict=True):
         _check_family(name, side)
+    _check_sides(names[0], found)
     return found
+
+
+def _check_sides(name: str, found: Sequence[Sequence[Held]]) -> None:
+    """Refuse sides that are all one of the workspace: nothing but `equal` could come of them."""
+    if len({tuple((held.cell, held.place) for held in side) for side in found}) == 1:
+        first = found[0][0]
+        if first.place == revisions.WORKSPACE:
+            cell = first.cell.name if len(found[0]) == 1 else first.cell.family
+            raise _alone(name, cell, of_workspace=True)
+
+
+def _alone(name: str, cell: str, *, of_workspace: bool) -> UserError:
+    other = "HEAD" if of_workspace else revisions.WORKSPACE
+    return UserError(f"{name}: name what to compare it with, such as {other}:{cell}")
 
 
 def _foreign(first: Sequence[Held], side: Sequence[Held]) -> str:
