@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from importlib import metadata
@@ -61,6 +62,45 @@ def test_in_a_folder_that_is_no_project_the_mends_are_named(tmp_path, monkeypatc
     red = [line for line in out.splitlines() if line.startswith("!")]
     assert [line.split()[1] for line in red] == ["git", "DVC"]
     assert "git init" in red[0] and "repix init FOLDER" in red[1]
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A project without a commit; the test stands in it."""
+    for name in ("params.yaml", "dvc.yaml"):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / "dvc.lock").write_text("schema: '2.0'\nstages: {}\n")
+    (tmp_path / ".dvc").mkdir()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "section", "said"),
+    [
+        ("params.yaml", "profile", "params.yaml:2: not valid YAML"),
+        ("dvc.yaml", "DVC", "dvc.yaml:2: not valid YAML"),
+        ("dvc.lock", "DVC", "dvc.lock: not a dvc.lock; restore it with `git checkout HEAD -- dvc.lock`"),
+    ],
+)
+def test_a_file_with_the_markers_of_a_merge_is_red(project, capsys, name, section, said):
+    text = (project / name).read_text(encoding="utf-8")
+    before = json.loads(run(capsys, "doctor", "--json")[1])
+    assert before["profile"]["ok"] and before["DVC"]["ok"]
+    (project / name).write_text(f"<<<<<<< HEAD\nx: 1\n=======\n{text}\n>>>>>>> theirs\n", encoding="utf-8")
+    assert run(capsys, "doctor", "--gpu")[0] == 0
+    code, out = run(capsys, "doctor")
+    red = {line.split()[1]: line for line in out.splitlines() if line.startswith("!")}
+    assert code == 1 and said in red[section], out
+
+
+def test_params_that_no_cell_can_run_with_are_red_as_check_tells_them(project, capsys):
+    text = (project / "params.yaml").read_text(encoding="utf-8")
+    (project / "params.yaml").write_text(text.replace("run:", "run:\n  sedes: [0]", 1), encoding="utf-8")
+    _, out = run(capsys, "doctor")
+    assert "! profile     params.yaml: run.sedes: unknown key; did you mean 'seeds'?" in out
+    (project / "params.yaml").unlink()
+    assert "! profile     params.yaml: no such file" in run(capsys, "doctor")[1]
 
 
 def test_a_git_that_does_not_know_its_user_is_told(tmp_path, monkeypatch):

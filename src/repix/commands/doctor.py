@@ -1,8 +1,8 @@
 """Say what this machine and this environment are, and what stands in the way of a run.
 
-Python, packages, the GPU and what would use it, the execution profile, git, DVC, disk and memory. A line
-that begins with ! has to be mended, and says how; then the exit code is 1. Nothing heavy is imported, so
-it takes a moment.
+Python, packages, params.yaml and the execution profile, the GPU and what would use it, git, DVC, disk and
+memory. A line that begins with ! has to be mended, and says how; then the exit code is 1. Nothing heavy is
+imported, so it takes a moment.
 
 Example:
   repix doctor
@@ -21,7 +21,7 @@ from importlib import metadata
 from pathlib import Path
 
 from repix import machine, profile
-from repix.errors import UserError
+from repix.errors import UserError, printable
 from repix.libraries import install
 
 MEMORY_BYTES = 3 * 10**9  # a step of the paper's U-Net takes 2, see docs/performance.md
@@ -48,7 +48,7 @@ def main(arguments: argparse.Namespace) -> int:
         "system": system(),
         "Python": python(),
         "packages": packages(Path()),
-        "profile": (True, ", ".join(names) if names else "none: params.yaml names no model (`repix check`)"),
+        "profile": profiles(Path(), names),
         "GPU": gpu(names),
         "memory": memory(),
         "disk": disk(Path()),
@@ -64,7 +64,7 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def _line(name: str, fine: bool, text: str) -> str:
-    return f"{' ' if fine else '!'} {name:<10}  {text}"
+    return f"{' ' if fine else '!'} {name:<10}  {printable(text)}"
 
 
 def asked_profiles() -> list[str]:
@@ -78,6 +78,18 @@ def asked_profiles() -> list[str]:
         return sorted({str(reader.section(f"models.{model}").get("profile", "fast")) for model in run["models"]})
     except (UserError, AttributeError, KeyError, TypeError):
         return []
+
+
+def profiles(root: Path, names: list[str]) -> tuple[bool, str]:
+    """Return whether params.yaml is one that can run, by what `repix check` looks at, and the profiles of its grid."""
+    from repix.config import check, reader
+
+    if any((root / name).exists() for name in (reader.FILE, "dvc.yaml")):
+        try:
+            check.grid(root / reader.FILE)
+        except UserError as error:
+            return False, str(error)
+    return True, ", ".join(names) if names else "none: params.yaml names no model (`repix check`)"
 
 
 def system() -> tuple[bool, str]:
@@ -206,12 +218,14 @@ def dvc(root: Path) -> tuple[bool, str]:
         return False, "no dvc.yaml here or above: go into a project, or make one by `repix init FOLDER`"
     if not (root / ".dvc").is_dir():
         return False, "no .dvc here: `dvc init`, or `dvc init --subdir` below the root of a git repository"
+    from repix import yaml12
     from repix.provenance import lock
 
     try:
-        done = len(lock.read(root))
-    except UserError:
-        done = 0
+        yaml12.read(root / "dvc.yaml")
+        done = len(lock.read(root)) if (root / lock.FILE).exists() else 0
+    except UserError as error:
+        return False, str(error)
     try:
         version = metadata.version("dvc")
     except metadata.PackageNotFoundError:

@@ -78,7 +78,7 @@ def _stages_of(load: Callable[[], Any], where: str) -> dict[str, dict]:
     for name, entry in found.items():
         if not (isinstance(name, str) and _is_entry(entry)):
             told = f" (the entry of {name!a})" if name else ""
-            raise UserError(f"{where}: not a dvc.lock{told}; restore it with `git checkout dvc.lock`")
+            raise UserError(f"{where}: not a dvc.lock{told}; restore it with `git checkout HEAD -- dvc.lock`")
     return found
 
 
