@@ -12,6 +12,7 @@ from contextlib import chdir
 from pathlib import Path
 
 from repix import processes, profile
+from repix.commands import check_project
 from repix.errors import UserError, limit_of_the_machine, printable, told
 from repix.paths import find_root
 from repix.version import VERSION
@@ -133,6 +134,8 @@ def _run(argv: list[str], asked: str | None) -> None:
             module.add_arguments(sub)
     arguments = parser.parse_args(argv or ["--help"])
     module = importlib.import_module(f"repix.commands.{arguments.command}")
+    if not hasattr(module, "needs_project") or module.needs_project(arguments):
+        check_project()
     sys.exit(module.main(arguments))
 
 

@@ -14,6 +14,8 @@ ORIGIN = Path(os.environ.get("REPIX_ORIGIN") or os.environ.get("DVC_ROOT", ""))
 RAW, IMAGES, PREPARED = Path("data/raw"), Path("data/images"), Path("data/prepared")
 FEATURES = Path("data/features")
 STARTS, RUNS, TRANSLATIONS, EXPORTS = Path("starts"), Path("runs"), Path("translations"), Path("exports")
+WIRING = Path("dvc.yaml")  # where it lies, there is a project
+NO_PROJECT = "no such file; run from the root of the repository, or make a project by `repix init FOLDER`"
 METRICS, PLOTS, LINEAGE = Path("metrics"), Path("plots"), Path("lineage")
 
 
@@ -24,4 +26,4 @@ def found(path: Path) -> Path:
 
 def find_root(start: Path) -> Path:
     """Return the root of the repository that a folder lies in, as git and DVC find theirs; else the folder itself."""
-    return next((folder for folder in (start, *start.parents) if (folder / "dvc.yaml").is_file()), start)
+    return next((folder for folder in (start, *start.parents) if (folder / WIRING).is_file()), start)

@@ -31,6 +31,8 @@ def root(tmp_path_factory, tiny_repository):
     ]
     entries = [{"path": out, "md5": lock.md5(root / out)} for out in outs]
     (root / "dvc.lock").write_text(yaml.safe_dump({"stages": {"all": {"outs": entries}}}))
+    (root / "dvc.yaml").write_text("stages: {}\n")
+    git(root, "add", "dvc.yaml")
     git(root, "commit", "--quiet", "-am", "lock")
     return root
 

@@ -25,7 +25,11 @@ def verdict(word: str = "pass", code: int = 0, cell: str = CELL, why: str = ""):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory, tiny_repository):
-    return tiny_repository(tmp_path_factory.mktemp("promote") / "repository")
+    made = tiny_repository(tmp_path_factory.mktemp("promote") / "repository")
+    (made / "dvc.yaml").write_text("stages: {}\n")
+    git(made, "add", "dvc.yaml")
+    git(made, "commit", "--quiet", "-m", "wiring")
+    return made
 
 
 @pytest.fixture

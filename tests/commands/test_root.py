@@ -15,6 +15,7 @@ import pytest
 
 from repix import cli
 from repix.commands import translate
+from repix.paths import NO_PROJECT
 from tests.commands.test_add import draw_pairs
 from tests.conftest import ROOT
 
@@ -104,9 +105,78 @@ def test_every_path_of_a_command_line_is_seen_from_here():
 def test_outside_of_any_repository_a_command_stays_where_it_is(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert cli.find_root(tmp_path) == tmp_path
-    code, _, error = run(capsys, "results")
-    assert code == 1 and "no metrics in metrics/" in error
+    run(capsys, "results")
     assert translate.here("x.png").as_posix() == "x.png"
+
+
+OUTSIDE = {
+    "add": ("add", "."),
+    "baselines": ("baselines", "sample"),
+    "bundle": ("bundle", "a-b-0"),
+    "check": ("check",),
+    "compare": ("compare", "HEAD"),
+    "demo": ("demo",),
+    "describe": ("describe", "pix2pix"),
+    "farm": ("farm",),
+    "gate": ("gate",),
+    "promote": ("promote", "a-b-0"),
+    "results": ("results",),
+    "search": ("search",),
+    "seeds": ("seeds", "sample", "pix2pix"),
+    "sync": ("sync",),
+    "verify": ("verify",),
+}
+
+
+def test_every_command_is_tried_outside_of_a_project_or_needs_none():
+    assert cli.COMMANDS.keys() - OUTSIDE.keys() == {"doctor", "init", "translate"}
+
+
+@pytest.mark.parametrize("words", [*OUTSIDE.values(), ("promote", "--rollback", "a"), ("gate", "--accept")])
+def test_what_needs_a_project_says_so_in_one_line_and_leaves_nothing_behind(tmp_path, monkeypatch, capsys, words):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    code, said, error = run(capsys, *words)
+    file = "params.yaml" if words[0] in ("check", "describe") else "dvc.yaml"
+    assert (code, said) == (2 if words[0] == "gate" else 1, "")
+    assert error == f"repix {words[0]}: {file}: {NO_PROJECT}\n" and "repix init" in error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_needs_none_works_outside_of_a_project(tmp_path, monkeypatch, capsys):
+    shutil.copytree(ROOT / "metrics", tmp_path / "mine")
+    monkeypatch.chdir(tmp_path)
+    assert run(capsys, "gate", "--metrics", "mine")[0] == 0
+    for words, said in (
+        (("translate", "none", "x.png", "-o", "out"), "name the folder of a model"),
+        (("bundle", "--check", "none.tar"), "none.tar: "),
+    ):
+        code, _, error = run(capsys, *words)
+        assert code == 1 and said in error and NO_PROJECT not in error and "dvc repro" not in error
+    (tmp_path / "mine").rename(tmp_path / "metrics")
+    assert run(capsys, "results")[0] == 0 and run(capsys, "gate")[0] == 0
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("init", ""),
+        ("add", ""),
+        ("gate", "--metrics", ""),
+        ("gate", "--baseline", ""),
+        ("bundle", "--check", ""),
+        ("translate", "", "x.png", "-o", "out"),
+        ("translate", "x", "", "-o", "out"),
+        ("translate", "x", "x.png", "-o", ""),
+        ("results", "--write", ""),
+        ("compare", "HEAD", "-o", ""),
+    ],
+)
+def test_an_empty_path_is_no_path(below, capsys, words):
+    before = sorted(below.rglob("*"))
+    code, said, error = run(capsys, *words)
+    assert (code, said) == (2, "") and "is empty; name a file or a folder" in error and error.count("\n") == 1
+    assert sorted(below.rglob("*")) == before
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,7 @@ def outs(tmp_path_factory):
     listed = [{"path": path, "md5": lock.md5(root / path)} for path in paths]
     stages = {"schema": "2.0", "stages": {f"train@{CELL}": {"cmd": "x", "outs": listed}}}
     (root / "dvc.lock").write_text(yaml.safe_dump(stages))
+    (root / "dvc.yaml").write_text("stages: {}\n")
     git(root, "init", "-q")
     git(root, "add", "dvc.lock")
     git(root, "commit", "-qm", "recorded")

@@ -8,6 +8,7 @@ import pytest
 
 from repix.config.reader import Settings, load, nearest, parse, read, section
 from repix.errors import UserError
+from repix.paths import NO_PROJECT
 
 
 class Inner(Settings):
@@ -108,7 +109,7 @@ def test_a_file_that_is_no_such_file_is_one_line(file, content, said):
 
 
 def test_a_missing_file_or_a_folder_is_one_line(file, tmp_path):
-    assert mistake(load) == "params.yaml: no such file; run from the root of the repository"
+    assert mistake(load) == f"params.yaml: {NO_PROJECT}"
     (tmp_path / "params.yaml").mkdir()
     assert "params.yaml: cannot be read: Is a directory" in mistake(load)
 

@@ -499,6 +499,7 @@ def test_a_taken_address_is_one_line(repository, monkeypatch, capsys, taken, opt
 
 
 def test_nothing_exported_is_one_line(tmp_path, monkeypatch, capsys):
+    (tmp_path / "exports").mkdir()
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit):
         cli.main(["demo"])

@@ -35,6 +35,7 @@ def root(tmp_path: Path) -> Path:
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(tree))
     write_json(tmp_path / "data/prepared/toy/manifest.json", {"any": "thing"})
     (tmp_path / "data/features").mkdir()
+    (tmp_path / "dvc.yaml").write_text("stages: {}\n")
     return tmp_path
 
 

@@ -117,6 +117,7 @@ def test_an_experiment_that_was_deleted_is_one_line_that_brings_it_back(tmp_path
     assert command == f"MLFLOW_TRACKING_URI='{uri}' mlflow experiments restore --experiment-id {place}"
 
     (tmp_path / ".dvc").mkdir()
+    (tmp_path / "dvc.yaml").write_text("stages: {}\n")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as exit_:
         cli.main(["sync"])

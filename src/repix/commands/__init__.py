@@ -2,7 +2,8 @@
 
 A module has a docstring (its help), ``add_arguments(parser)`` and ``main(arguments) -> int``
 (the exit code), and imports what is heavy inside ``main``. It runs in the root of the repository, from
-whichever folder below it was called; ``type=here`` is for paths that the user gives.
+whichever folder below it was called; ``type=here`` is for paths that the user gives. Outside of a project it is
+not begun, unless its ``needs_project(arguments)`` says that it does without.
 """
 
 import os
@@ -11,10 +12,29 @@ from pathlib import Path
 from repix import profile
 from repix.errors import UserError
 from repix.files import atomic_path
+from repix.paths import NO_PROJECT, WIRING
+
+
+def check_project() -> None:
+    """Refuse a folder that is no project: what is missing there no other command can make.
+
+    Raises:
+        UserError: there is no dvc.yaml in it.
+    """
+    if not WIRING.is_file():
+        raise UserError(f"{WIRING}: {NO_PROJECT}")
 
 
 def here(text: str) -> Path:
-    """Return a path that was given on the command line, as it is seen from the root, where the command runs."""
+    """Return a path that was given on the command line, as it is seen from the root, where the command runs.
+
+    Raises:
+        UserError: it is empty, as an unset variable of a shell is.
+    """
+    if not text:
+        error = UserError("a path on the command line is empty; name a file or a folder, `.` for this one")
+        error.exit_code = 2  # as argparse refuses arguments
+        raise error
     return Path(os.path.relpath(profile.START or ".")) / text
 
 

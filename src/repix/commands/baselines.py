@@ -57,6 +57,11 @@ def trained_cells(dataset: str, cells: list[str] | None, folder: Path) -> dict[s
     return models
 
 
+def needs_project(arguments: argparse.Namespace) -> bool:
+    """Whether it works in a project alone: without metrics it has nothing to begin with."""
+    return not arguments.metrics.is_dir()
+
+
 def main(arguments: argparse.Namespace) -> int:
     """Run the subcommand."""
     from repix import profile

@@ -32,6 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
+def needs_project(arguments: argparse.Namespace) -> bool:
+    """Whether it works in a project alone: an archive is checked anywhere."""
+    return arguments.check is None
+
+
 def main(arguments: argparse.Namespace) -> int:
     """Run the subcommand."""
     from repix.files import digest_file

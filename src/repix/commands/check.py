@@ -25,6 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
+def needs_project(arguments: argparse.Namespace) -> bool:
+    """Whether it works in a project alone: of params.yaml it says so itself."""
+    return False
+
+
 def main(arguments: argparse.Namespace) -> int:
     """Run the subcommand."""
     check.grid()

@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 
 from repix.errors import UserError, printable
+from repix.paths import EXPORTS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,6 +27,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", action="append", default=[], help="a further name that browsers reach it by, such "
                         "as a proxy's; again for more")  # fmt: skip
     parser.add_argument("--port", type=int, default=7860, help="0 takes a free one (default: %(default)s)")
+
+
+def needs_project(arguments: argparse.Namespace) -> bool:
+    """Whether it works in a project alone: exports do without one."""
+    return not EXPORTS.is_dir()
 
 
 def main(arguments: argparse.Namespace) -> int:

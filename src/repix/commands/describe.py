@@ -229,6 +229,11 @@ def markdown(descriptions: list[Description]) -> str:
     return "\n".join(tables.markdown(rows, right=(3, 5, 6, 7, 8)))
 
 
+def needs_project(arguments: argparse.Namespace) -> bool:
+    """Whether it works in a project alone: of params.yaml it says so itself."""
+    return False
+
+
 def main(arguments: argparse.Namespace) -> int:
     """Run the subcommand."""
     figure = arguments.diagram

@@ -23,6 +23,7 @@ from pathlib import Path
 from repix import machine, profile
 from repix.errors import UserError, printable
 from repix.libraries import install
+from repix.paths import NO_PROJECT, WIRING
 
 MEMORY_BYTES = 3 * 10**9  # a step of the paper's U-Net takes 2, see docs/performance.md
 DISK_BYTES = 2 * 10**9  # for outs and DVC's cache
@@ -36,6 +37,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("--gpu", action="store_true", help="print the line about GPUs alone")
     parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def needs_project(arguments: argparse.Namespace) -> bool:
+    """Whether it works in a project alone: of none it says what the machine is."""
+    return False
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -84,7 +90,7 @@ def profiles(root: Path, names: list[str]) -> tuple[bool, str]:
     """Return whether params.yaml is one that can run, by what `repix check` looks at, and the profiles of its grid."""
     from repix.config import check, reader
 
-    if any((root / name).exists() for name in (reader.FILE, "dvc.yaml")):
+    if any((root / name).exists() for name in (reader.FILE, WIRING)):
         try:
             check.grid(root / reader.FILE)
         except UserError as error:
@@ -196,7 +202,10 @@ def disk(root: Path) -> tuple[bool, str]:
 
 def git(root: Path) -> tuple[bool, str]:
     """Return whether git can read the project, and where it stands."""
-    if problem := machine.git_problem(root.resolve()):
+    problem = machine.git_problem(root.resolve())
+    if problem not in (None, machine.NO_GIT) and not (root / WIRING).is_file():
+        return True, "no repository here, see DVC"  # what is no project is not to be committed
+    if problem:
         return False, problem
     commit = machine.output_of("git", "-C", str(root), "rev-parse", "--short", "HEAD")
     if not commit:
@@ -214,15 +223,15 @@ def git(root: Path) -> tuple[bool, str]:
 
 def dvc(root: Path) -> tuple[bool, str]:
     """Return whether DVC knows the project, and which stages it has run."""
-    if not (root / "dvc.yaml").is_file():
-        return False, "no dvc.yaml here or above: go into a project, or make one by `repix init FOLDER`"
+    if not (root / WIRING).is_file():
+        return False, f"{WIRING}: {NO_PROJECT}"
     if not (root / ".dvc").is_dir():
         return False, "no .dvc here: `dvc init`, or `dvc init --subdir` below the root of a git repository"
     from repix import yaml12
     from repix.provenance import lock
 
     try:
-        yaml12.read(root / "dvc.yaml")
+        yaml12.read(root / WIRING)
         done = len(lock.read(root)) if (root / lock.FILE).exists() else 0
     except UserError as error:
         return False, str(error)

@@ -19,22 +19,27 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from pathlib import Path
 
-from repix.commands import here
+from repix.commands import check_project, here
 from repix.errors import UserError, printable, printable_lines
+from repix.paths import METRICS
 from repix.regression import baseline, gate, report, tolerance
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("--metrics", type=here, default=Path("metrics"), metavar="DIR", help="folder of <cell>.json")
+    parser.add_argument("--metrics", type=here, default=METRICS, metavar="DIR", help="folder of <cell>.json")
     parser.add_argument("--baseline", type=here, metavar="FILE", help="default: baseline.json in DIR")
     parser.add_argument("--tolerances", type=here, metavar="FILE", help="default: tolerances.json in DIR")
     parser.add_argument("--accept", action="store_true", help="make what was measured the baseline; say what changed")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print JSON")
     form.add_argument("--markdown", action="store_true", help="print markdown, for a pull-request comment")
+
+
+def needs_project(arguments: argparse.Namespace) -> bool:
+    """Whether it works in a project alone: see :func:`main`, whose exit code means something."""
+    return False
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -47,6 +52,8 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def _main(arguments: argparse.Namespace) -> int:
+    if arguments.metrics == METRICS and not METRICS.is_dir():
+        check_project()
     file = arguments.baseline or arguments.metrics / baseline.FILE
     now = baseline.read_metrics(arguments.metrics)
     try:

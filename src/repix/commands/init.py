@@ -38,6 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=here, help="made where it is missing")
 
 
+def needs_project(arguments: argparse.Namespace) -> bool:
+    """Whether it works in a project alone: it makes one."""
+    return False
+
+
 def main(arguments: argparse.Namespace) -> int:
     """Run the subcommand."""
     folder, made = arguments.folder, Made()

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from pathlib import Path
 
 from repix.cells import Cell, is_cell
@@ -27,6 +28,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--translator", choices=directions, default=directions[0], help="default: %(default)s")
     parser.add_argument("--rollback", action="store_true", help="move the alias back to the champion before")
     parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def needs_project(arguments: argparse.Namespace) -> bool:
+    """Whether it works in a project alone: a champion on a server can be taken back from anywhere."""
+    return not (arguments.rollback and os.environ.get("MLFLOW_TRACKING_URI"))
 
 
 def main(arguments: argparse.Namespace) -> int:

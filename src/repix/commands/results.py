@@ -15,6 +15,7 @@ from pathlib import Path
 from repix.api import COLUMNS, records, rows
 from repix.commands import here, replace_text
 from repix.errors import UserError
+from repix.paths import METRICS
 from repix.schemas import Metrics
 from repix.tables import aligned
 
@@ -50,6 +51,11 @@ def write_between_markers(path: Path, text: str, name: str = "results") -> None:
     if begin < 0 or not start:
         raise UserError(f"{path}: no lines <!-- {name}:begin --> and <!-- {name}:end --> to write between")
     replace_text(path, f"{old[:start]}{text}\n{old[end:]}")
+
+
+def needs_project(arguments: argparse.Namespace) -> bool:
+    """Whether it works in a project alone: all that it reads lies in metrics/."""
+    return not METRICS.is_dir()
 
 
 def main(arguments: argparse.Namespace) -> int:

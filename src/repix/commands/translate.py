@@ -71,6 +71,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print what was written, and what was not, as JSON")
 
 
+def needs_project(arguments: argparse.Namespace) -> bool:
+    """Whether it works in a project alone: a model is a folder of its own."""
+    return False
+
+
 def main(arguments: argparse.Namespace) -> int:
     """Run the subcommand."""
     given = arguments.model

@@ -11,6 +11,7 @@ from pydantic_core import PydanticCustomError
 
 from repix import yaml12
 from repix.errors import UserError
+from repix.paths import NO_PROJECT
 
 FILE = "params.yaml"
 
@@ -94,7 +95,7 @@ def load(path: str | Path = FILE) -> dict[str, Any]:
     try:
         tree = yaml12.read(path)
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file; run from the root of the repository") from None
+        raise UserError(f"{path}: {NO_PROJECT}") from None
     if not isinstance(tree, dict):
         raise UserError(f"{path}: expected a mapping with the keys run, datasets, models, ...")
     return tree

@@ -15,6 +15,7 @@ from repix.cells import Cell
 from repix.config import reader
 from repix.config.models import StartFrom
 from repix.errors import UserError
+from repix.paths import NO_PROJECT
 from repix.provenance.code import FOLDER, WITHOUT_MODEL, Closure, CodeRecord
 
 OUTS = ("outs", "metrics", "plots")  # keys of dvc.yaml under which a stage says what it writes
@@ -75,7 +76,7 @@ def _load(path: Path) -> dict[str, Any]:
     try:
         return yaml12.read(path) or {}
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file; run from the root of the repository") from None
+        raise UserError(f"{path}: {NO_PROJECT}") from None
 
 
 def _paths(entries: Iterable[Any]) -> Iterable[str]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from repix.directions import Direction
 from repix.errors import UserError
 from repix.files import digest_file
+from repix.paths import WIRING
 from repix.registry import FORMATS as EXPORTS
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ def find_model(given: str | Path, places: Iterable[Path], root: Path = Path()) -
     have = sorted(path.parent.as_posix() for path in (root / "runs").glob(f"*/{TRAINED}"))
     have += sorted(path.parent.as_posix() for path in (root / "exports").glob(f"*/{EXPORTED}"))
     listed = f"there is {', '.join(have)}" if have else "run `dvc repro` or `dvc pull` first"
+    if not have and not (root / WIRING).is_file():
+        listed = "name the folder of a model, or go into a project"
     from repix.cells import Cell, is_cell
 
     if have and is_cell(name := Path(given).name):  # DVC has taken away what the grid does not name
