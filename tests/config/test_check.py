@@ -74,6 +74,44 @@ def change(tree: dict, key: str, value) -> None:
             {"evaluate.fid": True, "features.inception.urls": ["weights.pth"]},
             "features.inception.urls: 'weights.pth': repix knows",
         ),
+        (
+            {"datasets.sample.archive.urls": ["https://ada:secret@host/x.zip"]},
+            "'https://host/x.zip' holds a user",
+        ),
+        (
+            {"datasets.sample.archive.urls": ["https://host/x.zip?token=abc"]},
+            "'https://host/x.zip' holds a secret",
+        ),
+        (
+            {"datasets.sample.archive.urls": ["https://host:port/x.zip"]},
+            "'https://host:port/x.zip' is no URL",
+        ),
+        ({"datasets.sample.archive.urls": ["file://data/x.zip"]}, "names the host 'data'; write file:///absolute/path"),
+        (
+            {"evaluate.fid": True, "features.inception.urls": ["https://ada:secret@host/x.pth"]},
+            "features.inception.urls: 'https://host/x.pth' holds a user",
+        ),
+        (
+            {"datasets.sample.archive.urls": ["synthetic:facade"]},
+            "archive.urls: synthetic:facade: no such generator",
+        ),
+        (
+            {"datasets.sample.archive.urls": ["synthetic:facades?size=64&trian=400"]},
+            "datasets.sample.archive.urls: synthetic:facades: unknown option 'trian'; did you mean 'train'?",
+        ),
+        (
+            {"datasets.sample.archive.urls": ["synthetic:facades?train=0"]},
+            "train=0: expected 1 .. 1000000",
+        ),
+        ({"datasets.sample.archive.urls": ["synthetic:facades?size"]}, "write synthetic:generator?option=value"),
+        (
+            {"models.pix2pix_small.start_from": {"file": "README.md", "networks": "generator"}},
+            "pix2pix_small.start_from.file: README.md is neither .keras, .npz nor a folder such as exports/<cell>",
+        ),
+        (
+            {"models.pix2pix_small.start_from": {"file": "docs", "networks": "generator"}},
+            "start_from.file: docs has no <translator>/model.keras; it is no folder of exports",
+        ),
         ({"datasets.sample.archive.urls": ["ftp://ada:secret@host/x"]}, "archive.urls: 'ftp:': repix knows"),
         (
             {"run.models": ["pix2pix_plus", "pix2pix_small"], "export.variant": "ema"},

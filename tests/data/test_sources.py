@@ -25,6 +25,7 @@ from pathlib import Path
 
 import pytest
 
+from repix.config import urls
 from repix.data import sources
 from repix.errors import UserError
 from repix.schemas import Archive
@@ -657,7 +658,7 @@ def test_an_error_that_quotes_the_url_does_not_quote_its_secret(place, monkeypat
     monkeypatch.setenv("TOY_TOKEN", "hidden")
     assert "hidden" not in place.refused(url + "?token=$TOY_TOKEN", attempts=1)
     said = "url: /set.zip?token=hidden (https://me:hidden@host/x?y=hidden)"
-    assert sources._clean(said) == "url: /set.zip (https://host/x)"
+    assert urls.clean(said) == "url: /set.zip (https://host/x)"
 
 
 def test_netrc_is_asked_for_who_we_are(place, serve, tmp_path, monkeypatch):

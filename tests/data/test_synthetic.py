@@ -8,8 +8,10 @@ import tarfile
 import numpy as np
 import pytest
 
-from repix.data import archives
-from repix.data.synthetic import DEFAULTS, PALETTE, draw_facade, stream, write_archive
+from repix.config import drawn
+from repix.config.drawn import DEFAULTS
+from repix.data import archives, synthetic
+from repix.data.synthetic import PALETTE, draw_facade, stream, write_archive
 from repix.errors import UserError
 from repix.files import digest_arrays, digest_file, digest_tree
 from tests.conftest import real_data
@@ -186,3 +188,7 @@ def test_what_is_not_allowed_is_named(tmp_path, generator, options, said):
     with pytest.raises(UserError, match=said.replace("..", r"\.\.")):
         write_archive(tmp_path / "a.tar", generator, options)
     assert not list(tmp_path.iterdir())
+
+
+def test_every_generator_that_the_check_knows_is_one_that_draws():
+    assert tuple(synthetic._DRAWERS) == drawn.GENERATORS

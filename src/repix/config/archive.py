@@ -8,16 +8,6 @@ from pydantic import Field, field_validator
 
 from repix.config.reader import Settings
 
-SCHEMES = ("https", "http", "file", "synthetic")
-
-
-def no_source(url: str) -> str | None:
-    """Return what to write in place of an address of a scheme that repix does not know; None of one that it does."""
-    scheme, colon, _ = url.partition(":")
-    if colon and scheme.lower() in SCHEMES:
-        return None
-    return "repix knows https://, http://, file: and synthetic:; write file:path for a file on this machine"
-
 
 class Archive(Settings):
     """Where a data set's archive is had, and what is known of it.

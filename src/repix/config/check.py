@@ -9,8 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from repix.cells import Cell
-from repix.config import halving, reader, sizes
-from repix.config.archive import no_source
+from repix.config import drawn, halving, reader, sizes, urls
 from repix.config.datasets import Dataset
 from repix.config.evaluation import Evaluate, FeatureWeights
 from repix.config.export import Export
@@ -19,6 +18,7 @@ from repix.config.images import height_width
 from repix.config.limits import Limits
 from repix.config.models import Recipe
 from repix.config.run import Grid
+from repix.config.start_file import files_of
 from repix.errors import UserError
 from repix.libraries import install
 from repix.metrics import ASK_FOR_FEATURES, METRICS, OWN_NETWORK, Metric
@@ -53,7 +53,7 @@ def grid(path: str | Path = reader.FILE) -> None:
         if name not in (known := reader.load(path).get("features") or {}):
             mend = reader.nearest(name, known) or "; what such an entry holds: repix's docs/metrics.md"
             raise UserError(f"{path}: no features.{name}{mend}")
-        _known_schemes(f"features.{name}", reader.read(f"features.{name}", FeatureWeights, path).urls, path)
+        _addresses(f"features.{name}", reader.read(f"features.{name}", FeatureWeights, path).urls, path)
     # dvc.yaml declares these, and DVC wants what is declared written down; it would ask for it one stage at a time.
     for key, settings, names in (("run", Grid, ["profile"]), ("limits", Limits, None), ("evaluate", Evaluate, ASKED)):
         fields = settings.model_fields
@@ -66,7 +66,7 @@ def grid(path: str | Path = reader.FILE) -> None:
     for name in recipes:
         _written(f"models.{name}", {"profile": "fast"}, path)
     for name, entry in sets.items():
-        _known_schemes(f"datasets.{name}.archive", entry.archive.urls, path)
+        _addresses(f"datasets.{name}.archive", entry.archive.urls, path)
         if entry.archive.withdrawn:
             raise UserError(f"data set {name!r}: {entry.archive.withdrawn}")
         for model, recipe in recipes.items():
@@ -149,7 +149,9 @@ def _parents(run: Grid, recipes: Mapping[str, Recipe], path: str | Path) -> None
             if made[:1] in (("exports",), ("runs",)) and made[1:2] and made[1] in place:
                 raise UserError(f"{key}.file: {start.file} is made by this grid: name the cell: {made[1]}")
             file = found(Path(start.file))
-            if not (file.is_file() or file.is_dir()) and not _is_kept(cell, start.file):
+            if file.is_file() or file.is_dir():
+                files_of(start.file, file, key)
+            elif not _is_kept(cell, start.file):
                 raise UserError(f"{key}.file: {start.file}: no such file or folder")
             continue
         if name in place:
@@ -211,11 +213,15 @@ def _is_scored(metric: Metric, evaluate: Evaluate, entry: Dataset) -> bool:
     return always if metric.default is None else getattr(evaluate, metric.name)
 
 
-def _known_schemes(key: str, urls: tuple[str, ...], path: str | Path) -> None:
-    for url in urls:
-        if mend := no_source(url):
-            shown = "".join(url.partition(":")[:2])  # what follows may hold a password
-            raise UserError(f"{path}: {key}.urls: {shown!r}: {mend}")
+def _addresses(key: str, given: tuple[str, ...], path: str | Path) -> None:
+    """Refuse addresses that the stage which fetches them refuses by their text."""
+    for url in given:
+        urls.check(url, f"{path}: {key}")
+        if url.partition(":")[0].lower() == "synthetic":
+            try:
+                drawn.settings(*urls.of_synthetic(url))
+            except UserError as error:
+                raise UserError(f"{path}: {key}.urls: {error}") from None
 
 
 def _written(key: str, defaults: Mapping[str, str], path: str | Path) -> None:

@@ -24,12 +24,12 @@ from datetime import timedelta
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, quote, unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from tqdm import tqdm
 
 from repix import paths
-from repix.config.archive import no_source
+from repix.config.urls import check, clean, of_synthetic
 from repix.data.archives import HEAD_BYTES, refusal, sniff
 from repix.digests import Digests
 from repix.errors import UserError, limit_of_the_machine
@@ -60,8 +60,6 @@ _HTTP_REFUSED = (
 _NETWORK_CHUNK_BYTES = 1 << 16
 _PASSING_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 _LONGEST_WAIT = 60.0
-_SECRET = re.compile(r"token|secret|passw|^pwd$|signature|^sig$|api-?_?key|^key$|credential|^auth", re.IGNORECASE)
-"""Names of query fields that a server takes for who somebody is."""
 
 
 class _MirrorError(Exception):
@@ -137,7 +135,9 @@ def fetch(
     urls, folder, work = tuple(urls), Path(folder), Path(work)
     entry = f"datasets.{dataset}.archive" if archive else f"features.{dataset}"
     for url in urls:
-        _check(url, entry)
+        check(url, entry)
+        if url.lower().startswith(("http:", "https:")):
+            _with_variables(url, entry)
     name = _file_name(urls[0])
     key = sha256 or digest_text(canonical_json(urls))
     job = _Job(dataset, entry, sha256, max_bytes, work, key, archive, hint, attempts, timeout, sleep)
@@ -158,7 +158,7 @@ def fetch(
                         raise _MirrorError(_HTTP_REFUSED)
                     return _from(url, name, folder, job)
                 except _MirrorError as reason:
-                    answers.append(f"{_shown(url)}: {reason}")
+                    answers.append(f"{clean(url)}: {reason}")
     except OSError as error:
         refused = limit_of_the_machine(error)
         said = refused or f"{error.filename or folder}: {error.strerror or error}; mend the path"
@@ -222,44 +222,7 @@ def absent(urls: Sequence[str]) -> str | None:
     """Return the first of the URLs where all name files or folders of this machine, and none of them is there."""
     if any(url.partition(":")[0].lower() != "file" or _file_path(url).exists() for url in urls):
         return None
-    return _shown(urls[0])
-
-
-def _check(url: str, entry: str) -> None:
-    """Raise where a URL can never be right, before anything is asked of anybody."""
-    scheme, shown = url.partition(":")[0].lower(), _shown(url)
-    if mend := no_source(url):
-        raise UserError(f"{entry}.urls: {shown!r}: {mend}")
-    try:
-        parts = urlsplit(url)
-        parts.port  # noqa: B018  (raises where it is no number)
-        (parts.hostname or "").encode("idna")
-    except ValueError:
-        raise UserError(f"{entry}.urls: {shown!r} is no URL; mend it in params.yaml") from None
-    if scheme in ("http", "https"):
-        if not parts.hostname:
-            raise UserError(f"{entry}.urls: {shown!r} names no host; write {scheme}://host/path")
-        if "@" in parts.netloc:
-            raise UserError(
-                f"{entry}.urls: {shown!r} holds a user or password, which dvc.lock and the cards would publish; "
-                f"take it out, and put a line `machine {parts.hostname} login ... password ...` into ~/.netrc"
-            )
-        for name, value in parse_qsl(parts.query):
-            if _SECRET.search(name) and not re.fullmatch(r"\$[A-Za-z_][A-Za-z0-9_]*", value):
-                raise UserError(
-                    f"{entry}.urls: {shown!r} holds a secret ({_clean(name)}), which dvc.lock and the cards would "
-                    f"publish; write {_clean(name)}=$NAME and set the environment variable NAME"
-                )
-        _with_variables(url, entry)
-    if scheme == "file" and parts.netloc not in ("", "localhost"):
-        raise UserError(
-            f"{entry}.urls: {shown!r} names the host {parts.netloc!r}; "
-            "write file:///absolute/path or file:relative/path"
-        )
-    if scheme == "synthetic":
-        generator, options = _synthetic(url)
-        if not re.fullmatch(r"[A-Za-z0-9_]+", generator) or options is None:
-            raise UserError(f"{entry}.urls: {shown!r}: write synthetic:generator?option=value&option=value")
+    return clean(urls[0])
 
 
 def _with_variables(url: str, entry: str) -> str:
@@ -267,7 +230,7 @@ def _with_variables(url: str, entry: str) -> str:
 
     def value(match: re.Match) -> str:
         if match[1] not in os.environ:
-            raise UserError(f"{entry}.urls: {_shown(url)!r}: set the environment variable {match[1]}")
+            raise UserError(f"{entry}.urls: {clean(url)!r}: set the environment variable {match[1]}")
         return quote(os.environ[match[1]], safe="")
 
     address, mark, query = url.partition("?")
@@ -282,24 +245,11 @@ def _file_name(url: str) -> str:
     """Return a plain file name for a URL: its last part, letters, digits, dot, dash, underscore."""
     scheme = url.partition(":")[0].lower()
     if scheme == "synthetic":
-        return f"{_synthetic(url)[0]}.tar"
+        return f"{of_synthetic(url)[0]}.tar"
     path = str(_file_path(url)) if scheme == "file" else unquote(urlsplit(url).path)
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", path.rstrip("/").rpartition("/")[2]).lstrip(".")[-120:]
     name = name if name and name.lower() != "archive.json" else "archive"
     return f"{name}.tar" if scheme == "file" and (url.endswith("/") or Path(path).is_dir()) else name
-
-
-def _shown(url: str) -> str:
-    """Return a URL as it may stand in a log: without user, password and query."""
-    return _clean(url)
-
-
-def _clean(text: str) -> str:
-    """Return somebody else's words as one short line: no control characters, no secrets of URLs in it."""
-    text = "".join(character if character.isprintable() else " " for character in text)
-    text = re.sub(r"(?i)(https?:/*)[^/\s'\"]*@", r"\1", text)
-    text = re.sub(r"(?i)((?:https?://|\burl: /)[^\s'\"?#]*)[?#][^\s'\")]*", r"\1", text)
-    return " ".join(text.split())[:300]
 
 
 def _from(url: str, name: str, folder: Path, job: _Job) -> Archive:
@@ -315,7 +265,7 @@ def _from(url: str, name: str, folder: Path, job: _Job) -> Archive:
         with scratch_folder(job.work / "synthetic") as made:
             from repix.data import synthetic
 
-            generator, options = _synthetic(url)
+            generator, options = of_synthetic(url)
             path = made / name
             synthetic.write_archive(path, generator, options)
             return _deliver(path, name, folder, job)
@@ -426,17 +376,6 @@ def _file_path(url: str) -> Path:
     return paths.found(path)
 
 
-def _synthetic(url: str) -> tuple[str, dict[str, str] | None]:
-    """Return generator and options of a ``synthetic:`` URL; None where the options are no options."""
-    generator, _, query = url.partition(":")[2].partition("?")
-    try:
-        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
-    except ValueError:
-        return generator, None
-    options = dict(pairs)
-    return generator, options if len(options) == len(pairs) else None
-
-
 def _say(text: str) -> None:
     tqdm.write(text, file=sys.stderr)
 
@@ -498,7 +437,7 @@ def _transfer(url: str, job: _Job, bar: tqdm) -> bool:
             length = response.headers.get("Content-Length", "")
             start, total = 0, int(length) if re.fullmatch("[0-9]{1,18}", length) else None
         else:
-            answer = _clean(f"HTTP {response.status_code} {response.reason or ''}")
+            answer = clean(f"HTTP {response.status_code} {response.reason or ''}")
             if response.status_code not in _PASSING_STATUS:
                 raise _MirrorError(answer)
             wait = response.headers.get("Retry-After", "")
@@ -585,7 +524,7 @@ def _connect(url: str, headers: dict[str, str], job: _Job) -> requests.Response:
 
     def may_follow(before: str, after: str) -> None:
         if job.sha256 is None and _is_http(after) and not _is_http(before):
-            raise _MirrorError(f"leads to {_shown(after)}, which {_HTTP_REFUSED}")
+            raise _MirrorError(f"leads to {clean(after)}, which {_HTTP_REFUSED}")
 
     try:
         asked = session(job.timeout[1], LOWEST_RATE, _HEADER_BYTES, may_follow)
@@ -629,7 +568,7 @@ def _failure(error: BaseException, timeout: tuple[float, float]) -> Exception:
         if isinstance(cause, SlowError):
             return _CutError(str(cause), slow=True)
         if isinstance(cause, ssl.SSLCertVerificationError):
-            return _MirrorError(f"its https certificate is not accepted ({_clean(cause.verify_message)})")
+            return _MirrorError(f"its https certificate is not accepted ({clean(cause.verify_message)})")
         if isinstance(cause, urllib3.exceptions.NameResolutionError):
             return _CutError("the host name is not known (is there a network?)")
         # NewConnectionError (refused, unreachable) derives from this one, and is no timeout.
@@ -641,9 +580,9 @@ def _failure(error: BaseException, timeout: tuple[float, float]) -> Exception:
             return _CutError("the connection was cut")
     for cause in seen:
         if isinstance(cause, OSError) and cause.strerror:
-            return _CutError(_clean(cause.strerror))
+            return _CutError(clean(cause.strerror))
     return _CutError(_one_line(error))
 
 
 def _one_line(error: BaseException) -> str:
-    return _clean(str(error)) or type(error).__name__
+    return clean(str(error)) or type(error).__name__

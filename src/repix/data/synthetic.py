@@ -14,7 +14,6 @@ rounds alike on every machine, so the pixels are the same everywhere.
 from __future__ import annotations
 
 import io
-import re
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -24,15 +23,13 @@ from typing import NamedTuple
 import numpy as np
 
 from repix import rng
-from repix.config.reader import nearest
-from repix.errors import UserError
+from repix.config import drawn
+from repix.config.drawn import SPLITS
 from repix.files import atomic_path
 from repix.rng import Stream
 
 GRID = 64
 """Compositions lie on a grid of 64 x 64 units, whatever the size of the image."""
-
-SPLITS = ("train", "val", "test")
 
 PALETTE: dict[str, tuple[int, int, int]] = {
     "background": (0, 0, 222),
@@ -49,15 +46,6 @@ PALETTE: dict[str, tuple[int, int, int]] = {
     "shop": (174, 0, 0),
 }
 """Colour of each label, as in the JPEG files of the CMP façades (the most frequent of its shades)."""
-
-DEFAULTS = {"size": 64, "train": 400, "val": 40, "test": 100, "seed": 0}
-ALLOWED = {
-    "size": (16, 1024),
-    "train": (1, 1_000_000),
-    "val": (0, 1_000_000),
-    "test": (0, 1_000_000),
-    "seed": (0, 2**63 - 1),
-}
 
 
 def stream(seed: int, split: str, index: int, purpose: int) -> Stream:
@@ -565,25 +553,6 @@ def draw_facade(seed: int, split: str, index: int, size: int) -> tuple[np.ndarra
     return label_map(house, size), Painter(house, stream(seed, split, index, purpose=1), size).paint()
 
 
-def _settings(options: dict[str, str]) -> dict[str, int]:
-    """Return the options of ``facades`` as integers, complete with the defaults."""
-    settings = dict(DEFAULTS)
-    for name, text in options.items():
-        if name not in DEFAULTS:
-            raise UserError(
-                f"synthetic:facades: unknown option {name!r}{nearest(name, DEFAULTS)}; options: {', '.join(DEFAULTS)}"
-            )
-        low, high = ALLOWED[name]
-        if not re.fullmatch(r"-?[0-9]{1,100}", text):
-            raise UserError(f"synthetic:facades: {name}={text}: expected an integer of {low} .. {high}")
-        settings[name] = min(max(int(text), low), high)
-        if settings[name] != int(text):
-            raise UserError(
-                f"synthetic:facades: {name}={text}: expected {low} .. {high}; the nearest is {settings[name]}"
-            )
-    return settings
-
-
 def _members(size: int, seed: int, counts: dict[str, int]) -> Iterator[tuple[str, bytes]]:
     """Yield name and PNG bytes of every pair, photograph at the left and label map at the right."""
     from PIL import Image
@@ -599,12 +568,11 @@ def _members(size: int, seed: int, counts: dict[str, int]) -> Iterator[tuple[str
                 progress.update()
 
 
-def _facades(options: dict[str, str]) -> Iterator[tuple[str, bytes]]:
-    settings = _settings(options)
+def _facades(settings: dict[str, int]) -> Iterator[tuple[str, bytes]]:
     return _members(settings["size"], settings["seed"], {split: settings[split] for split in SPLITS})
 
 
-GENERATORS = {"facades": _facades}
+_DRAWERS = {"facades": _facades}  # all of drawn.GENERATORS
 
 
 def write_archive(path: Path, generator: str, options: dict[str, str]) -> None:
@@ -623,12 +591,8 @@ def write_archive(path: Path, generator: str, options: dict[str, str]) -> None:
     Raises:
         UserError: an unknown generator or option, or a value that is not allowed.
     """
-    if generator not in GENERATORS:
-        raise UserError(
-            f"synthetic:{generator}: no such generator{nearest(generator, GENERATORS)}; "
-            f"generators: {', '.join(GENERATORS)}"
-        )
-    members = GENERATORS[generator](options)
+    settings = drawn.settings(generator, options)
+    members = _DRAWERS[generator](settings)
     with atomic_path(path) as temporary, tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as tar:
         for name, data in members:
             header = tarfile.TarInfo(name)  # mode 0644; time, owner and group 0

@@ -12,15 +12,15 @@ from typing import Any
 
 from repix.cells import Cell
 from repix.config.models import StartFrom
+from repix.config.start_file import files_of
 from repix.errors import UserError
 from repix.files import atomic_folder, digest_file, read_json
-from repix.paths import EXPORTS, LINEAGE, RUNS, found
+from repix.paths import LINEAGE, RUNS, found
 from repix.schemas import Start, Trained
 
 FOLLOWED = ("params", "inputs", "profile", "environment", "code")  # of a lineage record: what moves a training's bits
 STATE = "state.npz"  # the finished state, in runs/<cell>/ of a recipe with keep_state
 RECORD = "start.json"
-KERAS = "model.keras"
 
 
 def fetch(cell: Cell, start: StartFrom | None, out: Path) -> None:
@@ -138,13 +138,4 @@ def _trained_by(cell: str) -> dict[str, Any]:
 
 def _of_file(cell: Cell, start: StartFrom, source: Path, key: str) -> tuple[Start, dict[str, Path]]:
     """Return the record and the files of a start from a file, or from a folder of exports."""
-    files = {source.name: source}
-    if source.is_dir():
-        files = {path.relative_to(source).as_posix(): path for path in sorted(source.glob(f"*/{KERAS}"))}
-        if not files:
-            raise UserError(f"{key}.file: {start.file} has no <translator>/{KERAS}; it is no folder of exports")
-    elif not source.is_file():
-        raise UserError(f"{key}.file: {start.file}: is no file")
-    elif source.suffix not in (".keras", ".npz"):
-        raise UserError(f"{key}.file: {start.file} is neither .keras, .npz nor a folder such as {EXPORTS}/<cell>")
-    return Start(cell=cell.name, parent=start.file), files
+    return Start(cell=cell.name, parent=start.file), files_of(start.file, source, key)

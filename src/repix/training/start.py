@@ -18,6 +18,7 @@ from repix.cells import Cell
 from repix.config import reader
 from repix.config.augment import Augment
 from repix.config.models import Recipe
+from repix.config.start_file import KERAS
 from repix.data.prepared import Prepared
 from repix.directions import Direction
 from repix.errors import UserError, reading
@@ -26,7 +27,7 @@ from repix.models.initialization import weights
 from repix.schemas import Start
 from repix.systems.system import System
 from repix.training.checkpoint import Checkpoint, check_state, read_checkpoint
-from repix.training.parent import KERAS, RECORD, STATE
+from repix.training.parent import RECORD, STATE
 from repix.training.step import Step
 
 Arrays = dict[str, np.ndarray]
