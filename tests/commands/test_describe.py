@@ -13,6 +13,7 @@ from repix import cli
 from repix.config import reader
 from repix.config.models import Recipe
 from repix.data.prepared import Prepared
+from repix.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("library_convolutions")  # how the portable profile sums is another thing
 
@@ -131,7 +132,23 @@ def test_json_of_the_sample(capsys):
     found = json.loads(out)
     assert code == 0
     assert found["size"] == [64, 64]
-    assert found["facts"]["networks"]["discriminator"]["receptive_field"] == 34
+    networks = found["facts"]["networks"]
+    assert networks["discriminator"]["receptive_field"] == 34
+    assert networks["generator"]["layers"][:1] == ["down1"] and all(one["layers"] for one in networks.values())
+
+
+def test_the_layers_of_the_json_are_those_that_freeze_takes(capsys):
+    from repix.commands.describe import describe
+    from repix.training.start import Beginning
+
+    networks = json.loads(run(capsys, "cyclegan", "--json")[1])["facts"]["networks"]
+    _, system = describe("cyclegan", None)
+    translating = system.optimizer_groups["generator"]
+    beginning = SimpleNamespace(key="models.x.start_from", asked=SimpleNamespace(freeze=["nosuch"]))
+    with pytest.raises(UserError, match="begins with 'nosuch'; it has ") as caught:
+        Beginning._freeze(beginning, system, translating)
+    taken = str(caught.value).rpartition("it has ")[2].split(", ")
+    assert taken == list(dict.fromkeys(layer for name in translating for layer in networks[name]["layers"]))
 
 
 def test_text_and_diagram(capsys, tmp_path):

@@ -2,7 +2,8 @@
 
 Nothing is trained. Sizes and channels come from a data set; without one they are 256 x 256 px, 3 to 3 channels.
 A multiply-add counts as two FLOPs; FLOPs and memory of a training are estimates, and --measure runs some steps on
-drawn images to say what this machine takes for one, and for all.
+drawn images to say what this machine takes for one, and for all. --json also names the layers with weights, which
+`freeze` of a start_from takes.
 
 Examples:
   repix describe pix2pix

@@ -187,7 +187,7 @@ class StartFrom(Settings):
             and ema hold no others.
         moments: whether Adam's moments are taken over as well, under a new schedule.
         freeze: layers of the generators that keep their weights, by the beginnings of their names:
-            ``[down1, down2]``. `repix describe` names them.
+            ``[down1, down2]``. `repix describe MODEL --json` names them.
     """
 
     cell: CellName | None = None

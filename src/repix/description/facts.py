@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import keras
 import numpy as np
@@ -205,12 +205,14 @@ class NetworkFacts:
         output: shape of what it returns for one example.
         receptive_field: see :func:`receptive_field`.
         flops: of one forward pass on one example.
+        layers: names of the layers with weights, in order; by them twins are not told apart.
     """
 
     parameters: int
     output: tuple[int, ...]
     receptive_field: int | None
     flops: int
+    layers: tuple[str, ...] = field(compare=False)
 
 
 @dataclass(frozen=True)
@@ -240,7 +242,11 @@ def facts(system: System, recipe: Recipe, source: int, target: int) -> Facts:
     width = 2 if recipe.precision == "bfloat16" else 4
     networks = {
         name: NetworkFacts(
-            parameters(network), tuple(network.output.shape[1:]), receptive_field(network), flops(network)
+            parameters(network),
+            tuple(network.output.shape[1:]),
+            receptive_field(network),
+            flops(network),
+            tuple(layer.name for layer in network.layers if layer.weights),
         )
         for name, network in system.networks.items()
     }
