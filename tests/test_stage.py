@@ -68,7 +68,8 @@ def test_what_a_terminal_would_obey_is_spelt_out(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "x").mkdir()
     os.symlink("nowhere", tmp_path / "x" / name)
-    shutil.copy(ROOT / "params.yaml", tmp_path)
+    for file in ("params.yaml", "dvc.yaml"):
+        shutil.copy(ROOT / file, tmp_path)
     with pytest.raises(SystemExit):
         cli.main(["add", "x", "--dry-run"])
     assert (
