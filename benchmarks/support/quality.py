@@ -83,7 +83,11 @@ TASKS = {
             "no_cutout": Option("the same without cutout", {"discriminator": {"augment": list(AUGMENT[:2])}}),
             "two_rates": Option("discriminator at a quarter of the rate", {"optimizer": {"discriminator_rate": 5e-5}}),
             "long_decay": Option("the rate falling from the start", {"decay_epochs": 20}),
-            "r1": Option("R1", {"loss": {"r1": 10.0}}),
+            "r1": Option("R1, gamma 10", {"loss": {"r1": 10.0}}),
+            "augment_two_rates": Option(
+                "augmentation, and a quarter of the rate",
+                {"discriminator": {"augment": list(AUGMENT)}, "optimizer": {"discriminator_rate": 5e-5}},
+            ),
             "one_dropout": Option(
                 "dropout in one block, as the PyTorch code", {"generator": {"dropout_first": 1, "dropout_blocks": 1}}
             ),
