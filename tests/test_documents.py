@@ -19,10 +19,10 @@ import tomllib
 import pytest
 
 from repix import cli
-from repix.config import reader
+from repix.config import drawn, reader
 from repix.config.datasets import Dataset
 from repix.config.models import Recipe
-from repix.data.synthetic import GENERATORS
+from repix.data import synthetic
 from tests.commands.test_add import draw_pairs
 from tests.conftest import ROOT
 from tests.documents import FENCE, blocks
@@ -230,7 +230,8 @@ def test_dvc_itself_changes_one_line_and_the_stage_takes_it(repository):
 
 
 def test_the_images_of_the_sample_lie_where_the_pages_say():
-    drawn = {f"data/images/sample/{name}" for name, _ in GENERATORS["facades"]({"train": "1", "val": "1", "test": "1"})}
+    few = drawn.settings("facades", {"train": "1", "val": "1", "test": "1"})
+    made = {f"data/images/sample/{name}" for name, _ in synthetic._facades(few)}
     pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "docs").glob("*.ipynb")]
     named = {place for page in pages for place in re.findall(r"data/images/sample/[\w/]+", page.read_text())}
-    assert named and all(any(path.startswith(f"{place}/") for path in drawn) for place in named), named
+    assert named and all(any(path.startswith(f"{place}/") for path in made) for place in named), named
