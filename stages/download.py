@@ -14,6 +14,7 @@ from repix.config import reader
 from repix.config.archive import Archive
 from repix.config.limits import Limits
 from repix.data import sources
+from repix.digests import Digests
 
 
 def main(dataset: str) -> None:
@@ -34,6 +35,7 @@ def main(dataset: str) -> None:
         max_bytes=limits.download_bytes,
         work=paths.WORK / "downloads",
     )
+    sources.remember(archive.urls, out / "archive.json", Digests(paths.WORK / "digests"))
     record.write(out)
 
 

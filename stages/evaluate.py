@@ -41,6 +41,7 @@ def main(cell: Cell) -> None:
     networks = own_networks(settings, paths.FEATURES)
     given = {"features": network, "networks": networks, "cache": record.memo("repix.evaluation.features")}
     scored = evaluate(model, Prepared.open(prepared), settings, out, **given)
+    record.check()
     with atomic_folder(shown) as folder:
         for translator in model.record.translators:
             shutil.copyfile(out / f"{translator}.png", folder / f"{translator}.png")

@@ -42,6 +42,7 @@ def main(cell: Cell) -> None:
             f"{cell.name}: {name}: error {seen.max_error:.2g} at most on [-1, 1], {seen.ms_per_image:.0f} ms per image"
         )
 
+    record.check()
     run = mlflow_run.run_of(cell.name, record.declared.inputs[trained.as_posix()])
     values = {
         f"score/export/{name}/{key}": value for name, seen in measured.items() for key, value in seen.values().items()

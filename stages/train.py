@@ -91,6 +91,7 @@ def main(cell: Cell) -> None:
                 },
                 **given,
             )
+        record.check()
         state, profile = setup.step.state(), record.declared.profile
         trained = record_of(cell, recipe, setup, state, prepared.manifest, history, best, data_digest, profile)
         for animation in frames.written:

@@ -57,10 +57,16 @@ def test_a_users_switches_are_not_there_once_a_profile_is_entered_and_what_is_th
     }
     users = {
         "JAX_COMPILATION_CACHE_DIR": "/x",
+        "GOMP_CPU_AFFINITY": "0",
+        "JAX_CUDA_VISIBLE_DEVICES": "1",
         "JAX_PLATFORMS": "cpu",
+        "KMP_DUPLICATE_LIB_OK": "TRUE",
         "KERAS_HOME": "/y",
         "NCCL_SOCKET_IFNAME": "eth0",
+        "NCCL_TOPO_FILE": "/t.xml",
         "NOT_A_SWITCH_TF_X": "1",
+        "ONEDNN_VERBOSE": "1",
+        "XLA_CLIENT_MEM_FRACTION": ".3",
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
     }
     code = f"""
@@ -69,7 +75,9 @@ from repix import profile
 profile.enter({name!r})
 print(json.dumps(dict(os.environ)))
 """
-    left = json.loads(python(code, **switches, **users).stdout)
+    ended = python(code, **switches, **users)
+    left = json.loads(ended.stdout)
+    assert ended.stderr.count("unset for this run") == 1 and "ATEN_CPU_CAPABILITY, JAX_ENABLE_X64" in ended.stderr
     assert not switches.keys() & left.keys()
     assert users.items() <= left.items()
 
@@ -80,7 +88,7 @@ import os
 from repix import profile
 profile.enter("fast")
 import numpy
-os.environ["KMP_INIT_AT_FORK"] = "FALSE"  # as torch does
+os.environ["TF_OF_A_LIBRARY"] = "1"
 print(profile.enter("fast").name)
 """
     assert python(code).stdout == "fast\n"

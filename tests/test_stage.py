@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -184,6 +185,10 @@ def test_a_result_is_not_recorded_under_what_changed_while_it_was_made(monkeypat
     params.write_text("# another remark\n" + text)  # of no value that the stage has read
     record.write(Path("in.txt"))
     assert record.path.exists()
+    tree = yaml.safe_load(text)
+    tree["datasets"]["sample"]["images"] = dict(record.declared.params["datasets.sample.images"])  # defaults spelt out
+    params.write_text(yaml.safe_dump(tree))
+    record.write(Path("in.txt"))
 
     (tmp_path / "in.txt").write_text("two")
     with pytest.raises(UserError, match=r"^in\.txt: changed while the stage ran"):
@@ -199,6 +204,22 @@ def test_a_result_is_not_recorded_under_what_changed_while_it_was_made(monkeypat
     record.write()
 
 
+def test_of_a_group_that_a_stage_reads_in_part_that_part_counts(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    params, text = tmp_path / "params.yaml", (ROOT / "params.yaml").read_text()
+    params.write_text(text)
+    monkeypatch.setattr(sys, "argv", [str(ROOT / "stages/download.py")])
+    entry = yaml.safe_load(text)["datasets"]["sample"]["archive"]
+    given = {"datasets.sample.archive": {"urls": entry["urls"], "sha256": entry.get("sha256")}}
+    record = stage.LineageRecord("download", "sample", given, [])
+    for key, refused in (("licence", False), ("urls", True)):
+        tree = yaml.safe_load(text)
+        tree["datasets"]["sample"]["archive"][key] = ["other"] if refused else "other"
+        params.write_text(yaml.safe_dump(tree))
+        with pytest.raises(UserError, match="changed while") if refused else nullcontext():
+            record.check()
+
+
 def test_a_stage_of_dvcs_refuses_to_run_other_code_than_dvc_repro_began_with(monkeypatch, tmp_path):
     ran = standing_record(monkeypatch, tmp_path).declared.code
     recorded = CodeRecord(stage="preprocess", model=None, code=ran)
@@ -207,7 +228,7 @@ def test_a_stage_of_dvcs_refuses_to_run_other_code_than_dvc_repro_began_with(mon
     standing_record(monkeypatch, tmp_path)
     edited = recorded.model_copy(update={"code": ran | {"src/repix/stage.py": "before"}})
     edited.write(tmp_path / "code/preprocess/all.json")
-    with pytest.raises(UserError, match=r"^src/repix/stage\.py: changed since `dvc repro` began"):
+    with pytest.raises(UserError, match=r"^src/repix/stage\.py: changed since `dvc repro` looked at the code"):
         standing_record(monkeypatch, tmp_path)
     monkeypatch.delenv("DVC_STAGE")  # by hand: nothing is written into dvc.lock
     standing_record(monkeypatch, tmp_path)

@@ -38,10 +38,20 @@ _SWITCHES = re.compile(
     "(ATEN|CUBLAS|CUDNN|DNNL|GOMP|JAX|KERAS|KMP|MKL|NCCL|NPY|NVIDIA_TF32|OMP|ONEDNN|OPENBLAS|PJRT|PYTORCH|TF|TORCH|XLA)_"
 )
 _USERS = re.compile(
-    "JAX_(PLATFORMS|COMPILATION_CACHE.*|PERSISTENT_CACHE.*|COORDINATOR.*|NUM_PROCESSES|LOCAL_DEVICE.*|PROCESS_.*|TRACEBACK.*|.*LOG.*)"
-    "|XLA_PYTHON_CLIENT_.*|KERAS_HOME|TF_(CPP_.*LOG.*|CPP_VMODULE|FORCE_GPU_ALLOW_GROWTH|GPU_ALLOCATOR)"
-    "|NCCL_(DEBUG.*|SOCKET_.*|IB_.*|NET.*|P2P_DISABLE|SHM_DISABLE)|(OMP|KMP)_(AFFINITY|BLOCKTIME|PLACES|PROC_BIND|WAIT_POLICY)"
-    "|TORCH_(HOME|EXTENSIONS_DIR)|PYTORCH_(CUDA_)?ALLOC_CONF"
+    "|".join(
+        (
+            "JAX_(PLATFORMS|PLATFORM_NAME|.*VISIBLE_DEVICES|LOCAL_DEVICE.*|COORDINATOR.*|NUM_PROCESSES|PROCESS_.*)",
+            "JAX_(COMPILATION_CACHE.*|PERSISTENT_CACHE.*|TRACEBACK.*|.*LOG.*)",
+            "XLA_(PYTHON_)?CLIENT_.*",
+            "NCCL_(COMM_ID|CONF_FILE|CROSS_NIC|CUMEM_.*|DEBUG.*|FASTRAK_.*|GPUDIRECT.*|IB_.*|NET.*|OOB_.*|P2P_.*)",
+            "NCCL_(SHM_.*|SOCKET_.*|TOPO_.*|TUNER_.*)",
+            "(GOMP_CPU|KMP)_AFFINITY|(KMP|OMP)_(BLOCKTIME|PLACES|PROC_BIND|WAIT_POLICY)",
+            "KMP_(DUPLICATE_LIB_OK|INIT_AT_FORK)|MKL_THREADING_LAYER",  # whether a process lives
+            "TF_(CPP_.*LOG.*|CPP_VMODULE|FORCE_GPU_ALLOW_GROWTH|GPU_ALLOCATOR)",
+            "(DNNL|MKL|ONEDNN|OPENBLAS)_VERBOSE|(CUBLAS|CUDNN|TORCH)_LOG.*",
+            "KERAS_HOME|TORCH_(HOME|EXTENSIONS_DIR)|PYTORCH_(CUDA_)?ALLOC_CONF",
+        )
+    )
 )
 _ENTERED = "REPIX_PROFILE"
 _AGAIN = "REPIX_STARTED_AGAIN"
@@ -194,10 +204,9 @@ def find(name: str) -> Profile:
     return PROFILES[name]
 
 
-def _whole(own: dict[str, str | None]) -> dict[str, str | None]:
-    """Return a profile's variables, and those of a user's that have to go (None)."""
-    others = [name for name in os.environ if _SWITCHES.match(name) and not _USERS.fullmatch(name)]
-    return dict.fromkeys(others) | own
+def switches() -> list[str]:
+    """Return the variables of a user's that a profile unsets beside its own."""
+    return sorted(name for name in os.environ if _SWITCHES.match(name) and not _USERS.fullmatch(name))
 
 
 def apply(name: str) -> Profile:
@@ -207,7 +216,7 @@ def apply(name: str) -> Profile:
     that as well.
     """
     profile = find(name)
-    for key, value in _whole(profile.environment()).items():
+    for key, value in (dict.fromkeys(switches()) | profile.environment()).items():
         if value is None:
             os.environ.pop(key, None)
         else:
@@ -227,22 +236,26 @@ def enter(name: str) -> Profile:
     again, once, with the same arguments (about 20 ms, before any heavy import).
 
     Raises:
-        UserError: there is no profile of that name.
-        RuntimeError: NumPy or TensorFlow was imported first, so that it is too late; or the
-            environment still differs in the process that was started again.
+        UserError: there is no profile of that name; or the environment still differs in the
+            process that was started again.
+        RuntimeError: NumPy or TensorFlow was imported first, so that it is too late.
     """
     profile = find(name)
     late = {"numpy", "tensorflow", "keras", "torch", "jax"} & sys.modules.keys()
     wanted = profile.environment()
-    if not late:  # once they are imported, switches come from them, and nobody reads them any more
-        wanted = _whole(wanted)
+    # Once they are imported, switches come from them, and nobody reads them any more.
+    others = [] if late else [name for name in switches() if name not in wanted]
+    wanted = dict.fromkeys(others) | wanted
     odd = sorted(key for key, value in wanted.items() if os.environ.get(key) != value)
     again = os.environ.pop(_AGAIN, None)
     if odd:
         if again == str(os.getpid()):  # exec keeps the process number
-            raise RuntimeError(f"something sets {', '.join(odd)} whenever Python starts: remove it")
+            raise UserError(f"something sets {', '.join(odd)} whenever Python starts (sitecustomize?): remove it")
         if late:
             raise RuntimeError(f"profile.enter must come before the import of {', '.join(sorted(late))}")
+        if others:
+            what = "would move bits that no record tells of"
+            print(f"repix: {', '.join(others)}: unset for this run, since it {what}", file=sys.stderr)
         apply(name)
         os.environ[_AGAIN] = str(os.getpid())
         sys.stdout.flush()

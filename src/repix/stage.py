@@ -76,6 +76,8 @@ def _end(message: str, code: int) -> None:
 def _profile_of(model: str) -> str:
     """Return the execution profile that a model's entry names.
 
+    Read as it stands: importing the models' settings would make every stage depend on them.
+
     Raises:
         UserError: it names none. DVC would say so too, but only after hours of training: `evaluate` and
             `export` declare this one key of the entry, and a declared key has to be there.
@@ -86,11 +88,14 @@ def _profile_of(model: str) -> str:
     return found
 
 
+def _asked_profile(model: str | None) -> str:
+    """Return the name of the execution profile that params.yaml asks for."""
+    return reader.read("run", Grid).profile_of(_profile_of(model) if model else "portable")
+
+
 def _enter_and_call(main: Callable[..., None], given: Mapping[str, Any], profiled: bool, trains: bool) -> None:
     if profiled:
-        # Read as it stands: importing the models' settings would make every stage depend on them.
-        own = _profile_of(given["model"]) if "model" in given else "portable"
-        asked = reader.read("run", Grid).profile_of(own)
+        asked = _asked_profile(given.get("model"))
         profile.enter(asked if trains else profile.find(asked).after_training())
     else:
         profile.leave()
@@ -112,11 +117,20 @@ def _repository() -> Path:
     return folder.parent if folder.name == "stages" else Path()
 
 
+def _value_now(key: str, value: Any) -> Any:
+    """Return what params.yaml has now in place of a value that was read: as much of it, and with its defaults."""
+    if isinstance(value, reader.Settings):
+        return reader.read(key, type(value)).model_dump(mode="json")
+    section = reader.section(key)
+    both = isinstance(value, Mapping) and isinstance(section, Mapping)
+    return {name: section.get(name) for name in value} if both else section
+
+
 class LineageRecord:
     """The lineage record of a running stage: declared before the work, completed after it.
 
     DVC writes into dvc.lock what parameters and inputs are when the stage has ended, and what its code was when
-    `dvc repro` began. So both are looked at again: a result of other values than dvc.lock would name is refused.
+    `dvc repro` began. So both are looked at again, by value and not by spelling: a result of others is refused.
 
     Args:
         stage: the stage's name.
@@ -139,8 +153,7 @@ class LineageRecord:
         self._digest = Digests(WORK / "digests")
         self.path = LINEAGE / stage / f"{item or stage}.json"
         model = Cell.named(item).model if "-" in item else None
-        profiles = ["run.profile", *([f"models.{model}.profile"] if model else [])] if current else []
-        self._keys, self._inputs = [*params, *profiles], inputs
+        self._params, self._inputs, self._model, self._profiled = params, inputs, model, current is not None
         self._begun = self._found()
         self.declared = lineage.declare(
             stage=stage,
@@ -155,11 +168,17 @@ class LineageRecord:
         self._check_code(Path(FOLDER, stage, f"{model or WITHOUT_MODEL}.json"))
 
     def _found(self) -> dict[str, Any]:
-        """Return what DVC would write into dvc.lock now: each parameter and the digest of each input, by name."""
+        """Return what is there now: the value of each parameter that the stage read, and each input's digest; by name.
+
+        What is not there, or no value, is left out.
+        """
         found: dict[str, Any] = {}
-        for key in self._keys:
-            with suppress(UserError):  # what is not there is of no value
-                found[f"params.yaml: {key}"] = reader.section(key)
+        for key, value in self._params.items():
+            with suppress(UserError):
+                found[f"params.yaml: {key}"] = _value_now(key, value)
+        if self._profiled:
+            with suppress(UserError):
+                found["params.yaml: run.profile"] = _asked_profile(self._model)
         return found | {path.as_posix(): digest_tree(path, self._digest) for path in self._inputs}
 
     def _check_code(self, recorded: Path) -> None:
@@ -168,7 +187,10 @@ class LineageRecord:
             return
         before, now = CodeRecord.read(recorded).code, self.declared.code
         if changed := sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name)):
-            raise UserError(f"{changed[0]}: changed since `dvc repro` began; run it again, for what the code is now")
+            raise UserError(
+                f"{changed[0]}: changed since `dvc repro` looked at the code; run `dvc repro` again "
+                f"(for one stage alone: `dvc repro code` before it)"
+            )
 
     @property
     def run_key(self) -> str:
@@ -182,8 +204,8 @@ class LineageRecord:
         key = {"code": code.digests(), "environment": environment(packages), "profile": self.declared.profile}
         return WORK / "memo" / module / digest_text(canonical_json(key))[:16]
 
-    def write(self, *outs: Path) -> None:
-        """Write the record with the digests of what the stage left.
+    def check(self) -> None:
+        """Refuse a result of what is there no more: before anything of it is left where others read it.
 
         Raises:
             UserError: a parameter or an input has changed since the stage began.
@@ -194,5 +216,13 @@ class LineageRecord:
                 f"{changed[0]}: changed while the stage ran, and the result is not of what it is now; put it back and "
                 f"run the same command, or run it for the new one"
             )
+
+    def write(self, *outs: Path) -> None:
+        """Write the record with the digests of what the stage left.
+
+        Raises:
+            UserError: see :meth:`check`.
+        """
+        self.check()
         made = {path.as_posix(): digest_tree(path, self._digest) for path in outs}
         self.declared.with_outputs(made).write(self.path)

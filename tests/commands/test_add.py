@@ -22,7 +22,7 @@ import pytest
 from PIL import Image
 from ruamel.yaml import YAML
 
-from repix import cli, paths, yaml12
+from repix import cli, digests, paths, yaml12
 from repix.commands import add
 from repix.config import check, editing, halving, reader
 from repix.config.datasets import Dataset
@@ -266,6 +266,18 @@ def test_a_corrected_copy_that_keeps_its_old_times_is_seen(repository, tmp_path,
     assert sources.changed(entry.urls, entry.sha256, archive, digests).name == given.name
 
 
+def test_a_folder_that_was_just_taken_is_not_read_again(repository, tmp_path, capsys, monkeypatch):
+    draw_pairs(repository / "pairs", 12, (32, 32))
+    assert run(capsys, "add", "pairs", "--no-measure")[0] == 0
+    prepared("pairs", tmp_path)
+    monkeypatch.setattr(digests, "SETTLED", -1.0)
+    archive, known = tmp_path / "raw" / "archive.json", Digests(tmp_path / "known")
+    entry = reader.read("datasets.pairs", Dataset).archive
+    sources.remember(entry.urls, archive, known)
+    monkeypatch.setattr(packing, "digest", lambda folder: pytest.fail("it was read"))
+    assert sources.changed(entry.urls, entry.sha256, archive, known) is None
+
+
 def test_a_name_that_is_taken_is_left_alone(repository, capsys):
     draw_pairs(repository / "pairs", 4, (32, 32))
     before = (repository / "params.yaml").read_bytes()
@@ -462,6 +474,27 @@ def test_folders_that_nearly_have_the_names_of_splits_are_to_be_renamed(reposito
         old, new = rename.split(" to ")
         (repository / "mine" / old).rename(repository / "mine" / new)
     code, said, _ = run(capsys, "add", "mine")
+    assert code == 0 and "  splits    train 3, val 3, test 3\n" in said
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        ("results/train", "results/eval"),
+        ("samples/training", "samples/testing"),
+        ("evaluation/plots",),
+        ("docs/dev", "docs/tests"),
+    ],
+    ids=lambda others: others[0],
+)
+def test_folders_that_are_no_splits_of_a_set_keep_their_names(repository, capsys, others):
+    for split in ("train", "val", "test"):
+        for side in "AB":
+            for number in range(3):
+                draw(repository / "mine" / split / side / f"{number}.png", (32, 32))
+    for folder in others:
+        draw(repository / "mine" / folder / "plot.png", (32, 32))
+    code, said, _ = run(capsys, "add", "mine", "--no-measure")
     assert code == 0 and "  splits    train 3, val 3, test 3\n" in said
 
 

@@ -315,12 +315,16 @@ def test_every_package_that_a_stage_imports_is_in_its_lineage_or_known_to_move_n
 
 
 def test_what_computes_on_a_gpu_is_in_the_lineage_where_there_is_a_driver(monkeypatch, tmp_path):
-    installed = [SimpleNamespace(name=name) for name in ("nvidia-cudnn-cu12", "jax-cuda12-plugin", "numpy", None)]
+    installed = [
+        SimpleNamespace(name=name) for name in ("nvidia_cudnn-cu12", "jax-cuda12-plugin", "nvidia-ml-py", "numpy", None)
+    ]
     monkeypatch.setattr(code.metadata, "distributions", lambda: installed)
-    monkeypatch.setattr(code, "DRIVER", tmp_path / "none")
-    assert code.gpu_packages() == ()
-    monkeypatch.setattr(code, "DRIVER", tmp_path)
-    assert code.gpu_packages() == ("jax-cuda12-plugin", "nvidia-cudnn-cu12")
+    monkeypatch.setattr(code, "DRIVERS", (tmp_path / "none",))
+    assert code.gpu_packages() == code.packages_of([], {"portable": False}) == ()
+    monkeypatch.setattr(code, "DRIVERS", (tmp_path / "none", tmp_path))
+    expected = ("jax-cuda12-plugin", "nvidia-cudnn-cu12")
+    assert code.gpu_packages() == code.packages_of([], {"portable": False}) == expected
+    assert code.packages_of([], {"portable": True}) == code.packages_of([], {}) == ()
 
 
 def test_the_environment_is_versions_without_build_labels_and_imports_nothing(monkeypatch):

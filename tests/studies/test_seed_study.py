@@ -118,6 +118,24 @@ def test_seeds_of_other_data_are_no_part_of_a_study(root):
     assert [seed for stage, seed in again.ran if stage == "train"] == [1]
 
 
+def test_a_training_without_its_lineage_is_made_again_by_a_search(root, monkeypatch):
+    """As one that was refused, since its data changed meanwhile: its score is of nothing that is there."""
+    search = pytest.importorskip("repix.studies.search", reason="Optuna is not installed", exc_type=ImportError)
+    plan, ran, runner = seed_study.plan(root, "toy", "net"), [], Runner()
+    trained = plan.folder / "runs" / "toy-net-0" / "trained.json"
+    trained.parent.mkdir(parents=True)
+    trained.write_text("{}")
+
+    def train(folder, stage, cell, until):
+        ran.append(stage)
+        runner(folder, stage, cell)
+        return True
+
+    monkeypatch.setattr(seed_study, "run_stage", train)
+    assert search.train(plan, 0, lambda: False) and search.train(plan, 0, lambda: False)
+    assert ran == ["train"]
+
+
 def test_a_study_follows_the_weights_of_every_metric_that_has_some(root):
     def key(**switches):
         tree = yaml.safe_load((root / "params.yaml").read_text())

@@ -14,11 +14,13 @@ import yaml
 from checks.support import cells
 from repix.arrays import load_arrays, save_arrays
 from repix.cells import Cell
+from repix.config import reader
 from repix.config.models import Recipe, StartFrom
 from repix.data.prepared import Prepared
 from repix.errors import UserError
 from repix.evaluation.validation import Validation
 from repix.files import digest_arrays, digest_tree, read_json, write_json
+from repix.provenance.code import Closure, bit_packages
 from repix.schemas import Start, Trained
 from repix.training import loop, parent
 from repix.training.checkpoint import Checkpoints
@@ -178,6 +180,29 @@ def test_a_parent_of_another_profile_packages_or_code_gives_other_bits(data, par
     write_json(path, read_json(path) | {part: before})
     begin(data["pairs"], "longer", epochs=3, start_from=GO_ON)
     assert f"not the bits of 3 epochs in one go: {said}\n" in capsys.readouterr().err
+
+
+def test_a_start_of_an_earlier_version_says_what_it_does_not_know(data, parent_there, capsys):
+    path = Path("starts/tiny-longer-0/start.json")
+    begin(data["pairs"], "longer", epochs=3, start_from=GO_ON)
+    record = read_json(path)
+    for part in ("profile", "environment", "code"):
+        del record["trained_by"][part]
+    write_json(path, record)
+    shutil.rmtree("runs")  # so that what was taken over is kept as it is
+    capsys.readouterr()
+    begin(data["pairs"], "longer", epochs=3, start_from=GO_ON)
+    assert "in one go: the profile of tiny-short-0 is not known; the environment of" in capsys.readouterr().err
+
+
+def test_a_parent_and_its_child_run_the_same_code_and_packages():
+    params = reader.load(ROOT / "params.yaml")
+    params["models"]["child"] = params["models"]["pix2pix"] | {
+        "start_from": {"model": "pix2pix", "schedule": "continue"}
+    }
+    one, other = (Closure.of_stage(ROOT, params, "train", model) for model in ("pix2pix", "child"))
+    assert bit_packages(one.places.values()) == bit_packages(other.places.values())
+    assert one.digests().items() <= other.digests().items()
 
 
 @pytest.mark.parametrize(

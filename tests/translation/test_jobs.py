@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 
@@ -116,6 +117,15 @@ def test_a_broken_image_is_told_and_the_rest_goes_on(tmp_path):
     failed = {one.job.input.name: one.reason for one in done if isinstance(one, Failed)}
     assert failed.keys() == {"01.png", "03.png", "04.png"} and failed["03.png"] == "no such file"
     assert [one.job for one in done if isinstance(one, Written)] == [found[0], found[2]]
+
+
+def test_an_image_that_no_library_here_reads_is_told_and_the_rest_goes_on(tmp_path, monkeypatch):
+    found = make(tmp_path / "in", 3)
+    found[1].input.write_bytes(b"II*\0" + bytes(100))
+    monkeypatch.setitem(sys.modules, "tifffile", None)
+    done = list(translate_jobs(found, images.read, lambda pixels, job: (pixels, "whole")))
+    assert [one.job for one in done if isinstance(one, Written)] == [found[0], found[2]]
+    assert [one.reason for one in done if isinstance(one, Failed)] == ["a TIFF needs tifffile: pip install tifffile"]
 
 
 def test_a_full_disk_stops_it_in_one_line_and_leaves_no_half_file(tmp_path, monkeypatch):

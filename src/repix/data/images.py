@@ -28,7 +28,7 @@ from repix.data.image_writer import write
 from repix.data.resizing import crop_centre, pad_to, resize
 from repix.errors import UserError
 
-__all__ = ["IMAGE_SUFFIXES", "SUFFIXES", "BadImageError", "Colour", "Decoded", "Limit"]
+__all__ = ["IMAGE_SUFFIXES", "SUFFIXES", "BadImageError", "Colour", "Decoded", "Limit", "NoReaderError"]
 __all__ += ["crop_centre", "pad_to", "resize", "to_gray", "write"]
 
 
@@ -41,12 +41,24 @@ class BadImageError(UserError):
         self.reason = reason
 
 
+class NoReaderError(UserError):
+    """An image that this machine lacks the library for: no ``on_error: skip`` leaves it out, since others read it.
+
+    ``path`` and, apart from it, the ``reason``.
+    """
+
+    def __init__(self, path: str | Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
+        self.reason = reason
+
+
 @contextmanager
 def _named(path: str | Path) -> Iterator[None]:
     try:
         yield
-    except MissingReaderError as error:  # which no `on_error: skip` leaves out: where it is installed, it is read
-        raise UserError(f"{path}: {error}") from None
+    except MissingReaderError as error:
+        raise NoReaderError(path, str(error)) from None
     except ImageError as error:
         raise BadImageError(path, str(error)) from None
 

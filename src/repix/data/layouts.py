@@ -13,7 +13,7 @@ import itertools
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Literal, NamedTuple
@@ -214,26 +214,42 @@ NEAR = {split: (split,) for split in SPLITS} | {
 }
 
 
-def near_names(tree: Path) -> dict[str, str]:
+def near_names(tree: Path, found: Mapping[str, Listing] | None = None) -> dict[str, str]:
     """Return folder -> what it has to be renamed to, for those that hold images and are a split by nearly its name.
 
-    Such a folder stands beside another split, of its own name or nearly so: alone it is no split.
+    Such a folder stands beside another split, of its own name or nearly so: alone it is no split. Beside one of its own
+    name it holds the same folders.
+
+    Args:
+        tree: where to look.
+        found: what a layout takes of it; then folders that stand elsewhere are nobody's splits.
     """
-    found, level = {}, [tree]
-    for _ in range(MAX_DEPTH + 1):
+    level = [tree]
+    if found is not None:
+        items = [item for listing in found.values() for item in (*listing.source, *listing.target)]
+        places = dict.fromkeys(place for one in {item.folder for item in items} for place in (one, *one.parents))
+        level = [place for place in places if place.is_relative_to(tree)]
+    near: dict[str, str] = {}
+    for _ in range(MAX_DEPTH + 1 if found is None else 1):
         for folder in level:
-            found |= {one.relative_to(tree).as_posix(): name for one, name in _near(folder).items()}
+            near |= {one.relative_to(tree).as_posix(): name for one, name in _near(folder).items()}
         level = [child for folder in level for child in _folders(folder)]
-    return found
+    return near
+
+
+def _shape(folder: Path) -> tuple[bool, frozenset[str]]:
+    """Return whether a folder holds images itself, and its folders that do."""
+    return bool(_of_images(folder)), frozenset(child.name for child in _folders(folder) if _of_images(child))
 
 
 def _near(folder: Path) -> dict[Path, str]:
     taken, near = set(), []
+    shapes = {_shape(child) for child in _folders(folder) if re.fullmatch(rf"({'|'.join(SPLITS)})[AB]?", child.name)}
     for child in _folders(folder):
         name, side = re.fullmatch(r"(.*?)(?:[_\-. ]?([AB]))?", child.name).groups(default="")
         if child.name.removesuffix(side) in SPLITS:
             taken.add((child.name.removesuffix(side), side))
-        elif name.lower() in NEAR and any(map(_of_images, (child, *_folders(child)))):
+        elif name.lower() in NEAR and _shape(child) in (shapes or {_shape(child)} - {(False, frozenset())}):
             near.append((NEAR[name.lower()], side, child))
     renamed = {}
     for splits, side, child in sorted(near, key=lambda one: len(one[0])):

@@ -174,10 +174,18 @@ def _fitting(tree: Path, layout: str | None, direction: str) -> tuple[Images, di
     def read(name: str) -> tuple[Images, dict[str, Listing]]:
         return _splits(tree, {"layout": name, "direction": direction} | ({"colour": "lab"} if name == "single" else {}))
 
-    if near := layouts.near_names(tree):
+    def refuse(near: dict[str, str]) -> None:
+        if not near:
+            return
         renames = ", ".join(f"{folder} to {Path(folder).with_name(name).as_posix()}" for folder, name in near.items())
         raise UserError(f"{tree}: splits are train, val and test: rename {renames}; or move away what is of no split")
-    wanted, found = read(layout or _layout(tree))
+
+    try:
+        wanted, found = read(layout or _layout(tree))
+    except UserError:
+        refuse(layouts.near_names(tree))
+        raise
+    refuse(layouts.near_names(tree, found))
     if layout is None and wanted.layout == "aligned":
         _refuse_mixed(found)
     photos = layout is None and wanted.layout == "aligned" and not _side_by_side(found["train"])

@@ -57,8 +57,8 @@ BITS = {
 }
 
 # Distributions that compute on an NVIDIA GPU: not imported, but loaded by those above where there is a driver.
-_OF_A_GPU = re.compile("jax-cuda.*|nvidia-.*", re.IGNORECASE)
-DRIVER = Path("/proc/driver/nvidia")
+_OF_A_GPU = re.compile("jax-cuda.*|nvidia-(?!ml-py).*|triton|tensorrt.*")
+DRIVERS = (Path("/proc/driver/nvidia"), Path("/dev/dxg"))  # Linux's, and that of Windows below it
 
 T = TypeVar("T")
 Chosen = Mapping[str, Iterable[str]]  # table of repix.registry -> names that the parameters choose
@@ -428,9 +428,23 @@ def bit_packages(paths: Iterable[Path], backend: str = "tensorflow") -> tuple[st
 
 def gpu_packages() -> tuple[str, ...]:
     """Return the installed distributions that compute on an NVIDIA GPU; none where there is no driver."""
-    if not DRIVER.exists():
+    from packaging.utils import canonicalize_name
+
+    if not any(driver.exists() for driver in DRIVERS):
         return ()
-    return tuple(sorted({d.name for d in metadata.distributions() if d.name and _OF_A_GPU.fullmatch(d.name)}))
+    names = {canonicalize_name(one.name) for one in metadata.distributions() if one.name}
+    return tuple(sorted(filter(_OF_A_GPU.fullmatch, names)))
+
+
+def packages_of(paths: Iterable[Path], profile: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the distributions that move the bits of what files compute under a profile.
+
+    Args:
+        paths: Python files, such as :attr:`Closure.places` holds.
+        profile: :meth:`repix.profile.Profile.record`; empty where none was entered.
+    """
+    of_gpus = gpu_packages() if profile and not profile.get("portable") else ()  # portable keeps off GPUs
+    return (*bit_packages(paths, profile.get("backend", "tensorflow")), *of_gpus)
 
 
 def environment(packages: Iterable[str] = tuple(BITS)) -> dict[str, str]:

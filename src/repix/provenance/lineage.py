@@ -13,7 +13,7 @@ from typing import Any, Self
 from pydantic import Field
 
 from repix.files import canonical_json, digest_text
-from repix.provenance.code import Closure, bit_packages, environment, gpu_packages
+from repix.provenance.code import Closure, environment, packages_of
 from repix.schemas import Record
 
 PARTS = ("stage", "cell", "params", "inputs", "code", "environment", "profile")
@@ -73,9 +73,7 @@ def declare(
         code: what the stage may import.
         profile: :meth:`repix.profile.Profile.record`.
     """
-    packages = bit_packages(code.places.values(), profile.get("backend", "tensorflow"))
-    if profile and not profile.get("portable"):  # which keeps off GPUs
-        packages += gpu_packages()
+    packages = packages_of(code.places.values(), profile)
     known = {
         "stage": stage,
         "cell": cell,

@@ -182,7 +182,7 @@ def suggest(trial: optuna.Trial, space: Mapping[str, Any]) -> dict[str, Any]:
 def train(wanted: seed_study.Plan, seed: int, stop: Callable[[], bool]) -> bool:
     """Train a seed in the folder of a plan, unless that is done; return False where it was stopped."""
     with seed_study.alone(wanted, seed):  # two trials may have come to the same values
-        if wanted.folder.joinpath("runs", wanted.cell(seed).name, "trained.json").is_file():
+        if wanted.finished(seed, ("train",)):
             return True
         seed_study.lay_out(wanted.folder.parents[2], wanted)
         return seed_study.run_stage(wanted.folder, "train", wanted.cell(seed), until=stop)

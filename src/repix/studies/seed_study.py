@@ -46,7 +46,7 @@ from repix.files import (
     write_text,
 )
 from repix.paths import FEATURES, LINEAGE, PREPARED, WORK
-from repix.provenance.code import Closure, bit_packages, environment
+from repix.provenance.code import Closure, environment, packages_of
 from repix.provenance.lineage import Lineage
 from repix.regression.baseline import Entry
 from repix.schemas import Metrics, flat
@@ -86,15 +86,16 @@ class Plan:
         """Return where the cell's metrics lie once it is finished."""
         return self.folder / "metrics" / f"{self.cell(seed).name}.json"
 
-    def finished(self, seed: int) -> bool:
-        """Whether the cell was trained and evaluated on :attr:`inputs`: lineage is the last thing that a stage writes.
+    def finished(self, seed: int, stages: Sequence[str] = STAGES) -> bool:
+        """Whether stages of the cell were made, on :attr:`inputs`: lineage is the last thing that a stage writes.
 
         The data are the repository's, which `dvc repro` may have made anew since the study began.
         """
-        records = [self.folder / LINEAGE / stage / f"{self.cell(seed).name}.json" for stage in STAGES]
-        if not all(record.exists() for record in records):
+        records = [self.folder / LINEAGE / stage / f"{self.cell(seed).name}.json" for stage in stages]
+        try:
+            read = [Lineage.read(record).inputs for record in records]
+        except UserError:  # none, or a damaged one
             return False
-        read = [Lineage.read(record).inputs for record in records]
         return all(inputs.get(path, digest) == digest for inputs in read for path, digest in self.inputs.items())
 
 
@@ -147,7 +148,7 @@ def plan(root: Path, dataset: str, model: str, *, changes: Mapping[str, Any] | N
                 "params": params,
                 "inputs": inputs,
                 "code": {stage: closure.digests() for stage, closure in code.items()},
-                "environment": environment(bit_packages(files, profile.find(name).backend)),
+                "environment": environment(packages_of(files, profile.find(name).record())),
                 "profile": profile.find(name).record(),
             }
         )

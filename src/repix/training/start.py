@@ -211,7 +211,9 @@ class Beginning:
         sides = (before.model_dump(mode="json"), self.recipe.model_dump(mode="json"))
         found += [f"{key} differs" for key in sorted(sides[0].keys() | sides[1].keys()) if _moves(key, *sides)]
         for part, now in by.items():
-            was = self.record.trained_by[part]
+            if (was := self.record.trained_by.get(part)) is None:  # a start of an earlier version's
+                found.append(f"the {part} of {name} is not known")
+                continue
             # A parent runs no code of children: what both have counts.
             named = was.keys() & now.keys() if part == "code" else was.keys() | now.keys()
             if odd := sorted(key for key in named if was.get(key) != now.get(key)):
