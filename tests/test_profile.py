@@ -66,6 +66,7 @@ def test_a_users_switches_are_not_there_once_a_profile_is_entered_and_what_is_th
         "NCCL_TOPO_FILE": "/t.xml",
         "NOT_A_SWITCH_TF_X": "1",
         "ONEDNN_VERBOSE": "1",
+        "TF_VAR_region": "eu",
         "XLA_CLIENT_MEM_FRACTION": ".3",
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
     }

@@ -47,7 +47,8 @@ _USERS = re.compile(
             "NCCL_(SHM_.*|SOCKET_.*|TOPO_.*|TUNER_.*)",
             "(GOMP_CPU|KMP)_AFFINITY|(KMP|OMP)_(BLOCKTIME|PLACES|PROC_BIND|WAIT_POLICY)",
             "KMP_(DUPLICATE_LIB_OK|INIT_AT_FORK)|MKL_THREADING_LAYER",  # whether a process lives
-            "TF_(CPP_.*LOG.*|CPP_VMODULE|FORCE_GPU_ALLOW_GROWTH|GPU_ALLOCATOR)",
+            "TF_(CONFIG|CPP_.*LOG.*|CPP_VMODULE|FORCE_GPU_ALLOW_GROWTH|GPU_ALLOCATOR)",
+            "TF_(BUILD|CLI_.*|DATA_DIR|IN_AUTOMATION|INPUT|LOG.*|PLUGIN_.*|VAR_.*|WORKSPACE)",  # others': Terraform, Azure
             "(DNNL|MKL|ONEDNN|OPENBLAS)_VERBOSE|(CUBLAS|CUDNN|TORCH)_LOG.*",
             "KERAS_HOME|TORCH_(HOME|EXTENSIONS_DIR)|PYTORCH_(CUDA_)?ALLOC_CONF",
         )
@@ -254,8 +255,7 @@ def enter(name: str) -> Profile:
         if late:
             raise RuntimeError(f"profile.enter must come before the import of {', '.join(sorted(late))}")
         if others:
-            what = "would move bits that no record tells of"
-            print(f"repix: {', '.join(others)}: unset for this run, since it {what}", file=sys.stderr)
+            print(f"repix: unset for this run, as no record tells of them: {', '.join(others)}", file=sys.stderr)
         apply(name)
         os.environ[_AGAIN] = str(os.getpid())
         sys.stdout.flush()
