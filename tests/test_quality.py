@@ -298,6 +298,17 @@ def test_weights_of_the_same_trainings_are_compared_seed_by_seed():
     assert quality.difference("ssim", *sides, paired=False).p > 0.8  # between trainings noise hides it
 
 
+def test_an_option_stands_beside_the_one_that_it_goes_beyond():
+    one, more = quality.Option("one change"), quality.Option("two changes", beyond="one")
+    task = quality.Task("pix2pix", "facades", 1, {"plain": quality.Option("as it stands"), "one": one, "more": more})
+    scores = {"plain": (0.2, 0.3), "one": (0.3, 0.4), "more": (0.5, 0.7)}
+    options = {name: kept(values, ("last", "ema"), name) for name, values in scores.items()}
+    rows = [row[1:3] for row in quality.differences_of(task, {"size": 64, "options": options})]
+    found = [beside for name, beside in rows if name.startswith("two changes")]
+    plain = "as it stands, `last`"
+    assert found == [plain, "one change, `last`", "its own `last`", plain, "one change, `ema`"]
+
+
 def test_the_reference_stands_beside_the_option_that_has_its_rules():
     task = dataclasses.replace(
         TASK, options=TASK.options | {"alike": quality.Option("as theirs")}, as_reference="alike"

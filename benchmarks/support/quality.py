@@ -45,10 +45,12 @@ class Option:
     Attributes:
         says: what it changes, for the table.
         changes: key -> value; a mapping is merged into the recipe's own.
+        beyond: another option, of which it has the changes and more: they are compared.
     """
 
     says: str
     changes: Mapping[str, Any] = field(default_factory=dict)
+    beyond: str | None = None
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ TASKS = {
             "augment_two_rates": Option(
                 "augmentation, and a quarter of the rate",
                 {"discriminator": {"augment": list(AUGMENT)}, "optimizer": {"discriminator_rate": 5e-5}},
+                beyond="augment",
             ),
             "one_dropout": Option(
                 "dropout in one block, as the PyTorch code", {"generator": {"dropout_first": 1, "dropout_blocks": 1}}
@@ -455,20 +458,28 @@ def shown(task: Task, found: Mapping[str, Any]) -> Iterator[tuple[str, str, str,
 def differences_of(task: Task, found: Mapping[str, Any]) -> list[list[str]]:
     """Return the second table's rows: direction, what is compared with what, and the difference on each metric."""
     rows = []
-    plain, alike = (found["options"].get(name, {"seeds": {}})["seeds"] for name in ("plain", task.as_reference))
+
+    def seeds_of(name: str) -> dict[str, Any]:
+        return found["options"].get(name, {"seeds": {}})["seeds"]
+
+    plain, alike = seeds_of("plain"), seeds_of(task.as_reference)
     for translator, option, variant, seeds in shown(task, found):
-        beside = [("its own `last`", seeds, True)] if variant == "ema" else []
-        beside += [(f"{says(task, 'plain')}, `last`", plain, False)] if option != "plain" else []
+        beside = [("its own", seeds, "last", True)] if variant == "ema" else []
+        beside += [(f"{says(task, 'plain')},", plain, "last", False)] if option != "plain" else []
+        if option in task.options and (base := task.options[option].beyond):
+            beside.append((f"{says(task, base)},", seeds_of(base), variant, False))
         if option == REFERENCE and alike is not plain:
-            beside.append((f"{says(task, task.as_reference)}, `last`", alike, False))
-        for what, others, paired in beside:
+            beside.append((f"{says(task, task.as_reference)},", alike, "last", False))
+        for what, others, weights, paired in beside:
             cells = []
             for metric in SHOWN:
-                sides = values_of(seeds, translator, variant, metric), values_of(others, translator, "last", metric)
+                sides = values_of(seeds, translator, variant, metric), values_of(others, translator, weights, metric)
                 one = difference(metric, *sides, paired=paired)
                 cells.append(f"{one.gain:+.1f} [{one.low:+.1f}, {one.high:+.1f}], p {one.p:.2g}" if one else "")
             if any(cells):
-                rows.append([translator.replace("_", " "), f"{says(task, option)}, `{variant}`", what, *cells])
+                rows.append(
+                    [translator.replace("_", " "), f"{says(task, option)}, `{variant}`", f"{what} `{weights}`", *cells]
+                )
     return rows
 
 
