@@ -55,6 +55,26 @@ def test_all_formats_are_recorded_and_the_same_again(cell, tmp_path):
             assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes(), file
 
 
+def test_a_saved_model_is_the_same_on_any_number_of_cores(cell, tmp_path):
+    """TensorFlow writes into each call how many threads the process had that saved it."""
+    from tensorflow.core.protobuf import config_pb2, saved_model_pb2
+
+    run(cell, tmp_path / "out", formats=["saved_model"])
+    (path,) = tmp_path.rglob("saved_model.pb")
+    saved = saved_model_pb2.SavedModel.FromString(path.read_bytes())
+    graphs = [one.graph_def for one in saved.meta_graphs]
+    nodes = [node for graph in graphs for part in (graph, *graph.library.function) for node in _nodes(part)]
+    configs = [
+        config_pb2.ConfigProto.FromString(node.attr["config_proto"].s) for node in nodes if "config_proto" in node.attr
+    ]
+    assert configs, "TensorFlow writes no settings any more"
+    assert {(one.inter_op_parallelism_threads, one.intra_op_parallelism_threads) for one in configs} == {(0, 0)}
+
+
+def _nodes(part):
+    return part.node_def if hasattr(part, "node_def") else part.node
+
+
 @pytest.mark.parametrize(
     ("size", "low", "high", "kind", "most"),
     [

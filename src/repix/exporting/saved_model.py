@@ -8,6 +8,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.protobuf import config_pb2, saved_model_pb2
 
 from repix.exporting.spec import ExportSpec
 from repix.models.scaling import to_network_range, to_stored_range
@@ -20,7 +21,8 @@ def write(network: keras.Model, path: Path, spec: ExportSpec) -> None:
     ``translation``, stored integers. ``unit``: float32 in [-1, 1] both ways.
 
     The weights lie in it once: the module holds the network's own variables and no second
-    copy. Its fingerprint, a random number, is left out; TensorFlow loads it without.
+    copy. Its fingerprint, a random number, is left out; TensorFlow loads it without. So are
+    the threads of the machine that writes it.
     """
     source, target, size = spec.source, spec.target, spec.size
     shutil.rmtree(path, ignore_errors=True)
@@ -50,6 +52,20 @@ def write(network: keras.Model, path: Path, spec: ExportSpec) -> None:
     tf.saved_model.save(module, str(path), signatures={"serving_default": module.stored, "unit": module.unit})
     (path / "assets").rmdir()  # empty, and an empty folder is nothing that DVC can keep
     (path / "fingerprint.pb").unlink(missing_ok=True)
+    _forget_threads(path / "saved_model.pb")
+
+
+def _forget_threads(path: Path) -> None:
+    """Take the numbers of threads out of a SavedModel: each call in it has those of the process that wrote it."""
+    saved = saved_model_pb2.SavedModel.FromString(path.read_bytes())
+    for graph in (one.graph_def for one in saved.meta_graphs):
+        for node in (*graph.node, *(node for function in graph.library.function for node in function.node_def)):
+            if "config_proto" in node.attr:
+                config = config_pb2.ConfigProto.FromString(node.attr["config_proto"].s)
+                config.ClearField("inter_op_parallelism_threads")
+                config.ClearField("intra_op_parallelism_threads")
+                node.attr["config_proto"].s = config.SerializeToString(deterministic=True)
+    path.write_bytes(saved.SerializeToString(deterministic=True))
 
 
 def load(path: Path):
