@@ -25,6 +25,7 @@ from repix.cells import Cell
 from repix.config import reader
 from repix.config.images import Images
 from repix.errors import UserError
+from repix.files import digest_tree
 from repix.provenance import lock
 from repix.provenance.code import CodeRecord
 from tests.conftest import ROOT
@@ -202,6 +203,27 @@ def test_a_result_is_not_recorded_under_what_changed_while_it_was_made(monkeypat
         record.write()
     params.write_text(text)
     record.write()
+
+
+def test_an_input_is_read_again_only_after_a_change(monkeypatch, tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "in.txt").write_text("one")
+    (folder / "nowhere").symlink_to("gone")
+    read = []
+    monkeypatch.setattr(stage, "digest_tree", lambda path, of: read.append(path) or digest_tree(path, of))
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    monkeypatch.setattr(sys, "argv", [str(ROOT / "stages/preprocess.py")])
+    record = stage.LineageRecord("preprocess", "sample", {}, [Path("data")])
+    record.check()
+    record.write()
+    assert read == [Path("data")]
+    was = (folder / "in.txt").stat()
+    (folder / "in.txt").write_text("two")
+    os.utime(folder / "in.txt", ns=(was.st_atime_ns, was.st_mtime_ns))
+    with pytest.raises(UserError, match=r"^data: changed while the stage ran"):
+        record.check()
 
 
 def test_of_a_group_that_a_stage_reads_in_part_that_part_counts(monkeypatch, tmp_path):

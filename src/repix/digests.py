@@ -33,7 +33,7 @@ class Digests:
         found = os.stat(path)
         if found.st_size < LARGE or not found.st_ino:
             return digest_file(path)
-        return self._remembered(found, lambda: _stamp([path]), lambda: digest_file(path))
+        return self._remembered(found, lambda: stamp([path]), lambda: digest_file(path))
 
     def of_folder(self, folder: Path, below: Callable[[], Iterable[Path]], digest: Callable[[], str]) -> str:
         """Return a digest of a folder, made by ``digest`` once for as long as nothing of it changes.
@@ -42,24 +42,24 @@ class Digests:
             folder: the folder.
             below: returns the files and folders that the digest is of.
         """
-        return self._remembered(os.stat(folder), lambda: _stamp(below()), digest)
+        return self._remembered(os.stat(folder), lambda: stamp(below()), digest)
 
     def _remembered(
-        self, found: os.stat_result, stamp: Callable[[], tuple[str, float]], digest: Callable[[], str]
+        self, found: os.stat_result, look: Callable[[], tuple[str, float]], digest: Callable[[], str]
     ) -> str:
         known = self.folder / f"{found.st_dev:x}-{found.st_ino:x}"
-        before, changed = stamp()
+        before, changed = look()
         if (told := _read(known, before)) is not None:
             return told
         settled = time.time() - changed > SETTLED
         made = digest()
-        if settled and stamp()[0] == before:
+        if settled and look()[0] == before:
             with suppress(OSError):  # on a disk that takes nothing it is hashed again
                 write_text(known, f"{before} {made}\n")
         return made
 
 
-def _stamp(paths: Iterable[str | Path]) -> tuple[str, float]:
+def stamp(paths: Iterable[str | Path]) -> tuple[str, float]:
     """Return what tells that files are the same as before, and when the last of them changed (seconds since 1970)."""
     stats = [os.stat(path) for path in paths]
     lines = [f"{one.st_ino} {one.st_size} {one.st_mtime_ns} {one.st_ctime_ns}" for one in stats]

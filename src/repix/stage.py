@@ -15,7 +15,7 @@ from repix import processes, profile
 from repix.cells import Cell
 from repix.config import reader
 from repix.config.run import Grid
-from repix.digests import Digests
+from repix.digests import Digests, stamp
 from repix.errors import UserError, limit_of_the_machine, printable, told
 from repix.files import canonical_json, clear_leftovers, digest_text, digest_tree
 from repix.libraries import import_keras
@@ -154,6 +154,7 @@ class LineageRecord:
         self.path = LINEAGE / stage / f"{item or stage}.json"
         model = Cell.named(item).model if "-" in item else None
         self._params, self._inputs, self._model, self._profiled = params, inputs, model, current is not None
+        self._hashed: dict[Path, tuple[str, str]] = {}  # input -> its stamp, its digest
         self._begun = self._found()
         self.declared = lineage.declare(
             stage=stage,
@@ -179,7 +180,14 @@ class LineageRecord:
         if self._profiled:
             with suppress(UserError):
                 found["params.yaml: run.profile"] = _asked_profile(self._model)
-        return found | {path.as_posix(): digest_tree(path, self._digest) for path in self._inputs}
+        return found | {path.as_posix(): self._digest_of(path) for path in self._inputs}
+
+    def _digest_of(self, path: Path) -> str:
+        """Return the digest of an input, which is read again only where something of it has changed."""
+        there, _ = stamp(one for one in (path, *path.rglob("*")) if one.exists())
+        if self._hashed.get(path, ("",))[0] != there:
+            self._hashed[path] = there, digest_tree(path, self._digest)
+        return self._hashed[path][1]
 
     def _check_code(self, recorded: Path) -> None:
         """Refuse to run other code than ``dvc repro`` began with, whose record is in dvc.lock."""

@@ -120,7 +120,9 @@ def test_seeds_of_other_data_are_no_part_of_a_study(root):
 
 def test_a_training_without_its_lineage_is_made_again_by_a_search(root, monkeypatch):
     """As one that was refused, since its data changed meanwhile: its score is of nothing that is there."""
-    search = pytest.importorskip("repix.studies.search", reason="Optuna is not installed", exc_type=ImportError)
+    pytest.importorskip("optuna", reason="Optuna is not installed: pip install -e '.[search]'")
+    from repix.studies import search
+
     plan, ran, runner = seed_study.plan(root, "toy", "net"), [], Runner()
     trained = plan.folder / "runs" / "toy-net-0" / "trained.json"
     trained.parent.mkdir(parents=True)

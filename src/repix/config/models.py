@@ -356,12 +356,10 @@ class Recipe(Settings):
         if isinstance(whole.get("loss"), dict):
             has = loss_options(self.system, self.loss.gan)
             whole["loss"] = {name: value for name, value in whole["loss"].items() if name in has}
-            if not whole["loss"].get("r1", True):
-                del whole["loss"]["r1"]
         # A record says of these what was asked for, and nothing where nothing was.
-        for name in ("keep_state", "start_from"):
-            if not whole.get(name, True):
-                del whole[name]
+        for group, name in ((whole, "keep_state"), (whole, "start_from"), (whole.get("loss"), "r1")):
+            if isinstance(group, Mapping) and not group.get(name, True):
+                del group[name]
         return whole
 
     @model_validator(mode="after")

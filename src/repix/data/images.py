@@ -29,28 +29,24 @@ from repix.data.resizing import crop_centre, pad_to, resize
 from repix.errors import UserError
 
 __all__ = ["IMAGE_SUFFIXES", "SUFFIXES", "BadImageError", "Colour", "Decoded", "Limit", "NoReaderError"]
-__all__ += ["crop_centre", "pad_to", "resize", "to_gray", "write"]
+__all__ += ["UnreadImageError", "crop_centre", "pad_to", "resize", "to_gray", "write"]
 
 
-class BadImageError(UserError):
-    """One image that cannot be used: ``path`` and, apart from it, the ``reason``."""
-
-    def __init__(self, path: str | Path, reason: str) -> None:
-        super().__init__(f"{path}: {reason}")
-        self.path = path
-        self.reason = reason
-
-
-class NoReaderError(UserError):
-    """An image that this machine lacks the library for: no ``on_error: skip`` leaves it out, since others read it.
-
-    ``path`` and, apart from it, the ``reason``.
-    """
+class UnreadImageError(UserError):
+    """One image that gives no pixels: ``path`` and, apart from it, the ``reason``."""
 
     def __init__(self, path: str | Path, reason: str) -> None:
         super().__init__(f"{path}: {reason}")
         self.path = path
         self.reason = reason
+
+
+class BadImageError(UnreadImageError):
+    """One that cannot be used."""
+
+
+class NoReaderError(UnreadImageError):
+    """One that this machine lacks the library for: no ``on_error: skip`` leaves it out, since others read it."""
 
 
 @contextmanager

@@ -323,17 +323,17 @@ def changed(urls: Sequence[str], sha256: str | None, archive: Path, digests: Dig
     """
     from repix.data import packing
 
-    path = _file_path(urls[0]) if urls[0].lower().startswith("file:") else None
-    if path is None or not path.exists() or not archive.is_file():
+    path = _source(urls)
+    if path is None or not archive.is_file():
         return None
     taken = Archive.read(archive).sha256
+    if sha256 not in (None, taken):  # another pin makes DVC take it anew
+        return None
 
     def read() -> str:
         print(f"repix: {clean(str(path))}: is read, to see whether it has changed", file=sys.stderr)
         return packing.digest(path)
 
-    if sha256 not in (None, taken):  # another pin makes DVC take it anew
-        return None
     try:
         if path.is_dir():
             found = digests.of_folder(path, lambda: packing.below(path), read)
@@ -344,11 +344,17 @@ def changed(urls: Sequence[str], sha256: str | None, archive: Path, digests: Dig
     return None if found == taken else path
 
 
+def _source(urls: Sequence[str]) -> Path | None:
+    """Return the file or folder of this machine that a data set comes from; None where it is none, or gone."""
+    path = _file_path(urls[0]) if urls[0].lower().startswith("file:") else None
+    return path if path is not None and path.exists() else None
+
+
 def remember(urls: Sequence[str], archive: Path, digests: Digests) -> None:
     """Keep the digest of a folder that was taken just now, so that :func:`changed` need not read it again."""
     from repix.data import packing
 
-    path = _file_path(urls[0]) if urls[0].lower().startswith("file:") else None
+    path = _source(urls)
     if path is not None and path.is_dir():
         taken = Archive.read(archive).sha256
         digests.of_folder(path, lambda: packing.below(path), lambda: taken)

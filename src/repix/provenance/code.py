@@ -447,7 +447,7 @@ def packages_of(paths: Iterable[Path], profile: Mapping[str, Any]) -> tuple[str,
     return (*bit_packages(paths, profile.get("backend", "tensorflow")), *of_gpus)
 
 
-def environment(packages: Iterable[str] = tuple(BITS)) -> dict[str, str]:
+def environment(packages: Iterable[str]) -> dict[str, str]:
     """Return the Python version (major.minor) and the versions of installed packages.
 
     Read from package metadata: nothing is imported. A package that is absent is left out.

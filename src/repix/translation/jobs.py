@@ -122,7 +122,7 @@ def translate_jobs(
 
     Args:
         jobs: the images.
-        read: returns an image (height, width, channels), or raises a BadImageError or NoReaderError.
+        read: returns an image (height, width, channels), or raises an UnreadImageError.
         translate: returns the translation and how it was made, or raises a SizeError.
 
     Raises:
@@ -130,7 +130,7 @@ def translate_jobs(
     """
 
     def read_small(path: Path) -> np.ndarray | None:
-        with suppress(images.BadImageError, images.NoReaderError):  # what is wrong with it is said by the reading
+        with suppress(images.UnreadImageError):  # what is wrong with it is said by the reading
             height, width = images.size(path)
             if height * width > LARGE:
                 return None
@@ -167,7 +167,7 @@ def translate_jobs(
                     yield from finished(0)
                     pixels = read(job.input)
                 output, how = translate(pixels, job)
-            except (images.BadImageError, images.NoReaderError) as error:
+            except images.UnreadImageError as error:
                 yield Failed(job, error.reason)
                 continue
             except SizeError as error:
