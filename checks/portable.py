@@ -341,6 +341,17 @@ def emulator_for(condition: Condition, folder: Path) -> str | None:
     return str(path)
 
 
+def machine() -> dict[str, str]:
+    """Return the variables of this machine that a row is started with.
+
+    A stage would start itself again without a user's switches, and by that leave the emulator.
+    """
+    from repix import profile
+
+    own = ("DVC_", "MLFLOW_", "REPIX_")
+    return {key: os.environ[key] for key in os.environ.keys() - profile.switches() if not key.startswith(own)}
+
+
 def row(system: str, profile_name: str, condition: str, tries: int = 2) -> dict[str, Any]:
     """Run one row in a process of its own; return what it wrote and how long it took.
 
@@ -352,8 +363,7 @@ def row(system: str, profile_name: str, condition: str, tries: int = 2) -> dict[
             shutil.copytree(ROOT / "src", tree / "src", ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shrunk(tree, system, profile_name)
-        kept = {key: value for key, value in os.environ.items() if not key.startswith(("DVC_", "MLFLOW_", "REPIX_"))}
-        found = kept | environment(profile_name, CONDITIONS[condition]) | CONDITIONS[condition].found
+        found = machine() | environment(profile_name, CONDITIONS[condition]) | CONDITIONS[condition].found
         found |= {"REPIX_TRACKING": "off", "HOME": folder, "PYTHONDONTWRITEBYTECODE": "1"}
         # The package is the copy's, this script the repository's.
         found |= {"PYTHONPATH": os.pathsep.join([str(tree / "src"), str(ROOT)])}

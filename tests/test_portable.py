@@ -92,3 +92,17 @@ def test_an_emulator_that_crashes_gets_one_more_try(end, runs, tmp_path, monkeyp
     with pytest.raises(SystemExit, match="portable other qemu-Haswell: exit code"):
         portable.row("other", "portable", "qemu-Haswell")
     assert count.read_text().split() == ["run"] * runs
+
+
+def test_a_row_starts_without_a_users_switches(tmp_path, monkeypatch):
+    # A stage starts itself again without them, and the emulator is left.
+    emulator, seen = tmp_path / "emulator", tmp_path / "seen"
+    emulator.write_text(f"#!/bin/sh\nenv > {seen}\nexit 3\n")
+    emulator.chmod(0o755)
+    monkeypatch.setattr(portable, "QEMU", str(emulator))
+    for name in ("OPENBLAS_L2_SIZE", "OPENBLAS_CORETYPE", "TF_CLI_CONFIG_FILE"):
+        monkeypatch.setenv(name, "Zen")
+    with pytest.raises(SystemExit, match="exit code 3"):
+        portable.row("other", "portable", "qemu-Haswell")
+    found = [line for line in seen.read_text().splitlines() if line.startswith(("OPENBLAS_", "TF_CLI_"))]
+    assert sorted(found) == ["OPENBLAS_CORETYPE=Haswell", "OPENBLAS_NUM_THREADS=1", "TF_CLI_CONFIG_FILE=Zen"]
