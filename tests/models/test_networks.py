@@ -227,6 +227,24 @@ def test_whole_image_discriminator_goes_down_to_one_value():
     assert network.output.shape == (None, 2)
 
 
+@pytest.mark.parametrize(
+    ("settings", "normed"),
+    [
+        ({"kind": "minibatch", "padding": "same"}, ["conv2", "conv3", "conv4"]),
+        ({"padding": "same", "layers": 5}, ["conv2", "conv3", "conv4"]),
+        ({"padding": "same", "layers": 5, "norm": "instance_affine"}, ["conv2", "conv3", "conv4"]),
+    ],
+)
+def test_a_discriminator_sees_a_batch_of_one_image_that_comes_down_to_one_place(settings, normed):
+    network = build_discriminator(Discriminator(filters=2, conditional=False, **settings), (32, 32), 1, 1)
+    chance = np.random.default_rng(0)
+    for weight in network.trainable_weights:
+        weight.assign(chance.normal(0, 0.5, weight.shape))
+    one, other = (np.asarray(network(images(1, (32, 32), seed=seed), training=True)) for seed in (1, 2))
+    assert (one != other).all()
+    assert [layer.name.split("_")[0] for layer in network.layers if layer.name.endswith("_norm")] == normed
+
+
 def test_unconditional_discriminator_takes_the_image_alone():
     assert len(build_discriminator(Discriminator(filters=1, conditional=False), (64, 64), 3, 2).inputs) == 1
     assert [t.shape[-1] for t in build_discriminator(Discriminator(filters=1), (64, 64), 3, 2).inputs] == [3, 2]

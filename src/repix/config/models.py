@@ -80,7 +80,8 @@ class Discriminator(Settings):
             for the whole image, beside minibatch discrimination, as in pix2pix_book).
         filters: filters of the first convolution.
         layers: patch: convolutions of stride 2: 1, 2, 3, 4, 5 see 16, 34, 70, 142, 286 px.
-        norm, norm_epsilon, bias, leaky_slope: as for the generator.
+        norm, norm_epsilon, bias, leaky_slope: as for the generator. No norm stands where an image has
+            come down to one place: at batch 1 it would put out its shift alone, whatever the image.
         padding: ``one`` (one zero on each side, as PyTorch) or ``same``.
         stride_one: patch: whether a convolution of stride 1 stands before the last one.
         conditional: whether it sees the source beside the image that it scores.

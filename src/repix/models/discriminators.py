@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import keras
 from keras import layers, ops
 
@@ -73,6 +75,8 @@ def build_discriminator(
             x = layers.ZeroPadding2D(1, name=f"{label}_pad")(x)
         padding = "same" if settings.padding == "same" else "valid"
         x = layers.Conv2D(filters, kernel, stride, padding, use_bias=bias, kernel_initializer="zeros", name=label)(x)
+        # Of one image a norm over a single place leaves its shift alone: whatever came before would not be seen.
+        norm = norm and math.prod(x.shape[1:3]) > 1
         layer = normalization(settings.norm, settings.norm_epsilon, f"{label}_norm") if norm else None
         if layer is not None:
             x = layer(x)
