@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import subprocess
@@ -305,8 +306,15 @@ def test_an_option_stands_beside_the_one_that_it_goes_beyond():
     options = {name: kept(values, ("last", "ema"), name) for name, values in scores.items()}
     rows = [row[1:3] for row in quality.differences_of(task, {"size": 64, "options": options})]
     found = [beside for name, beside in rows if name.startswith("two changes")]
-    plain = "as it stands, `last`"
-    assert found == [plain, "one change, `last`", "its own `last`", plain, "one change, `ema`"]
+    # Like with like: no option is credited with what the average does.
+    last = ["as it stands, `last`", "one change, `last`"]
+    average = ["its own `last`", "as it stands, `ema`", "one change, `ema`"]
+    assert found == [*last, *average]
+    # What is a recipe together with the average stands beside the plain recipe without one, too.
+    task = dataclasses.replace(task, plus="more")
+    rows = [row[1:3] for row in quality.differences_of(task, {"size": 64, "options": options})]
+    found = [beside for name, beside in rows if name.startswith("two changes")]
+    assert found == [*last, *average[:2], "as it stands, `last`", average[2]]
 
 
 def test_the_reference_stands_beside_the_option_that_has_its_rules():
@@ -365,10 +373,12 @@ def test_every_row_is_a_recipe_on_a_data_set_that_its_check_takes():
 
 def test_a_row_is_made_kept_and_shown(tmp_path, monkeypatch):
     monkeypatch.setattr(results, "archive_of", lambda dataset: DRAWN)
-    row = results.Row("drawn", "pix2pix_small", "sample", 32, 2, recipe=results.HALF)
+    row = results.Row("drawn", "pix2pix_small", "sample", 32, 2, {"resample": "box"}, recipe=results.HALF)
     folder = tmp_path / "work"
     results.lay_out_row(folder, row, None)
     made = tmp_path / "json", tmp_path / "pictures"
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "drawn.png").write_bytes(b"of an earlier training")
     record = results.train(row, folder, *made, [0], False)
     assert read_json(tmp_path / "json" / "drawn.json") == record
     # Hours of a training under way are not removed for an option that was forgotten.
@@ -380,7 +390,8 @@ def test_a_row_is_made_kept_and_shown(tmp_path, monkeypatch):
     checkpoint.unlink()
     assert record["recipe"] == results.HALF
     text = results.section(row, record, tmp_path / "pictures")
-    assert "precision `bfloat16`" in text
+    assert "precision `bfloat16`, resample `box`" in text
+    assert f"commit `{record['seeds']['0']['cost']['commit']}`" in text
     assert "python -m benchmarks.results --train drawn --seeds 0" in text and "8 steps" in text
     lines = {line.split("|")[2].strip(): line for line in text.splitlines() if line.startswith("| source to target")}
     assert lines.keys() >= {"last", "last_paper", "best trivial predictor", "floor"}
@@ -430,6 +441,27 @@ def test_a_row_is_made_kept_and_shown(tmp_path, monkeypatch):
         results.train(results.Row("drawn", "pix2pix", "sample", 32, 2), folder, *made, [0], False)
     with pytest.raises(UserError, match="the reference code has pix2pix and cyclegan"):
         results.train(row, folder, *made, [0], True)
+
+
+def test_what_a_row_is_scored_by_is_its_own(tmp_path, monkeypatch):
+    tree = quality.reader.load(ROOT / "params.yaml")
+    tree["evaluate"] |= {"classcolour": True, "memorisation": True, "fid": True, "dims": [64]}
+    monkeypatch.setattr(quality.reader, "load", lambda path: copy.deepcopy(tree))
+    monkeypatch.setattr(results, "archive_of", lambda dataset: DRAWN)
+    results.lay_out_row(tmp_path / "row", results.ROWS["facades_64"], None)
+    scored = yaml.safe_load((tmp_path / "row" / "params.yaml").read_text())["evaluate"]
+    assert {name for name, value in scored.items() if value is True} == {"swd", "paper_mode"}
+    weights = tmp_path / "weights.pth"
+    weights.write_bytes(b"weights")
+    results.lay_out_row(tmp_path / "row", results.ROWS["facades_64"], weights)
+    scored = yaml.safe_load((tmp_path / "row" / "params.yaml").read_text())["evaluate"]
+    assert {name for name, value in scored.items() if value is True} == {"swd", "fid", "kid", "paper_mode"}
+    assert scored["dims"] == [768]
+
+
+def test_what_holds_no_scores_adds_nothing_to_the_json(tmp_path):
+    file = tmp_path / "quality.json"
+    assert quality.collect(tmp_path, file, "cyclegan", 10) == {} and not file.exists()
 
 
 def test_a_row_that_is_none_is_refused_by_name():

@@ -19,6 +19,7 @@ from checks.systems import archive_of, data, lay_out, ms_per_step, sized
 from repix import paths
 from repix.cells import Cell
 from repix.config import reader
+from repix.config.evaluation import Evaluate
 from repix.config.gate import Gate
 from repix.config.models import Recipe
 from repix.errors import UserError
@@ -62,6 +63,7 @@ class Task:
         epochs: of 400 steps each.
         options: name -> change of the recipe.
         as_reference: the option whose rules are nearest to the reference code's.
+        plus: the option that, with the average of the weights, is the recipe ``<model>_plus``.
         dropped: what did not help, and is in the code no more -> what it is called. Its rows name their commit.
     """
 
@@ -70,6 +72,7 @@ class Task:
     epochs: int
     options: Mapping[str, Option]
     as_reference: str = "plain"
+    plus: str | None = None
     dropped: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -98,6 +101,7 @@ TASKS = {
             "bfloat16": Option("networks in bfloat16", {"precision": "bfloat16"}),
         },
         as_reference="one_dropout",
+        plus="augment",
         dropped={"features": "feature matching (dropped)"},
     ),
     "cyclegan": Task(
@@ -161,13 +165,20 @@ def _on(value: Any) -> Any:
     return {key: on for key, one in value.items() if (on := _on(one))} if isinstance(value, Mapping) else value
 
 
+def scored_by(weights: Path | None, paper_mode: bool = False) -> dict[str, Any]:
+    """Return the section ``evaluate`` of what is measured here, whatever params.yaml switches on for its own cells."""
+    on = weights is not None
+    scored = Evaluate(swd=True, fid=on, kid=on, features="inception", dims=(768,), paper_mode=paper_mode)
+    return scored.model_dump(mode="json")
+
+
 def lay_out_params(out: Path, params: Mapping[str, Any], weights: Path | None) -> None:
     """Write the params.yaml of all trainings into ``out``; other parameters than before start it anew.
 
     Without weights of Inception those of an earlier run stay, since the trainings are the same.
     """
     tree = dict(params)
-    tree["evaluate"] = tree["evaluate"] | {"swd": True, "fid": bool(weights), "kid": bool(weights), "dims": [768]}
+    tree["evaluate"] = scored_by(weights)
     tree["export"] = tree["export"] | {"formats": ["keras"]}  # nothing is exported, and not every format takes bfloat16
     if weights is None and (out / reader.FILE).exists():
         kept = reader.load(out / reader.FILE)
@@ -311,12 +322,13 @@ def collect(out: Path, path: Path, name: str, epochs: int, params: Mapping[str, 
     task, found = TASKS[name], read_results(path)
     params = params or params_of_all(task, epochs)
     check_settings(found, path, name, epochs, params)
+    cells = [Cell.named(file.stem) for file in sorted((out / paths.METRICS).glob(f"{task.dataset}-*.json"))]
+    cells = [cell for cell in cells if cell.model in (*task.options, REFERENCE)]
+    if not cells:
+        return found
     here = found.setdefault(name, {"dataset": task.dataset, "size": SIZE, "options": {}})
-    for file in sorted((out / paths.METRICS).glob(f"{task.dataset}-*.json")):
-        cell = Cell.named(file.stem)
+    for cell in cells:
         option, seed = cell.model, str(cell.seed)
-        if option not in (*task.options, REFERENCE):
-            continue
         kept = here["options"].setdefault(option, trained_by(task, option, epochs, params) | {"seeds": {}})
         if seed not in kept["seeds"]:
             kept["seeds"][seed] = record_of(out, cell, params)
@@ -465,7 +477,10 @@ def differences_of(task: Task, found: Mapping[str, Any]) -> list[list[str]]:
     plain, alike = seeds_of("plain"), seeds_of(task.as_reference)
     for translator, option, variant, seeds in shown(task, found):
         beside = [("its own", seeds, "last", True)] if variant == "ema" else []
-        beside += [(f"{says(task, 'plain')},", plain, "last", False)] if option != "plain" else []
+        if option != "plain":  # like with like, so that no option is credited with what the average does
+            beside.append((f"{says(task, 'plain')},", plain, variant, False))
+        if option == task.plus and variant != "last":
+            beside.append((f"{says(task, 'plain')},", plain, "last", False))
         if option in task.options and (base := task.options[option].beyond):
             beside.append((f"{says(task, base)},", seeds_of(base), variant, False))
         if option == REFERENCE and alike is not plain:

@@ -18,6 +18,7 @@ from benchmarks.support.quality import (
     mean_sd,
     read_results,
     record_of,
+    scored_by,
     settings_of,
     shown_floor,
     values_of,
@@ -88,8 +89,7 @@ def lay_out_row(folder: Path, row: Row, weights: Path | None) -> None:
     model |= row.recipe
     images = sized(row.dataset, row.size) | row.changes
     tree = yaml.safe_load(params_of({row.model: model}, {row.dataset: (archive_of(row.dataset), images)}))
-    on = {"fid": weights is not None, "kid": weights is not None, "dims": [768]}
-    tree["evaluate"] |= {"swd": True, "paper_mode": True} | on
+    tree["evaluate"] = scored_by(weights, paper_mode=True)
     tree["export"]["formats"] = ["keras"]  # nothing is exported, and not every format takes bfloat16
     if weights is not None:
         entry = {"urls": [weights.resolve().as_uri()], "sha256": digest_file(weights), "licence": "see the file"}
@@ -143,7 +143,7 @@ def train(
         record[key][str(seed)] = record_of(folder, cell, params) | {"settings": settings}
         if "baselines" not in record:
             record["baselines"] = best_baselines(folder, cell, record[key][str(seed)])
-        if model == row.model and not (pictures / f"{name}.png").exists():
+        if model == row.model and cell.seed == int(next(iter(record["seeds"]))):
             picture(folder, cell, row.size, pictures / f"{name}.png")
         write_json(file, record)
         if found := curve.points(folder, cell):
@@ -196,6 +196,7 @@ def section(row: Row, record: Mapping[str, Any], pictures: Path) -> str:
     seeds, others = record["seeds"], record[REFERENCE]
     costs = [one["cost"] for one in seeds.values()]
     hours = [cost["seconds"] for cost in costs if cost.get("seconds")]
+    commits = dict.fromkeys(cost["commit"] for cost in costs if cost.get("commit"))
     first = next(iter(seeds.values()))
     digests = " ".join(f"{network} `{digest[:12]}`" for network, digest in first["weights"].items())
     counted = ", ".join(f"{n} {direction.replace('_', ' ')}" for direction, n in first["n"].items())
@@ -203,10 +204,14 @@ def section(row: Row, record: Mapping[str, Any], pictures: Path) -> str:
         f"recipe `{row.model}`, data `{row.dataset}`, {record['size']} px, {first['steps']:,} steps",
         f"{len(seeds)} seed{'s'[: len(seeds) > 1]}; test images: {counted}",
         f"profile `{first['profile']}`"
-        + "".join(f", {key} `{value}`" for key, value in record.get("recipe", {}).items()),
-        f"{least(costs, 'ms_per_step')} ms per step, {max(hours) / 3600:.1f} h as the machine was"
-        if hours
-        else f"{least(costs, 'ms_per_step')} ms per step",
+        + "".join(f", {key} `{value}`" for key, value in (record.get("recipe", {}) | dict(row.changes)).items()),
+        f"{least(costs, 'ms_per_step')} ms per step, "
+        + (
+            f"{max(hours) / 3600:.1f} h as the machine was"
+            if hours
+            else "stopped on the way, so that its hours are not known"
+        ),
+        f"commit{'s'[: len(commits) > 1]} {', '.join(f'`{commit}`' for commit in commits)}",
     ]
     if peak := least(costs, "peak_gb", max):
         facts.append(f"at most {peak} GB")
@@ -217,7 +222,12 @@ def section(row: Row, record: Mapping[str, Any], pictures: Path) -> str:
         "; ".join(facts) + ".",
         "",
     ]
-    lines += [f"    python -m benchmarks.results --train {row.name} --seeds {' '.join(seeds)}", ""]
+    features = (
+        " --features FILE"
+        if any(name.startswith("fid") for name in next(iter(first["scores"].values()))["last"])
+        else ""
+    )
+    lines += [f"    python -m benchmarks.results --train {row.name} --seeds {' '.join(seeds)}{features}", ""]
     lines.append(scores_table(record, seeds, others))
     if "curve" in first:
         shown = shown_weights(next(iter(first["scores"].values())))
@@ -275,12 +285,16 @@ def summary(results: Path) -> str:
             floors = [one["floor"][translator] for one in seeds.values()]
             trivial = mean_sd(given(record["baselines"][translator].get("ssim")))
             cells = []
-            for metric, beside in (("ssim", trivial), ("swd", shown_floor(floors, "swd")), ("fid_768", "")):
+            for metric, beside in (
+                ("ssim", trivial),
+                ("swd", shown_floor(floors, "swd")),
+                ("fid_768", shown_floor(floors, "fid_768")),
+            ):
                 value = mean_sd(values_of(seeds, translator, shown, metric).values())
                 cells.append(f"{value} ({beside})" if value and beside else value)
             task = SAYS[row.dataset] if translator == "source_to_target" else "and back"
             lines.append([task, f"`{row.model}`", shown, row.size, first["steps"], len(seeds), *cells])
-    head = ["task", "recipe", "weights", "px", "steps", "seeds", "SSIM (trivial)", "SWD (floor)", "FID-768"]
+    head = ["task", "recipe", "weights", "px", "steps", "seeds", "SSIM (trivial)", "SWD (floor)", "FID-768 (floor)"]
     return table(head, lines, left=3)
 
 
