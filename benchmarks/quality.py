@@ -29,37 +29,51 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.support.arguments import positive_number, refuse_unread
 from benchmarks.support.quality import FILE, GATE, SEEDS, TASKS, collect, measure, read_results, report, write_gate
 from checks.harness import ROOT, write
 from repix import stage
+from repix.errors import UserError
 
 
 def main(given: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--task", choices=TASKS, default="pix2pix", help="default: pix2pix")
-    parser.add_argument("--out", type=Path, help="default: .repix/quality, of cyclegan .repix/quality_cyclegan")
+    parser.add_argument("--task", choices=TASKS, help="default: pix2pix")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="folder of the trainings' own; default: .repix/quality, of cyclegan .repix/quality_cyclegan",
+    )
     parser.add_argument("--json", type=Path, default=FILE, help="default: benchmarks/measured/quality.json")
     parser.add_argument("--only", nargs="+", metavar="OPTION", help="some options; default: all, and reference")
-    parser.add_argument("--seeds", nargs="+", type=int, choices=SEEDS, default=list(SEEDS), help="some seeds")
-    parser.add_argument("--epochs", type=int, help="400 steps each; default: 20, of cyclegan 10")
+    parser.add_argument("--seeds", nargs="+", type=int, choices=SEEDS, help="some seeds")
+    parser.add_argument("--epochs", type=positive_number, help="400 steps each; default: 20, of cyclegan 10")
     parser.add_argument("--features", type=Path, help="weights of Inception, for FID and KID at 768 dims")
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--collect", action="store_true", help="add what --out holds to the JSON; train nothing")
     how.add_argument("--gate", action="store_true", help="write benchmarks/measured/gate/ from what --out holds")
     how.add_argument("--write", action="store_true", help="put the tables into docs/results.md; train nothing")
     asked = parser.parse_args(given)
+    refuse_unread(parser, asked, "write", ("task", "out", "only", "seeds", "epochs", "features"))
+    refuse_unread(parser, asked, "gate", ("task", "only", "seeds", "epochs", "features"))
+    refuse_unread(parser, asked, "collect", ("only", "seeds", "features"))
     if asked.write:
-        write("results", "options", report(read_results(asked.json)))
+        found = read_results(asked.json)
+        if not found:
+            raise UserError(f"{asked.json}: no results to write")
+        write("results", "options", report(found))
         return 0
-    out = (asked.out or ROOT / ".repix" / ("quality" if asked.task == "pix2pix" else f"quality_{asked.task}")).resolve()
+    task = asked.task or "pix2pix"
+    out = (asked.out or ROOT / ".repix" / ("quality" if task == "pix2pix" else f"quality_{task}")).resolve()
     if asked.gate:
-        print("\n".join(str(path) for path in write_gate(out, asked.task, GATE)))
+        print("\n".join(str(path) for path in write_gate(out, task, GATE)))
     elif asked.collect:
-        print(report(collect(out, asked.json, asked.task, asked.epochs or TASKS[asked.task].epochs)))
+        print(report(collect(out, asked.json, task, asked.epochs or TASKS[task].epochs)))
     else:
-        wanted = {"epochs": asked.epochs, "options": asked.only, "seeds": asked.seeds, "weights": asked.features}
-        print(report(measure(asked.task, out, asked.json, **wanted)))
+        seeds = asked.seeds or list(SEEDS)
+        wanted = {"epochs": asked.epochs, "options": asked.only, "seeds": seeds, "weights": asked.features}
+        print(report(measure(task, out, asked.json, **wanted)))
     return 0
 
 

@@ -25,9 +25,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.support.arguments import refuse_unread, whole_number
+from benchmarks.support.measured import check_weights
 from benchmarks.support.quality import FILE, MEASURED, read_results, report
 from benchmarks.support.results import PICTURES, ROWS, lay_out_row, one_line, page_rows, section, summary, train
 from checks.harness import ROOT, write
+from checks.systems import alone
 from repix import stage
 from repix.commands.results import write_between_markers
 from repix.errors import UserError
@@ -40,25 +43,30 @@ def main(given_: Sequence[str] | None = None) -> int:
     how.add_argument("--train", nargs="+", metavar="ROW", help="rows to train and to score")
     how.add_argument("--list", action="store_true", help="print the rows")
     how.add_argument("--write", action="store_true", help="write docs/results.md and README's table")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="default: 0")
+    parser.add_argument("--seeds", nargs="+", type=whole_number, help="default: 0")
     parser.add_argument("--reference", action="store_true", help="train PyTorch after the reference code's rules too")
-    parser.add_argument("--out", type=Path, default=ROOT / ".repix" / "results", help="default: .repix/results")
+    parser.add_argument("--out", type=Path, help="folder of the trainings' own; default: .repix/results")
     parser.add_argument("--features", type=Path, help="weights of Inception, for FID and KID at 768 dims")
     asked = parser.parse_args(given_)
+    for flag in ("list", "write"):
+        refuse_unread(parser, asked, flag, ("seeds", "reference", "out", "features"))
     if asked.list:
         print("\n".join(one_line(name) for name in ROWS))
         return 0
     if asked.write:
-        write("results", "rows", page_rows(MEASURED, PICTURES))
-        write("results", "options", report(read_results(FILE)))
-        write_between_markers(ROOT / "README.md", summary(MEASURED), "real")
+        rows, options, first = page_rows(MEASURED, PICTURES), report(read_results(FILE)), summary(MEASURED)
+        write("results", "rows", rows)
+        write("results", "options", options)
+        write_between_markers(ROOT / "README.md", first, "real")
         return 0
+    if unknown := [name for name in asked.train if name not in ROWS]:
+        raise UserError(f"--train {unknown[0]}: no row; there are {', '.join(ROWS)}")
+    check_weights(asked.features)
     for name in asked.train:
-        if name not in ROWS:
-            raise UserError(f"--train {name}: no row; there are {', '.join(ROWS)}")
-        folder = asked.out.resolve() / name
-        lay_out_row(folder, ROWS[name], asked.features)
-        record = train(ROWS[name], folder, MEASURED, PICTURES, asked.seeds, asked.reference)
+        folder = (asked.out or ROOT / ".repix" / "results").resolve() / name
+        with alone(folder):
+            lay_out_row(folder, ROWS[name], asked.features)
+            record = train(ROWS[name], folder, MEASURED, PICTURES, asked.seeds or [0], asked.reference)
         print(section(ROWS[name], record, PICTURES))
     return 0
 

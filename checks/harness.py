@@ -250,6 +250,8 @@ def _run_logged(
     process.returncode = os.waitstatus_to_exitcode(status)
     if seconds is not None and process.returncode in (-signal.SIGTERM, 128 + signal.SIGTERM):
         raise TimeoutError(f"{name} was asked to stop after {seconds:.0f} s; all that it said: {log}")
+    if process.returncode == -signal.SIGKILL:
+        raise UserError(f"{name} was killed, most likely since memory ran out; all that it said: {log}")
     if process.returncode:
         lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
         last = lines[-1] if lines else "no output"

@@ -26,7 +26,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -38,7 +39,7 @@ from repix.cells import Cell
 from repix.config import reader
 from repix.config.images import Images
 from repix.errors import UserError
-from repix.files import digest_arrays, digest_file, digest_tree, read_json, write_json, write_text
+from repix.files import digest_arrays, digest_file, digest_tree, locked, read_json, remove, write_json, write_text
 
 REAL_DATA = Path(os.environ.get("REPIX_REAL_DATA", ROOT.parent / "shared")) / "data"
 FACADES = ("facades.tar.gz", "1501faf52c72125641c39384f90cdda5df82458381c802c68893dd86e6ae1878")
@@ -49,6 +50,8 @@ ARCHIVES = {
     "facades_unaligned": ("facades.zip", "8d471ad6096f6158d12671571f22409acf8c04d4bcfb97d3f4dc1b64260fb113"),
     "lab_colorization": ("bsds500.zip", "b84ca1d1a4a12b060eb96192a963c496b0ef9efc875af768441873146c737e76"),
 }
+MADE_HERE = ".made-by-lay-out"
+"""File in a folder that :func:`lay_out` made, and may empty."""
 TRAIN_IMAGES = 100
 METRICS = ("ssim", "swd", "l1")
 DECIDING = ("ssim", "swd")  # L1 rewards blur
@@ -103,7 +106,7 @@ def archive_of(dataset: str) -> dict[str, Any]:
     """
     name, sha256 = ARCHIVES[dataset]
     path = REAL_DATA / name
-    if not path.exists():
+    if not path.is_file():
         raise UserError(f"{path}: no such file; set REPIX_REAL_DATA to the folder above data/{name}")
     if (found := digest_file(path)) != sha256:
         print(f"{path}: not the copy that the committed figures are of (sha256 {sha256[:8]}...)", file=sys.stderr)
@@ -137,27 +140,55 @@ def sized(dataset: str, size: int) -> dict[str, Any]:
 
 
 def lay_out(folder: Path, params: str, *, hours: bool = False) -> None:
-    """Make the folder; one that was made for other parameters is removed first.
+    """Make the folder; what lies in one that was made here for other parameters is removed first.
 
     Args:
         folder: where.
         params: the text of its params.yaml.
-        hours: whether trainings in it take so long that it is not removed.
+        hours: whether trainings in it take so long that they are not removed.
 
     Raises:
-        UserError: it holds such trainings.
+        UserError: it was not made here; or it holds such trainings.
     """
-    path = folder / reader.FILE
-    before = path.read_text(encoding="utf-8") if path.exists() else params
-    if before != params:
-        if hours and any((folder / paths.WORK / "checkpoints").glob("*/*")):
-            changed = [line.strip() for line in params.splitlines() if line not in before.splitlines()]
-            raise UserError(
-                f"{folder}: holds a training under way with other parameters ({(changed or ['fewer'])[0]}): give the "
-                f"options that it was begun with, or remove the folder"
-            )
-        shutil.rmtree(folder)
+    path, mark = folder / reader.FILE, folder / MADE_HERE
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        others = [other for other in folder.iterdir() if other != mark]
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be made ({error.strerror})") from None
+    if others and not mark.exists():
+        raise UserError(f"{folder}: holds files of others, and might be emptied: name a new folder, or remove this one")
+    mark.touch()
+    before = path.read_text(encoding="utf-8") if path.exists() else None
+    if before == params:
+        return
+    if hours and [*(folder / paths.WORK / "checkpoints").glob("*/*"), *(folder / paths.RUNS).glob("*")]:
+        lines = (before or "").splitlines()
+        changed = [line.strip() for line in params.splitlines() if line not in lines] if lines else [f"no {path.name}"]
+        raise UserError(
+            f"{folder}: holds trainings with other parameters ({(changed or ['fewer'])[0]}): give the options that "
+            f"they were begun with, name another folder, or remove this one"
+        )
+    path.unlink(missing_ok=True)  # first: what a kill leaves of the rest is then known to be of no parameters
+    for other in others:
+        remove(other)
     write_text(path, params)
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold a folder of :func:`lay_out` while the body makes and uses it; a second command waits, and says so.
+
+    Raises:
+        UserError: there can be no such folder.
+    """
+    folder = folder.resolve()
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be made ({error.strerror})") from None
+    with locked(folder.parent / f".{folder.name}.lock", str(folder)):
+        yield
 
 
 def thin(tree: Path, keep: Mapping[str, int]) -> None:
@@ -241,7 +272,10 @@ def ms_per_step(cell: str, folder: Path | None = None) -> float | None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     work = paths.WORK if folder is None else folder / ".repix"
-    board = max((work / "tensorboard" / cell).iterdir(), key=lambda folder: folder.stat().st_mtime)
+    boards = list((work / "tensorboard" / cell).glob("*"))
+    if not boards:
+        return None
+    board = max(boards, key=lambda folder: folder.stat().st_mtime)
     events = EventAccumulator(str(board))
     events.Reload()
     ends = events.Scalars("schedule/learning_rate")

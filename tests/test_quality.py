@@ -14,7 +14,7 @@ import pytest
 import yaml
 from scipy.stats import ttest_rel
 
-from benchmarks.support import curve, quality, results
+from benchmarks.support import curve, measured, quality, results
 from checks.harness import ROOT
 from checks.support import cells
 from repix import paths
@@ -268,6 +268,12 @@ def kept(values, variants=("last",), option="plain", **cost):
     }
 
 
+def row_of(option):
+    """What a file of a row holds that has the seeds of an option."""
+    facts = {"row": "facades_64", "model": "pix2pix", "dataset": "facades", "size": 64, "epochs": 20}
+    return facts | {"seeds": option["seeds"], "reference": {}}
+
+
 def test_a_difference_is_in_standard_deviations_with_its_interval_and_the_p_of_welch():
     better, worse = [0.30, 0.32, 0.34], [0.20, 0.22, 0.24]
     found = {"size": 64, "options": {"plain": kept(worse), "reference": kept(better)}}
@@ -351,7 +357,7 @@ def test_the_page_has_what_its_command_writes():
 
 
 def test_the_first_pages_table_has_the_average_of_weights_where_one_is_kept(tmp_path):
-    record = kept([0.2, 0.3]) | {"baselines": {"source_to_target": {"ssim": 0.4}}}
+    record = row_of(kept([0.2, 0.3])) | {"baselines": {"source_to_target": {"ssim": 0.4}}}
     for number, seed in enumerate(record["seeds"].values()):
         seed["scores"]["source_to_target"]["ema"] = {"ssim": 0.5 + number, "swd": 3.0}
     write_json(tmp_path / "facades_64.json", record)
@@ -385,7 +391,7 @@ def test_a_row_is_made_kept_and_shown(tmp_path, monkeypatch):
     checkpoint = folder / curve.CHECKPOINTS / "key" / "step-000000001.npz"
     checkpoint.parent.mkdir(parents=True)
     checkpoint.touch()
-    with pytest.raises(UserError, match=r"holds a training under way with other parameters \(epochs: 3\): give the"):
+    with pytest.raises(UserError, match=r"holds trainings with other parameters \(epochs: 3\): give the options"):
         results.lay_out_row(folder, dataclasses.replace(row, epochs=3), None)
     checkpoint.unlink()
     assert record["recipe"] == results.HALF
@@ -419,6 +425,8 @@ def test_a_row_is_made_kept_and_shown(tmp_path, monkeypatch):
             curve.keep(folder, cell, 8, "key")
     [kept_] = curve.kept(folder, cell)
     assert kept_ == folder / "kept" / cell.name / "key" / "step-000000004.npz"
+    (kept_.parent / "step-000000006.npz").write_bytes(b"cut short")
+    (kept_.parent / "step-old.npz").write_bytes(b"of somebody else")
     record = results.train(row, folder, *made, [0], False)
     [point] = record["seeds"]["0"]["curve"]
     # Another seed is one of the same recipe.
@@ -457,6 +465,124 @@ def test_what_a_row_is_scored_by_is_its_own(tmp_path, monkeypatch):
     scored = yaml.safe_load((tmp_path / "row" / "params.yaml").read_text())["evaluate"]
     assert {name for name, value in scored.items() if value is True} == {"swd", "fid", "kid", "paper_mode"}
     assert scored["dims"] == [768]
+
+
+def test_a_folder_of_others_is_never_emptied(tmp_path):
+    from checks.systems import MADE_HERE, lay_out
+
+    theirs = tmp_path / "theirs"
+    (theirs / "thesis").mkdir(parents=True)
+    (theirs / "params.yaml").write_text("theirs: 1\n")
+    (theirs / "thesis" / "chapter.txt").write_text("years")
+    with pytest.raises(UserError, match="holds files of others, and might be emptied: name a new folder"):
+        lay_out(theirs, "a: 1\n")
+    assert (theirs / "thesis" / "chapter.txt").read_text() == "years"
+    (tmp_path / "file").touch()
+    for wrong in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(UserError, match="cannot be made"):
+            lay_out(wrong, "a: 1\n")
+    ours = tmp_path / "ours"
+    lay_out(ours, "a: 1\n")
+    (ours / "data").mkdir()
+    lay_out(ours, "a: 1\n")
+    assert (ours / "data").exists()
+    # Killed while it was emptied: what is left is of no parameters that are known.
+    (ours / "params.yaml").unlink()
+    lay_out(ours, "a: 1\n")
+    assert {path.name for path in ours.iterdir()} == {MADE_HERE, "params.yaml"}
+    # What took hours is not removed for a forgotten option, and not if its params.yaml is gone.
+    (ours / "runs" / "sample-plain-0").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"holds trainings with other parameters \(a: 2\): give the options"):
+        lay_out(ours, "a: 2\n", hours=True)
+    (ours / "params.yaml").unlink()
+    with pytest.raises(UserError, match=r"holds trainings with other parameters \(no params\.yaml\)"):
+        lay_out(ours, "a: 1\n", hours=True)
+    assert (ours / "runs" / "sample-plain-0").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "cannot be read as JSON"),
+        ('{"pix2pix": {"size": 64', "cannot be read as JSON"),
+        ("[1]", "it: Input should be a valid dictionary"),
+        ('{"pix2pix": {"dataset": "facades", "options": {}}}', "pix2pix.size: Field required"),
+    ],
+)
+def test_a_damaged_file_of_results_is_one_line_in_every_mode(tmp_path, small, text, reason):
+    file = tmp_path / "q.json"
+    file.write_text(text)
+    for use in (
+        lambda: quality.read_results(file),
+        lambda: quality.collect(tmp_path, file, "pix2pix", 2),
+        lambda: quality.measure("pix2pix", tmp_path / "out", file),
+    ):
+        with pytest.raises(UserError, match="restore it from git, or name another") as caught:
+            use()
+        assert reason in str(caught.value) and file.read_text() == text
+    with pytest.raises(UserError, match="is a folder; name a file"):
+        quality.measure("pix2pix", tmp_path / "out", tmp_path)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_score_that_is_no_number_is_in_no_table(tmp_path):
+    file = tmp_path / "facades_64.json"
+    for value in (float("nan"), True, "0.2"):
+        file.write_text(json.dumps(row_of(kept([value]))))
+        with pytest.raises(UserError, match=r"no file of results \(seeds\.0\.scores\.source_to_target\.last\.ssim"):
+            results.summary(tmp_path)
+    file.write_text(json.dumps(row_of({"seeds": {}})))
+    with pytest.raises(UserError, match=r"\(seeds: Dictionary should have at least 1 item"):
+        results.page_rows(tmp_path, tmp_path)
+
+
+def test_two_that_add_to_one_file_both_do(tmp_path):
+    file, link = tmp_path / "store" / "row.json", tmp_path / "row.json"
+    file.parent.mkdir()
+    link.symlink_to(file)
+    record = row_of(kept([0.2, 0.3, 0.4]))
+    empty = record | {"seeds": {}}
+    for seed, scored in record["seeds"].items():  # each read the file before any had written it
+        found = results.put(link, empty, "seeds", seed, scored)
+    assert read_json(file) == found == record and link.is_symlink()
+    with measured.updated(file, measured.ROW) as held:
+        code = (
+            "import sys; from pathlib import Path; from benchmarks.support import measured\n"
+            f"with measured.updated(Path({str(file)!r}), measured.ROW) as found: found['size'] += 1\n"
+        )
+        other = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
+        with pytest.raises(subprocess.TimeoutExpired):
+            other.wait(timeout=2)
+        held["size"] += 10
+    assert other.wait(timeout=60) == 0 and read_json(file)["size"] == 64 + 11
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["quality", "--epochs", "0"], "'0' is no whole number from 1 on"),
+        (["quality", "--write", "--only", "plain"], "--write takes no --only"),
+        (["quality", "--gate", "--task", "cyclegan"], "--gate takes no --task"),
+        (["quality", "--collect", "--features", "x"], "--collect takes no --features"),
+        (["results", "--train", "facades_64", "--seeds", "-1"], "'-1' is no whole number from 0 on"),
+        (["results", "--write", "--reference"], "--write takes no --reference"),
+        (["quality", "--write", "--json", "typo.json"], "repix: typo.json: no results to write"),
+    ],
+)
+def test_options_that_would_not_be_read_are_refused(words, line):
+    command = [sys.executable, "-m", f"benchmarks.{words[0]}", *words[1:]]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode and ended.stderr.splitlines()[-1].endswith(line)
+
+
+def test_weights_are_looked_at_before_anything_is_trained(tmp_path, small):
+    text = tmp_path / "weights.pth"
+    with pytest.raises(UserError, match=r"weights\.pth: no such file"):
+        quality.measure("pix2pix", tmp_path / "out", tmp_path / "q.json", weights=text)
+    text.write_text("no weights")
+    with pytest.raises(UserError, match="not weights of pytorch-fid's Inception"):
+        quality.measure("pix2pix", tmp_path / "out", tmp_path / "q.json", weights=text)
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_holds_no_scores_adds_nothing_to_the_json(tmp_path):

@@ -27,3 +27,13 @@ def test_tiny_cell_trains_evaluates_and_exports(tmp_path, tiny_cell, system, pai
         assert "unpaired" in metrics.protocol["l1"]["reason"]
     errors = export(model, Prepared.open(cell.prepared), Export(), tmp_path / "exports")
     assert len(errors) == 4 * len(model.record.translators)
+
+
+def test_a_stage_that_the_system_killed_is_not_taken_for_one_that_failed(tmp_path):
+    from checks import harness
+    from repix.errors import UserError
+
+    words = ["-c", "import os; print('said', flush=True); os.kill(os.getpid(), 9)"]
+    with pytest.raises(UserError, match="train was killed, most likely since memory ran out; all that it said: "):
+        harness._run_logged(tmp_path, "train", "train-a", words, {}, None)
+    assert (tmp_path / "logs" / "train-a.log").read_text() == "said\n"

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import yaml
 
@@ -35,7 +37,8 @@ def step_of(checkpoint: Path) -> int:
 
 def kept(folder: Path, cell: Cell) -> list[Path]:
     """Return the checkpoints of a cell that were kept, by their steps; each in a folder of its run key's name."""
-    return sorted((folder / "kept" / cell.name).glob("*/step-*.npz"), key=step_of)
+    found = [path for path in (folder / "kept" / cell.name).glob("*/step-*.npz") if path.stem[5:].isdecimal()]
+    return sorted(found, key=step_of)
 
 
 def run_key_since(folder: Path, begun: float) -> str | None:
@@ -103,7 +106,11 @@ def points(folder: Path, cell: Cell) -> list[dict[str, Any]]:
         work = folder / "curve" / cell.name / checkpoint.parent.name / checkpoint.stem
         metrics = work / paths.METRICS / f"{cell.name}.json"
         if not metrics.exists():
-            _lay_out(folder, cell, checkpoint, work)
+            try:
+                _lay_out(folder, cell, checkpoint, work)
+            except (OSError, ValueError, KeyError, BadZipFile) as error:
+                print(f"{checkpoint}: left out of the curve ({error})", file=sys.stderr)
+                continue
             run_stage(work, "evaluate", *cell.name.split("-"))
         found.append({"steps": step_of(checkpoint), "scores": scores_of(Metrics.read(metrics))})
     return found

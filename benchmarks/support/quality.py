@@ -8,14 +8,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
+from benchmarks.support import measured
 from checks.harness import ROOT, run_module, run_stage, table
-from checks.systems import archive_of, data, lay_out, ms_per_step, sized
+from checks.systems import alone, archive_of, data, lay_out, ms_per_step, sized
 from repix import paths
 from repix.cells import Cell
 from repix.config import reader
@@ -27,7 +29,7 @@ from repix.files import canonical_json, digest_file, digest_text, read_json, wri
 from repix.metrics import direction
 from repix.regression import baseline, tolerance
 from repix.regression.tolerance import error_of_means, mean_and_sd, p_of, t_quantile
-from repix.schemas import Metrics, Trained
+from repix.schemas import Metrics, Trained, flat
 
 SIZE, SEEDS = 64, (0, 1, 2, 3, 4)
 MEASURED = ROOT / "benchmarks" / "measured"
@@ -210,6 +212,7 @@ def make_cell(out: Path, cell: Cell, entry: str) -> None:
     if not (out / paths.RUNS / cell.name).exists():
         # A training that was killed and is taken up has only its last part timed.
         resumed = (out / ".repix" / "tensorboard" / cell.name).exists()
+        write_json(cost, {"commit": commit()})
         ran = run_stage(out, "train", *cell.name.split("-"))
         write_json(cost, {"commit": commit(), "seconds": None if resumed else ran.seconds, "peak_gb": ran.peak})
     run_stage(out, "evaluate", *cell.name.split("-"))
@@ -225,7 +228,8 @@ def cost_of(out: Path, cell: Cell) -> dict[str, Any]:
     """Return ``ms_per_step`` (of the fastest epoch), ``seconds``, ``peak_gb`` and ``commit``, null where not known."""
     found: dict[str, Any] = {"seconds": None, "peak_gb": None, "commit": None}
     for path in (out / "costs" / f"{cell.name}.json", out / paths.RUNS / cell.name / "cost.json"):
-        found |= read_json(path) if path.exists() else {}
+        with suppress(ValueError, OSError):
+            found |= read_json(path)
     return found if cell.model == REFERENCE else found | {"ms_per_step": ms_per_step(cell.name, out)}
 
 
@@ -273,7 +277,7 @@ def record_of(out: Path, cell: Cell, params: Mapping[str, Any]) -> dict[str, Any
 
 def read_results(path: Path) -> dict[str, Any]:
     """Return task -> ``size``, ``steps`` and ``options``; nothing where there is no file."""
-    return read_json(path) if path.exists() else {}
+    return measured.read(path, measured.TASKS)
 
 
 def entry_of(task: Task, option: str, epochs: int) -> dict[str, Any]:
@@ -319,20 +323,20 @@ def collect(out: Path, path: Path, name: str, epochs: int, params: Mapping[str, 
         epochs: of its trainings.
         params: those of :func:`params_of_all`, where they are at hand.
     """
-    task, found = TASKS[name], read_results(path)
+    task = TASKS[name]
     params = params or params_of_all(task, epochs)
-    check_settings(found, path, name, epochs, params)
     cells = [Cell.named(file.stem) for file in sorted((out / paths.METRICS).glob(f"{task.dataset}-*.json"))]
     cells = [cell for cell in cells if cell.model in (*task.options, REFERENCE)]
-    if not cells:
-        return found
-    here = found.setdefault(name, {"dataset": task.dataset, "size": SIZE, "options": {}})
-    for cell in cells:
-        option, seed = cell.model, str(cell.seed)
-        kept = here["options"].setdefault(option, trained_by(task, option, epochs, params) | {"seeds": {}})
-        if seed not in kept["seeds"]:
-            kept["seeds"][seed] = record_of(out, cell, params)
-    write_json(path, found)
+    with measured.updated(path, measured.TASKS) as found:
+        check_settings(found, path, name, epochs, params)
+        if not cells:
+            return found
+        here = found.setdefault(name, {"dataset": task.dataset, "size": SIZE, "options": {}})
+        for cell in cells:
+            option, seed = cell.model, str(cell.seed)
+            kept = here["options"].setdefault(option, trained_by(task, option, epochs, params) | {"seeds": {}})
+            if seed not in kept["seeds"]:
+                kept["seeds"][seed] = record_of(out, cell, params)
     return found
 
 
@@ -350,11 +354,7 @@ def train(
     So a stop leaves as many seeds of each option.
     """
     task = TASKS[name]
-    kept = read_results(path).get(name, {}).get("options", {})
-    cells = [Cell(task.dataset, option, seed) for seed in seeds for option in options]
-    missing = [cell for cell in cells if str(cell.seed) not in kept.get(cell.model, {}).get("seeds", {})]
-    if not missing:
-        return
+    missing = missing_of(path, name, options, seeds)
     data(out, task.dataset)
     if not (out / paths.FEATURES).exists():
         run_stage(out, "features")
@@ -362,6 +362,13 @@ def train(
         print(f"{time.strftime('%H:%M')} {number} of {len(missing)}: {cell.name}", file=sys.stderr, flush=True)
         make_cell(out, cell, "plain")
         collect(out, path, name, epochs, params)
+
+
+def missing_of(path: Path, name: str, options: Sequence[str], seeds: Sequence[int]) -> list[Cell]:
+    """Return the cells of a task that a file of results lacks, seed by seed."""
+    kept = read_results(path).get(name, {}).get("options", {})
+    cells = [Cell(TASKS[name].dataset, option, seed) for seed in seeds for option in options]
+    return [cell for cell in cells if str(cell.seed) not in kept.get(cell.model, {}).get("seeds", {})]
 
 
 # --- tables
@@ -557,14 +564,20 @@ def write_gate(out: Path, name: str, folder: Path) -> list[Path]:
     """Write baseline (the first seed) and tolerances (all seeds) of the plain recipe; return both files.
 
     Raises:
-        UserError: fewer than three seeds of it are scored in ``out``.
+        UserError: fewer than three seeds of it are scored in ``out``, or one has a score that is no number.
     """
     task = TASKS[name]
     entries = baseline.read_metrics(out / paths.METRICS)
     cells = {cell: entry for cell, entry in entries.items() if cell.startswith(f"{task.dataset}-plain-")}
     if len(cells) < 3:
         raise UserError(f"{out}: {len(cells)} seeds of {task.dataset}-plain are scored; a tolerance takes three")
+    for cell, entry in cells.items():
+        for (*_, metric), value in flat(entry.scores).items():
+            if value is not None and not math.isfinite(value):
+                raise UserError(f"{out}: {cell}: {metric} is no number; score it again")
     params = reader.load(out / reader.FILE)
+    if params["models"]["plain"] != recipe_of(task, task.options["plain"], task.epochs):
+        raise UserError(f"{out}: was trained by another entry than the {task.epochs} epochs of {name} plain")
     asked = {"models.plain": params["models"]["plain"], "evaluate": params["evaluate"]}
     settings = reader.parse(params.get("gate", {}) | {"metrics": list(GATED)}, Gate, "gate")
     family = tolerance.estimate(cells, settings, params=asked, run_key=digest_text(canonical_json(asked)))
@@ -605,7 +618,13 @@ def measure(
     if unknown := [option for option in options if option not in known]:
         raise UserError(f"--only {unknown[0]}: no option; there are {', '.join(known)}")
     params = params_of_all(task, epochs)
-    check_settings(read_results(path), path, name, epochs, params)
-    lay_out_params(out, params, weights)
-    train(out, path, name, epochs, params, options, seeds)
-    return collect(out, path, name, epochs, params)
+    measured.check_place(path)
+    found = read_results(path)
+    check_settings(found, path, name, epochs, params)
+    if not missing_of(path, name, options, seeds):
+        return found
+    measured.check_weights(weights)
+    with alone(out):
+        lay_out_params(out, params, weights)
+        train(out, path, name, epochs, params, options, seeds)
+        return collect(out, path, name, epochs, params)

@@ -10,13 +10,12 @@ from typing import Any
 
 import yaml
 
-from benchmarks.support import curve
+from benchmarks.support import curve, measured
 from benchmarks.support.quality import (
     REFERENCE,
     least,
     make_cell,
     mean_sd,
-    read_results,
     record_of,
     scored_by,
     settings_of,
@@ -31,7 +30,7 @@ from repix.config import reader
 from repix.config.models import Recipe
 from repix.data.sampler import steps_per_epoch
 from repix.errors import UserError
-from repix.files import digest_file, read_json, write_json
+from repix.files import digest_file
 from repix.metrics import NAMES, find
 from repix.schemas import Manifest
 
@@ -116,7 +115,7 @@ def train(
     asked = {"row": name, "model": row.model, "dataset": row.dataset, "size": row.size, "epochs": row.epochs}
     asked |= {"recipe": dict(row.recipe)} if row.recipe else {}
     file = results / f"{name}.json"
-    record = read_results(file) or asked | {"seeds": {}, REFERENCE: {}}
+    record = read_row(file) or asked | {"seeds": {}, REFERENCE: {}}
     if record | asked != record or record.get("recipe", {}) != dict(row.recipe):
         raise UserError(f"{file}: was made by another row; remove it to train this one")
     if reference and row.model not in ("pix2pix", "cyclegan"):
@@ -126,30 +125,42 @@ def train(
     for model, key, seed in wanted:
         cell = Cell(row.dataset, model, seed)
         if str(seed) in record[key]:
-            if "curve" not in record[key][str(seed)] and (found := curve.points(folder, cell)):
-                record[key][str(seed)]["curve"] = found  # its scoring was stopped
-                write_json(file, record)
+            if "curve" not in record[key][str(seed)] and (found := curve.points(folder, cell)):  # it was stopped there
+                record = put(file, record, key, str(seed), record[key][str(seed)] | {"curve": found})
             continue
         print(f"{time.strftime('%H:%M')} {name}: {cell.name}", file=sys.stderr, flush=True)
         params = reader.load(folder / reader.FILE)
         settings = settings_of(params, row.dataset, row.model)
-        if any(one.get("settings", settings) != settings for one in record[key].values()):
+        if any(one.get("settings") != settings for one in record[key].values()):
             raise UserError(f"{file}: its seeds were trained with other settings; remove it to train them anew")
         data(folder, row.dataset)
         if not (folder / paths.FEATURES).exists():
             run_stage(folder, "features")
         with curve.keeping(folder, cell, steps_of(folder, row)):
             make_cell(folder, cell, row.model)
-        record[key][str(seed)] = record_of(folder, cell, params) | {"settings": settings}
+        scored = record_of(folder, cell, params) | {"settings": settings}
         if "baselines" not in record:
-            record["baselines"] = best_baselines(folder, cell, record[key][str(seed)])
-        if model == row.model and cell.seed == int(next(iter(record["seeds"]))):
+            record["baselines"] = best_baselines(folder, cell, scored)
+        if model == row.model and not record["seeds"]:
             picture(folder, cell, row.size, pictures / f"{name}.png")
-        write_json(file, record)
+        record = put(file, record, key, str(seed), scored)
         if found := curve.points(folder, cell):
-            record[key][str(seed)]["curve"] = found
-            write_json(file, record)
+            record = put(file, record, key, str(seed), scored | {"curve": found})
     return record
+
+
+def read_row(file: Path) -> dict[str, Any]:
+    """Return what the file of a row holds; nothing where there is none."""
+    return measured.read(file, measured.ROW)
+
+
+def put(file: Path, record: Mapping[str, Any], key: str, seed: str, scored: Mapping[str, Any]) -> dict[str, Any]:
+    """Add a seed to the file of a row, beside those that others have added since it was read; return all of it."""
+    with measured.updated(file, measured.ROW) as found:
+        for name, value in record.items():
+            found.setdefault(name, value)
+        found[key] = {**found[key], seed: dict(scored)}
+    return found
 
 
 def steps_of(folder: Path, row: Row) -> int:
@@ -277,7 +288,7 @@ def summary(results: Path) -> str:
     for name, row in ROWS.items():
         if not (results / f"{name}.json").exists():
             continue
-        record = read_json(results / f"{name}.json")
+        record = read_row(results / f"{name}.json")
         seeds = record["seeds"]
         first = next(iter(seeds.values()))
         for translator, variants in first["scores"].items():
@@ -306,7 +317,7 @@ def given(value: float | None) -> list[float]:
 def page_rows(results: Path, pictures: Path) -> str:
     """Return the part of the page on the rows, from JSON and pictures alone."""
     made = {name: results / f"{name}.json" for name in ROWS if (results / f"{name}.json").exists()}
-    parts = [section(ROWS[name], read_json(file), pictures) for name, file in made.items()]
+    parts = [section(ROWS[name], read_row(file), pictures) for name, file in made.items()]
     missing = [name for name in ROWS if name not in made]
     if missing:
         head = "Not trained yet" if made else "Nothing has been trained yet. These rows are prepared"

@@ -138,6 +138,36 @@ def test_nothing_to_accept(tmp_path, capsys):
     assert "no metrics in" in capsys.readouterr().err and not (tmp_path / "baseline.json").exists()
 
 
+def test_what_is_no_number_is_not_accepted(folder, capsys):
+    before = (folder / "baseline.json").read_bytes()
+    _edit(folder / f"{CELL}.json", "scores", *SSIM, to=float("nan"))
+    capsys.readouterr()
+    assert run("--accept", folder=folder) == 2
+    said = capsys.readouterr().err
+    assert f"{CELL}: ssim is no number" in said and said.count("\n") == 1
+    assert (folder / "baseline.json").read_bytes() == before
+
+
+def test_tolerances_that_were_loosened_all_alike_are_refused(folder, capsys):
+    """Each file is consistent in itself: only the share of false alarms that it promises tells."""
+    path = folder / "tolerances.json"
+    sound = path.read_text()
+    tree = json.loads(sound)
+    family = tree["families"]["toy-net"]
+    for key in ("t", "factor"):
+        family[key] *= 100
+    for metrics in family["scores"]["source_to_target"].values():
+        for one in metrics.values():
+            one["tolerance"] = one["tolerance"] and 100 * one["tolerance"]
+    path.write_text(json.dumps(tree))
+    put(folder, other_weights(ssim=0.1))
+    capsys.readouterr()
+    assert run(folder=folder) == 2
+    assert "k, false_alarm, comparisons, t and factor are not those" in capsys.readouterr().err
+    path.write_text(sound)
+    assert run(folder=folder) == 1
+
+
 def _edit(path, *keys, to):
     tree = json.loads(path.read_text())
     place = tree

@@ -179,6 +179,17 @@ def test_wrong_weights_are_refused_in_one_line(tmp_path):
         assert "\n" not in str(caught.value)
 
 
+def test_weights_that_are_no_numbers_are_refused_before_they_score(tmp_path):
+    import torch
+
+    path, name = tmp_path / "weights.pth", "Mixed_6e.branch_pool.conv.weight"
+    whole = torch.load(real_data(MIXED_6E), weights_only=True)
+    for odd in (torch.full_like(whole[name], torch.nan), whole[name].to(torch.int64)):
+        torch.save(whole | {name: odd}, path)
+        with pytest.raises(UserError, match=f"{name} holds other than finite floats"):
+            load_network((768,), path, digest_file(path))
+
+
 def test_pixels_are_scaled_and_grey_is_repeated(mocked):
     grey = np.full((2, 4, 4, 1), 51, np.uint8)
     found = extract(grey, FeatureNetwork((3,), "random-mock", lambda batch: [batch]))

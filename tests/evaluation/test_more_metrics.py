@@ -246,6 +246,11 @@ def test_lpips_says_what_is_wrong_with_a_file(tmp_path):
     torch.save([1], path)
     with pytest.raises(UserError, match="not the state dict"):
         lpips.load_network(path, digest_file(path))
+    whole, name = {key: torch.tensor(value) for key, value in state.items()}, lpips.tensor_names(2)[0]
+    for odd in (torch.nan * whole[name], whole[name].to_sparse(), whole[name].to(torch.int64), whole[name].to("meta")):
+        torch.save(whole | {name: odd}, path)
+        with pytest.raises(UserError, match="holds other than finite floats"):
+            lpips.load_network(path, digest_file(path))
 
 
 def test_lpips_takes_pictures_of_32_pixels_and_pairs():

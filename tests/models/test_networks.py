@@ -227,6 +227,17 @@ def test_whole_image_discriminator_goes_down_to_one_value():
     assert network.output.shape == (None, 2)
 
 
+def test_whole_image_discriminator_still_learns_where_it_is_sure_of_itself():
+    settings = Discriminator(kind="minibatch", filters=2, padding="same", conditional=False)
+    network = build_discriminator(settings, (32, 32), 1, 1)
+    chance = np.random.default_rng(0)
+    for weight in network.trainable_weights:
+        weight.assign(chance.normal(0, 0.5, weight.shape))
+    network.get_layer("score").bias.assign([-18, 18])
+    one, other = (np.asarray(network(images(1, (32, 32), seed=seed), training=True)) for seed in (1, 2))
+    assert (np.abs(one - other) > 1e-3).all()
+
+
 @pytest.mark.parametrize(
     ("settings", "normed"),
     [
@@ -242,7 +253,19 @@ def test_a_discriminator_sees_a_batch_of_one_image_that_comes_down_to_one_place(
         weight.assign(chance.normal(0, 0.5, weight.shape))
     one, other = (np.asarray(network(images(1, (32, 32), seed=seed), training=True)) for seed in (1, 2))
     assert (one != other).all()
+    # With no norm after it that would take its mean, the convolution has a bias.
+    assert network.get_layer("conv5").use_bias
     assert [layer.name.split("_")[0] for layer in network.layers if layer.name.endswith("_norm")] == normed
+
+
+def test_colours_are_changed_of_pictures_alone():
+    settings = Discriminator(filters=1, augment=("colour", "translation"))
+    for channels in (1, 3):
+        build_discriminator(settings, (32, 32), 1, channels)
+    with pytest.raises(
+        UserError, match=r"discriminator\.augment: colour changes grey and RGB images, and these are two"
+    ):
+        build_discriminator(settings, (32, 32), 1, 2)
 
 
 def test_unconditional_discriminator_takes_the_image_alone():

@@ -310,7 +310,7 @@ class Recipe(Settings):
     decay_epochs: int = Field(default=0, ge=0)
     sampling: Literal["permutation", "replacement"] = "permutation"
     updates: Literal["together", "simultaneous", "separate", "alternate"] = "together"
-    discriminator_updates: int = Field(default=1, ge=1)
+    discriminator_updates: int = Field(default=1, ge=1, le=1000)
     pool: int = Field(default=0, ge=0)
     ema: float | None = Field(default=None, gt=0, lt=1)
     initializer: Literal["normal", "normal_kernels", "glorot"] = "normal"

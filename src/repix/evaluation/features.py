@@ -99,6 +99,14 @@ def metric_name(metric: str, dims: int, weights: str) -> str:
     return f"{metric}_{dims}_{weights.replace('-', '_') if weights.startswith('random') else weights[:8]}"
 
 
+def are_numbers(tensor: Any) -> bool:
+    """Whether this is a tensor of finite floats that lies in memory as it is: none that is sparse or quantised."""
+    import torch
+
+    plain = isinstance(tensor, torch.Tensor) and tensor.layout is torch.strided and tensor.device.type == "cpu"
+    return plain and tensor.is_floating_point() and bool(tensor.isfinite().all())
+
+
 def _inception() -> Any:
     """Return the network of pytorch-fid's ``fid_inception_v3``, without the weights that this would download."""
     reference = import_pytorch_fid()
@@ -167,6 +175,9 @@ def load_network(dims: Sequence[int], weights: str | Path, sha256: str) -> Featu
 
     try:
         state = torch.load(weights, map_location="cpu", weights_only=True)
+        for name, tensor in state.items():
+            if not (name.endswith("num_batches_tracked") or are_numbers(tensor)):
+                raise ValueError(f"{name} holds other than finite floats")
         missing, unexpected = network.load_state_dict(state, strict=False)
     except Exception as error:  # unpickling and shape errors come in many types
         reason = (str(error).splitlines() or [""])[0]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import keras
 from keras import layers, ops
 
 from repix.config.models import Discriminator
 from repix.config.sizes import check_discriminator, convolutions
+from repix.errors import UserError
 from repix.models.layers import inner_bias, normalization
 
 
@@ -58,9 +57,13 @@ def build_discriminator(
         columns, 1), one per patch; for ``minibatch`` (batch, 2): fake, real.
 
     Raises:
-        UserError: the image is too small for so many layers.
+        UserError: the image is too small for so many layers, or has no colours that could be changed.
     """
     check_discriminator(settings, size)
+    if "colour" in settings.augment and target == 2:
+        raise UserError(
+            "discriminator.augment: colour changes grey and RGB images, and these are two planes of Lab: leave it out"
+        )
     image = keras.Input((*size, target), name="image")
     inputs = x = image
     if settings.conditional:
@@ -74,9 +77,10 @@ def build_discriminator(
         if kernel > 1 and settings.padding == "one":
             x = layers.ZeroPadding2D(1, name=f"{label}_pad")(x)
         padding = "same" if settings.padding == "same" else "valid"
+        if norm and layers.Conv2D(1, kernel, stride, padding).compute_output_shape(x.shape)[1:3] == (1, 1):
+            # Of one image a norm over a single place leaves its shift alone: whatever came before would not be seen.
+            norm, bias = False, settings.bias != "none"
         x = layers.Conv2D(filters, kernel, stride, padding, use_bias=bias, kernel_initializer="zeros", name=label)(x)
-        # Of one image a norm over a single place leaves its shift alone: whatever came before would not be seen.
-        norm = norm and math.prod(x.shape[1:3]) > 1
         layer = normalization(settings.norm, settings.norm_epsilon, f"{label}_norm") if norm else None
         if layer is not None:
             x = layer(x)
@@ -90,9 +94,9 @@ def build_discriminator(
             x = block(x, settings.filters * min(2**number, 8), 4, 2, f"conv{number + 1}", norm=number > 0)
         x = layers.Flatten(name="flatten")(x)
         score = layers.Dense(2, kernel_initializer="zeros", name="score")(x)
-        probabilities = layers.Softmax(name="probabilities", dtype="float32")(score)
+        # No softmax of the score, as the book has one: it saturates, and passes no gradient any more.
         near = MinibatchDiscrimination(settings.kernels, settings.kernel_dims, name="minibatch")(x)
-        x = layers.Concatenate(name="joined")([probabilities, near])
+        x = layers.Concatenate(name="joined")([score, near])
         x = layers.Dense(2, kernel_initializer="zeros", dtype="float32", name="logits")(x)
         return keras.Model(inputs, x, name=name)
 

@@ -124,8 +124,9 @@ class Family(BaseModel):
             if noise.tolerance is not None and not _close(noise.tolerance, self.factor * noise.sd):
                 raise ValueError(f"tolerance of {' '.join(key)} is {noise.tolerance:g}, not factor * sd")
         is_counted = self.k == len(self.provenance) and self.comparisons == gated
-        if not (is_counted and _close(self.factor, math.sqrt(2) * self.t)):
-            raise ValueError("k, comparisons, t and factor are not those of its cells and scores")
+        t = t_quantile(1 - self.false_alarm / max(1, self.comparisons), self.k - 1)
+        if not (is_counted and _close(self.factor, math.sqrt(2) * self.t) and _close(self.t, t)):
+            raise ValueError("k, false_alarm, comparisons, t and factor are not those of its cells and scores")
         return self
 
     def cells(self) -> dict[str, Entry]:
@@ -156,9 +157,9 @@ def read_tolerances(path: str | Path) -> Tolerances:
 
 def t_quantile(probability: float, degrees: float) -> float:
     """Return the quantile of Student's t distribution."""
-    from scipy.stats import t
+    from scipy.special import stdtrit  # scipy.stats takes a second to import
 
-    return float(t.ppf(probability, degrees))
+    return float(stdtrit(degrees, probability))
 
 
 def mean_and_sd(values: Sequence[float]) -> tuple[float, float]:
@@ -176,7 +177,7 @@ def error_of_means(values: Sequence[float], others: Sequence[float]) -> tuple[fl
 
 def p_of(t: float, degrees: float) -> float:
     """Return the probability of a t so far from 0, on either side."""
-    from scipy.special import stdtr  # scipy.stats takes a second to import
+    from scipy.special import stdtr
 
     return 2 * float(stdtr(degrees, -abs(t)))
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from repix import profile
 from repix.errors import UserError
+from repix.evaluation.features import are_numbers
 from repix.evaluation.metrics import Score, Scorer
 from repix.files import digest_file
 
@@ -89,6 +90,8 @@ def load_network(path: str | Path, sha256: str) -> PerceptualNetwork:
             tensor = state.get(name)
             if not isinstance(tensor, torch.Tensor) or tuple(tensor.shape) != shape:
                 raise UserError(f"{wrong}: {name} is not a tensor of {shape}")
+            if not are_numbers(tensor):
+                raise UserError(f"{wrong}: {name} holds other than finite floats")
             tensors.append(tensor.to(torch.float32))
         layers.append((tensors[0], tensors[1], tensors[2].reshape(-1)))
     return PerceptualNetwork(found, tuple(layers))
