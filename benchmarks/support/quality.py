@@ -324,13 +324,13 @@ def collect(out: Path, path: Path, name: str, epochs: int, params: Mapping[str, 
         params: those of :func:`params_of_all`, where they are at hand.
     """
     task = TASKS[name]
-    params = params or params_of_all(task, epochs)
     cells = [Cell.named(file.stem) for file in sorted((out / paths.METRICS).glob(f"{task.dataset}-*.json"))]
     cells = [cell for cell in cells if cell.model in (*task.options, REFERENCE)]
+    if not cells:
+        return read_results(path)
+    params = params or params_of_all(task, epochs)
     with measured.updated(path, measured.TASKS) as found:
         check_settings(found, path, name, epochs, params)
-        if not cells:
-            return found
         here = found.setdefault(name, {"dataset": task.dataset, "size": SIZE, "options": {}})
         for cell in cells:
             option, seed = cell.model, str(cell.seed)

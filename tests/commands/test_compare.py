@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from scipy.special import stdtr
 
 from checks.support.repository import git
 from repix import cli
@@ -88,9 +89,10 @@ def study(root: Path) -> None:
         {"cell": f"{CELL[:-1]}{seed}", "seed": seed, "weights_digest": {}, "scores": {"source_to_target": {"last": l1}}}
         for seed, l1 in enumerate([{"l1": 0.49}, {"l1": 0.50}, {"l1": 0.51}])
     ]
+    t = 3 / 2**0.5
     family = {
-        **{"n": 3, "profile": "fast", "k": 3, "false_alarm": 0.05, "power": 0.9, "comparisons": 1, "t": 3 / 2**0.5},
-        **{"factor": 3.0, "scores": {"source_to_target": {"last": {"l1": noise}}}, "seed_change": None},
+        **{"n": 3, "profile": "fast", "k": 3, "false_alarm": float(stdtr(2, -t)), "power": 0.9, "comparisons": 1},
+        **{"t": t, "factor": 3.0, "scores": {"source_to_target": {"last": {"l1": noise}}}, "seed_change": None},
         **{"params": {}, "run_key": "k", "protocol": of_cell.protocol, "provenance": seeds},
     }
     tolerance.Tolerances.model_validate({"families": {CELL.rpartition("-")[0]: family}}).write(
