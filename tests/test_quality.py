@@ -345,6 +345,9 @@ def test_scores_by_two_networks_are_not_put_into_one_column():
 def test_the_table_of_the_page_comes_from_the_json_alone():
     text = quality.report({"pix2pix": {"size": 64, "dataset": "facades", "options": {"plain": kept([0.2])}}})
     assert "8 steps, 3 test images" in text and "| the paper's recipe" in text and "- `cyclegan`: plain" in text
+    # Of a task without pairs no column stands empty.
+    head = next(line for line in text.splitlines() if "recipe" in line and line.startswith("|"))
+    assert [name.strip() for name in head.strip("|").split("|")][3:5] == ["ssim", "swd"]
 
 
 def test_the_page_has_what_its_command_writes():

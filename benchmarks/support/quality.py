@@ -547,9 +547,10 @@ def report(found: Mapping[str, Any]) -> str:
 
 
 def by_direction(head: Sequence[str], rows: Sequence[Sequence[Any]], left: int) -> str:
-    """Return a table; where all rows are of one direction, without the first column, which says which."""
+    """Return a table without empty columns, and without the direction where it is the same in all rows."""
     cut = int(len({row[0] for row in rows}) == 1)
-    return table(head[cut:], [row[cut:] for row in rows], left=left - cut)
+    kept = [place for place in range(cut, len(head)) if place < left or any(row[place] for row in rows)]
+    return table([head[place] for place in kept], [[row[place] for place in kept] for row in rows], left=left - cut)
 
 
 def counts(records: Sequence[Mapping[str, Any]]) -> set[int]:
