@@ -269,15 +269,18 @@ def ms_per_step(cell: str, folder: Path | None = None) -> float | None:
     The fastest, since other work on the machine only ever adds. A stage's outs hold no times; those of
     TensorBoard's events are the only ones that a training leaves.
     """
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from repix.libraries import native_chatter
 
     work = paths.WORK if folder is None else folder / ".repix"
     boards = list((work / "tensorboard" / cell).glob("*"))
     if not boards:
         return None
     board = max(boards, key=lambda folder: folder.stat().st_mtime)
-    events = EventAccumulator(str(board))
-    events.Reload()
+    with native_chatter():  # TensorBoard imports TensorFlow, here and there
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+        events = EventAccumulator(str(board))
+        events.Reload()
     ends = events.Scalars("schedule/learning_rate")
     times = (1000 * (b.wall_time - a.wall_time) / (b.step - a.step) for a, b in pairwise(ends))
     return min(times, default=None)
