@@ -151,11 +151,8 @@ def lay_out(folder: Path, params: str, *, hours: bool = False) -> None:
         UserError: it was not made here; or it holds such trainings.
     """
     path, mark = folder / reader.FILE, folder / MADE_HERE
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        others = [other for other in folder.iterdir() if other != mark]
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be made ({error.strerror})") from None
+    make_folder(folder)
+    others = [other for other in folder.iterdir() if other != mark]
     if others and not mark.exists():
         raise UserError(f"{folder}: holds files of others, and might be emptied: name a new folder, or remove this one")
     mark.touch()
@@ -175,6 +172,18 @@ def lay_out(folder: Path, params: str, *, hours: bool = False) -> None:
     write_text(path, params)
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder where there is none.
+
+    Raises:
+        UserError: there can be none.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be made ({error.strerror})") from None
+
+
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
     """Hold a folder of :func:`lay_out` while the body makes and uses it; a second command waits, and says so.
@@ -183,10 +192,7 @@ def alone(folder: Path) -> Iterator[None]:
         UserError: there can be no such folder.
     """
     folder = folder.resolve()
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be made ({error.strerror})") from None
+    make_folder(folder.parent)
     with locked(folder.parent / f".{folder.name}.lock", str(folder)):
         yield
 

@@ -37,8 +37,7 @@ def step_of(checkpoint: Path) -> int:
 
 def kept(folder: Path, cell: Cell) -> list[Path]:
     """Return the checkpoints of a cell that were kept, by their steps; each in a folder of its run key's name."""
-    found = [path for path in (folder / "kept" / cell.name).glob("*/step-*.npz") if path.stem[5:].isdecimal()]
-    return sorted(found, key=step_of)
+    return sorted((folder / "kept" / cell.name).glob(f"*/step-{'[0-9]' * 9}.npz"), key=step_of)
 
 
 def run_key_since(folder: Path, begun: float) -> str | None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError
 
+from checks.systems import make_folder
 from repix.errors import UserError
 from repix.files import clear_leftovers, digest_file, locked, read_json, write_json
 
@@ -122,17 +123,14 @@ def updated(path: Path, kind: TypeAdapter) -> Iterator[dict[str, Any]]:
 
 
 def check_place(path: Path) -> None:
-    """Check that a file can be at ``path``.
+    """Check that a file can be at ``path``; make its folder.
 
     Raises:
         UserError: it is a folder, or below a file.
     """
     if path.is_dir():
         raise UserError(f"{path}: is a folder; name a file")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be made ({error.strerror})") from None
+    make_folder(path.parent)
 
 
 def check_weights(path: Path | None) -> None:

@@ -29,7 +29,7 @@ from repix.files import canonical_json, digest_file, digest_text, read_json, wri
 from repix.metrics import direction
 from repix.regression import baseline, tolerance
 from repix.regression.tolerance import error_of_means, mean_and_sd, p_of, t_quantile
-from repix.schemas import Metrics, Trained, flat
+from repix.schemas import Metrics, Trained
 
 SIZE, SEEDS = 64, (0, 1, 2, 3, 4)
 MEASURED = ROOT / "benchmarks" / "measured"
@@ -167,11 +167,15 @@ def _on(value: Any) -> Any:
     return {key: on for key, one in value.items() if (on := _on(one))} if isinstance(value, Mapping) else value
 
 
-def scored_by(weights: Path | None, paper_mode: bool = False) -> dict[str, Any]:
-    """Return the section ``evaluate`` of what is measured here, whatever params.yaml switches on for its own cells."""
+def score_by(tree: dict[str, Any], weights: Path | None, paper_mode: bool = False) -> None:
+    """Put into a params.yaml by what is scored here, whatever it switches on for its own cells."""
     on = weights is not None
     scored = Evaluate(swd=True, fid=on, kid=on, features="inception", dims=(768,), paper_mode=paper_mode)
-    return scored.model_dump(mode="json")
+    tree["evaluate"] = scored.model_dump(mode="json")
+    tree["export"] = tree["export"] | {"formats": ["keras"]}  # nothing is exported, and not every format takes bfloat16
+    if weights is not None:
+        entry = {"urls": [weights.resolve().as_uri()], "sha256": digest_file(weights), "licence": "see the file"}
+        tree["features"] = {"inception": entry}
 
 
 def lay_out_params(out: Path, params: Mapping[str, Any], weights: Path | None) -> None:
@@ -180,14 +184,10 @@ def lay_out_params(out: Path, params: Mapping[str, Any], weights: Path | None) -
     Without weights of Inception those of an earlier run stay, since the trainings are the same.
     """
     tree = dict(params)
-    tree["evaluate"] = scored_by(weights)
-    tree["export"] = tree["export"] | {"formats": ["keras"]}  # nothing is exported, and not every format takes bfloat16
+    score_by(tree, weights)
     if weights is None and (out / reader.FILE).exists():
         kept = reader.load(out / reader.FILE)
         tree |= {key: kept[key] for key in ("evaluate", "features")}
-    if weights:
-        entry = {"urls": [weights.resolve().as_uri()], "sha256": digest_file(weights), "licence": "see the file"}
-        tree["features"] = {"inception": entry}
     lay_out(out, yaml.safe_dump(tree, sort_keys=False), hours=True)
 
 
@@ -572,10 +572,7 @@ def write_gate(out: Path, name: str, folder: Path) -> list[Path]:
     cells = {cell: entry for cell, entry in entries.items() if cell.startswith(f"{task.dataset}-plain-")}
     if len(cells) < 3:
         raise UserError(f"{out}: {len(cells)} seeds of {task.dataset}-plain are scored; a tolerance takes three")
-    for cell, entry in cells.items():
-        for (*_, metric), value in flat(entry.scores).items():
-            if value is not None and not math.isfinite(value):
-                raise UserError(f"{out}: {cell}: {metric} is no number; score it again")
+    baseline.check_numbers(cells)
     params = reader.load(out / reader.FILE)
     if params["models"]["plain"] != recipe_of(task, task.options["plain"], task.epochs):
         raise UserError(f"{out}: was trained by another entry than the {task.epochs} epochs of {name} plain")

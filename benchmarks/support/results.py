@@ -17,7 +17,7 @@ from benchmarks.support.quality import (
     make_cell,
     mean_sd,
     record_of,
-    scored_by,
+    score_by,
     settings_of,
     shown_floor,
     values_of,
@@ -30,7 +30,6 @@ from repix.config import reader
 from repix.config.models import Recipe
 from repix.data.sampler import steps_per_epoch
 from repix.errors import UserError
-from repix.files import digest_file
 from repix.metrics import NAMES, find
 from repix.schemas import Manifest
 
@@ -88,11 +87,7 @@ def lay_out_row(folder: Path, row: Row, weights: Path | None) -> None:
     model |= row.recipe
     images = sized(row.dataset, row.size) | row.changes
     tree = yaml.safe_load(params_of({row.model: model}, {row.dataset: (archive_of(row.dataset), images)}))
-    tree["evaluate"] = scored_by(weights, paper_mode=True)
-    tree["export"]["formats"] = ["keras"]  # nothing is exported, and not every format takes bfloat16
-    if weights is not None:
-        entry = {"urls": [weights.resolve().as_uri()], "sha256": digest_file(weights), "licence": "see the file"}
-        tree["features"] = {"inception": entry}
+    score_by(tree, weights, paper_mode=True)
     lay_out(folder, yaml.safe_dump(tree, sort_keys=False), hours=True)
 
 
@@ -233,11 +228,8 @@ def section(row: Row, record: Mapping[str, Any], pictures: Path) -> str:
         "; ".join(facts) + ".",
         "",
     ]
-    features = (
-        " --features FILE"
-        if any(name.startswith("fid") for name in next(iter(first["scores"].values()))["last"])
-        else ""
-    )
+    on_features = any(name.startswith("fid") for name in next(iter(first["scores"].values()))["last"])
+    features = " --features FILE" if on_features else ""
     lines += [f"    python -m benchmarks.results --train {row.name} --seeds {' '.join(seeds)}{features}", ""]
     lines.append(scores_table(record, seeds, others))
     if "curve" in first:

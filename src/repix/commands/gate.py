@@ -18,14 +18,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 
 from repix.commands import check_project, here
 from repix.errors import UserError, printable, printable_lines
 from repix.paths import METRICS
 from repix.regression import baseline, gate, report, tolerance
-from repix.schemas import flat
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,10 +66,7 @@ def _main(arguments: argparse.Namespace) -> int:
     if not now and (accepted is None or arguments.accept):
         raise UserError(f"no metrics in {arguments.metrics}/; run `dvc repro` first")
     if arguments.accept:
-        for cell, entry in now.items():
-            for (*_, metric), value in flat(entry.scores).items():
-                if value is not None and not math.isfinite(value):
-                    raise UserError(f"{cell}: {metric} is no number; find out why, and run `dvc repro` again")
+        baseline.check_numbers(now)
         new = baseline.Baseline(cells=now)
         changes = baseline.changes(accepted, new)
         new.write(file)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -56,6 +58,18 @@ def read_metrics(folder: str | Path) -> dict[str, Entry]:
             raise UserError(f"{path}: holds the metrics of {metrics.cell}; rename it or run `dvc repro`")
         found[metrics.cell] = Entry.of(metrics)
     return found
+
+
+def check_numbers(cells: Mapping[str, Entry]) -> None:
+    """Check that scores can be compared with later ones, before they are accepted.
+
+    Raises:
+        UserError: one is infinite, or no number.
+    """
+    for cell, entry in cells.items():
+        for (*_, metric), value in flat(entry.scores).items():
+            if value is not None and not math.isfinite(value):
+                raise UserError(f"{cell}: {metric} is no number; find out why, and score it again")
 
 
 def read_baseline(path: str | Path) -> Baseline | None:
