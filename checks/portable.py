@@ -75,14 +75,14 @@ CONDITIONS = {
     "one-core": Condition(one_core=True),
     "no-avx512": Condition(
         {
-            "ONEDNN_MAX_CPU_ISA": "AVX2",
             "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",
             "OPENBLAS_CORETYPE": "Haswell",
             "ATEN_CPU_CAPABILITY": "avx2",
             "MKL_ENABLE_INSTRUCTIONS": "AVX2",
             "XLA_FLAGS": "--xla_cpu_max_isa=AVX2",
             "GLIBC_TUNABLES": "glibc.cpu.hwcaps=-AVX512F,-AVX512VL,-AVX512BW,-AVX512CD,-AVX512DQ",
-        }
+        },
+        forced={"ONEDNN_MAX_CPU_ISA": "AVX2"},  # which the profile leaves to the CPU, up to AVX-512
     ),
     "openblas-zen": Condition({"OPENBLAS_CORETYPE": "Zen"}),
     "openblas-sandybridge": Condition({"OPENBLAS_CORETYPE": "Sandybridge"}),

@@ -168,6 +168,32 @@ print(json.dumps([name for name in dispatched if features[name]]))
         pytest.skip("this CPU has no AVX-512 to hide")
 
 
+def test_portable_hides_wide_kernels_from_pytorch_and_leaves_them_to_tensorflow():
+    code = """
+import hashlib, os, sys
+from repix import profile
+profile.apply("portable")
+assert os.environ["ONEDNN_MAX_CPU_ISA"] == "AVX512_CORE"
+if sys.argv[1] == "never":
+    os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX2"
+if sys.argv[1] == "settled":
+    profile.settle_torch()
+    assert os.environ["ONEDNN_MAX_CPU_ISA"] == "AVX512_CORE"
+import torch
+torch.set_num_threads(2)
+seed = torch.Generator().manual_seed(0)
+image, kernel = torch.randn(2, 160, 17, 17, generator=seed), torch.randn(192, 160, 7, 7, generator=seed)
+made = torch.nn.functional.conv2d(image.contiguous(memory_format=torch.channels_last), kernel)
+print(hashlib.sha256(made.numpy().tobytes()).hexdigest())
+"""
+    with ThreadPoolExecutor(2) as pool:
+        ways = ("never", "settled", "not settled")
+        never, settled, other = pool.map(lambda way: python(code, way).stdout, ways)
+    assert settled == never != ""
+    if profile.cpu_has("avx512f"):
+        assert other != never, "PyTorch adds up alike with AVX-512: nothing to settle"
+
+
 def test_the_thread_count_is_recorded():
     portable = profile.find("portable")
     assert portable.record()["threads"] == 2 and portable.record()["operation_threads"] == 1

@@ -86,8 +86,9 @@ class Profile:
             as many operations run at once as there are cores, at most 16. How many these are moves no bit.
         onednn: whether TensorFlow may rewrite operations to oneDNN. Fast, and its results
             depend on the CPU.
-        isa: highest instruction set that oneDNN (which also serves Eigen's contraction
-            kernels) may use, or None for whatever the CPU has.
+        isa: highest instruction set that oneDNN may use in TensorFlow, where it also serves Eigen's
+            contraction kernels, or None for whatever the CPU has.
+        torch_isa: the same in PyTorch, whose convolutions add up in other orders with AVX-512 than without.
         numpy_disable: CPU features hidden from NumPy's dispatcher.
         openblas_core: kernel set that OpenBLAS must use, or None for its own choice.
         graph_optimizer: whether TensorFlow may rewrite the graph before it runs (Grappler).
@@ -104,6 +105,7 @@ class Profile:
     operation_threads: int = 0
     onednn: bool = True
     isa: str | None = None
+    torch_isa: str | None = None
     numpy_disable: str | None = None
     openblas_core: str | None = None
     graph_optimizer: bool = True
@@ -174,7 +176,8 @@ PROFILES: dict[str, Profile] = {
             threads=2,
             operation_threads=1,
             onednn=False,
-            isa="AVX2",
+            isa="AVX512_CORE",  # the same bits with and without (src/repix/models/fixed_sums.py), a third faster
+            torch_isa="AVX2",
             numpy_disable="X86_V4 AVX512_ICL AVX512_SPR",
             openblas_core="Haswell",
             graph_optimizer=False,
@@ -265,6 +268,23 @@ def enter(name: str) -> Profile:
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     os.environ[_ENTERED] = name
     return profile
+
+
+def settle_torch() -> None:
+    """Put in force what the profile says of PyTorch: its threads, and the instruction set of its oneDNN.
+
+    To be called before PyTorch computes: its oneDNN and TensorFlow's read one variable, each once, when it is first
+    asked for something.
+    """
+    import torch
+
+    used = current()
+    torch.set_num_threads(used.resolved_threads())
+    if used.torch_isa and torch.backends.mkldnn.is_available():
+        before = os.environ.get("ONEDNN_MAX_CPU_ISA")
+        os.environ["ONEDNN_MAX_CPU_ISA"] = used.torch_isa
+        torch.zeros(1).to_mkldnn()
+        os.environ.pop("ONEDNN_MAX_CPU_ISA") if before is None else os.environ.update(ONEDNN_MAX_CPU_ISA=before)
 
 
 def forbid_telemetry() -> None:

@@ -243,7 +243,7 @@ def extract(
     import torch
     from tqdm import tqdm
 
-    torch.set_num_threads(profile.current().resolved_threads())
+    profile.settle_torch()
     result = {dims: np.empty((len(images), dims), np.float32) for dims in network.dims}
     with torch.inference_mode(), tqdm(total=len(images), desc="features", unit="image", disable=None) as progress:
         for start in range(0, len(images), batch_size):

@@ -4,10 +4,10 @@ A matrix product adds up so many numbers for each of its results, and floats add
 another order. Libraries cut long sums into blocks by the sizes of the CPU's caches, which they read
 from it: a training under a profile that is otherwise the same on all CPUs then gave other weights
 where the first cache has 48 KB than where it has 32. Rows are cut too, and what is left over after the
-blocks is added in another way. Here no product sums more than :data:`LONGEST` numbers, which fits the smallest
-caches of any x86-64 CPU with AVX2 uncut, none has more than :data:`MOST_ROWS` rows or another number of them than
-:func:`even` says, which come out the same wherever they are cut, and the pieces are added pair by pair in an order of
-our own.
+blocks is added in another way, by AVX-512 in yet another. Here no product sums more than :data:`LONGEST` numbers, which
+fits the smallest caches of any x86-64 CPU with AVX2 uncut, none has more than :data:`MOST_ROWS` rows, or other numbers
+of rows and columns than :func:`even` and :func:`whole` say, which come out the same wherever they are cut and however
+wide the CPU's vectors are, and the pieces are added pair by pair in an order of our own.
 
 So short a product gains nothing by being shared out among threads. The pieces are operations of their own
 instead, each on one thread, and as many run at once as there are cores
@@ -46,6 +46,8 @@ LONGEST = 256
 """Numbers that one product sums. Eigen's blocks are 288 numbers long where the first cache has 32 KB."""
 MOST_ROWS = 256
 """Rows of one product. With AVX2 the last of 2,048 rows differed between CPUs; of 512, where 225 numbers are summed."""
+VECTOR = 16
+"""Floats of the widest vectors, those of AVX-512."""
 OPERATIONS = 16
 """Into how many operations a large convolution is cut at least, where it has as many pieces: work for as many cores."""
 SMALL = 8_000_000
@@ -103,9 +105,20 @@ def even(rows: int) -> int:
     """Return how many rows, at most :data:`MOST_ROWS`, a product of ``rows`` is made to have.
 
     A library cuts rows at multiples of 24, where the CPU's caches say so. Not all numbers of rows come out the same
-    wherever that is: 135 do not, nor do 128. Multiples of 24 do, and 64 and 256 (tests/models/test_fixed_sums.py).
+    wherever that is: 135 do not, nor do 128. Multiples of 24 do, and 64 and 256. Of those below, AVX2 adds up the last
+    one to three of six rows in a way that AVX-512 does not (tests/models/test_fixed_sums.py).
     """
-    return rows if rows <= 24 or rows in (64, MOST_ROWS) else min(MOST_ROWS, rows + -rows % 24)
+    if rows <= 24:
+        return rows if rows == 1 or rows % 6 in (0, 4, 5) else rows + 4 - rows % 6
+    return rows if rows in (64, MOST_ROWS) else min(MOST_ROWS, rows + -rows % 24)
+
+
+def whole(columns: int) -> int:
+    """Return how many columns a product of ``columns`` is made to have: 1, or a multiple of :data:`VECTOR`.
+
+    Vectors that are not full are added up in another order with AVX-512 than with AVX2.
+    """
+    return columns if columns == 1 else columns + -columns % VECTOR
 
 
 def _longer(x, length: int):
@@ -140,10 +153,18 @@ def matmul(a, b, turned: Turned = None):
     """Return the products of the last two axes as the library has them, without a copy of what is turned.
 
     Args:
-        a, b: (..., m, k) and (..., k, n).
+        a, b: (..., m, k) and (..., k, n). Columns of zeros are added to ``b`` where :func:`whole` wants more.
         turned: which of them is given as its transpose.
     """
-    return tf.linalg.matmul(a, b, transpose_a=turned == "a", transpose_b=turned == "b")
+    axis = -2 if turned == "b" else -1
+    columns = b.shape[axis]
+    more = whole(columns) - columns
+    if more:
+        around = [[0, 0] for _ in b.shape]
+        around[axis][1] = more
+        b = ops.pad(b, around)
+    y = tf.linalg.matmul(a, b, transpose_a=turned == "a", transpose_b=turned == "b")
+    return y[..., :columns] if more else y
 
 
 def _rows(x, *indices: np.ndarray):

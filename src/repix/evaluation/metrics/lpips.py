@@ -110,7 +110,7 @@ def lpips(outputs: np.ndarray, targets: np.ndarray, network: PerceptualNetwork) 
     """
     import torch
 
-    torch.set_num_threads(profile.current().resolved_threads())
+    profile.settle_torch()
     with torch.inference_mode():
         return np.array([_distance(*pair, network) for pair in zip(outputs, targets, strict=True)])
 
