@@ -12,7 +12,8 @@ its own, that wins:
 
   native       the CPU as it is
   one-core     one core of it: operations that run at once on others run one after the other
-  no-avx512    AVX-512 hidden from oneDNN, NumPy, OpenBLAS, the C library, PyTorch and XLA
+  no-avx512    AVX-512 hidden from oneDNN, past the profile, which lets TensorFlow use it, and from NumPy, OpenBLAS,
+               the C library, PyTorch and XLA
   openblas-*   OpenBLAS told to use the kernels of another CPU
   qemu-*       another CPU, emulated by qemu-user (Debian: `apt-get install qemu-user`): another name,
                other caches, no AVX-512; the row shows the name and the first cache that the process reads by CPUID

@@ -53,6 +53,7 @@ def test_a_users_switches_are_not_there_once_a_profile_is_entered_and_what_is_th
         "NVIDIA_TF32_OVERRIDE": "1",
         "OMP_SCHEDULE": "dynamic",
         "TF_ENABLE_LAYOUT_OPT": "0",
+        "TENSORFLOW_USE_CUSTOM_CONTRACTION_KERNEL": "false",
         "TF_XLA_FLAGS": "--tf_xla_auto_jit=2",
     }
     users = {

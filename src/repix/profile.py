@@ -4,9 +4,10 @@ The bits that a training leaves depend on more than code, data and seed: thread 
 the kernels that TensorFlow, NumPy and OpenBLAS pick for the CPU that they find, and the
 hash seed. These are read from the environment once, when a library is first imported, so
 they are set here and nowhere else. Every process of repix (stages, command line, tests,
-exports) comes through :func:`enter` or :func:`apply` first.
+exports) comes through :func:`enter` or :func:`apply` first, and through :func:`settle_torch`
+before PyTorch computes.
 
-This module imports nothing but the standard library.
+To import this module imports nothing but the standard library.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ SUMS_OF_GPUS = {"NCCL_ALGO": "Ring", "NCCL_PROTO": "Simple", "NCCL_NVLS_ENABLE":
 # record says nothing of. What says where to compute, over which wires, from which caches, or how much to tell, is the
 # user's all the same.
 _SWITCHES = re.compile(
-    "(ATEN|CUBLAS|CUDNN|DNNL|GOMP|JAX|KERAS|KMP|MKL|NCCL|NPY|NVIDIA_TF32|OMP|ONEDNN|OPENBLAS|PJRT|PYTORCH|TF|TORCH|XLA)_"
+    "(ATEN|CUBLAS|CUDNN|DNNL|GOMP|JAX|KERAS|KMP|MKL|NCCL|NPY|NVIDIA_TF32|OMP|ONEDNN|OPENBLAS|PJRT|PYTORCH|TENSORFLOW|TF|TORCH|XLA)_"
 )
 _USERS = re.compile(
     "|".join(
@@ -176,7 +177,7 @@ PROFILES: dict[str, Profile] = {
             threads=2,
             operation_threads=1,
             onednn=False,
-            isa="AVX512_CORE",  # the same bits with and without (src/repix/models/fixed_sums.py), a third faster
+            isa="AVX512_CORE",  # the same bits with and without (src/repix/models/fixed_sums.py), a third less time
             torch_isa="AVX2",
             numpy_disable="X86_V4 AVX512_ICL AVX512_SPR",
             openblas_core="Haswell",
@@ -273,8 +274,8 @@ def enter(name: str) -> Profile:
 def settle_torch() -> None:
     """Put in force what the profile says of PyTorch: its threads, and the instruction set of its oneDNN.
 
-    To be called before PyTorch computes: its oneDNN and TensorFlow's read one variable, each once, when it is first
-    asked for something.
+    To be called before PyTorch computes anything: its oneDNN and TensorFlow's read one variable, each once, when it is
+    first asked for something.
     """
     import torch
 
@@ -283,8 +284,13 @@ def settle_torch() -> None:
     if used.torch_isa and torch.backends.mkldnn.is_available():
         before = os.environ.get("ONEDNN_MAX_CPU_ISA")
         os.environ["ONEDNN_MAX_CPU_ISA"] = used.torch_isa
-        torch.zeros(1).to_mkldnn()
-        os.environ.pop("ONEDNN_MAX_CPU_ISA") if before is None else os.environ.update(ONEDNN_MAX_CPU_ISA=before)
+        try:
+            torch.zeros(1).to_mkldnn()
+        finally:
+            if before is None:
+                del os.environ["ONEDNN_MAX_CPU_ISA"]
+            else:
+                os.environ["ONEDNN_MAX_CPU_ISA"] = before
 
 
 def forbid_telemetry() -> None:

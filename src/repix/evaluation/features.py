@@ -173,6 +173,7 @@ def load_network(dims: Sequence[int], weights: str | Path, sha256: str) -> Featu
     network = _inception()
     import torch
 
+    profile.settle_torch()
     try:
         state = torch.load(weights, map_location="cpu", weights_only=True)
         for name, tensor in state.items():

@@ -6,8 +6,8 @@ from it: a training under a profile that is otherwise the same on all CPUs then 
 where the first cache has 48 KB than where it has 32. Rows are cut too, and what is left over after the
 blocks is added in another way, by AVX-512 in yet another. Here no product sums more than :data:`LONGEST` numbers, which
 fits the smallest caches of any x86-64 CPU with AVX2 uncut, none has more than :data:`MOST_ROWS` rows, or other numbers
-of rows and columns than :func:`even` and :func:`whole` say, which come out the same wherever they are cut and however
-wide the CPU's vectors are, and the pieces are added pair by pair in an order of our own.
+of rows and columns than :func:`filled_rows` and :func:`filled_columns` say, which come out the same wherever they are
+cut and however wide the CPU's vectors are, and the pieces are added pair by pair in an order of our own.
 
 So short a product gains nothing by being shared out among threads. The pieces are operations of their own
 instead, each on one thread, and as many run at once as there are cores
@@ -101,22 +101,24 @@ def _pieces(length: int, longest: int) -> int:
     return pieces
 
 
-def even(rows: int) -> int:
+def filled_rows(rows: int) -> int:
     """Return how many rows, at most :data:`MOST_ROWS`, a product of ``rows`` is made to have.
 
     A library cuts rows at multiples of 24, where the CPU's caches say so. Not all numbers of rows come out the same
-    wherever that is: 135 do not, nor do 128. Multiples of 24 do, and 64 and 256. Of those below, AVX2 adds up the last
-    one to three of six rows in a way that AVX-512 does not (tests/models/test_fixed_sums.py).
+    wherever that is: 135 do not, nor do 128. Multiples of 24 do, and 64 and 256. Of those below, AVX2 adds up a rest of
+    one to three of six rows in a way that AVX-512 does not; one row alone takes another way, the same for both
+    (tests/models/test_fixed_sums.py).
     """
     if rows <= 24:
         return rows if rows == 1 or rows % 6 in (0, 4, 5) else rows + 4 - rows % 6
     return rows if rows in (64, MOST_ROWS) else min(MOST_ROWS, rows + -rows % 24)
 
 
-def whole(columns: int) -> int:
+def filled_columns(columns: int) -> int:
     """Return how many columns a product of ``columns`` is made to have: 1, or a multiple of :data:`VECTOR`.
 
-    Vectors that are not full are added up in another order with AVX-512 than with AVX2.
+    Where the last vector is not full, AVX-512 may add up in another order than AVX2; a column alone takes another way,
+    the same for both.
     """
     return columns if columns == 1 else columns + -columns % VECTOR
 
@@ -153,12 +155,13 @@ def matmul(a, b, turned: Turned = None):
     """Return the products of the last two axes as the library has them, without a copy of what is turned.
 
     Args:
-        a, b: (..., m, k) and (..., k, n). Columns of zeros are added to ``b`` where :func:`whole` wants more.
+        a, b: (..., m, k) and (..., k, n). Columns of zeros are added to ``b`` where :func:`filled_columns` wants more;
+            rows are the caller's, see :func:`filled_rows`.
         turned: which of them is given as its transpose.
     """
     axis = -2 if turned == "b" else -1
     columns = b.shape[axis]
-    more = whole(columns) - columns
+    more = filled_columns(columns) - columns
     if more:
         around = [[0, 0] for _ in b.shape]
         around[axis][1] = more
@@ -194,7 +197,7 @@ def _tiles(x, seen: Seen, operations: tuple[int, int]) -> list[list]:
         x = ops.pad(x, ((0, 0), *zeros, (0, 0)))
     _, height, width, _ = x.shape
     blocks, pieces = _pieces(seen.places, MOST_ROWS), _pieces(seen.numbers, LONGEST)
-    rows, length = even(-(-seen.places // blocks)), even(-(-seen.numbers // pieces))
+    rows, length = filled_rows(-(-seen.places // blocks)), filled_rows(-(-seen.numbers // pieces))
     # The longest run of numbers that lie together in the image and belong to one piece.
     run = gcd(channels, length)
     first = (np.arange(seen.batch)[:, None, None] * height + np.arange(seen.size[0])[:, None] * s) * width
@@ -323,7 +326,7 @@ def _given(y, kernels: list) -> list:
     """Return the product of (places, filters) with each of some kernels (numbers, filters), turned."""
     places, filters = y.shape
     blocks, pieces = _pieces(places, MOST_ROWS), _pieces(filters, LONGEST)
-    rows, length = even(-(-places // blocks)), -(-filters // pieces)
+    rows, length = filled_rows(-(-places // blocks)), -(-filters // pieces)
     more = ((0, 0), (0, pieces * length - filters))
     if more[1][1]:
         y, kernels = ops.pad(y, more), [ops.pad(kernel, more) for kernel in kernels]

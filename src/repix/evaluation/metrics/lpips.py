@@ -70,6 +70,7 @@ def load_network(path: str | Path, sha256: str) -> PerceptualNetwork:
     """
     import torch
 
+    profile.settle_torch()
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file; run the features stage, or mend features.lpips.urls")
