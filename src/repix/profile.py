@@ -7,7 +7,7 @@ they are set here and nowhere else. Every process of repix (stages, command line
 exports) comes through :func:`enter` or :func:`apply` first, and through :func:`settle_torch`
 before PyTorch computes.
 
-To import this module imports nothing but the standard library.
+Importing it imports nothing but the standard library.
 """
 
 from __future__ import annotations

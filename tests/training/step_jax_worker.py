@@ -15,7 +15,7 @@ from pathlib import Path
 from repix import profile
 
 STEPS = 20
-ONE = 8  # the iteration that both backends run from the same state
+ONE = 8  # the iteration after which states of both backends are compared that began it alike
 
 
 def compared(system: str, data: str):
@@ -191,10 +191,15 @@ def main(system: str, data: str, folder: Path, first: int) -> None:
     image = np.arange(16 * 16 * 3, dtype=np.uint8).reshape(1, 16, 16, 3)
     shown = {name: translator.translate(image) for name, translator in other.translators.items()}
     np.savez(folder / "translations.npz", **shown)
-    # One iteration from a state that the other backend left.
-    other.step.restore(dict(np.load(folder / "other-before.npz")))
-    run(other.step, ONE, ONE + 1)
-    np.savez(folder / "other-after.npz", **other.step.state())
+    # Each iteration from the state that the other backend began it with.
+    followed: dict[str, list[float]] = {}
+    for number in range(STEPS):
+        other.step.restore(dict(np.load(folder / f"other-{number}.npz")))
+        for name, values in run(other.step, number, number + 1).items():
+            followed.setdefault(name, []).extend(values)
+        if number == ONE:
+            np.savez(folder / "other-after.npz", **other.step.state())
+    np.savez(folder / "followed.npz", **followed)
     assert "tensorflow" not in sys.modules
 
 
