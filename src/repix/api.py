@@ -97,7 +97,7 @@ def _registered(root: Path, uri: str, translator: str | None, variant: str | Non
             f"not of {height} x {width} px, all that a registered model takes: tile, resize, or use exports/"
         )
 
-    network = OnnxSizes(found.folder / "model.onnx", found.source, found.target, found.crop_size, other)
+    network = OnnxSizes(found.folder / "model.onnx", None, found.source, found.target, found.crop_size, other)
     return Model(found.folder, found, found.translator, network, found.variant)
 
 

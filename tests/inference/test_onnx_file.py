@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from types import SimpleNamespace
@@ -160,17 +161,48 @@ def test_a_field_that_two_readers_see_differently_is_refused():
         onnx_file.check_operators(number + bytes([len(hidden)]) + hidden)
 
 
-def test_a_cut_file_is_refused_wherever_it_was_cut(repository):
-    whole = (repository / "exports" / CELL / "source_to_target" / "model.onnx").read_bytes()
-    onnx_file.Network(whole, (16, 16), (3, 3))
+def test_a_cut_file_is_refused_wherever_it_was_cut(repository, tmp_path):
+    path, cut = repository / "exports" / CELL / "source_to_target" / "model.onnx", tmp_path / "cut.onnx"
+    onnx_file.Network(path, (16, 16), (3, 3))
+    whole = path.read_bytes()
     for end in {*range(1, 2000, 37), *range(len(whole) - 3000, len(whole), 97)}:
+        cut.write_bytes(whole[:end])
         with pytest.raises(onnx_file.ModelError):
-            onnx_file.Network(whole[:end], (16, 16), (3, 3))
+            onnx_file.Network(cut, (16, 16), (3, 3))
+
+
+def test_a_file_is_opened_by_any_name_and_as_the_one_that_was_checked(tmp_path, monkeypatch):
+    """One that takes its place, or is written into it, between the check and the opening, computes nothing."""
+    import onnxruntime
+
+    path = tmp_path / os.fsdecode(b"caf\xe9.onnx")  # Latin-1: letters that are no UTF-8
+    path.write_bytes(one("Neg"))
+    unit, opened = np.ones((16, 16, 3), np.float32), onnxruntime.InferenceSession
+    network = onnx_file.Network(path, (16, 16), (3, 3), digest=digest_file(path))
+    assert (network(unit) == -1).all()
+
+    def change_before_it_is_opened(change):
+        def opening(*arguments, **options):
+            change()
+            return opened(*arguments, **options)
+
+        monkeypatch.setattr(onnxruntime, "InferenceSession", opening)
+
+    (tmp_path / "other").write_bytes(one("Exp"))
+    change_before_it_is_opened(lambda: (tmp_path / "other").replace(path))
+    path.write_bytes(one("Neg"))
+    assert (onnx_file.Network(path, (16, 16), (3, 3))(unit) == -1).all()
+
+    change_before_it_is_opened(lambda: path.write_bytes(one("Exp")))
+    path.write_bytes(one("Neg"))
+    os.utime(path, (0, 0))  # clocks of files may stand still for some milliseconds
+    with pytest.raises(onnx_file.ModelError, match="was written to while it was opened"):
+        onnx_file.Network(path, (16, 16), (3, 3))
 
 
 @pytest.mark.parametrize("place", ["initializer", "constant", "sparse"])
 def test_weights_in_another_file_are_refused(place, tmp_path, monkeypatch):
-    """Given as bytes, a file would read what lies below the current folder, such as secrets, into its pictures."""
+    """It would read what lies below its own folder, such as secrets, into its pictures."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "secret").write_bytes(bytes(4 * 16 * 16 * 3))
     tensor = numpy_helper.from_array(np.zeros((1, 16, 16, 3), np.float32), "weights")
@@ -190,5 +222,6 @@ def test_weights_in_another_file_are_refused(place, tmp_path, monkeypatch):
         data = model([helper.make_node("Constant", [], ["weights"], **values), add])
     with pytest.raises(onnx_file.ModelError, match="has weights in another file; an export has none"):
         onnx_file.check_operators(data)
+    (tmp_path / "model.onnx").write_bytes(data)
     with pytest.raises(onnx_file.ModelError, match="another file"):
-        onnx_file.Network(data, (16, 16), (3, 3))
+        onnx_file.Network(tmp_path / "model.onnx", (16, 16), (3, 3))

@@ -162,7 +162,7 @@ class TranslatorModel(PythonModel):
         source, _, target = translator.partition("_to_")  # repix need not be installed where this runs
         self.source, self.target = record[source], record[target]
         channels = (self.source["channels"], self.target["channels"])
-        self.network = onnx_file.Network(Path(model).read_bytes(), self.size, channels)
+        self.network = onnx_file.Network(model, self.size, channels)
 
     def translate(self, image: np.ndarray) -> np.ndarray:
         """Return the translation of one image, stored integers both ways, (height, width, channels).

@@ -11,8 +11,11 @@ runs once for an image. How much time and memory each of them takes is the file'
 
 from __future__ import annotations
 
+import hashlib
+import mmap
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     import onnxruntime
 
 SAID = 200  # letters of what onnxruntime says
+BUFFER = 1 << 23  # bytes that are read at once: few turns to wait for while another thread imports
 
 # Numbers of fields of the messages of onnx.proto.
 _GRAPH, _FUNCTIONS = 7, 25  # of a model
@@ -65,10 +69,8 @@ def _fields(data: memoryview) -> Iterator[tuple[int, memoryview]]:
         at += size
 
 
-def check_operators(data: bytes) -> None:
+def check_operators(data: bytes | mmap.mmap) -> None:
     """Refuse a file whose operators do not each run once, or whose weights lie in another file.
-
-    Of a file that is given as bytes, onnxruntime looks for the latter below the current folder, whatever lies there.
 
     Raises:
         ModelError: it has functions, graphs within operators or weights elsewhere, or is no ONNX file.
@@ -99,35 +101,67 @@ def _of(data: memoryview, wanted: int) -> Iterator[tuple[int, memoryview]]:
     return ((number, content) for number, content in _fields(data) if number == wanted)
 
 
-def open_session(data: bytes, threads: int | None = None) -> onnxruntime.InferenceSession:
+def open_session(
+    path: str | os.PathLike[str], threads: int | None = None, digest: str | None = None
+) -> onnxruntime.InferenceSession:
     """Return a file opened by onnxruntime.
 
-    It is given bytes and no path; weights in other files, of which no digest speaks, are refused.
+    It is read where it lies: as bytes it would be copied three times. What was checked is what is opened, since the
+    file stays the same one, and must not have been written to meanwhile.
 
     Args:
-        data: the file.
+        path: the file.
         threads: of one computation; by default onnxruntime's choice, for a server that does nothing else.
+        digest: its sha256 in a record, taken while onnxruntime is imported; None where it has been compared.
 
     Raises:
         ModelError: it is refused.
+        OSError: it cannot be read.
     """
     # It would look up a host and keep a device id, unless this is set before its import.
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-    import onnxruntime
+    with open(path, "rb") as file, ThreadPoolExecutor(1) as beside:
+        before, number = _stamp(file.fileno()), file.fileno()
+        found = None if digest is None else beside.submit(_sha256, number)
+        import onnxruntime
 
-    check_operators(data)
-    options = onnxruntime.SessionOptions()
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 4  # a file's own words, in colours; what it cannot do is raised
-    options.add_session_config_entry("session.load_model_format", "ONNX")  # not its own, which is read otherwise
-    if threads is not None:
-        options.intra_op_num_threads = threads
-        # A thread that waits for others leaves its core to what decodes and encodes: a fifth of the CPU time.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    try:
-        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # its errors have no common class
-        raise ModelError(f"cannot be read ({_said(error)})") from None
+        if found is not None and found.result() != digest:
+            raise ModelError("not the file of export.json")
+        if not before[0]:
+            raise ModelError("cannot be read (it is empty)")
+        check_operators(mmap.mmap(number, 0, access=mmap.ACCESS_READ))
+        options = onnxruntime.SessionOptions()
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 4  # a file's own words, in colours; what it cannot do is raised
+        options.add_session_config_entry("session.load_model_format", "ONNX")  # not its own, which is read otherwise
+        if threads is not None:
+            options.intra_op_num_threads = threads
+            # A thread that waits for others leaves its core to what decodes and encodes: a fifth of the CPU time.
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # The open file, whatever its path means by now, and of whatever letters that is.
+        name = f"/proc/self/fd/{number}" if os.path.exists("/proc/self/fd") else os.fspath(path)
+        try:
+            session = onnxruntime.InferenceSession(name, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # its errors have no common class
+            raise ModelError(f"cannot be read ({_said(error).replace(name, 'it')})") from None
+        if _stamp(number) != before:
+            raise ModelError("was written to while it was opened")
+        return session
+
+
+def _stamp(file: int) -> tuple[int, ...]:
+    """Return what changes when an open file is written to, and stays where another one takes its name."""
+    found = os.fstat(file)
+    return found.st_size, found.st_mtime_ns
+
+
+def _sha256(file: int) -> str:
+    """Return the sha256 of an open file. It is read, as who maps a file dies where another process cuts it short."""
+    found, at, buffer = hashlib.sha256(), 0, bytearray(BUFFER)
+    while size := os.preadv(file, [buffer], at):
+        found.update(memoryview(buffer)[:size])
+        at += size
+    return found.hexdigest()
 
 
 def _said(error: Exception) -> str:
@@ -138,10 +172,10 @@ class Network:
     """An ONNX file as a function of one image on [-1, 1].
 
     Args:
-        data: the file.
+        path: the file.
         size: (height, width) of its images.
         channels: of its source and its target.
-        threads: as for :func:`open_session`.
+        threads, digest: as for :func:`open_session`.
 
     Attributes:
         session: the file, opened.
@@ -150,8 +184,15 @@ class Network:
         ModelError: it is refused, or takes and gives something else.
     """
 
-    def __init__(self, data: bytes, size: tuple[int, int], channels: tuple[int, int], threads: int | None = None):
-        self.session = open_session(data, threads)
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        size: tuple[int, int],
+        channels: tuple[int, int],
+        threads: int | None = None,
+        digest: str | None = None,
+    ):
+        self.session = open_session(path, threads, digest)
         values: list[Any] = [*self.session.get_inputs(), *self.session.get_outputs()]
         found = [(one.name, one.type, *one.shape[1:]) for one in values]
         named = [("image", "tensor(float)", *size, channels[0]), ("translation", "tensor(float)", *size, channels[1])]

@@ -30,7 +30,7 @@ def open_session(path: Path) -> onnxruntime.InferenceSession:
         ModelError: it is refused, see :mod:`repix.inference.onnx_file`.
     """
     profile.forbid_telemetry()  # read when onnxruntime is imported
-    return onnx_file.open_session(path.read_bytes(), profile.current().resolved_threads())
+    return onnx_file.open_session(path, profile.current().resolved_threads())
 
 
 class OnnxSizes(Sizes):
@@ -42,16 +42,19 @@ class OnnxSizes(Sizes):
 
     Args:
         path: the file.
+        digest: its sha256 in the record, or None where it has been compared.
         source, target: value ranges of both sides.
         trained: (height, width) that the record of the export names.
         other: returns the network in a runtime that takes other sizes, or raises a UserError.
     """
 
-    def __init__(self, path: Path, source: Side, target: Side, trained: Size, other: Callable[[], Sizes]):
+    def __init__(
+        self, path: Path, digest: str | None, source: Side, target: Side, trained: Size, other: Callable[[], Sizes]
+    ):
         profile.forbid_telemetry()  # read when onnxruntime is imported
         threads, channels = profile.current().resolved_threads(), (source.channels, target.channels)
         try:
-            self._network = onnx_file.Network(path.read_bytes(), tuple(trained), channels, threads)
+            self._network = onnx_file.Network(path, tuple(trained), channels, threads, digest)
         except onnx_file.ModelError as error:
             raise UserError(f"{path}: {error}; {MEND}") from None
         super().__init__(trained, source, target)

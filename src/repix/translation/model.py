@@ -145,16 +145,16 @@ def load(
     def has(kind: str) -> bool:
         return kind in record.digests[translator] and (folder / translator / EXPORTS[kind].file).is_file()
 
-    def file(kind: str) -> Path:
+    def file(kind: str) -> tuple[Path, str]:
         path = folder / translator / EXPORTS[kind].file
         if not has(kind):
             raise UserError(f"{path}: no such file; export with export.formats: [{kind}], or use runs/{record.cell}")
-        if digest_file(path) != record.digests[translator][kind]:
-            raise UserError(f"{path}: not the file of export.json; run `dvc checkout` or `dvc repro`")
-        return path
+        return path, record.digests[translator][kind]
 
     def keras() -> Sizes:
-        path = file("keras")
+        path, digest = file("keras")
+        if digest_file(path) != digest:
+            raise UserError(f"{path}: not the file of export.json; run `dvc checkout` or `dvc repro`")
         compile_function = _keras_backend()
         from repix.inference.any_size import AnySize
         from repix.inference.keras_file import load_network
@@ -182,7 +182,7 @@ def load(
 
     from repix.inference.onnx_runtime import OnnxSizes
 
-    return OnnxSizes(file("onnx"), *sides, record.crop_size, other)
+    return OnnxSizes(*file("onnx"), *sides, record.crop_size, other)
 
 
 def _load_trained(folder: Path, record: Trained, translator: str, variant: str | None, paper: bool) -> Sizes:
