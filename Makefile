@@ -51,7 +51,7 @@ repro: .venv/.ready ## run the pipeline on the embedded sample, print the result
 	@echo "pictures      translations/<cell>/source_to_target.png: source | output | target"
 	@echo "exported      exports/<cell>/source_to_target/"
 	@echo "MLflow        make ui"
-	@echo "took          $$(( ($$(date +%s) - $(BEGUN) + 59) / 60 )) min, $$(du -sh . | cut -f1) of disk"
+	@took=$$(( $$(date +%s) - $(BEGUN) )); echo "took          $$(( took / 60 )) min $$(( took % 60 )) s, $$(du -sh . | cut -f1) of disk"
 	@echo "next          dvc exp run -S models.pix2pix_small.epochs=4 (with . .venv/bin/activate); see README.md"
 
 .PHONY: test

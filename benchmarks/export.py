@@ -20,6 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.support.arguments import positive_number
 from checks.harness import ROOT, own_peak, table, write
 from repix.registry import FORMATS
 
@@ -30,9 +31,9 @@ def arguments() -> argparse.Namespace:
     """Return the command line's arguments."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="pix2pix", help="entry of params.yaml (default: %(default)s)")
-    parser.add_argument("--size", type=int, default=256, help="image side in pixels (default: %(default)s)")
+    parser.add_argument("--size", type=positive_number, default=256, help="image side in pixels (default: %(default)s)")
     parser.add_argument("--cell", help="measure this trained cell of runs/ instead")
-    parser.add_argument("--n", type=int, default=4, help="compared images (default: %(default)s)")
+    parser.add_argument("--n", type=positive_number, default=4, help="compared images (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the table as JSON")
     parser.add_argument("--write", action="store_true", help="put the table into docs/export.md")
     parser.add_argument("--format", choices=MEASURED, help=argparse.SUPPRESS)

@@ -15,6 +15,7 @@ import time
 import warnings
 from pathlib import Path
 
+from benchmarks.support.arguments import positive_number
 from repix import profile
 
 
@@ -58,8 +59,8 @@ def measure(n: int, dims: int) -> dict:
 def main() -> None:
     """Run it and print (and write) JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--n", type=int, nargs="+", default=[106, 506], help="images per set")
-    parser.add_argument("--dims", type=int, default=2048, help="feature dims")
+    parser.add_argument("--n", type=positive_number, nargs="+", default=[106, 506], help="images per set")
+    parser.add_argument("--dims", type=positive_number, default=2048, help="feature dims")
     parser.add_argument("--out", type=Path, help="also write the JSON here")
     arguments = parser.parse_args()
     record = {"profile": profile.current().record(), "runs": [measure(n, arguments.dims) for n in arguments.n]}

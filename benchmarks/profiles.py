@@ -16,6 +16,7 @@ import statistics
 from typing import Any
 
 from benchmarks.step import repix_step
+from benchmarks.support.arguments import positive_number
 from checks.harness import Contender, answer, table, turns, write
 from repix import profile, stage
 
@@ -62,8 +63,8 @@ def measure(rounds: int, steps: int) -> list[dict[str, Any]]:
 def main() -> None:
     """Measure, print JSON or the table, and write the table where asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=6, help="of each contender in a round")
+    parser.add_argument("--rounds", type=positive_number, default=5)
+    parser.add_argument("--steps", type=positive_number, default=6, help="of each contender in a round")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--write", action="store_true", help="put the table into docs/reproducibility.md")
     parser.add_argument("--worker", choices=CONTENDERS, help=argparse.SUPPRESS)

@@ -12,18 +12,19 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.support.arguments import positive_number
 from repix import profile
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=2000, help="pairs in a measurement")
-    parser.add_argument("--repeats", type=int, default=5, help="measurements; the median is reported")
-    parser.add_argument("--load", type=int, default=286)
-    parser.add_argument("--crop", type=int, default=256)
-    parser.add_argument("--channels", type=int, default=3)
+    parser.add_argument("--pairs", type=positive_number, default=2000, help="pairs in a measurement")
+    parser.add_argument("--repeats", type=positive_number, default=5, help="measurements; the median is reported")
+    parser.add_argument("--load", type=positive_number, default=286)
+    parser.add_argument("--crop", type=positive_number, default=256)
+    parser.add_argument("--channels", type=positive_number, default=3)
     parser.add_argument("--bits", type=int, choices=(8, 16), default=8)
-    parser.add_argument("--batch-size", type=int, default=1)
+    parser.add_argument("--batch-size", type=positive_number, default=1)
     asked = parser.parse_args()
     profile.enter("fast")
 

@@ -22,6 +22,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.support.arguments import positive_number
 from checks.harness import ROOT
 from checks.remotes import ran
 
@@ -128,7 +129,7 @@ def main() -> None:
     parts = {"startup": startup, "facades": facades, "repro": repro, "translate": translate}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="*", choices=parts, default=list(parts))
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=positive_number, default=5)
     parser.add_argument("--facades", type=Path, default=ROOT.parent / "shared" / "data" / "facades.tar.gz")
     given = parser.parse_args()
 

@@ -35,6 +35,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from benchmarks.support.arguments import positive_number
 from benchmarks.support.torch_reference import Way, training
 from checks.harness import Contender, answer, turns
 from checks.support.steps import FILTERS, built_step, recipe_of
@@ -242,10 +243,10 @@ def main() -> None:
     """Run the contenders in turns and print medians and ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--system", choices=CONTENDERS, default="pix2pix")
-    parser.add_argument("--size", type=int, default=256)
-    parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=6, help="steps of each contender in a round")
+    parser.add_argument("--size", type=positive_number, default=256)
+    parser.add_argument("--batch", type=positive_number, default=1)
+    parser.add_argument("--rounds", type=positive_number, default=5)
+    parser.add_argument("--steps", type=positive_number, default=6, help="steps of each contender in a round")
     parser.add_argument("--only", nargs="*", help="contenders to run; repix is always among them")
     parser.add_argument("--out", type=Path, help="file for the JSON")
     ours = [name for name in CONTENDERS["pix2pix"] if name.startswith("repix")]

@@ -26,6 +26,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import repix
+from benchmarks.support.arguments import positive_number
 from checks.harness import ROOT, table, write
 from repix import profile
 
@@ -51,11 +52,11 @@ def arguments() -> argparse.Namespace:
     """Return the command line's arguments."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="pix2pix", help="entry of params.yaml (default: %(default)s)")
-    parser.add_argument("--size", type=int, default=256, help="image side in pixels (default: %(default)s)")
+    parser.add_argument("--size", type=positive_number, default=256, help="image side in pixels (default: %(default)s)")
     parser.add_argument("--cell", help="measure this cell of exports/ instead")
-    parser.add_argument("--n", type=int, default=1000, help="images of the folder (default: %(default)s)")
-    parser.add_argument("--batch", type=int, default=8, help="of onnxruntime alone (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=3, help="how often; medians are shown (default: %(default)s)")
+    parser.add_argument("--n", type=positive_number, default=1000, help="images of the folder (default: %(default)s)")
+    parser.add_argument("--batch", type=positive_number, default=8, help="of onnxruntime alone (default: %(default)s)")
+    parser.add_argument("--rounds", type=positive_number, default=3, help="medians are shown (default: %(default)s)")
     parser.add_argument("--write", action="store_true", help="put the table into docs/export.md")
     parser.add_argument("--export", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()

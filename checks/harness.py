@@ -16,13 +16,34 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from repix import processes, tables
 from repix.commands.results import write_between_markers
 from repix.description.resident import peak_bytes
 from repix.errors import UserError
+from repix.files import read_json
 
 ROOT = Path(__file__).resolve().parents[1]
 LOOK_SECONDS = 0.05  # between two looks at a process
+
+
+def read_as(path: Path, kind: TypeAdapter, mend: str) -> Any:
+    """Return what a file of JSON holds, if it is of a kind.
+
+    Raises:
+        UserError: it is not; ``mend`` ends the line.
+    """
+    try:
+        found = read_json(path)
+        kind.validate_python(found)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UserError(f"{path}: no file of results ({where or 'it'}: {first['msg']}); {mend}") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as JSON ({error}); {mend}") from None
+    return found
 
 
 class Contender:

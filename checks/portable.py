@@ -23,8 +23,10 @@ its own, that wins:
 
 Compared with the native row of the same profile and system: the digest of all trained weights,
 that of the test scores, and the bytes of every out, lineage records included. Exit code 1 if a row
-of the portable profile differs; 0 with a line that says so where qemu-x86_64 is not installed. Stopped, it
-begins anew, but with --out and --again.
+of the portable profile differs; 0 with a line that says so where qemu-x86_64 is not installed.
+
+Stopped, it begins anew, but with --out FILE --again, which keeps the rows of FILE that this code made. Several may
+add to one file.
 """
 
 from __future__ import annotations
@@ -35,15 +37,14 @@ import os
 import runpy
 import shutil
 import struct
-import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from checks.harness import ROOT, table, write
+from checks.harness import ROOT, read_as, table, write
 
 FULL = {"pix2pix-full": "pix2pix", "cyclegan-full": "cyclegan"}
 SYSTEMS = ("pix2pix", "cyclegan", *FULL, "other")
@@ -358,6 +359,8 @@ def row(system: str, profile_name: str, condition: str, tries: int = 2) -> dict[
 
     The emulator itself crashes once in a while, on a busy machine, which says nothing of bits: then again.
     """
+    from repix import processes
+
     with tempfile.TemporaryDirectory(prefix="repix-portable-") as folder:
         tree = Path(folder) / "tree"
         if system == "other" or system in FULL:
@@ -375,7 +378,7 @@ def row(system: str, profile_name: str, condition: str, tries: int = 2) -> dict[
         before = time.monotonic()
         with open(Path(folder) / "said", "w+") as said:
             environ = {key: value for key, value in found.items() if value is not None}
-            code = subprocess.run(command, env=environ, stdout=said, stderr=said).returncode
+            code = processes.run(command, env=environ, stdout=said, stderr=said)
             said.seek(0)
             if cpu and code < 0 and tries > 1:
                 print(f"{profile_name} {system} {condition}: {QEMU} died of signal {-code}, once more", file=sys.stderr)
@@ -428,6 +431,71 @@ def tables(rows: list[dict[str, Any]]) -> tuple[str, bool]:
     return "\n\n".join(shown), equal
 
 
+def code_digest() -> str:
+    """Return a digest of what decides a row beside the machine: the package, this file, and the packages' versions."""
+    from repix.files import canonical_json, digest_file, digest_text, digest_tree
+
+    files = [ROOT / "params.yaml", ROOT / "constraints.txt", Path(__file__)]
+    folders = [ROOT / "src", ROOT / "stages", ROOT / "checks" / "support"]
+    return digest_text(canonical_json([*map(digest_tree, folders), *map(digest_file, files)]))
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Return the rows that a file has; none where there is no file.
+
+    Raises:
+        UserError: it is no file of rows.
+    """
+    from pydantic import ConfigDict, TypeAdapter, create_model
+
+    if not path.exists():
+        return []
+    names = {"profile": PROFILES, "system": SYSTEMS, "condition": tuple(CONDITIONS)}
+    fields: dict[str, Any] = {name: (Literal[choices], ...) for name, choices in names.items()}  # type: ignore[valid-type]
+    fields |= {"cpu": (str, ...), "parts": (dict[str, str], ...), "seconds": (int, ...)}
+    kind = create_model("Row", __config__=ConfigDict(extra="allow", strict=True), **fields)
+    return read_as(path, TypeAdapter(list[kind]), "restore it, or name another with --out")
+
+
+def start_file(path: Path, code: str, again: bool) -> list[dict[str, Any]]:
+    """Write a file of rows to begin with, and return them: with ``again`` those that it has of this code, else none.
+
+    Raises:
+        UserError: it is no file of rows, or there can be none.
+    """
+    from repix.errors import UserError
+    from repix.files import locked, write_json
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with locked(path.with_name(f".{path.name}.lock"), str(path)):
+            there = read_rows(path) if again else []
+            rows = [found for found in there if found.get("code") == code]
+            write_json(path, rows)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be written ({error}); name another with --out") from None
+    if len(rows) < len(there):
+        print(f"{path}: {len(there) - len(rows)} rows of other code are run again where asked", file=sys.stderr)
+    return rows
+
+
+def add_row(path: Path, found: dict[str, Any]) -> None:
+    """Add a row to a file that another process may add to as well, in the place of one of its name.
+
+    Raises:
+        UserError: it is no file of rows any more.
+    """
+    from repix.files import locked, write_json
+
+    with locked(path.with_name(f".{path.name}.lock"), str(path)):
+        write_json(path, [other for other in read_rows(path) if key(other) != key(found)] + [found])
+
+
+def key(found: dict[str, Any]) -> tuple[str, str, str]:
+    """Return what names a row."""
+    return found["profile"], found["system"], found["condition"]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--conditions", nargs="+", choices=CONDITIONS, metavar="C", help=", ".join(CONDITIONS))
@@ -440,18 +508,22 @@ def main() -> None:
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.worker:
+        from repix import processes
+
+        processes.end_with_starter()
         work(Path(given.worker), given.systems[0], given.profiles[0], given.conditions[0])
         return
-    from repix.files import write_json
-
+    if given.again and not given.out:
+        parser.error("--again keeps the rows of a file: name it with --out")
+    code = code_digest()
+    rows = start_file(given.out, code, given.again) if given.out else []
     asked = given.conditions or (QUICK if given.quick else CONDITIONS)
     conditions = list(dict.fromkeys(["native", *asked]))  # with whose row the others are compared
     with tempfile.TemporaryDirectory() as folder:
         left = [
             name for name in conditions if CONDITIONS[name].cpu and not emulator_for(CONDITIONS[name], Path(folder))
         ]
-    rows: list[dict[str, Any]] = json.loads(given.out.read_text()) if given.again and given.out.exists() else []
-    known = {(found["profile"], found["system"], found["condition"]) for found in rows}
+    known = set(map(key, rows))
     for name in ["portable"] if given.quick else given.profiles:
         for system in given.systems:
             for condition in conditions:
@@ -459,10 +531,10 @@ def main() -> None:
                     continue
                 if given.quick and (system, condition) in QUICK_LEAVES:
                     continue
-                rows.append(row(system, name, condition))
+                rows.append(row(system, name, condition) | {"code": code})
                 print(f"{name} {system} {condition}: {rows[-1]['seconds']} s", file=sys.stderr, flush=True)
                 if given.out:
-                    write_json(given.out, rows)
+                    add_row(given.out, rows[-1])
     shown, equal = tables(rows)
     print(shown)
     if left:

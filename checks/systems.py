@@ -25,6 +25,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -176,12 +177,14 @@ def make_folder(folder: Path) -> None:
     """Make a folder where there is none.
 
     Raises:
-        UserError: there can be none.
+        UserError: there can be none, or nothing can be written in it.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
     except OSError as error:
-        raise UserError(f"{folder}: cannot be made ({error.strerror})") from None
+        raise UserError(f"{folder}: cannot be made, or written in ({error.strerror})") from None
 
 
 @contextmanager

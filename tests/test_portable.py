@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from checks import portable
+from repix.errors import UserError
 from tests.conftest import ROOT
 
 
@@ -106,3 +107,54 @@ def test_a_row_starts_without_a_users_switches(tmp_path, monkeypatch):
         portable.row("other", "portable", "qemu-Haswell")
     found = [line for line in seen.read_text().splitlines() if line.startswith(("OPENBLAS_", "TF_CLI_"))]
     assert sorted(found) == ["OPENBLAS_CORETYPE=Haswell", "OPENBLAS_NUM_THREADS=1", "TF_CLI_CONFIG_FILE=Zen"]
+
+
+def test_a_file_of_rows_keeps_those_of_this_code_and_takes_those_of_others_meanwhile(tmp_path, capsys):
+    path = tmp_path / "below" / "rows.json"
+    assert portable.start_file(path, "now", again=True) == []
+    ours, old = row("native") | {"code": "now"}, row("one-core") | {"code": "before"}
+    for found in (ours, old):
+        portable.add_row(path, found)
+    assert portable.read_rows(path) == [ours, old]
+    assert portable.start_file(path, "now", again=True) == [ours] == portable.read_rows(path)
+    assert "1 rows of other code are run again" in capsys.readouterr().err
+    portable.add_row(path, row("qemu-EPYC") | {"code": "now"})  # of another process
+    portable.add_row(path, ours | {"seconds": 2})
+    assert [(one["condition"], one["seconds"]) for one in portable.read_rows(path)] == [("qemu-EPYC", 1), ("native", 2)]
+    assert portable.start_file(path, "now", again=False) == []
+
+
+@pytest.mark.parametrize(
+    "said", ["{bad", '{"a": 1}', "[1, 2]", '[{"profile": "nosuch"}]', '[{"profile": "portable", "system": "other"}]']
+)
+def test_what_is_no_file_of_rows_is_refused_before_anything_is_computed(tmp_path, said, monkeypatch):
+    path = tmp_path / "rows.json"
+    path.write_text(said)
+    monkeypatch.setattr("sys.argv", ["portable", "--out", str(path), "--again", "--systems", "other"])
+    monkeypatch.setattr(portable, "row", lambda *_: pytest.fail("a row was run"))
+    with pytest.raises(UserError, match=r"rows\.json: (no file of results|cannot be read as JSON)"):
+        portable.main()
+    assert path.read_text() == said
+
+
+@pytest.mark.parametrize("out", [".", "", "file/x.json", "/proc/x.json"])
+def test_a_place_for_no_file_is_refused_before_anything_is_computed(tmp_path, out, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("sys.argv", ["portable", "--out", out, "--systems", "other"])
+    monkeypatch.setattr(portable, "row", lambda *_: pytest.fail("a row was run"))
+    with pytest.raises(UserError, match="cannot be written"):
+        portable.main()
+
+
+def test_the_digest_of_the_code_follows_the_package(monkeypatch, tmp_path):
+    for name in ("src", "stages", "checks"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("params.yaml", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    before = portable.code_digest()
+    monkeypatch.setattr(portable, "ROOT", tmp_path)
+    assert portable.code_digest() == before
+    with open(tmp_path / "src/repix/models/fixed_sums.py", "a") as stream:
+        stream.write("# another\n")
+    assert portable.code_digest() != before

@@ -52,6 +52,7 @@ def test_a_users_switches_are_not_there_once_a_profile_is_entered_and_what_is_th
         "NPY_ENABLE_CPU_FEATURES": "AVX2",
         "NVIDIA_TF32_OVERRIDE": "1",
         "OMP_SCHEDULE": "dynamic",
+        "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": "python",  # writes a SavedModel's maps in another order
         "TF_ENABLE_LAYOUT_OPT": "0",
         "TENSORFLOW_USE_CUSTOM_CONTRACTION_KERNEL": "false",
         "TF_XLA_FLAGS": "--tf_xla_auto_jit=2",
@@ -260,6 +261,23 @@ print(keras.config.image_data_format(), keras.config.floatx())
 """
     ended = python(code, KERAS_HOME=str(tmp_path), KERAS_BACKEND="tensorflow")
     assert ended.stdout.splitlines() == ["channels_first float16", "channels_last float32"], ended.stderr
+
+
+def test_a_keras_json_that_keras_refuses_is_named(tmp_path):
+    code = """
+from repix import profile, stage
+profile.enter("portable")
+from repix.libraries import import_keras
+stage.guard(import_keras)
+"""
+    for said in ('{"floatx": "float7"}', '{"nnx_enabled": true}', "[]"):
+        (tmp_path / "keras.json").write_text(said)
+        ended = python(code, KERAS_HOME=str(tmp_path))
+        assert ended.returncode == 1 and "Traceback" not in ended.stderr, ended.stderr
+        assert ended.stderr.splitlines()[-1].startswith(f"repix: {tmp_path}/keras.json: Keras refuses it (")
+    (tmp_path / "keras.json").write_text("{}")
+    broken = code.replace("stage.guard", "import sys; sys.modules['absl'] = None; stage.guard")
+    assert "Traceback" in python(broken, KERAS_HOME=str(tmp_path)).stderr  # another fault keeps its traceback
 
 
 def test_portable_computes_the_graph_that_was_written():

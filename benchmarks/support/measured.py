@@ -7,11 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter
 
+from checks.harness import read_as
 from checks.systems import make_folder
 from repix.errors import UserError
-from repix.files import clear_leftovers, digest_file, locked, read_json, write_json
+from repix.files import clear_leftovers, digest_file, locked, write_json
 
 Scores = dict[str, dict[str, dict[str, FiniteFloat]]]
 """Direction -> weights -> metric -> score."""
@@ -83,19 +84,7 @@ def read(path: Path, kind: TypeAdapter) -> dict[str, Any]:
     Raises:
         UserError: it is no such file, or holds scores that are no numbers.
     """
-    if not path.exists():
-        return {}
-    mend = "restore it from git, or name another"
-    try:
-        found = read_json(path)
-        kind.validate_python(found)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise UserError(f"{path}: no file of results ({where or 'it'}: {first['msg']}); {mend}") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as JSON ({error}); {mend}") from None
-    return found
+    return read_as(path, kind, "restore it from git, or name another") if path.exists() else {}
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import gc
 import os
 import sys
 import tempfile
+import traceback
 import typing
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -83,14 +84,18 @@ def import_keras() -> None:
     """Import Keras and its backend without their chatter; the profile must be in force.
 
     Raises:
-        UserError: the backend is JAX, which is not installed.
+        UserError: the backend is JAX, which is not installed; or Keras refuses the user's ``keras.json``.
     """
     if "keras" in sys.modules:  # once for a process: what is frozen with it is never freed
         return
+    config = Path(os.environ.get("KERAS_HOME") or "~/.keras", "keras.json").expanduser()
     try:
         with native_chatter(), _faster_imports():
             import keras  # noqa: F401
-    except ModuleNotFoundError as error:
-        if error.name not in ("jax", "jaxlib"):
+    except (ImportError, ValueError, AttributeError) as error:
+        if getattr(error, "name", None) in ("jax", "jaxlib"):
+            raise UserError(f"the profile jax needs JAX: {install('jax')}, or jax-cuda for jax on a GPU") from None
+        # It is there for everybody, as Keras writes it: an import that fails otherwise is not its fault.
+        if "NNX" not in str(error) and Path(traceback.extract_tb(error.__traceback__)[-1].filename).name != "config.py":
             raise
-        raise UserError(f"the profile jax needs JAX: {install('jax')}, or jax-cuda for jax on a GPU") from None
+        raise UserError(f"{config}: Keras refuses it ({error}); mend or remove it") from None

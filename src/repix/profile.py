@@ -36,7 +36,8 @@ SUMS_OF_GPUS = {"NCCL_ALGO": "Ring", "NCCL_PROTO": "Simple", "NCCL_NVLS_ENABLE":
 # record says nothing of. What says where to compute, over which wires, from which caches, or how much to tell, is the
 # user's all the same.
 _SWITCHES = re.compile(
-    "(ATEN|CUBLAS|CUDNN|DNNL|GOMP|JAX|KERAS|KMP|MKL|NCCL|NPY|NVIDIA_TF32|OMP|ONEDNN|OPENBLAS|PJRT|PYTORCH|TENSORFLOW|TF|TORCH|XLA)_"
+    "(ATEN|CUBLAS|CUDNN|DNNL|GOMP|JAX|KERAS|KMP|MKL|NCCL|NPY|NVIDIA_TF32|OMP|ONEDNN|OPENBLAS|PJRT|PROTOCOL_BUFFERS|PYTORCH"
+    "|TENSORFLOW|TF|TORCH|XLA)_"
 )
 _USERS = re.compile(
     "|".join(

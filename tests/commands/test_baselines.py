@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,6 +22,7 @@ from repix.evaluation import baselines as predictors
 from repix.regression import tolerance
 from repix.schemas import Metrics
 from repix.studies import margins
+from tests.conftest import ROOT
 from tests.regression.test_gate import changed, entry
 
 PREDICTORS = ("constant colour per label", "median image", "nearest neighbour")
@@ -132,3 +137,13 @@ def test_the_command_on_a_trained_cell(tmp_path, tiny_cell, monkeypatch, capsys)
     assert found["trained"]["l1"]["mean"] == metrics.scores["source_to_target"]["last"]["l1"]
     names = {margin["predictor"] for margin in found["margins"]}
     assert names == {"untrained generator", "constant colour per label", "median image", "nearest neighbour"}
+
+
+def test_the_command_enters_its_profile_before_records_are_read(tmp_path):
+    """In a process of its own, with the repository's records, whose checks import NumPy: it comes to the data."""
+    shutil.copytree(ROOT / "metrics", tmp_path / "metrics")
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    command = [sys.executable, "-m", "repix.cli", "baselines", "sample"]
+    environment = {key: value for key, value in os.environ.items() if key in ("PATH", "PYTHONPATH", "HOME")}
+    ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert ended.returncode == 1 and "data/prepared/sample" in ended.stderr and "Traceback" not in ended.stderr
