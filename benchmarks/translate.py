@@ -28,7 +28,8 @@ from pathlib import Path
 import repix
 from benchmarks.support.arguments import positive_number
 from checks.harness import ROOT, table, write
-from repix import profile
+from repix import profile, stage
+from repix.errors import UserError
 
 TRANSLATOR = "source_to_target"
 # What a process does that translates one image: model, image, out.
@@ -107,8 +108,18 @@ def in_turns(contenders: dict[str, Callable[[], object]], rounds: int) -> dict[s
 
 
 def process(*command: str) -> Callable[[], object]:
-    """Return a function that runs Python with a command line to its end."""
-    return lambda: subprocess.run([sys.executable, *command], cwd=ROOT, check=True, capture_output=True)
+    """Return a function that runs Python with a command line to its end.
+
+    It raises a UserError where that fails, with the last line of what it said.
+    """
+
+    def run() -> None:
+        ended = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True)
+        if ended.returncode:
+            said = ended.stderr.strip().splitlines() or [f"exit code {ended.returncode}"]
+            raise UserError(said[-1].removeprefix("repix: "))
+
+    return run
 
 
 def bare_session(path: Path):
@@ -208,4 +219,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    stage.guard(main)

@@ -20,7 +20,7 @@ import pytest
 import yaml
 
 from checks.harness import options
-from repix import cli, paths, stage, tables
+from repix import cli, paths, processes, stage, tables
 from repix.cells import Cell
 from repix.config import reader
 from repix.config.images import Images
@@ -89,6 +89,25 @@ def test_a_full_disk_is_one_line_and_other_errors_keep_their_traceback(capsys):
     for error in (ValueError("ours"), OSError(errno.EIO, "ours")):
         with pytest.raises(type(error), match="ours"):
             stage.guard(raising(error))
+
+
+def test_a_library_that_is_stopped_while_it_is_imported_is_no_mistake(capsys):
+    def imported():
+        try:
+            raise processes.Terminated(signal.SIGTERM)
+        except KeyboardInterrupt as stopped:
+            raise ImportError("initialization failed") from stopped
+
+    assert guarded(imported, capsys) == (143, "repix: stopped by SIGTERM; run the same command to go on\n")
+    code, said = guarded(lambda: cleaning_up(imported), capsys)
+    assert code == 1 and said.startswith("repix: No space left on device")
+
+
+def cleaning_up(stopped):
+    try:
+        stopped()
+    except ImportError:
+        raise OSError(errno.ENOSPC, "No space left on device") from None
 
 
 def test_ctrl_c_and_sigterm_unwind_and_have_codes_of_their_own(capsys, tmp_path):

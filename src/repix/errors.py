@@ -68,7 +68,13 @@ _REFUSED = {
 # TensorFlow and HDF5 have errors of their own, which say it in the words of the system, and the loader of
 # shared libraries an ImportError.
 _WORDS = {os.strerror(number): _REFUSED[number] for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)}
-_MEMORY_WORDS = (os.strerror(errno.ENOMEM), "OOM when allocating", "failed to map segment", "bad_alloc")
+_MEMORY_WORDS = (
+    os.strerror(errno.ENOMEM),
+    "OOM when allocating",
+    "failed to map segment",
+    "bad_alloc",
+    "start new thread",
+)
 _SHOWN = 200  # letters of a name
 
 

@@ -56,16 +56,26 @@ def guard(function: Callable[[], Any]) -> None:
     except UserError as error:
         _end(told(error), error.exit_code)
     except KeyboardInterrupt as error:
-        number = error.number if isinstance(error, processes.Terminated) else signal.SIGINT
-        what = "interrupted" if number == signal.SIGINT else f"stopped by {signal.Signals(number).name}"
-        _end(f"{what}; run the same command to go on", 128 + number)
+        _end_stopped(error)
     except Exception as error:
+        # A library that is stopped while it is imported says that it could not be.
+        behind: BaseException | None = error if isinstance(error, ImportError) else None
+        while behind is not None and not isinstance(behind, KeyboardInterrupt):
+            behind = behind.__cause__ or behind.__context__
+        if behind is not None:
+            _end_stopped(behind)
         if (line := limit_of_the_machine(error)) is None:
             if not processes.leaves_at_once():
                 raise
             sys.excepthook(*sys.exc_info())
             processes.leave(1)
         _end(printable(line), 1)
+
+
+def _end_stopped(error: KeyboardInterrupt) -> None:
+    number = error.number if isinstance(error, processes.Terminated) else signal.SIGINT
+    what = "interrupted" if number == signal.SIGINT else f"stopped by {signal.Signals(number).name}"
+    _end(f"{what}; run the same command to go on", 128 + number)
 
 
 def _end(message: str, code: int) -> None:

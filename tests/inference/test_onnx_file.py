@@ -172,32 +172,49 @@ def test_a_cut_file_is_refused_wherever_it_was_cut(repository, tmp_path):
 
 
 def test_a_file_is_opened_by_any_name_and_as_the_one_that_was_checked(tmp_path, monkeypatch):
-    """One that takes its place, or is written into it, between the check and the opening, computes nothing."""
-    import onnxruntime
-
+    """Whatever is written into it, or takes its place, between check and opening: it is what it was."""
     path = tmp_path / os.fsdecode(b"caf\xe9.onnx")  # Latin-1: letters that are no UTF-8
     path.write_bytes(one("Neg"))
-    unit, opened = np.ones((16, 16, 3), np.float32), onnxruntime.InferenceSession
+    unit, check, digest = np.ones((16, 16, 3), np.float32), onnx_file.check_operators, digest_file(path)
+
+    def opened():
+        path.write_bytes(one("Neg"))
+        return onnx_file.Network(path, (16, 16), (3, 3), digest=digest)(unit)
+
+    assert (opened() == -1).all()
+    other = tmp_path / "other"
+    for change in (
+        lambda: path.write_bytes(one("Exp")),
+        lambda: os.truncate(path, 10),  # who maps a file dies of this
+        lambda: other.write_bytes(one("Exp")) and other.replace(path),
+        path.unlink,
+    ):
+        monkeypatch.setattr(onnx_file, "check_operators", lambda data, change=change: (change(), check(data)))
+        assert (opened() == -1).all()
+
+
+def test_a_file_is_opened_where_there_is_no_memory_file_and_no_proc(tmp_path, monkeypatch):
+    path = tmp_path / os.fsdecode(b"caf\xe9.onnx")
+    path.write_bytes(one("Neg"))
+    monkeypatch.delattr(os, "memfd_create")
+    monkeypatch.setattr(os.path, "samestat", lambda *_: False)
     network = onnx_file.Network(path, (16, 16), (3, 3), digest=digest_file(path))
-    assert (network(unit) == -1).all()
+    assert (network(np.ones((16, 16, 3), np.float32)) == -1).all()
 
-    def change_before_it_is_opened(change):
-        def opening(*arguments, **options):
-            change()
-            return opened(*arguments, **options)
 
-        monkeypatch.setattr(onnxruntime, "InferenceSession", opening)
-
-    (tmp_path / "other").write_bytes(one("Exp"))
-    change_before_it_is_opened(lambda: (tmp_path / "other").replace(path))
-    path.write_bytes(one("Neg"))
-    assert (onnx_file.Network(path, (16, 16), (3, 3))(unit) == -1).all()
-
-    change_before_it_is_opened(lambda: path.write_bytes(one("Exp")))
-    path.write_bytes(one("Neg"))
-    os.utime(path, (0, 0))  # clocks of files may stand still for some milliseconds
-    with pytest.raises(onnx_file.ModelError, match="was written to while it was opened"):
-        onnx_file.Network(path, (16, 16), (3, 3))
+def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path):
+    path = tmp_path / "model.onnx"
+    for make, said in (
+        (path.mkdir, "it is no file|Is a directory"),
+        (lambda: os.mkfifo(path), "it is no file"),
+        (lambda: path.symlink_to("model.onnx"), "Too many levels of symbolic links"),
+        (lambda: path.symlink_to("nothing"), "No such file"),
+    ):
+        make()
+        with pytest.raises(onnx_file.ModelError, match=rf"cannot be read \(({said})") as caught:
+            onnx_file.Network(path, (16, 16), (3, 3))
+        assert isinstance(caught.value.__cause__, OSError)
+        path.rmdir() if path.is_dir() else path.unlink()
 
 
 @pytest.mark.parametrize("place", ["initializer", "constant", "sparse"])

@@ -181,6 +181,25 @@ def edited(folder, to, change):
     return to
 
 
+def test_what_stands_in_the_place_of_a_file_is_named_and_no_other_runtime_takes_over(folders, tmp_path):
+    folder = shutil.copytree(folders[1], tmp_path / "model")
+    for kind in ("onnx", "keras"):
+        path = folder / "source_to_target" / f"model.{kind}"
+        path.unlink()
+        path.symlink_to("nothing")
+        with pytest.raises(UserError, match=rf"model\.{kind}: (cannot be read \(No such file|not the file)"):
+            load(folder, "auto" if kind == "onnx" else "keras")
+
+
+def test_what_the_machine_lacks_says_nothing_of_the_file(folders, monkeypatch):
+    from repix.errors import limit_of_the_machine
+
+    monkeypatch.setattr(os, "memfd_create", lambda *_: os.open("/dev/full", os.O_RDWR))
+    with pytest.raises(ValueError, match="No space left on device") as caught:
+        load(folders[2])
+    assert not isinstance(caught.value, UserError) and "make room" in limit_of_the_machine(caught.value)
+
+
 def test_weights_beside_the_onnx_file_are_not_read(folders, tmp_path):
     import onnx
 

@@ -14,9 +14,10 @@ from __future__ import annotations
 import hashlib
 import mmap
 import os
+import stat
+import tempfile
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     import onnxruntime
 
 SAID = 200  # letters of what onnxruntime says
-BUFFER = 1 << 23  # bytes that are read at once: few turns to wait for while another thread imports
+BUFFER = 1 << 18  # bytes that are read, hashed and copied at once, while they are in the CPU's cache
 
 # Numbers of fields of the messages of onnx.proto.
 _GRAPH, _FUNCTIONS = 7, 25  # of a model
@@ -106,30 +107,30 @@ def open_session(
 ) -> onnxruntime.InferenceSession:
     """Return a file opened by onnxruntime.
 
-    It is read where it lies: as bytes it would be copied three times. What was checked is what is opened, since the
-    file stays the same one, and must not have been written to meanwhile.
+    What was checked is what is opened: a copy in memory of the file as it is now, which nobody else can write to.
 
     Args:
         path: the file.
         threads: of one computation; by default onnxruntime's choice, for a server that does nothing else.
-        digest: its sha256 in a record, taken while onnxruntime is imported; None where it has been compared.
+        digest: its sha256 in a record; None where it has been compared.
 
     Raises:
-        ModelError: it is refused.
-        OSError: it cannot be read.
+        ModelError: it is refused, or cannot be read: an OSError is its cause.
     """
     # It would look up a host and keep a device id, unless this is set before its import.
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-    with open(path, "rb") as file, ThreadPoolExecutor(1) as beside:
-        before, number = _stamp(file.fileno()), file.fileno()
-        found = None if digest is None else beside.submit(_sha256, number)
-        import onnxruntime
+    import onnxruntime
 
-        if found is not None and found.result() != digest:
+    with _memory() as held:
+        try:
+            found = _copy(path, held)
+        except OSError as error:
+            raise ModelError(f"cannot be read ({error.strerror or error})") from error
+        if digest not in (None, found):
             raise ModelError("not the file of export.json")
-        if not before[0]:
+        if not held.tell():
             raise ModelError("cannot be read (it is empty)")
-        check_operators(mmap.mmap(number, 0, access=mmap.ACCESS_READ))
+        check_operators(mmap.mmap(held.fileno(), 0, access=mmap.ACCESS_READ))
         options = onnxruntime.SessionOptions()
         options.inter_op_num_threads = 1
         options.log_severity_level = 4  # a file's own words, in colours; what it cannot do is raised
@@ -138,30 +139,50 @@ def open_session(
             options.intra_op_num_threads = threads
             # A thread that waits for others leaves its core to what decodes and encodes: a fifth of the CPU time.
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        # The open file, whatever its path means by now, and of whatever letters that is.
-        name = f"/proc/self/fd/{number}" if os.path.exists("/proc/self/fd") else os.fspath(path)
+        given = _name(held)
         try:
-            session = onnxruntime.InferenceSession(name, options, providers=["CPUExecutionProvider"])
+            return onnxruntime.InferenceSession(given, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its errors have no common class
-            raise ModelError(f"cannot be read ({_said(error).replace(name, 'it')})") from None
-        if _stamp(number) != before:
-            raise ModelError("was written to while it was opened")
-        return session
+            said = _said(error).replace(given, "it") if isinstance(given, str) else _said(error)
+            raise ModelError(f"cannot be read ({said})") from None
 
 
-def _stamp(file: int) -> tuple[int, ...]:
-    """Return what changes when an open file is written to, and stays where another one takes its name."""
-    found = os.fstat(file)
-    return found.st_size, found.st_mtime_ns
+def _memory() -> BinaryIO:
+    """Return a new file that lies in memory, where the system has such."""
+    try:
+        return open(os.memfd_create("model"), "w+b")
+    except (AttributeError, OSError):
+        return tempfile.TemporaryFile()
 
 
-def _sha256(file: int) -> str:
-    """Return the sha256 of an open file. It is read, as who maps a file dies where another process cuts it short."""
-    found, at, buffer = hashlib.sha256(), 0, bytearray(BUFFER)
-    while size := os.preadv(file, [buffer], at):
-        found.update(memoryview(buffer)[:size])
-        at += size
+def _copy(path: str | os.PathLike[str], to: BinaryIO) -> str:
+    """Copy a file as it is now, and return the sha256 of the copy.
+
+    Raises:
+        OSError: it is no file, or cannot be read.
+    """
+    found, part = hashlib.sha256(), memoryview(bytearray(BUFFER))
+    # A pipe would be waited for.
+    with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb", buffering=0) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError("it is no file")
+        while size := file.readinto(part):
+            found.update(part[:size])
+            to.write(part[:size])
+    to.flush()
     return found.hexdigest()
+
+
+def _name(held: BinaryIO) -> str | bytes:
+    """Return what onnxruntime opens a file by that has no name: of bytes it would make two copies more."""
+    name = f"/proc/self/fd/{held.fileno()}"
+    try:
+        if os.path.samestat(os.stat(name), os.fstat(held.fileno())):
+            return name
+    except OSError:  # no Linux, or no /proc
+        pass
+    held.seek(0)
+    return held.read()
 
 
 def _said(error: Exception) -> str:

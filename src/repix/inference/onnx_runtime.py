@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from repix import profile
-from repix.errors import UserError
+from repix.errors import UserError, limit_of_the_machine
 from repix.inference import onnx_file
 from repix.inference.sizes import Size, Sizes
 
@@ -56,6 +56,8 @@ class OnnxSizes(Sizes):
         try:
             self._network = onnx_file.Network(path, tuple(trained), channels, threads, digest)
         except onnx_file.ModelError as error:
+            if limit_of_the_machine(error):  # which says nothing of the file
+                raise
             raise UserError(f"{path}: {error}; {MEND}") from None
         super().__init__(trained, source, target)
         self._path, self._ask = path, other

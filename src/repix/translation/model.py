@@ -143,7 +143,7 @@ def load(
         raise UserError(f"{folder}: was exported from the {record.variant} weights; use runs/{record.cell}")
 
     def has(kind: str) -> bool:
-        return kind in record.digests[translator] and (folder / translator / EXPORTS[kind].file).is_file()
+        return kind in record.digests[translator] and os.path.lexists(folder / translator / EXPORTS[kind].file)
 
     def file(kind: str) -> tuple[Path, str]:
         path = folder / translator / EXPORTS[kind].file
@@ -153,7 +153,7 @@ def load(
 
     def keras() -> Sizes:
         path, digest = file("keras")
-        if digest_file(path) != digest:
+        if not path.is_file() or digest_file(path) != digest:
             raise UserError(f"{path}: not the file of export.json; run `dvc checkout` or `dvc repro`")
         compile_function = _keras_backend()
         from repix.inference.any_size import AnySize
