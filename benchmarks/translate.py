@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -117,7 +118,7 @@ def process(*command: str) -> Callable[[], object]:
         ended = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True)
         if ended.returncode:
             said = ended.stderr.strip().splitlines() or [f"exit code {ended.returncode}"]
-            raise UserError(said[-1].removeprefix("repix: "))
+            raise UserError(re.sub(r"^repix[a-z ]*: ", "", said[-1]))
 
     return run
 

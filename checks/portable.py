@@ -25,8 +25,8 @@ Compared with the native row of the same profile and system: the digest of all t
 that of the test scores, and the bytes of every out, lineage records included. Exit code 1 if a row
 of the portable profile differs; 0 with a line that says so where qemu-x86_64 is not installed.
 
-Stopped, it begins anew, but with --out FILE --again, which keeps the rows of FILE that this code made. Several may
-add to one file.
+Stopped, it begins anew, but with --out FILE --again, which keeps the rows of FILE that this code made, and so lets
+several add to one file.
 """
 
 from __future__ import annotations
@@ -432,12 +432,15 @@ def tables(rows: list[dict[str, Any]]) -> tuple[str, bool]:
 
 
 def code_digest() -> str:
-    """Return a digest of what decides a row beside the machine: the package, this file, and the packages' versions."""
+    """Return a digest of what decides a row beside the machine: code, parameters, and the packages' versions."""
+    from importlib.metadata import distributions
+
     from repix.files import canonical_json, digest_file, digest_text, digest_tree
 
-    files = [ROOT / "params.yaml", ROOT / "constraints.txt", Path(__file__)]
-    folders = [ROOT / "src", ROOT / "stages", ROOT / "checks" / "support"]
-    return digest_text(canonical_json([*map(digest_tree, folders), *map(digest_file, files)]))
+    files = [ROOT / "params.yaml", ROOT / "dvc.yaml", ROOT / "checks" / Path(__file__).name]
+    folders = [ROOT / "src" / "repix", ROOT / "stages", ROOT / "checks" / "support"]
+    packages = sorted({f"{one.name} {one.version}" for one in distributions()})
+    return digest_text(canonical_json([*map(digest_tree, folders), *map(digest_file, files), packages]))
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -469,12 +472,12 @@ def start_file(path: Path, code: str, again: bool) -> list[dict[str, Any]]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with locked(path.with_name(f".{path.name}.lock"), str(path)):
-            there = read_rows(path) if again else []
-            rows = [found for found in there if found.get("code") == code]
+            there = read_rows(path)  # also where they are left out: a file of something else is not replaced
+            rows = [found for found in there if again and found.get("code") == code]
             write_json(path, rows)
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be written ({error}); name another with --out") from None
-    if len(rows) < len(there):
+    if again and len(rows) < len(there):
         print(f"{path}: {len(there) - len(rows)} rows of other code are run again where asked", file=sys.stderr)
     return rows
 
@@ -535,6 +538,8 @@ def main() -> None:
                 print(f"{name} {system} {condition}: {rows[-1]['seconds']} s", file=sys.stderr, flush=True)
                 if given.out:
                     add_row(given.out, rows[-1])
+    if given.out:  # with what another process has added meanwhile
+        rows = [found for found in read_rows(given.out) if found.get("code") == code]
     shown, equal = tables(rows)
     print(shown)
     if left:

@@ -127,10 +127,11 @@ def test_a_file_of_rows_keeps_those_of_this_code_and_takes_those_of_others_meanw
 @pytest.mark.parametrize(
     "said", ["{bad", '{"a": 1}', "[1, 2]", '[{"profile": "nosuch"}]', '[{"profile": "portable", "system": "other"}]']
 )
-def test_what_is_no_file_of_rows_is_refused_before_anything_is_computed(tmp_path, said, monkeypatch):
+@pytest.mark.parametrize("again", [["--again"], []])
+def test_what_is_no_file_of_rows_is_refused_before_anything_is_computed(tmp_path, said, again, monkeypatch):
     path = tmp_path / "rows.json"
     path.write_text(said)
-    monkeypatch.setattr("sys.argv", ["portable", "--out", str(path), "--again", "--systems", "other"])
+    monkeypatch.setattr("sys.argv", ["portable", "--out", str(path), *again, "--systems", "other"])
     monkeypatch.setattr(portable, "row", lambda *_: pytest.fail("a row was run"))
     with pytest.raises(UserError, match=r"rows\.json: (no file of results|cannot be read as JSON)"):
         portable.main()
@@ -147,13 +148,15 @@ def test_a_place_for_no_file_is_refused_before_anything_is_computed(tmp_path, ou
         portable.main()
 
 
-def test_the_digest_of_the_code_follows_the_package(monkeypatch, tmp_path):
-    for name in ("src", "stages", "checks"):
+def test_the_digest_of_the_code_follows_the_package_and_no_build_of_it(monkeypatch, tmp_path):
+    for name in ("src/repix", "stages", "checks"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("params.yaml", "constraints.txt"):
+    for name in ("params.yaml", "dvc.yaml"):
         shutil.copy(ROOT / name, tmp_path)
     before = portable.code_digest()
     monkeypatch.setattr(portable, "ROOT", tmp_path)
+    (tmp_path / "src/repix.egg-info").mkdir()
+    (tmp_path / "src/repix.egg-info" / "SOURCES.txt").touch()
     assert portable.code_digest() == before
     with open(tmp_path / "src/repix/models/fixed_sums.py", "a") as stream:
         stream.write("# another\n")

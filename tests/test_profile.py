@@ -270,14 +270,18 @@ profile.enter("portable")
 from repix.libraries import import_keras
 stage.guard(import_keras)
 """
-    for said in ('{"floatx": "float7"}', '{"nnx_enabled": true}', "[]"):
+    for said in ('{"floatx": "float7"}', '{"nnx_enabled": true}', "[]", '{"floatx": []}'):
         (tmp_path / "keras.json").write_text(said)
         ended = python(code, KERAS_HOME=str(tmp_path))
         assert ended.returncode == 1 and "Traceback" not in ended.stderr, ended.stderr
         assert ended.stderr.splitlines()[-1].startswith(f"repix: {tmp_path}/keras.json: Keras refuses it (")
     (tmp_path / "keras.json").write_text("{}")
-    broken = code.replace("stage.guard", "import sys; sys.modules['absl'] = None; stage.guard")
-    assert "Traceback" in python(broken, KERAS_HOME=str(tmp_path)).stderr  # another fault keeps its traceback
+    broken = "raise ValueError"  # another file of that name
+    (tmp_path / "absl").mkdir()
+    (tmp_path / "absl" / "__init__.py").write_text("from absl import config")
+    (tmp_path / "absl" / "config.py").write_text(broken)
+    ended = python(f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n{code}", KERAS_HOME=str(tmp_path))
+    assert "Traceback" in ended.stderr and "Keras refuses" not in ended.stderr  # keeps its traceback
 
 
 def test_portable_computes_the_graph_that_was_written():

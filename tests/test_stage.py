@@ -91,7 +91,7 @@ def test_a_full_disk_is_one_line_and_other_errors_keep_their_traceback(capsys):
             stage.guard(raising(error))
 
 
-def test_a_library_that_is_stopped_while_it_is_imported_is_no_mistake(capsys):
+def test_a_library_that_is_stopped_while_it_is_imported_is_no_mistake(capsys, monkeypatch):
     def imported():
         try:
             raise processes.Terminated(signal.SIGTERM)
@@ -99,6 +99,10 @@ def test_a_library_that_is_stopped_while_it_is_imported_is_no_mistake(capsys):
             raise ImportError("initialization failed") from stopped
 
     assert guarded(imported, capsys) == (143, "repix: stopped by SIGTERM; run the same command to go on\n")
+    monkeypatch.setattr(cli, "_run", lambda *_: imported())
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["version"])
+    assert ended.value.code == 143 and capsys.readouterr().err == ""
     code, said = guarded(lambda: cleaning_up(imported), capsys)
     assert code == 1 and said.startswith("repix: No space left on device")
 

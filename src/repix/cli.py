@@ -13,7 +13,7 @@ from pathlib import Path
 
 from repix import processes, profile
 from repix.commands import check_project
-from repix.errors import UserError, limit_of_the_machine, printable, told
+from repix.errors import UserError, limit_of_the_machine, printable, stop_behind, told
 from repix.paths import find_root
 from repix.version import VERSION
 
@@ -93,6 +93,8 @@ def main(argv: list[str] | None = None) -> None:
     except BrokenPipeError:  # the reader of `repix ... | head` has gone
         sys.exit(141)
     except Exception as error:
+        if (stopped := stop_behind(error)) is not None:
+            sys.exit(128 + getattr(stopped, "number", signal.SIGINT))
         if (line := limit_of_the_machine(error)) is None:
             raise
         print(printable(f"{said}: {line}"), file=sys.stderr)

@@ -99,6 +99,14 @@ def limit_of_the_machine(error: BaseException) -> str | None:
     return None
 
 
+def stop_behind(error: BaseException) -> KeyboardInterrupt | None:
+    """Return the Ctrl-C or signal for which a library says that it could not be imported, or None."""
+    seen: BaseException | None = error if isinstance(error, ImportError) else None
+    while seen is not None and not isinstance(seen, KeyboardInterrupt):
+        seen = seen.__cause__ or seen.__context__
+    return seen
+
+
 def words_of(error: BaseException) -> str:
     """Return what an error says, in one line; where it says nothing, what it is."""
     return " ".join(str(error).split()) or type(error).__name__

@@ -10,7 +10,6 @@ import gc
 import os
 import sys
 import tempfile
-import traceback
 import typing
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -88,14 +87,19 @@ def import_keras() -> None:
     """
     if "keras" in sys.modules:  # once for a process: what is frozen with it is never freed
         return
-    config = Path(os.environ.get("KERAS_HOME") or "~/.keras", "keras.json").expanduser()
     try:
         with native_chatter(), _faster_imports():
             import keras  # noqa: F401
-    except (ImportError, ValueError, AttributeError) as error:
+    except (ImportError, ValueError, TypeError, AttributeError) as error:
         if getattr(error, "name", None) in ("jax", "jaxlib"):
             raise UserError(f"the profile jax needs JAX: {install('jax')}, or jax-cuda for jax on a GPU") from None
         # It is there for everybody, as Keras writes it: an import that fails otherwise is not its fault.
-        if "NNX" not in str(error) and Path(traceback.extract_tb(error.__traceback__)[-1].filename).name != "config.py":
+        place = error.__traceback__
+        while place is not None and place.tb_next is not None:
+            place = place.tb_next
+        file = Path(place.tb_frame.f_code.co_filename) if place is not None else Path()
+        if "NNX" not in str(error) and file.parts[-4:] != ("keras", "src", "backend", "config.py"):
             raise
+        home = Path.home() if os.access(Path.home(), os.W_OK) else Path("/tmp")  # as Keras chooses it
+        config = Path(os.environ.get("KERAS_HOME") or home / ".keras", "keras.json")
         raise UserError(f"{config}: Keras refuses it ({error}); mend or remove it") from None

@@ -32,9 +32,9 @@ NO_TELEMETRY = {
 }
 # What NCCL may choose by what it finds, each choice another order of sums: fixed where devices add.
 SUMS_OF_GPUS = {"NCCL_ALGO": "Ring", "NCCL_PROTO": "Simple", "NCCL_NVLS_ENABLE": "0"}
-# What the libraries that compute read from the environment: a user's own switches among them would move bits that the
-# record says nothing of. What says where to compute, over which wires, from which caches, or how much to tell, is the
-# user's all the same.
+# What the libraries that compute or write read from the environment: a user's own switches among them would move bits
+# that the record says nothing of. What says where to compute, over which wires, from which caches, or how much to tell,
+# is the user's all the same.
 _SWITCHES = re.compile(
     "(ATEN|CUBLAS|CUDNN|DNNL|GOMP|JAX|KERAS|KMP|MKL|NCCL|NPY|NVIDIA_TF32|OMP|ONEDNN|OPENBLAS|PJRT|PROTOCOL_BUFFERS|PYTORCH"
     "|TENSORFLOW|TF|TORCH|XLA)_"

@@ -16,7 +16,7 @@ from repix.cells import Cell
 from repix.config import reader
 from repix.config.run import Grid
 from repix.digests import Digests, stamp
-from repix.errors import UserError, limit_of_the_machine, printable, told
+from repix.errors import UserError, limit_of_the_machine, printable, stop_behind, told
 from repix.files import canonical_json, clear_leftovers, digest_text, digest_tree
 from repix.libraries import import_keras
 from repix.paths import LINEAGE, METRICS, PLOTS, WORK
@@ -58,12 +58,8 @@ def guard(function: Callable[[], Any]) -> None:
     except KeyboardInterrupt as error:
         _end_stopped(error)
     except Exception as error:
-        # A library that is stopped while it is imported says that it could not be.
-        behind: BaseException | None = error if isinstance(error, ImportError) else None
-        while behind is not None and not isinstance(behind, KeyboardInterrupt):
-            behind = behind.__cause__ or behind.__context__
-        if behind is not None:
-            _end_stopped(behind)
+        if (stopped := stop_behind(error)) is not None:
+            _end_stopped(stopped)
         if (line := limit_of_the_machine(error)) is None:
             if not processes.leaves_at_once():
                 raise

@@ -193,11 +193,15 @@ def test_what_stands_in_the_place_of_a_file_is_named_and_no_other_runtime_takes_
 
 def test_what_the_machine_lacks_says_nothing_of_the_file(folders, monkeypatch):
     from repix.errors import limit_of_the_machine
+    from repix.inference import onnx_file
 
-    monkeypatch.setattr(os, "memfd_create", lambda *_: os.open("/dev/full", os.O_RDWR))
-    with pytest.raises(ValueError, match="No space left on device") as caught:
+    def full(path):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(onnx_file, "_read", full)
+    with pytest.raises(OSError, match="No space left on device") as caught:
         load(folders[2])
-    assert not isinstance(caught.value, UserError) and "make room" in limit_of_the_machine(caught.value)
+    assert "model.onnx: No space left on device; make room" in limit_of_the_machine(caught.value)
 
 
 def test_weights_beside_the_onnx_file_are_not_read(folders, tmp_path):

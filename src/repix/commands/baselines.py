@@ -61,14 +61,16 @@ def trained_cells(dataset: str, cells: list[str] | None, folder: Path) -> dict[s
 def first_model(dataset: str, cells: list[str] | None, folder: Path) -> str | None:
     """Return the first model that :func:`trained_cells` would, by names alone: what checks records imports NumPy.
 
+    None where there is none, or the tolerances cannot be read, which they say then.
+
     Raises:
-        UserError: no cell is called so, or the tolerances cannot be read.
+        UserError: no cell is called so.
     """
     path = folder / tolerance.FILE
     try:
         families = read_json(path)["families"] if path.exists() else {}
         found = [path.stem for path in folder.glob("*-*-*.json")] + [f"{family}-0" for family in families]
-    except (OSError, ValueError, TypeError, KeyError):  # which is said when it is read whole
+    except (OSError, ValueError, TypeError, KeyError):
         return None
     asked = cells and {Cell.named(cell).family for cell in cells}
     there = [Cell.named(name) for name in found if is_cell(name)]

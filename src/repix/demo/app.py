@@ -59,7 +59,8 @@ class Models:
             model = self._open.pop(entry.key, None)
             if model is None:
                 model = TranslatorModel()
-                model.open(entry.model, entry.exported.model_dump(mode="json"), entry.translator)
+                digest = entry.exported.digests[entry.translator]["onnx"]
+                model.open(entry.model, entry.exported.model_dump(mode="json"), entry.translator, digest)
             self._open[entry.key] = model
             while len(self._open) > OPEN:
                 del self._open[next(iter(self._open))]

@@ -147,13 +147,14 @@ class TranslatorModel(PythonModel):
         record = json.loads((folder / "export.json").read_text(encoding="utf-8"))
         self.open(folder / "model.onnx", record, record["translator"])
 
-    def open(self, model: Path, record: dict[str, Any], translator: str) -> None:
+    def open(self, model: Path, record: dict[str, Any], translator: str, digest: str | None = None) -> None:
         """Open an ONNX file.
 
         Args:
             model: the file.
             record: ``crop_size``, ``source`` and ``target`` of the export's record.
             translator: which way it translates.
+            digest: the sha256 that the file must have, where it lies beside others' files.
 
         Raises:
             ModelError: the file is not what the record says, see :mod:`repix.inference.onnx_file`.
@@ -162,7 +163,7 @@ class TranslatorModel(PythonModel):
         source, _, target = translator.partition("_to_")  # repix need not be installed where this runs
         self.source, self.target = record[source], record[target]
         channels = (self.source["channels"], self.target["channels"])
-        self.network = onnx_file.Network(model, self.size, channels)
+        self.network = onnx_file.Network(model, self.size, channels, digest=digest)
 
     def translate(self, image: np.ndarray) -> np.ndarray:
         """Return the translation of one image, stored integers both ways, (height, width, channels).

@@ -12,12 +12,10 @@ runs once for an image. How much time and memory each of them takes is the file'
 from __future__ import annotations
 
 import hashlib
-import mmap
 import os
 import stat
-import tempfile
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,7 +23,6 @@ if TYPE_CHECKING:
     import onnxruntime
 
 SAID = 200  # letters of what onnxruntime says
-BUFFER = 1 << 18  # bytes that are read, hashed and copied at once, while they are in the CPU's cache
 
 # Numbers of fields of the messages of onnx.proto.
 _GRAPH, _FUNCTIONS = 7, 25  # of a model
@@ -70,7 +67,7 @@ def _fields(data: memoryview) -> Iterator[tuple[int, memoryview]]:
         at += size
 
 
-def check_operators(data: bytes | mmap.mmap) -> None:
+def check_operators(data: bytes) -> None:
     """Refuse a file whose operators do not each run once, or whose weights lie in another file.
 
     Raises:
@@ -107,12 +104,13 @@ def open_session(
 ) -> onnxruntime.InferenceSession:
     """Return a file opened by onnxruntime.
 
-    What was checked is what is opened: a copy in memory of the file as it is now, which nobody else can write to.
+    It is read once: what is compared and checked is what is opened, whatever is written to the file meanwhile. Of
+    bytes onnxruntime would look below the current folder for weights in other files, which are refused.
 
     Args:
         path: the file.
         threads: of one computation; by default onnxruntime's choice, for a server that does nothing else.
-        digest: its sha256 in a record; None where it has been compared.
+        digest: the sha256 that it must have, or None where there is no record.
 
     Raises:
         ModelError: it is refused, or cannot be read: an OSError is its cause.
@@ -121,68 +119,41 @@ def open_session(
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     import onnxruntime
 
-    with _memory() as held:
-        try:
-            found = _copy(path, held)
-        except OSError as error:
-            raise ModelError(f"cannot be read ({error.strerror or error})") from error
-        if digest not in (None, found):
-            raise ModelError("not the file of export.json")
-        if not held.tell():
-            raise ModelError("cannot be read (it is empty)")
-        check_operators(mmap.mmap(held.fileno(), 0, access=mmap.ACCESS_READ))
-        options = onnxruntime.SessionOptions()
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 4  # a file's own words, in colours; what it cannot do is raised
-        options.add_session_config_entry("session.load_model_format", "ONNX")  # not its own, which is read otherwise
-        if threads is not None:
-            options.intra_op_num_threads = threads
-            # A thread that waits for others leaves its core to what decodes and encodes: a fifth of the CPU time.
-            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        given = _name(held)
-        try:
-            return onnxruntime.InferenceSession(given, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # its errors have no common class
-            said = _said(error).replace(given, "it") if isinstance(given, str) else _said(error)
-            raise ModelError(f"cannot be read ({said})") from None
-
-
-def _memory() -> BinaryIO:
-    """Return a new file that lies in memory, where the system has such."""
     try:
-        return open(os.memfd_create("model"), "w+b")
-    except (AttributeError, OSError):
-        return tempfile.TemporaryFile()
+        data = _read(path)
+    except OSError as error:
+        raise ModelError(f"cannot be read ({error.strerror or error})") from error
+    if digest not in (None, hashlib.sha256(data).hexdigest()):
+        raise ModelError("not the file of export.json")
+    check_operators(data)
+    options = onnxruntime.SessionOptions()
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4  # a file's own words, in colours; what it cannot do is raised
+    options.add_session_config_entry("session.load_model_format", "ONNX")  # not its own, which is read otherwise
+    if threads is not None:
+        options.intra_op_num_threads = threads
+        # A thread that waits for others leaves its core to what decodes and encodes: a fifth of the CPU time.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its errors have no common class
+        raise ModelError(f"cannot be read ({_said(error)})") from None
 
 
-def _copy(path: str | os.PathLike[str], to: BinaryIO) -> str:
-    """Copy a file as it is now, and return the sha256 of the copy.
+def _read(path: str | os.PathLike[str]) -> bytes:
+    """Return what a file holds now.
 
     Raises:
         OSError: it is no file, or cannot be read.
     """
-    found, part = hashlib.sha256(), memoryview(bytearray(BUFFER))
-    # A pipe would be waited for.
-    with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb", buffering=0) as file:
+
+    def without_waiting(name: str, flags: int) -> int:  # for the other end of a pipe
+        return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
+
+    with open(path, "rb", buffering=0, opener=without_waiting) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError("it is no file")
-        while size := file.readinto(part):
-            found.update(part[:size])
-            to.write(part[:size])
-    to.flush()
-    return found.hexdigest()
-
-
-def _name(held: BinaryIO) -> str | bytes:
-    """Return what onnxruntime opens a file by that has no name: of bytes it would make two copies more."""
-    name = f"/proc/self/fd/{held.fileno()}"
-    try:
-        if os.path.samestat(os.stat(name), os.fstat(held.fileno())):
-            return name
-    except OSError:  # no Linux, or no /proc
-        pass
-    held.seek(0)
-    return held.read()
+        return file.readall()
 
 
 def _said(error: Exception) -> str:

@@ -56,8 +56,8 @@ class OnnxSizes(Sizes):
         try:
             self._network = onnx_file.Network(path, tuple(trained), channels, threads, digest)
         except onnx_file.ModelError as error:
-            if limit_of_the_machine(error):  # which says nothing of the file
-                raise
+            if error.__cause__ is not None and limit_of_the_machine(error.__cause__):  # which says nothing of the file
+                raise error.__cause__ from None
             raise UserError(f"{path}: {error}; {MEND}") from None
         super().__init__(trained, source, target)
         self._path, self._ask = path, other
