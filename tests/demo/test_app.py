@@ -417,6 +417,22 @@ def test_a_changed_file_is_not_shown(repository, entries, tmp_path):
         catalogue.find(tmp_path)
 
 
+def test_a_file_that_was_changed_while_the_page_was_up_is_not_opened(repository, tmp_path):
+    import onnx
+
+    from repix.demo import app, catalogue
+
+    shutil.copytree(repository / "exports" / CELL, tmp_path / "exports" / CELL)
+    (alone,), failures = catalogue.find(tmp_path)
+    client = app.create([alone], failures).test_client()
+    other = onnx.load(alone.model)
+    other.producer_name = "another"
+    onnx.save(other, alone.model)
+    (image,) = images(1, 1)
+    answer = client.post(f"/models/{CELL}/source_to_target/translate", data=encoded(image))
+    assert answer.status_code == 422 and answer.json["error"].startswith("model.onnx: not the file of export.json")
+
+
 def test_a_record_that_is_none_leaves_the_others_on_the_page(repository, tmp_path):
     from repix.demo import catalogue
 
