@@ -91,13 +91,13 @@ def test_the_same_training(both):
         np.testing.assert_allclose(found[name][:early], values[:early], rtol=0, atol=1e-5, err_msg=name)
         np.testing.assert_allclose(found[name], values, rtol=0, atol=1e-2, err_msg=name)
 
-    # One iteration from the same state: pools included. Of a bias before a norm, whose gradient is 0, rounding is all
-    # there is.
+    # One iteration from the same state: pools included. Of the gradient of a bias before a norm, which is 0, Adam's
+    # means hold rounding alone.
     stepped, before = load(folder / "other-after.npz"), load(folder / f"other-{ONE}.npz")
     assert stepped.keys() == after.keys()
     for name, array in after.items():
         change = np.abs(array - before[name]).max()
-        noise = 4e-6 if name.endswith("/bias") else 1e-6
+        noise = 4e-6 if name.startswith("adam/") and name.endswith("/bias") else 1e-6
         np.testing.assert_allclose(stepped[name], array, rtol=1e-4, atol=noise + 1e-3 * change, err_msg=name)
     assert any(np.abs(after[name] - before[name]).max() > 1e-4 for name in after if name.startswith("generator/"))
 
